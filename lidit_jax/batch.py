@@ -1,0 +1,93 @@
+"""What the network is fed: `TextFeatures` per LLM, and `Batch`. Drawn here once, used everywhere.
+
+`spec(shape)` and `fake(shape)` build the same tree as `jax.ShapeDtypeStruct`s or as random
+arrays, from a `BatchShape`; every test and every ahead-of-time compilation starts from them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = Any  # jax.Array, np.ndarray or jax.ShapeDtypeStruct
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TextFeatures:
+    """What one frozen LLM said about each prompt of a batch, tokens padded on the right.
+
+    hidden_BxSxE: the LLM's hidden states, raw (no normalisation), f32 or bf16.
+    mask_BxS: True where a token may be attended to: real, and not the sequence's first token,
+      whose norm is dozens of times that of any other (an attention sink).
+    keep_BxS: True at the prompt and its end token; these remain after the refiners.
+    prefix_len: the first `prefix_len` tokens are the instruction, the same in every row.
+    """
+
+    hidden_BxSxE: Array
+    mask_BxS: Array
+    keep_BxS: Array
+    prefix_len: int = dataclasses.field(default=0, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One training batch.
+
+    latents_BxHxWxC: f32, in model units (zero mean, unit variance per channel over the data set).
+    text: one `TextFeatures` per LLM, prompt and end token only (prefix_len 0): the instruction's
+      features are equal in every row and live in the model.
+    row_B: int32, the sample's row in the data set, for logs, ledgers and tests.
+    """
+
+    latents_BxHxWxC: Array
+    text: tuple[TextFeatures, ...]
+    row_B: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchShape:
+    """The static numbers that fix a `Batch`: batch size, latent (H, W, C), and (S, E) per LLM."""
+
+    batch_size: int
+    latent: tuple[int, int, int]
+    text: tuple[tuple[int, int], ...]
+
+
+def spec(shape: BatchShape) -> Batch:
+    """Returns the batch of this shape as `jax.ShapeDtypeStruct`s."""
+    B = shape.batch_size
+
+    def struct(dims, dtype):
+        return jax.ShapeDtypeStruct(dims, dtype)
+
+    return Batch(
+        latents_BxHxWxC=struct((B, *shape.latent), jnp.float32),
+        text=tuple(
+            TextFeatures(
+                struct((B, S, E), jnp.float32), struct((B, S), jnp.bool_), struct((B, S), jnp.bool_)
+            )
+            for S, E in shape.text
+        ),
+        row_B=struct((B,), jnp.int32),
+    )
+
+
+def fake(shape: BatchShape, seed: int = 0) -> Batch:
+    """Returns a random batch of this shape (numpy): normal latents, prompts of random lengths >= 1."""
+    rng = np.random.default_rng(seed)
+    B = shape.batch_size
+
+    def features(S, E):
+        length_B = rng.integers(1, S + 1, B)
+        mask_BxS = np.arange(S) < length_B[:, None]
+        return TextFeatures(rng.normal(size=(B, S, E)).astype(np.float32), mask_BxS, mask_BxS)
+
+    return Batch(
+        latents_BxHxWxC=rng.normal(size=(B, *shape.latent)).astype(np.float32),
+        text=tuple(features(S, E) for S, E in shape.text),
+        row_B=np.arange(B, dtype=np.int32),
+    )

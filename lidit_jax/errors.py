@@ -1,0 +1,19 @@
+"""The one error class that a user's mistake raises, and how a wrong name is reported."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong. The message says what was got, what was wanted, what to change.
+
+    The command-line doors print it as one line, without a traceback.
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Returns an error that lists the known names of a `kind`, nearest first."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.5)
+    ordered = near + [k for k in known if k not in near]
+    return InputError(f"unknown {kind} {name!r}; known: {', '.join(ordered)}")
