@@ -1,0 +1,61 @@
+"""Rendered pictures of `lidit_jax.shapes_world`, as many as asked for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lidit_jax import shapes_world
+from lidit_jax.data.sources.example import Caption, Example, on_white
+from lidit_jax.errors import InputError, unknown_name
+
+VERSION = 1  # raise it when a change of the world changes the pictures of a given seed
+SINGLE = 1 / 8  # of the training pictures show one object, of which there are few scenes
+
+
+class Shapes:
+    """`count` pictures of scenes drawn at random; example k depends on (seed, split, k) alone.
+
+    split: "train", or "held_out" for the scenes that training never sees.
+    Raises InputError for a negative count or an unknown split.
+    """
+
+    def __init__(self, count: int = 20_000, seed: int = 0, split: str = "train"):
+        train, held_out = shapes_world.split(shapes_world.all_scenes())
+        scenes = {"train": train, "held_out": held_out}
+        if split not in scenes:
+            raise unknown_name("split of source shapes", split, scenes)
+        if count < 0:
+            raise InputError(f"source shapes: count is {count}; wanted 0 or more")
+        self.options = {"count": count, "seed": seed, "split": split}
+        self._singles = [s for s in scenes[split] if len(s.objects) == 1]
+        self._pairs = [s for s in scenes[split] if len(s.objects) == 2]
+
+    def __len__(self) -> int:
+        return self.options["count"]
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self._example, range(len(self)))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": "shapes",
+            "version": VERSION,
+            "licence": "Apache-2.0",
+            "options": self.options,
+        }
+
+    def _example(self, k: int) -> Example:
+        seed = (self.options["seed"], k)
+        rng = np.random.default_rng((*seed, 0))
+        scenes = self._singles if self._singles and rng.random() < SINGLE else self._pairs
+        scene = scenes[rng.integers(len(scenes))]
+
+        def square(side):
+            return shapes_world.render(scene, side, np.random.default_rng((*seed, 1)))
+
+        return Example(
+            key=f"{self.options['split']}-{k:06d}",
+            image=lambda height, width: on_white(square, height, width),
+            captions=(Caption(shapes_world.caption(scene)),),
+        )

@@ -1,0 +1,75 @@
+"""Files that are whole or absent: written under a temporary name, then renamed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lidit_jax import errors
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any):
+    """Writes indented JSON, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike, what: str) -> Any:
+    """Reads a JSON file; InputError if it is missing or not JSON. `what` says what it should be."""
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except FileNotFoundError:
+        raise errors.InputError(f"no {what} at {path}") from None
+    except json.JSONDecodeError as e:
+        raise errors.InputError(f"{path} should be {what}, but is not JSON: {e}") from None
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of a JSON-serialisable value, in hex."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_npy(path: str | os.PathLike, array: np.ndarray):
+    """Writes one numpy array, atomically."""
+    with atomic(path) as temporary, open(temporary, "wb") as f:
+        np.save(f, array, allow_pickle=False)
+
+
+def write_png(path: str | os.PathLike, image_HxWx3: np.ndarray):
+    """Writes a uint8 picture as PNG, atomically."""
+    with atomic(path) as temporary:
+        Image.fromarray(image_HxWx3).save(temporary, format="PNG")
+
+
+def picture_grid(images: list[np.ndarray], columns: int, zoom: int = 1, gap: int = 2) -> np.ndarray:
+    """Returns equal-sized uint8 pictures side by side, row by row, on a grey ground.
+
+    Every picture is enlarged `zoom` times without interpolation, so that pixels stay visible.
+    """
+    height, width = images[0].shape[0] * zoom, images[0].shape[1] * zoom
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 128, np.uint8)
+    for i, image in enumerate(images):
+        y, x = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        canvas[y : y + height, x : x + width] = image.repeat(zoom, 0).repeat(zoom, 1)
+    return canvas

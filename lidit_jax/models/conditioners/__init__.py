@@ -1,0 +1,77 @@
+"""Conditioners: LLM features -> what the DiT attends to. One interface, a visible table.
+
+A conditioner is built as `CONDITIONERS[config.name](config, sources, width, heads, ...)` and called as
+`conditioner(features, e_t_BxD) -> TextCondition`. Whatever it does inside, changing values
+where a mask is False changes nothing, more padding changes no valid output, and no gradient
+reaches the LLM's hidden states.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from flax import nnx
+
+from lidit_jax import errors
+from lidit_jax.models import layers
+from lidit_jax.models.conditioners.direct import Direct
+from lidit_jax.models.conditioners.entry import FEATURE_NORMS, Source, TextCondition
+from lidit_jax.models.conditioners.infused import Infused
+
+CONDITIONERS = {"direct": Direct, "infused": Infused}
+
+__all__ = ["CONDITIONERS", "ConditionerConfig", "Source", "TextCondition", "build"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionerConfig:
+    """Which conditioner, and its switches (the ablations of Tables 2-6).
+
+    name: "direct" (features projected, nothing else) or "infused" (refiners).
+    feature_norm: "channel" standardises each channel of an LLM by its statistics over the data
+      set; "rms" and "none" are the alternatives.
+    The rest concerns "infused" alone:
+    n_ltr: linguistic token refiner blocks per LLM.
+    gating: False fixes the refiner's gates at 1 (Table 5).
+    ltr_mask: "full", or "causal" to keep the LLM's one-sided view (Table 3).
+    fusion: with several LLMs, "refiner" (the collaborative refiner) or "concat" (Table 6).
+    n_cr: collaborative refiner blocks.
+    context: which tokens are averaged into the gates' context: "prompt", or "all" to count the
+      instruction too.
+    """
+
+    name: str = "infused"
+    feature_norm: str = "channel"
+    n_ltr: int = 2
+    gating: bool = True
+    ltr_mask: str = "full"
+    fusion: str = "refiner"
+    n_cr: int = 1
+    context: str = "prompt"
+
+    def __post_init__(self):
+        known = {
+            "name": CONDITIONERS,
+            "feature_norm": FEATURE_NORMS,
+            "ltr_mask": ("full", "causal"),
+            "fusion": ("refiner", "concat"),
+            "context": ("prompt", "all"),
+        }
+        for field, names in known.items():
+            if getattr(self, field) not in names:
+                raise errors.unknown_name(f"model.conditioner.{field}", getattr(self, field), names)
+
+
+def build(
+    config: ConditionerConfig,
+    sources: Sequence[Source],
+    width: int,
+    heads: int,
+    *,
+    dtype: layers.Dtype,
+    remat: str = "none",
+    rngs: nnx.Rngs,
+) -> nnx.Module:
+    """Returns the conditioner that `config` names, for LLMs of these widths and a DiT of `width`."""
+    if not sources:
+        raise errors.InputError("a conditioner needs at least one LLM; got none in text.use")
+    return CONDITIONERS[config.name](config, sources, width, heads, dtype=dtype, remat=remat, rngs=rngs)

@@ -1,0 +1,25 @@
+"""`direct`: the LLM's features, projected; the paper's baseline ("directly using LLMs", Table 2)."""
+
+from flax import nnx
+
+from lidit_jax.models.conditioners.entry import FeatureEntry, TextCondition, concat_tokens
+
+
+class Direct(nnx.Module):
+    """tokens = Linear(norm(F)) at the kept tokens; several LLMs are concatenated along tokens."""
+
+    uses_time = False
+
+    def __init__(self, config, sources, width, heads, *, dtype, remat, rngs):
+        del heads, remat  # has no attention and no stack
+        self.prefix_lens = tuple(s.prefix_len for s in sources)
+        self.entries = nnx.List(
+            [FeatureEntry(s, width, config.feature_norm, dtype=dtype, rngs=rngs) for s in sources]
+        )
+
+    def __call__(self, features, e_t_BxD) -> TextCondition:
+        """Returns the projected prompt tokens; `e_t_BxD` is not used."""
+        parts = [
+            entry(f)[:, f.prefix_len :] for entry, f in zip(self.entries, features, strict=True)
+        ]
+        return concat_tokens(parts, [f.keep_BxS[:, f.prefix_len :] for f in features])

@@ -1,0 +1,187 @@
+"""Building blocks shared by the conditioners and the DiT (spec: LI-DiT sections 3.1 and 3.2).
+
+Every parameter carries the metadata `axes`: one logical name (or None) per dimension, which
+`lidit_jax.sharding` maps to a mesh. Parameters are f32; `dtype` is the compute dtype of
+matrix products and activations. Norm statistics, softmax and modulation are computed in f32.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lidit_jax import errors
+
+Dtype = Any
+_xavier = nnx.initializers.xavier_uniform()
+_zeros = nnx.initializers.zeros_init()
+
+# What the backward pass recomputes in a scanned stack of blocks; None = nothing.
+REMAT_POLICIES = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Constant(nnx.Variable):
+    """An array that belongs to the model and is saved with it, but is not trained."""
+
+
+def linear(d_in, d_out, axes, *, dtype, rngs, init=_xavier):
+    """Returns `nnx.Linear` with a bias and logical axes (in, out) on its kernel."""
+    return nnx.Linear(
+        d_in,
+        d_out,
+        dtype=dtype,
+        kernel_init=init,
+        rngs=rngs,
+        kernel_metadata={"axes": axes},
+        bias_metadata={"axes": axes[-1:]},
+    )
+
+
+def rms_norm(width, *, rngs):
+    """Returns an RMSNorm over the last axis with a learned scale, eps 1e-6; f32 in and out."""
+    return nnx.RMSNorm(
+        width, dtype=jnp.float32, use_fast_variance=False, rngs=rngs, scale_metadata={"axes": (None,)}
+    )
+
+
+def layer_norm(x):
+    """Returns LayerNorm over the last axis without affine parameters, eps 1e-6, in f32."""
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+
+
+def modulate(x_BxTxD, scale_Bx1xD, shift_Bx1xD):
+    """Returns LN(x) * (1 + scale) + shift in f32 (adaLN, arXiv 2212.09748, section 3.2)."""
+    return layer_norm(x_BxTxD) * (1 + scale_Bx1xD) + shift_Bx1xD
+
+
+def masked_mean(x_BxSxD, mask_BxS):
+    """Returns the mean over the tokens where the mask is True, in f32: [B, D]. Needs one per row."""
+    weight_BxSx1 = mask_BxS[:, :, None].astype(jnp.float32)
+    return (x_BxSxD * weight_BxSx1).sum(1) / weight_BxSx1.sum(1)
+
+
+def sincos(t_B, width, period=10_000.0):
+    """Returns the sinusoidal embedding of t in [0, 1], scaled by 1000 as in DiT: f32 [B, width]."""
+    half = width // 2
+    frequency_F = jnp.exp(-jnp.log(period) * jnp.arange(half, dtype=jnp.float32) / half)
+    angle_BxF = 1000.0 * t_B.astype(jnp.float32)[:, None] * frequency_F[None, :]
+    return jnp.concatenate([jnp.cos(angle_BxF), jnp.sin(angle_BxF)], axis=-1)
+
+
+class TimeEmbedder(nnx.Module):
+    """e_t = MLP(sincos_256(t)), MLP = Linear-SiLU-Linear, weights N(0, 0.02) (DiT)."""
+
+    def __init__(self, width, *, dtype, rngs):
+        normal = nnx.initializers.normal(0.02)
+        self.up = linear(256, width, (None, "embed"), dtype=dtype, rngs=rngs, init=normal)
+        self.out = linear(width, width, ("embed", "embed_out"), dtype=dtype, rngs=rngs, init=normal)
+
+    def __call__(self, t_B):
+        return self.out(nnx.silu(self.up(sincos(t_B, 256)))).astype(jnp.float32)
+
+
+class Modulation(nnx.Module):
+    """`count` vectors per sample from a conditioning vector: Linear0(SiLU(c)), zero at initialisation."""
+
+    def __init__(self, width, count, *, dtype, rngs):
+        self.count = count
+        axes = ("embed", "modulation")
+        self.proj = linear(width, count * width, axes, dtype=dtype, rngs=rngs, init=_zeros)
+
+    def __call__(self, c_BxD):
+        """Returns `count` f32 arrays of shape [B, 1, D]."""
+        out_Bx1xM = self.proj(nnx.silu(c_BxD)).astype(jnp.float32)[:, None, :]
+        return jnp.split(out_Bx1xM, self.count, axis=-1)
+
+
+class FFN(nnx.Module):
+    """Linear D -> 4D, GELU (tanh), Linear 4D -> D."""
+
+    def __init__(self, width, *, dtype, rngs):
+        self.up = linear(width, 4 * width, ("embed", "mlp"), dtype=dtype, rngs=rngs)
+        self.down = linear(4 * width, width, ("mlp", "embed"), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BxTxD):
+        return self.down(nnx.gelu(self.up(x_BxTxD), approximate=True))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with QK-RMSNorm (section 3.2; arXiv 2010.04245), from x to a memory.
+
+    q and k are normalised over the head dimension with a learned scale shared by the heads;
+    logits and softmax are f32.
+    """
+
+    def __init__(self, width, heads, *, dtype, rngs):
+        if width % heads:
+            raise errors.InputError(f"width {width} does not divide over {heads} heads")
+        K = width // heads
+        self.dtype = dtype
+
+        def project(spec, kernel, bias, axes, init):
+            return nnx.Einsum(
+                spec, kernel, bias, dtype=dtype, kernel_init=init, rngs=rngs,
+                kernel_metadata={"axes": axes[0]}, bias_metadata={"axes": axes[1]},
+            )  # fmt: skip
+
+        # Fans of one D x D matrix, whatever the shape it is stored in.
+        init_in = _xavier_of(in_axis=0, out_axis=(-2, -1))
+        init_kv = _xavier_of(in_axis=0, out_axis=(-2, -1), batch_axis=1)
+        init_out = _xavier_of(in_axis=(0, 1), out_axis=2)
+        heads_out = ("heads", None)
+        self.q = project(
+            "btd,dnk->btnk", (width, heads, K), (heads, K),
+            (("embed", *heads_out), heads_out), init_in,
+        )  # fmt: skip
+        self.kv = project(
+            "bsd,dcnk->bscnk", (width, 2, heads, K), (2, heads, K),
+            (("embed", None, *heads_out), (None, *heads_out)), init_kv,
+        )  # fmt: skip
+        self.out = project(
+            "btnk,nkd->btd", (heads, K, width), (width,),
+            ((*heads_out, "embed"), (None,)), init_out,
+        )  # fmt: skip
+        self.q_norm = rms_norm(K, rngs=rngs)
+        self.k_norm = rms_norm(K, rngs=rngs)
+
+    def __call__(self, x_BxTxD, memory_BxSxD, mask_BxTxS=None):
+        """Returns [B, T, D]. The mask is True where query t may see memory token s; T may be 1 (broadcast)."""
+        q_BxTxNxK = self.q_norm(self.q(x_BxTxD)).astype(self.dtype)
+        kv_BxSx2xNxK = self.kv(memory_BxSxD)
+        k_BxSxNxK = self.k_norm(kv_BxSx2xNxK[:, :, 0]).astype(self.dtype)
+        mask_Bx1xTxS = None if mask_BxTxS is None else mask_BxTxS[:, None]
+        mixed_BxTxNxK = jax.nn.dot_product_attention(
+            q_BxTxNxK, k_BxSxNxK, kv_BxSx2xNxK[:, :, 1], mask=mask_Bx1xTxS
+        )
+        return self.out(mixed_BxTxNxK)
+
+
+def _xavier_of(**fans):
+    return jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", **fans)
+
+
+def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
+    """Returns `depth` blocks as one module whose parameters have a leading "layers" axis."""
+    blocks = jax.vmap(lambda key: make(nnx.Rngs(params=key)))(jax.random.split(rngs.params(), depth))
+    for _, param in nnx.to_flat_state(nnx.state(blocks, nnx.Param)):
+        param.set_metadata(axes=("layers", *param.get_metadata("axes")))
+    return blocks
+
+
+def run_stack(blocks: nnx.Module, x, *args, remat: str = "none"):
+    """Returns x after every block of a stack: `x = block(x, *args)`, scanned, with a remat policy."""
+
+    def body(x, block):
+        return block(x, *args), None
+
+    if remat != "none":
+        body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
+    return jax.lax.scan(body, x, blocks)[0]

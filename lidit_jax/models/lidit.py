@@ -1,0 +1,203 @@
+"""LI-DiT (section 3.2): a cross-attention DiT with adaLN-zero, QK-RMSNorm and a convolutional
+position block, and the whole model: conditioner + DiT.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+
+from lidit_jax import errors
+from lidit_jax.batch import TextFeatures
+from lidit_jax.models import conditioners, layers
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The model's size and switches.
+
+    width, depth, heads, patch: the DiT's (1152, 28, 16, 2 in LI-DiT-1B).
+    dtype: compute dtype, "bfloat16" or "float32"; parameters are always f32.
+    remat: what the backward pass recomputes, a name of `layers.REMAT_POLICIES`.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    dtype: str = "bfloat16"
+    remat: str = "none"
+    conditioner: conditioners.ConditionerConfig = conditioners.ConditionerConfig()
+
+    def __post_init__(self):
+        if self.dtype not in ("bfloat16", "float32"):
+            raise errors.unknown_name("model.dtype", self.dtype, ("bfloat16", "float32"))
+        if self.remat not in layers.REMAT_POLICIES:
+            raise errors.unknown_name("model.remat", self.remat, layers.REMAT_POLICIES)
+
+
+class PositionBlock(nnx.Module):
+    """x + Conv3x3(SiLU(RMSNorm(Conv3x3(SiLU(RMSNorm(x)))))): the only position signal.
+
+    Zero padding and shared neighbourhoods break the permutation symmetry that attention cannot,
+    at any size. The norm is over channels alone, so that no position depends on another's
+    statistics (DiT's peers use GroupNorm or BatchNorm; the paper does not say).
+    """
+
+    def __init__(self, width, *, dtype, rngs):
+        self.dtype = dtype
+
+        def conv():
+            return nnx.Conv(
+                width, width, (3, 3), padding="SAME", dtype=dtype, rngs=rngs,
+                kernel_init=nnx.initializers.xavier_uniform(),
+                kernel_metadata={"axes": (None, None, "embed", "embed_out")},
+                bias_metadata={"axes": (None,)},
+            )  # fmt: skip
+
+        self.norm1, self.conv1 = layers.rms_norm(width, rngs=rngs), conv()
+        self.norm2, self.conv2 = layers.rms_norm(width, rngs=rngs), conv()
+
+    def __call__(self, x_BxHxWxD):
+        h = self.conv1(nnx.silu(self.norm1(x_BxHxWxD)).astype(self.dtype))
+        return x_BxHxWxD + self.conv2(nnx.silu(self.norm2(h)).astype(self.dtype))
+
+
+class Block(nnx.Module):
+    """One LI-DiT block: self-attention, cross-attention to the text and FFN, each adaLN-zero."""
+
+    def __init__(self, width, heads, *, dtype, rngs):
+        self.dtype = dtype
+        self.self_attention = layers.Attention(width, heads, dtype=dtype, rngs=rngs)
+        self.cross_attention = layers.Attention(width, heads, dtype=dtype, rngs=rngs)
+        self.ffn = layers.FFN(width, dtype=dtype, rngs=rngs)
+        self.modulation = layers.Modulation(width, 9, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BxTxD, c_BxD, text_BxSxD, text_mask_BxS):
+        s1, b1, g1, s2, b2, g2, s3, b3, g3 = self.modulation(c_BxD)
+        h_BxTxD = layers.modulate(x_BxTxD, s1, b1).astype(self.dtype)
+        x_BxTxD = x_BxTxD + (g1 * self.self_attention(h_BxTxD, h_BxTxD)).astype(self.dtype)
+        h_BxTxD = layers.modulate(x_BxTxD, s2, b2).astype(self.dtype)
+        read_BxTxD = self.cross_attention(h_BxTxD, text_BxSxD, text_mask_BxS[:, None])
+        x_BxTxD = x_BxTxD + (g2 * read_BxTxD).astype(self.dtype)
+        h_BxTxD = layers.modulate(x_BxTxD, s3, b3).astype(self.dtype)
+        return x_BxTxD + (g3 * self.ffn(h_BxTxD)).astype(self.dtype)
+
+
+class DiT(nnx.Module):
+    """The denoiser: noisy latents, a timestep embedding and a text condition -> prediction."""
+
+    def __init__(self, config: ModelConfig, channels: int, *, rngs):
+        D, p, dtype = config.width, config.patch, jnp.dtype(config.dtype)
+        self.patch, self.channels, self.dtype, self.remat = p, channels, dtype, config.remat
+        zeros = nnx.initializers.zeros_init()
+        build = dict(dtype=dtype, rngs=rngs)
+        self.patchify = layers.linear(p * p * channels, D, (None, "embed"), **build)
+        self.position = PositionBlock(D, **build)
+        self.time = layers.TimeEmbedder(D, **build)
+        self.pooled = layers.linear(D, D, ("embed", "embed_out"), **build)
+        self.blocks = layers.stack(
+            lambda rngs: Block(D, config.heads, dtype=dtype, rngs=rngs), config.depth, rngs
+        )
+        self.final_modulation = layers.Modulation(D, 2, **build)
+        self.final = layers.linear(D, p * p * channels, ("embed", None), init=zeros, **build)
+
+    def __call__(self, x_BxHxWxC, e_t_BxD, condition):
+        """Returns the prediction, f32 [B, H, W, C].
+
+        Raises InputError if the patch does not divide H and W.
+        """
+        B, H, W, C = x_BxHxWxC.shape
+        p = self.patch
+        check_size(H, W, p)
+        h, w = H // p, W // p
+        x = x_BxHxWxC.astype(self.dtype).reshape(B, h, p, w, p, C).transpose(0, 1, 3, 2, 4, 5)
+        x = self.position(self.patchify(x.reshape(B, h, w, p * p * C)))
+        c_BxD = e_t_BxD + self.pooled(condition.pooled_BxD).astype(jnp.float32)
+        x_BxTxD = layers.run_stack(
+            self.blocks, x.reshape(B, h * w, -1), c_BxD, condition.tokens_BxSxD, condition.mask_BxS,
+            remat=self.remat,
+        )  # fmt: skip
+        scale, shift = self.final_modulation(c_BxD)
+        x = self.final(layers.modulate(x_BxTxD, scale, shift).astype(self.dtype))
+        x = x.astype(jnp.float32).reshape(B, h, w, p, p, C).transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(B, H, W, C)
+
+
+class TextConstants(nnx.Module):
+    """What is equal for every prompt of one LLM: the instruction's features and the empty prompt's."""
+
+    def __init__(self, source: conditioners.Source):
+        self.prefix_PxE = layers.Constant(jnp.zeros((source.prefix_len, source.width)))
+        self.null_ZxE = layers.Constant(jnp.zeros((source.null_len, source.width)))
+
+    def complete(self, text: TextFeatures, drop_B) -> TextFeatures:
+        """Returns instruction + prompt, the rows in `drop_B` with the empty prompt instead.
+
+        The first token of the sequence is an attention sink and is masked as a key.
+        """
+        (B, S, E), (P, _), (Z, _) = text.hidden_BxSxE.shape, self.prefix_PxE.shape, self.null_ZxE.shape
+        null_1xSxE = jnp.zeros((1, S, E)).at[:, :Z].set(self.null_ZxE[None])
+        null_mask_1xS = (jnp.arange(S) < Z)[None]
+        hidden_BxSxE = jnp.where(drop_B[:, None, None], null_1xSxE, text.hidden_BxSxE)
+        keep_BxS = jnp.where(drop_B[:, None], null_mask_1xS, text.keep_BxS)
+        mask_BxS = jnp.where(drop_B[:, None], null_mask_1xS, text.mask_BxS)
+        prefix_BxPxE = jnp.broadcast_to(self.prefix_PxE[None], (B, P, E)).astype(hidden_BxSxE.dtype)
+        seen_BxP = jnp.broadcast_to((jnp.arange(P) > 0)[None], (B, P))
+        return TextFeatures(
+            jnp.concatenate([prefix_BxPxE, hidden_BxSxE], 1),
+            jnp.concatenate([seen_BxP, mask_BxS], 1),
+            jnp.concatenate([jnp.zeros((B, P), bool), keep_BxS], 1),
+            prefix_len=P,
+        )
+
+
+class LiDiT(nnx.Module):
+    """Conditioner + DiT: noisy latents, time and prompts' LLM features -> prediction."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        channels: int,
+        sources: Sequence[conditioners.Source],
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.dit = DiT(config, channels, rngs=rngs)
+        self.conditioner = conditioners.build(
+            config.conditioner, sources, config.width, config.heads,
+            dtype=jnp.dtype(config.dtype), remat=config.remat, rngs=rngs,
+        )  # fmt: skip
+        self.text = nnx.List([TextConstants(s) for s in sources])
+
+    def __call__(self, x_BxHxWxC, t_B, text: tuple[TextFeatures, ...], drop_B):
+        """Returns the prediction, f32 [B, H, W, C], in the view that the objective trains.
+
+        Args:
+          x_BxHxWxC: noisy latents in model units.
+          t_B: time in [0, 1].
+          text: prompt features of each LLM, without the instruction's tokens.
+          drop_B: True where the prompt is replaced by the empty prompt (classifier-free guidance).
+        """
+        e_t_BxD = self.dit.time(t_B)
+        complete = tuple(c.complete(f, drop_B) for c, f in zip(self.text, text, strict=True))
+        return self.dit(x_BxHxWxC, e_t_BxD, self.conditioner(complete, e_t_BxD))
+
+    def set_text_constants(self, i: int, *, mean_E, std_E, prefix_PxE, null_ZxE):
+        """Puts LLM i's statistics and constant features, as measured on the data, into the model."""
+        entry, text = self.conditioner.entries[i], self.text[i]
+        entry.mean_E[...], entry.std_E[...] = jnp.asarray(mean_E), jnp.asarray(std_E)
+        text.prefix_PxE[...], text.null_ZxE[...] = jnp.asarray(prefix_PxE), jnp.asarray(null_ZxE)
+
+
+def check_size(height: int, width: int, patch: int):
+    """Raises InputError, naming sizes that work, if the patch does not divide a latent's sides."""
+    for side in (height, width):
+        if side % patch:
+            lower = side // patch * patch
+            near = [s for s in (lower, lower + patch) if s]
+            raise errors.InputError(
+                f"latent size {height}x{width} does not divide into patches of {patch}; "
+                f"use {' or '.join(map(str, near))} instead of {side}"
+            )

@@ -1,0 +1,118 @@
+"""The mesh, and the one table from logical axes to mesh axes.
+
+A mesh has the axes ("replica", "fsdp", "tensor"): the batch is split over replica x fsdp,
+parameters over fsdp and tensor, and replicas hold copies. Models name logical axes on their
+parameters; nothing else in the project says where an array lives.
+"""
+
+import itertools
+import math
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lidit_jax import errors
+
+MESH_AXES = ("replica", "fsdp", "tensor")
+
+# Logical axis -> mesh axis. A dimension that no entry maps is not split.
+LOGICAL_TO_MESH = {
+    "embed": "fsdp",  # the model width on the input side of a matrix
+    "heads": "tensor",
+    "mlp": "tensor",  # the hidden width of an FFN
+    "embed_out": None,  # the model width on the output side of a D x D matrix
+    "modulation": None,
+    "features": None,  # an LLM's width
+    "layers": None,
+}
+BATCH = PartitionSpec(("replica", "fsdp"))
+
+
+def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
+    """Returns a mesh of (replica, fsdp, tensor) devices.
+
+    One size may be -1: whatever is left. Raises InputError if the product is not the number
+    of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    known = math.prod(s for s in sizes if s != -1)
+    if len(sizes) != 3 or sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise errors.InputError(
+            f"mesh {sizes}: want three positive sizes {MESH_AXES}, at most one of them -1"
+        )
+    sizes = tuple(len(devices) // known if s == -1 else s for s in sizes)
+    if math.prod(sizes) != len(devices):
+        raise errors.InputError(
+            f"mesh {dict(zip(MESH_AXES, sizes))} wants {math.prod(sizes)} devices, but there are "
+            f"{len(devices)}; use (1, -1, 1) to shard over all of them"
+        )
+    grid = np.asarray(devices).reshape(sizes)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first dimension split over replica x fsdp."""
+    return NamedSharding(mesh, BATCH)
+
+
+def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1):
+    """Raises InputError, with sizes that work, unless micro-batches divide over the mesh."""
+    parts = mesh.shape["replica"] * mesh.shape["fsdp"] * accumulate
+    if batch_size % parts:
+        near = sorted({max(batch_size // parts, 1) * parts, (batch_size // parts + 1) * parts})
+        steps = f" x {accumulate} accumulation steps" if accumulate > 1 else ""
+        raise errors.InputError(
+            f"batch_size {batch_size} does not divide over {parts // accumulate} data-parallel "
+            f"devices{steps}; use {' or '.join(map(str, near))}"
+        )
+
+
+def param_shardings(mesh: Mesh, params: nnx.State) -> nnx.State:
+    """Returns the `NamedSharding` of every parameter, from its logical axes and the table.
+
+    Raises InputError if a dimension does not divide, naming the parameter and a mesh that works.
+    """
+
+    def shard(path, param):
+        spec = _spec(param.get_metadata("axes"))
+        for size, mesh_axis in zip(param.shape, spec):
+            if mesh_axis and size % mesh.shape[mesh_axis]:
+                raise errors.InputError(
+                    f"parameter {'.'.join(map(str, path))} of shape {param.shape} does not divide over "
+                    f"{mesh.shape[mesh_axis]} devices of mesh axis {mesh_axis!r} ({size} is left over); "
+                    f"{_suggestion(mesh, params)}"
+                )
+        return param.replace(NamedSharding(mesh, PartitionSpec(*spec)))
+
+    flat = nnx.to_flat_state(params)
+    return nnx.from_flat_state([(path, shard(path, param)) for path, param in flat])
+
+
+def _spec(axes):
+    return [LOGICAL_TO_MESH[axis] if axis else None for axis in axes]
+
+
+def _suggestion(mesh, params):
+    """A mesh of as many devices on which every parameter divides, as near as possible to the one asked for."""
+    dims = {
+        (size, mesh_axis)
+        for _, param in nnx.to_flat_state(params)
+        for size, mesh_axis in zip(param.shape, _spec(param.get_metadata("axes")))
+        if mesh_axis
+    }
+    count, asked = mesh.size, tuple(mesh.shape[a] for a in MESH_AXES)
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    fits = []
+    for fsdp, tensor in itertools.product(divisors, divisors):
+        if count % (fsdp * tensor) == 0:
+            sizes = {"fsdp": fsdp, "tensor": tensor}
+            if all(size % sizes[axis] == 0 for size, axis in dims):
+                fits.append((count // (fsdp * tensor), fsdp, tensor))
+    best = min(fits, key=lambda m: sum(abs(math.log(a / b)) for a, b in zip(m, asked)))
+    return f"a mesh of {best} {MESH_AXES} would work"
