@@ -28,6 +28,11 @@ def named(base: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(base, zlib.crc32(name.encode()))
 
 
+def named_each(keys_B: jax.Array, name: str) -> jax.Array:
+    """Returns the sub-stream `name` of every sample's key: keys of shape [B]."""
+    return jax.vmap(lambda k: named(k, name))(keys_B)
+
+
 def per_sample(base: jax.Array, index_B: jax.Array) -> jax.Array:
     """Returns one key per sample, from the sample's global index: keys of shape [B]."""
     return jax.vmap(lambda i: jax.random.fold_in(base, i))(index_B)

@@ -57,6 +57,16 @@ def unpack_array(packed: dict) -> np.ndarray:
     return flat.astype(np.float32).reshape(packed["shape"])
 
 
+def pack_features(hidden_SxE: np.ndarray, truncated: bool) -> bytes:
+    """Returns one caption's kept tokens, and whether the caption was cut, as bytes."""
+    return msgpack.packb({"hidden": pack_array(hidden_SxE), "truncated": truncated})
+
+
+def unpack_features(data: bytes) -> tuple[np.ndarray, bool]:
+    f = msgpack.unpackb(data)
+    return unpack_array(f["hidden"]), f["truncated"]
+
+
 def pack_image(record: ImageRecord) -> bytes:
     fields = {"key": record.key, "captions": record.captions, "metadata": record.metadata}
     return msgpack.packb(fields | {"latent": pack_array(record.latent_HxWxC)})
@@ -137,7 +147,7 @@ class FeatureStore:
     @functools.lru_cache(maxsize=8192)  # noqa: B019  captions recur, and a store lives as long as the run
     def __getitem__(self, caption: int) -> np.ndarray:
         """Returns the kept tokens of one caption: f32 [S, E]."""
-        return unpack_array(msgpack.unpackb(self._rows[caption]))
+        return unpack_features(self._rows[caption])[0]
 
     @property
     def prefix_PxE(self) -> np.ndarray:

@@ -170,6 +170,8 @@ class LiDiT(nnx.Module):
             dtype=jnp.dtype(config.dtype), remat=config.remat, rngs=rngs,
         )  # fmt: skip
         self.text = nnx.List([TextConstants(s) for s in sources])
+        self.latent_mean_C = layers.Constant(jnp.zeros(channels))
+        self.latent_std_C = layers.Constant(jnp.ones(channels))
 
     def __call__(self, x_BxHxWxC, t_B, text: tuple[TextFeatures, ...], drop_B):
         """Returns the prediction, f32 [B, H, W, C], in the view that the objective trains.
@@ -184,11 +186,25 @@ class LiDiT(nnx.Module):
         complete = tuple(c.complete(f, drop_B) for c, f in zip(self.text, text, strict=True))
         return self.dit(x_BxHxWxC, e_t_BxD, self.conditioner(complete, e_t_BxD))
 
-    def set_text_constants(self, i: int, *, mean_E, std_E, prefix_PxE, null_ZxE):
-        """Puts LLM i's statistics and constant features, as measured on the data, into the model."""
-        entry, text = self.conditioner.entries[i], self.text[i]
-        entry.mean_E[...], entry.std_E[...] = jnp.asarray(mean_E), jnp.asarray(std_E)
-        text.prefix_PxE[...], text.null_ZxE[...] = jnp.asarray(prefix_PxE), jnp.asarray(null_ZxE)
+    def to_raw(self, latents_BxHxWxC):
+        """Returns latents in model units as the codec's raw latents."""
+        return latents_BxHxWxC * self.latent_std_C[None, None, None] + self.latent_mean_C[None, None, None]
+
+    @staticmethod
+    def constants(latent_mean_C, latent_std_C, text: Sequence[dict]) -> dict:
+        """Returns the values of the model's constants, nested as the model is.
+
+        `text` has, per LLM, the arrays mean_E, std_E, prefix_PxE and null_ZxE, as measured when its
+        features were written.
+        """
+        return {
+            "latent_mean_C": latent_mean_C,
+            "latent_std_C": latent_std_C,
+            "conditioner": {
+                "entries": {i: {k: t[k] for k in ("mean_E", "std_E")} for i, t in enumerate(text)}
+            },
+            "text": {i: {k: t[k] for k in ("prefix_PxE", "null_ZxE")} for i, t in enumerate(text)},
+        }
 
 
 def check_size(height: int, width: int, patch: int):

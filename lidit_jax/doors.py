@@ -1,0 +1,62 @@
+"""What the command-line doors share: a user's mistake is one line on stderr, not a traceback."""
+
+import pathlib
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from lidit_jax import errors
+from lidit_jax.training.config import Config, parse
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configs/NAME.py[:argument]; override keys with --config.key=value"
+)
+
+
+def config() -> Config:
+    """Returns the parsed --config. Raises InputError if it was not given."""
+    if CONFIG.value is None:
+        raise errors.InputError("no --config given; for example --config=configs/quickstart.py")
+    return parse(CONFIG.value)
+
+
+def define_folder(name: str, meaning: str):
+    """Defines a flag that names a folder, and returns a function that reads it."""
+    flag = flags.DEFINE_string(name, None, meaning)
+
+    def value() -> pathlib.Path:
+        if not flag.value:
+            raise errors.InputError(f"no --{name} given: {meaning}")
+        return pathlib.Path(flag.value)
+
+    return value
+
+
+def run(main: Callable[[], None]):
+    """Runs a door. An InputError ends it with exit status 2 and the error's one line."""
+
+    def guarded(argv):
+        if len(argv) > 1:
+            raise errors.InputError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+        main()
+
+    def catching(argv):
+        try:
+            guarded(argv)
+        except errors.InputError as e:
+            logging.flush()
+            print(f"error: {e}", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(catching, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    """absl's parser, with a misspelt config key reported like any other mistake."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,71 @@
+"""A folder of samples: pictures, and manifest.json that says which prompt each was made from.
+
+    manifest.json   {"pictures": [{"file": "000000.png", "prompt": "a red circle", "seed": 0}, ...]}
+
+Other keys of the manifest are for people, and ignored here.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from lidit_jax.errors import InputError
+
+MANIFEST = "manifest.json"
+_FIELDS = {"file": str, "prompt": str, "seed": int}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    path: Path
+    prompt: str
+    seed: int
+
+    def load(self) -> np.ndarray:
+        """Returns the picture, uint8 [height, width, 3]. Raises InputError if it is no picture."""
+        try:
+            with Image.open(self.path) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(f"cannot read the picture {self.path}: {error}") from error
+
+
+def read(folder: str | Path) -> list[Picture]:
+    """Returns the pictures that the folder's manifest lists, in its order.
+
+    Raises InputError if the folder, the manifest or a file that it names is missing, if an entry
+    is malformed, or if there is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"no folder of samples at {folder}")
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise InputError(f"{folder} has no {MANIFEST}; wanted a folder written by lidit_jax.sample")
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{manifest} is not JSON: {error}") from error
+    entries = content.get("pictures") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{manifest} lists no pictures; wanted a list under the key 'pictures'")
+    pictures = [_picture(folder, manifest, i, entry) for i, entry in enumerate(entries)]
+    missing = [p.path.name for p in pictures if not p.path.is_file()]
+    if missing:
+        raise InputError(
+            f"{manifest} names {len(missing)} files that are not in {folder}: "
+            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+        )
+    return pictures
+
+
+def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:
+    for field, kind in _FIELDS.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
+            raise InputError(
+                f"{manifest}: picture {index} is {entry!r}; wanted {field!r}, a {kind.__name__}"
+            )
+    return Picture(folder / entry["file"], entry["prompt"], entry["seed"])

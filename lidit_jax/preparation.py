@@ -1,0 +1,114 @@
+"""From a source to a data set on disk: pictures to latents, captions to LLM features.
+
+Each stage finds its own work done and writes only what is missing.
+"""
+
+import pathlib
+from collections.abc import Iterable
+
+import msgpack
+import numpy as np
+from tqdm import tqdm
+
+from lidit_jax import errors, files
+from lidit_jax.data import buckets, filters, records, sources
+from lidit_jax.data.records import Dataset, FeatureStore
+from lidit_jax.models.vae import latent_size, make_codec
+from lidit_jax.text import encode, llm
+from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.config import Config
+from lidit_jax.training.inputs import check_store, recipe
+
+
+def prepare(config: Config, folder: pathlib.Path, batch_size: int = 32):
+    """Makes the config's data set in `folder`, with a feature store per encoder.
+
+    Raises InputError if the folder holds another recipe's data.
+    """
+    source = sources.make(config.data.source, **config.data.options)
+    records.claim(folder, recipe(config) | {"described": source.describe()})
+    prepare_images(config, folder)
+    dataset = Dataset(folder)
+    for encoder in config.encoders:
+        prepare_features(encoder, dataset, config.data.shards, batch_size)
+
+
+def prepare_images(config: Config, folder: pathlib.Path):
+    """Writes captions, latents and, last, dataset.json."""
+    if (folder / "dataset.json").exists():
+        return
+    data, codec = config.data, make_codec(config.data.codec)
+    latent_size(codec, data.size)
+    examples, dropped = filters.keep(sources.make(data.source, **data.options), data.rules)
+    if not examples:
+        raise errors.InputError(f"source {data.source!r} has no example left after rules {dropped}")
+    ids = write_captions(folder, examples, data.preview)
+    paths = records.image_shards(folder, data.size, data.shards)
+    progress = tqdm(total=len(examples), desc="pictures", unit="img", mininterval=2)
+    for path, rows in zip(paths, records.shard_ranges(len(examples), data.shards)):
+        if not path.exists():
+            records.write_records(path, (_pack(examples[i], ids, codec, data.size) for i in rows))
+        progress.update(len(rows))
+    progress.close()
+    written = records.read_shards(paths)
+    mean, std = records.channel_statistics(
+        records.unpack_image(written[i]).latent_HxWxC for i in range(len(written))
+    )
+    preview = data.preview or [e.captions[0].text for e in examples[:: max(len(examples) // 16, 1)][:16]]
+    info = {
+        "format": records.FORMAT,
+        "count": len(examples),
+        "captions": len(ids),
+        "bins": [list(data.size)],
+        "shards": data.shards,
+        "dropped": dropped,
+        "latent_mean": mean,
+        "latent_std": std,
+        "preview": [ids[text] for text in preview],
+    }
+    files.write_json(folder / "dataset.json", info)
+    print(f"{folder}: {len(examples)} pictures, {len(ids)} captions, dropped {dropped}")
+
+
+def write_captions(folder: pathlib.Path, examples: list, preview: Iterable[str]) -> dict[str, int]:
+    """Writes every distinct caption once and returns its id (its row) by text."""
+    languages = {c.text: c.language for e in examples for c in e.captions}
+    languages |= {text: "en" for text in preview if text not in languages}
+    rows = [msgpack.packb({"text": t, "language": lang}) for t, lang in languages.items()]
+    records.write_records(folder / "captions.array_record", rows)
+    return {text: i for i, text in enumerate(languages)}
+
+
+def _pack(example, ids: dict[str, int], codec, size) -> bytes:
+    image_HxWx3 = buckets.fit(example.image(*size), size)
+    latent = np.asarray(codec.encode(image_HxWx3[None]))[0]
+    captions = tuple(ids[c.text] for c in example.captions)
+    return records.pack_image(records.ImageRecord(example.key, latent, captions, example.metadata))
+
+
+def prepare_features(encoder: EncoderConfig, dataset: Dataset, shards: int, batch_size: int):
+    """Writes one encoder's features of every caption and, last, encoder.json."""
+    folder = dataset.folder / "features" / encoder.store
+    texts = [c.text for c in dataset.captions]
+    if (folder / "encoder.json").exists():
+        check_store(FeatureStore(folder), encoder)
+        return
+    model = llm.load(encoder, llm.default_cache())
+    files.write_npy(folder / "prefix.npy", model.prefix())
+    files.write_npy(folder / "null.npy", model.encode([""])[0])
+    paths = records.shard_paths(folder, "features", shards)
+    with tqdm(total=len(texts), desc=f"captions read by {encoder.name}", mininterval=2) as progress:
+        for path, rows in zip(paths, records.shard_ranges(len(texts), shards)):
+            if path.exists():
+                progress.update(len(rows))
+                continue
+            part = [texts[i] for i in rows]
+            features = encode.encode_captions(model, part, batch_size, progress.update)
+            packed = (records.pack_features(f.hidden_SxE, f.truncated) for f in features)
+            records.write_records(path, packed)
+    statistics = encode.ChannelStatistics(model.width)
+    written = records.read_shards(paths)
+    for i, text in enumerate(texts):
+        statistics.add(text, encode.Features(*records.unpack_features(written[i])))
+    info = {"format": records.FORMAT, "shards": shards} | encode.describe(model, statistics)
+    files.write_json(folder / "encoder.json", info)

@@ -1,0 +1,1 @@
+"""Prompts to LLM features: instruct (prompt -> token ids), weights, llm (ids -> states), encode (many captions)."""

@@ -1,0 +1,168 @@
+"""What a frozen LLM is given to read: instruction, prompt and end token, as token ids.
+
+Every prompt of an LLM becomes `prefix + prompt + suffix`. The prefix (system prompt and instruction)
+and the suffix (one end token) are constants, and the prompt is tokenised on its own, so no token
+straddles a cut. What is kept as features is the prompt and the end token; an empty prompt, the null
+prompt of classifier-free guidance, keeps the end token alone.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from typing import Any
+
+from absl import logging
+
+from lidit_jax.errors import InputError, unknown_name
+
+# LI-DiT, figures 4 and 5.
+INSTRUCTION = (
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, "
+    "and spatial relationships of the objects:"
+)
+TEMPLATES = ("chat", "base", "encoder")
+_SENTINEL = "PROMPT-GOES-HERE"
+
+Tokenizer = Any  # transformers.PreTrainedTokenizerBase; this module does not import transformers
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """One frozen text encoder, and how it is read.
+
+    name: what the feature store's folder starts with, e.g. "smollm2".
+    model: a Hugging Face id, a local folder, a GGUF file, or "package:smollm2" or
+      "package:gemma3-270m" for weights installed as Python packages.
+    instruction: whether `INSTRUCTION` stands before the prompt.
+    template: "chat" (the model's own chat template, its default system prompt, one user turn),
+      "base" (BOS, instruction, prompt, EOS) or "encoder" (T5 or BERT: their own special tokens).
+    layer: index from the end into `hidden_states`; -1 is after the final norm.
+    max_prompt_tokens: a longer prompt is cut on the right; the end token comes on top.
+    width, prefix_len, null_len: E, P and the tokens kept of an empty prompt; 0 means as measured
+      when the features are written.
+    """
+
+    name: str
+    model: str
+    instruction: bool = True
+    template: str = "chat"
+    layer: int = -3
+    max_prompt_tokens: int = 255
+    width: int = 0
+    prefix_len: int = 0
+    null_len: int = 0
+
+    @property
+    def store(self) -> str:
+        """The feature store's folder: a switch of instruction or layer is another store."""
+        return f"{self.name}-{'instruction' if self.instruction else 'plain'}-layer{self.layer}"
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise InputError(
+                f"encoder name {self.name!r} is not a folder name; use letters, digits, - and _"
+            )
+        if self.template not in TEMPLATES:
+            raise unknown_name("template", self.template, TEMPLATES)
+        if self.template == "encoder" and self.instruction:
+            raise InputError(
+                f"encoder {self.name!r}: template='encoder' takes no instruction; set instruction=False"
+            )
+        if self.layer >= 0:
+            raise InputError(
+                f"encoder {self.name!r}: layer {self.layer} must count from the end: -1, -2, ..."
+            )
+        if self.max_prompt_tokens < 1:
+            raise InputError(
+                f"encoder {self.name!r}: max_prompt_tokens is {self.max_prompt_tokens}; use 1 or more"
+            )
+
+
+def prompt_parts(tokenizer: Tokenizer, config: EncoderConfig) -> tuple[list[int], list[int]]:
+    """Returns (prefix ids, suffix ids); the suffix is one end-of-turn or end-of-text token.
+
+    A causal LLM's prefix is never empty: the first token of a sequence is an attention sink whose
+    norm dwarfs the others', and it must not fall on a prompt token. Raises InputError where the
+    tokenizer lacks what the template needs.
+    """
+    if config.template == "encoder":
+        return _encoder_parts(tokenizer)
+    before = INSTRUCTION + "\n" if config.instruction else ""
+    if config.template == "chat":
+        prefix, suffix = _chat_parts(tokenizer, before)
+        return prefix or [_opener(tokenizer)], suffix
+    return [_opener(tokenizer), *_ids(tokenizer, before)], [_end_of_text(tokenizer)]
+
+
+def tokenize_prompt(
+    tokenizer: Tokenizer, prompt: str, suffix_ids: list[int], max_tokens: int
+) -> tuple[list[int], bool]:
+    """Returns the kept ids of a prompt (at most `max_tokens`, then the suffix), and whether it was cut.
+
+    Text that spells a special token, such as "<|im_end|>", stays text.
+    """
+    ids = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids
+    return ids[:max_tokens] + suffix_ids, len(ids) > max_tokens
+
+
+def warn_truncated(config: EncoderConfig, count: int, total: int, example: str) -> None:
+    """Logs how many of `total` prompts were cut, with the first of them."""
+    if count:
+        logging.warning(
+            "encoder %s: %d of %d prompts are longer than max_prompt_tokens=%d and were cut, such as %r",
+            config.name, count, total, config.max_prompt_tokens, example[:200],
+        )  # fmt: skip
+
+
+def template_hash(prefix_ids: list[int], suffix_ids: list[int], layer: int) -> str:
+    """Returns the SHA-256 of everything but the prompt and the weights that decides a feature."""
+    return hashlib.sha256(json.dumps([prefix_ids, suffix_ids, layer]).encode()).hexdigest()
+
+
+def _chat_parts(tokenizer, before):
+    """Renders one user turn around a sentinel and cuts the text there."""
+    if not tokenizer.chat_template:
+        raise InputError("the model's tokenizer has no chat template; use template='base'")
+    turn = {"role": "user", "content": before + _SENTINEL}
+    text = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=False)
+    if text.count(_SENTINEL) != 1:
+        raise InputError(
+            f"the model's chat template renders a user turn {text.count(_SENTINEL)} times instead of "
+            "once; use template='base'"
+        )
+    opening, closing = text.split(_SENTINEL)
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    ends = [i for i in _ids(tokenizer, closing) if i in special]
+    # Templates that close a turn with plain text ("[/INST]") have no end-of-turn token.
+    return _ids(tokenizer, opening), ends[:1] or [_end_of_text(tokenizer)]
+
+
+def _encoder_parts(tokenizer):
+    """Reads the special tokens that the tokenizer itself puts around a text."""
+    content = _ids(tokenizer, _SENTINEL)
+    whole = tokenizer(_SENTINEL).input_ids
+    starts = [i for i in range(len(whole)) if whole[i : i + len(content)] == content]
+    end = starts[0] + len(content) if starts else len(whole)
+    if end == len(whole):
+        raise InputError(
+            "the tokenizer puts no end token after a text; use template='base' or 'chat'"
+        )
+    return whole[: starts[0]], whole[end : end + 1]
+
+
+def _ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _end_of_text(tokenizer):
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            "the model's tokenizer has no end-of-text token, which must close a prompt"
+        )
+    return tokenizer.eos_token_id
+
+
+def _opener(tokenizer):
+    """The beginning-of-text token; Qwen has none and opens a text with its end-of-text token."""
+    return _end_of_text(tokenizer) if tokenizer.bos_token_id is None else tokenizer.bos_token_id

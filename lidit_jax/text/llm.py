@@ -1,0 +1,220 @@
+"""A frozen LLM: token ids in, hidden states of one of its blocks out.
+
+torch and transformers are imported when a model is loaded, not when this module is.
+"""
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lidit_jax.errors import InputError
+from lidit_jax.text import instruct, weights
+
+
+def default_cache() -> Path:
+    """Returns where converted weights are kept: $LIDIT_CACHE, or ~/.cache/lidit_jax."""
+    return Path(os.environ.get("LIDIT_CACHE", "~/.cache/lidit_jax")).expanduser()
+
+
+def load(
+    config: instruct.EncoderConfig, cache_dir: str | os.PathLike, offline: bool = False
+) -> "FrozenLLM":
+    """Loads a frozen LLM: f32 on a CPU, bf16 on a GPU (never fp16: late blocks overflow it).
+
+    A GGUF file is converted once, into `cache_dir`. With `offline` nothing is downloaded.
+    Raises InputError when the model cannot be had, or does not fit the config.
+    """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise InputError(f"{error}; text encoders need `pip install 'lidit_jax[text]'`") from error
+
+    found = weights.locate(config.model, Path(cache_dir).expanduser(), offline)
+    device, dtype = (
+        ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    )
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **safe)
+        instruct.prompt_parts(tokenizer, config)  # fails before the weights are read
+        hf_config = transformers.AutoConfig.from_pretrained(found.folder, **safe)
+        auto = transformers.AutoModel
+        if config.template == "encoder" and hf_config.is_encoder_decoder:
+            auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
+        model = auto.from_pretrained(found.folder, dtype=dtype, **safe)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot load {config.model}: {error}".splitlines()[0]) from error
+    if config.template != "encoder":
+        if hf_config.is_encoder_decoder:
+            raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
+        model = model.get_decoder()  # the language model of a multi-modal model
+    return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
+
+
+class FrozenLLM:
+    """The features of one LLM; the prefix is read once and its keys and values reused.
+
+    Attributes:
+      config, tokenizer, model_hash: what was loaded; see `weights.Weights` for the hash.
+      width: E.  dtype: "float32" or "bfloat16", what the LLM computes in.
+      prefix_ids, suffix_ids: the constant ids around every prompt.
+    """
+
+    def __init__(self, model, tokenizer, config: instruct.EncoderConfig, model_hash: str):
+        self.config, self.tokenizer, self.model_hash = config, tokenizer, model_hash
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.prefix_ids, self.suffix_ids = instruct.prompt_parts(tokenizer, config)
+        self._model = model.eval().requires_grad_(False)
+        self._causal = config.template != "encoder"
+        self._state_index = config.layer  # into hidden_states; None: last_hidden_state
+        self._check_length()
+        self._read_prefix()
+        self._check_measured()
+
+    def prefix(self) -> np.ndarray:
+        """Returns the prefix's features, f32 [P, E]; P is 0 for an encoder, whose prefix reads the prompt."""
+        return self._prefix_PxE.copy()
+
+    def tokenize(self, prompt: str) -> tuple[list[int], bool]:
+        """Returns the ids that are kept as features (prompt and end token), and whether the prompt was cut."""
+        return instruct.tokenize_prompt(
+            self.tokenizer, prompt, self.suffix_ids, self.config.max_prompt_tokens
+        )
+
+    def encode(self, prompts: Sequence[str], batch_size: int = 32) -> list[np.ndarray]:
+        """Returns the features of each prompt and its end token, f32 [S_i, E]. Warns when one is cut."""
+        kept, cut = zip(*map(self.tokenize, prompts), strict=True) if prompts else ((), ())
+        instruct.warn_truncated(
+            self.config, sum(cut), len(cut), prompts[cut.index(True)] if any(cut) else ""
+        )
+        return self.encode_ids(kept, batch_size)
+
+    def encode_ids(self, kept: Sequence[list[int]], batch_size: int = 32) -> list[np.ndarray]:
+        """Returns the features of ids from `tokenize`, in their order; batches hold similar lengths."""
+        order = sorted(range(len(kept)), key=lambda i: -len(kept[i]))
+        features = [None] * len(kept)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            hidden_BxSxE = self._run([kept[i] for i in rows])
+            for i, hidden_SxE in zip(rows, hidden_BxSxE, strict=True):
+                features[i] = hidden_SxE[: len(kept[i])].copy()
+        return features
+
+    def _run(self, kept):
+        """Runs one batch; returns f32 [B, S, E], rows padded on the right."""
+        import torch
+
+        P = len(self.prefix_ids)
+        lengths_B = torch.tensor([len(ids) for ids in kept])
+        B, S = len(kept), int(lengths_B.max())
+        ids_BxS = torch.full((B, S), self.tokenizer.pad_token_id or 0)
+        for row, ids in zip(ids_BxS, kept, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        mask_BxS = torch.arange(S) < lengths_B[:, None]
+        mask_BxPS = torch.cat([torch.ones(B, P, dtype=torch.bool), mask_BxS], 1).long()
+        if not self._causal:
+            prefix_BxP = torch.tensor(self.prefix_ids, dtype=torch.long).expand(B, P)
+            ids_BxPS = torch.cat([prefix_BxP, ids_BxS], 1)
+            return self._forward(ids_BxPS, attention_mask=mask_BxPS)[0][:, P:].float().cpu().numpy()
+        with torch.inference_mode():
+            cache = copy.deepcopy(self._prefix_cache)  # a forward pass writes into it
+            cache.batch_repeat_interleave(B)
+        positions_BxS = (P + torch.arange(S)).expand(B, S)
+        hidden_BxSxE, _ = self._forward(
+            ids_BxS,
+            attention_mask=mask_BxPS,
+            position_ids=positions_BxS,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return hidden_BxSxE.float().cpu().numpy()
+
+    def _forward(self, ids_BxS, **inputs):
+        """Returns the configured layer's states [B, S, E], and the key/value cache if there is one."""
+        import torch
+
+        device = self._model.device
+        inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        if self._state_index is not None:
+            inputs["output_hidden_states"] = True
+        with torch.inference_mode():
+            output = self._model(input_ids=ids_BxS.to(device), **inputs)
+        cache = getattr(output, "past_key_values", None)
+        if self._state_index is None:
+            return output.last_hidden_state, cache
+        states = output.hidden_states
+        if -self._state_index > len(states):
+            raise InputError(
+                f"{self.config.model} has {len(states) - 1} blocks: layer must be in "
+                f"-{len(states)}..-1, not {self.config.layer}"
+            )
+        return states[self._state_index], cache
+
+    def _read_prefix(self):
+        """Checks that the template suits the model, drops the blocks that are not needed, reads the prefix."""
+        import torch
+
+        P, end = len(self.prefix_ids), self.suffix_ids[0]
+        other = end - 1 if end else 1
+        probe_2xS = torch.tensor([[*self.prefix_ids, end, end], [*self.prefix_ids, end, other]])
+        wanted_2xSxE, _ = self._forward(probe_2xS)
+        same = _close(wanted_2xSxE[0, P], wanted_2xSxE[1, P])
+        if same != self._causal:
+            raise InputError(
+                f"{self.config.model}: "
+                + ("a token's features do not depend" if same else "a token's features depend")
+                + f" on later tokens, which template={self.config.template!r} does not suit; use template="
+                + ("'chat' or 'base'" if same else "'encoder' with instruction=False")
+            )
+        self.width = wanted_2xSxE.shape[-1]
+        self._prefix_PxE = np.zeros((0, self.width), np.float32)
+        if self._causal:
+            self._drop_blocks(probe_2xS, wanted_2xSxE)
+            hidden_1xPxE, self._prefix_cache = self._forward(
+                torch.tensor([self.prefix_ids]), use_cache=True
+            )
+            self._prefix_PxE = hidden_1xPxE[0, :P].float().cpu().numpy()
+
+    def _drop_blocks(self, probe_2xS, wanted_2xSxE):
+        """Removes the blocks after the wanted layer, if the model is laid out so that this is safe."""
+        import torch
+
+        model, layer = self._model, self.config.layer
+        blocks, norm = getattr(model, "layers", None), getattr(model, "norm", None)
+        if blocks is None or norm is None:
+            return
+        self._state_index = None
+        if layer < -1:
+            model.layers, model.norm = blocks[: len(blocks) + 1 + layer], torch.nn.Identity()
+        if not _close(self._forward(probe_2xS)[0], wanted_2xSxE):
+            model.layers, model.norm, self._state_index = blocks, norm, layer
+
+    def _check_length(self):
+        limits = [self.tokenizer.model_max_length]
+        limits += [n for n in [getattr(self._model.config, "max_position_embeddings", None)] if n]
+        most = min(limits) - len(self.prefix_ids) - 1
+        if self.config.max_prompt_tokens > most:
+            raise InputError(
+                f"{self.config.model} reads at most {min(limits)} tokens, {len(self.prefix_ids)} of them "
+                f"prefix: max_prompt_tokens={self.config.max_prompt_tokens} must be at most {most}"
+            )
+
+    def _check_measured(self):
+        for name, value in (("width", self.width), ("prefix_len", len(self._prefix_PxE))):
+            expected = getattr(self.config, name)
+            if expected and expected != value:
+                raise InputError(
+                    f"encoder {self.config.name!r}: {name} is {value}, the config says {expected}; "
+                    f"set {name}=0 to take what is measured"
+                )
+
+
+def _close(x, y) -> bool:
+    """Whether two states [..., E] are equal at every token, up to rounding."""
+    return bool(((x - y).abs().amax(-1) <= 1e-3 * y.abs().amax(-1)).all())

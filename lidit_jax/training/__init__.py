@@ -1,0 +1,7 @@
+"""The training room: the only one that knows optax and Orbax, and where ConfigDicts end.
+
+config       ConfigDict -> frozen dataclasses         state        parameters, EMA, optimizer state
+tasks        what is trained: diffusion                step         one jitted, sharded update
+optim        the optimizer                             loop         the run, from start or resumed
+checkpoints  Orbax                                     metrics      console, TensorBoard, JSON lines
+"""

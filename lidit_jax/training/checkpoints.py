@@ -1,0 +1,133 @@
+"""Orbax: asynchronous checkpoints of the state and the data iterator, and their restoration.
+
+<workdir>/config.json         the run's config, with what `prepare` measured filled in
+<workdir>/checkpoints/<step>/ params, ema, constants, opt_state: one item each, so that sampling
+                              reads the EMA alone; iterator: the place in the data
+"""
+
+import dataclasses
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from lidit_jax import errors, files
+from lidit_jax.training.config import Config
+from lidit_jax.training.state import TrainState
+
+# Keys that may differ between the run in a workdir and the config that resumes it: they change
+# how far and how fast it goes, and what it shows, but not what it computes.
+FREE = {
+    "train": ("steps", "mesh", "log_every", "save_every", "keep", "preview_every"),
+    "model": ("remat",),
+    "data": ("preview", "shards"),
+}
+
+
+def make_manager(workdir: pathlib.Path, keep: int) -> ocp.CheckpointManager:
+    """Returns the manager of a run's checkpoints; it keeps the last `keep`."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None, create=True)
+    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, iterator_state: dict):
+    """Starts saving; returns once the arrays are copied, and writes them in the background."""
+    items = {
+        "params": ocp.args.StandardSave(_pure(state.params)),
+        "ema": ocp.args.StandardSave(_pure(state.ema)),
+        "constants": ocp.args.StandardSave(_pure(state.constants)),
+        "opt_state": ocp.args.StandardSave(jax.tree.leaves(state.opt_state)),
+        "iterator": ocp.args.JsonSave(iterator_state),
+    }
+    manager.save(int(state.step), args=ocp.args.Composite(**items))
+
+
+def restore(
+    manager: ocp.CheckpointManager, step: int, like: TrainState
+) -> tuple[TrainState, dict]:
+    """Returns the state saved at `step`, each array placed as in `like`, and the iterator's state."""
+    names = {"params": like.params, "ema": like.ema, "constants": like.constants}
+    args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
+    args["opt_state"] = ocp.args.StandardRestore(jax.tree.leaves(like.opt_state))
+    args["iterator"] = ocp.args.JsonRestore()
+    items = manager.restore(step, args=ocp.args.Composite(**args))
+    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), items["opt_state"])
+    restored = {k: _filled(v, items[k]) for k, v in names.items()}
+    count = jax.device_put(jax.numpy.int32(step), like.step.sharding)
+    return TrainState(step=count, opt_state=opt_state, **restored), items["iterator"]
+
+
+def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State, nnx.State]:
+    """Returns the last step, and its EMA and constants; nothing else is read.
+
+    Raises InputError if the run has no checkpoint.
+    """
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
+    with ocp.CheckpointManager(folder.absolute()) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise errors.InputError(f"{folder} holds no finished checkpoint; train longer")
+        names = {"ema": like.ema, "constants": like.constants}
+        args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
+        items = manager.restore(step, args=ocp.args.Composite(**args))
+    return step, _filled(like.ema, items["ema"]), _filled(like.constants, items["constants"])
+
+
+def claim(workdir: pathlib.Path, config: Config):
+    """Makes `workdir` this config's run, or checks that it already is.
+
+    Raises InputError, naming each key that differs, if it holds another config's run.
+    """
+    path, wanted = workdir / "config.json", to_json(config)
+    if path.exists():
+        different = [
+            f"{key}: {old!r} there, {new!r} now"
+            for key, old, new in _differences(files.read_json(path, "a run's config"), wanted)
+            if not _is_free(key, config)
+        ]
+        if different:
+            raise errors.InputError(
+                f"{workdir} holds another config's run ({'; '.join(different)}); "
+                f"give another --workdir, or the same config"
+            )
+    files.write_json(path, wanted)
+
+
+def to_json(config: Config) -> dict:
+    """Returns the config as plain JSON values (tuples are lists)."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def _is_free(key: str, config: Config) -> bool:
+    section, *rest = key.split(".")
+    if key == "train.steps" and config.optim.decay != "constant":
+        return False  # the learning rate depends on it
+    return section == "sample" or (bool(rest) and rest[0] in FREE.get(section, ()))
+
+
+def _differences(old, new, key=""):
+    if isinstance(old, dict) and isinstance(new, dict):
+        for k in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)
+    elif old != new:
+        yield key, old, new
+
+
+def _pure(state: nnx.State) -> dict:
+    return nnx.to_pure_dict(state)
+
+
+def _filled(like: nnx.State, values: dict) -> nnx.State:
+    """Returns the state `like` with these values."""
+    filled = jax.tree.map(lambda a: a, like)
+    nnx.replace_by_pure_dict(filled, values)
+    return filled

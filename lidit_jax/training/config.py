@@ -1,0 +1,148 @@
+"""Where ml_collections ends: a ConfigDict becomes frozen dataclasses, and a typo an error.
+
+Every room's settings are a dataclass beside the code that uses them; this file puts them
+together. `configs/base.py` has every key with its comment.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import ml_collections
+
+from lidit_jax import errors
+from lidit_jax.data.filters import check_rules
+from lidit_jax.diffusion.objectives import ObjectiveConfig
+from lidit_jax.diffusion.samplers import SamplerConfig
+from lidit_jax.models import conditioners
+from lidit_jax.models.lidit import ModelConfig
+from lidit_jax.text.instruct import EncoderConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What a data set is made of. `options` belong to the source; `size` is (height, width) in pixels."""
+
+    source: str
+    size: tuple[int, int]
+    codec: str
+    rules: tuple[str, ...]
+    preview: tuple[str, ...]
+    shards: int
+    options: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW; see configs/base.py."""
+
+    learning_rate: float
+    warmup_steps: int
+    decay: str
+    b1: float
+    b2: float
+    weight_decay: float
+    clip_norm: float
+    ema: float
+
+    def __post_init__(self):
+        if self.decay not in ("constant", "linear", "cosine"):
+            raise errors.unknown_name("optim.decay", self.decay, ("constant", "linear", "cosine"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The run; see configs/base.py."""
+
+    steps: int
+    batch_size: int
+    accumulate: int
+    mesh: tuple[int, int, int]
+    drop_prompt: float
+    log_every: int
+    save_every: int
+    keep: int
+    preview_every: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """How pictures are drawn: guidance (1 = off) and the sampler."""
+
+    guidance: float
+    sampler: SamplerConfig
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seed: int
+    data: DataConfig
+    encoders: tuple[EncoderConfig, ...]
+    model: ModelConfig
+    objective: ObjectiveConfig
+    optim: OptimConfig
+    train: TrainConfig
+    sample: SampleConfig
+
+
+def parse(config: ml_collections.ConfigDict) -> Config:
+    """Returns the frozen config; InputError on a key that is missing, unknown or of the wrong kind."""
+    tree = config.to_dict()
+    text = tree.pop("text")
+    known = text["encoders"]
+    for name in text["use"]:
+        if name not in known:
+            raise errors.unknown_name("encoder in text.use", name, known)
+    tree["encoders"] = [known[name] | {"name": name} for name in text["use"]]
+    parsed = build(Config, tree, "config")
+    check_rules(parsed.data.rules)
+    return parsed
+
+
+def build(cls: type, values: dict, where: str) -> Any:
+    """Returns the dataclass `cls` from nested dicts, checking every key and type."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            raise errors.unknown_name(f"key in {where}", key, fields)
+    for name, f in fields.items():
+        if name not in values and f.default is f.default_factory is dataclasses.MISSING:
+            raise errors.InputError(f"{where}.{name} is missing")
+    return cls(**{k: _coerce(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and isinstance(value, (tuple, list)):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) != len(value):
+            raise errors.InputError(f"{where} is {value!r}; want {len(kinds)} values")
+        return tuple(_coerce(kind, v, f"{where}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value)))
+    if origin in (typing.Union, types.UnionType):
+        return value if value is None else _coerce(args[0], value, where)
+    kind = origin or hint
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise errors.InputError(f"{where} is {value!r}; want {getattr(kind, '__name__', kind)}")
+    return value
+
+
+def sources(encoders: tuple[EncoderConfig, ...]) -> tuple[conditioners.Source, ...]:
+    """Returns what the model must know of each encoder; widths must be known by now.
+
+    Raises InputError if an encoder's width is still 0 (it is measured by `prepare`).
+    """
+    for e in encoders:
+        if not e.width:
+            raise errors.InputError(
+                f"the width of encoder {e.name!r} is not known; run `prepare` first, or set text.encoders.{e.name}.width"
+            )
+    return tuple(conditioners.Source(e.width, e.prefix_len, e.null_len or 1) for e in encoders)

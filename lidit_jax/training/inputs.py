@@ -1,0 +1,71 @@
+"""A prepared data set, checked against the config and opened for training."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from lidit_jax import errors, files
+from lidit_jax.data import pipeline, records
+from lidit_jax.data.records import Dataset, FeatureStore
+from lidit_jax.models.lidit import LiDiT
+from lidit_jax.models.vae import make_codec
+from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.config import Config
+
+
+def recipe(config: Config) -> dict:
+    """Returns what decides the pictures and captions of a data set, but not its text features."""
+    data = config.data
+    return {
+        "format": records.FORMAT,
+        "source": data.source,
+        "options": data.options,
+        "size": list(data.size),
+        "codec": make_codec(data.codec).identity(),
+        "rules": list(data.rules),
+    }
+
+
+def check_store(store: FeatureStore, encoder: EncoderConfig):
+    """Raises InputError if the features were written with other settings than `encoder` asks for."""
+    wanted = {k: getattr(encoder, k) for k in ("model", "instruction", "template", "layer")}
+    records.check_equal(store.info, wanted, store.folder)
+    for name in ("width", "prefix_len"):
+        value = getattr(encoder, name)
+        if value and value != store.info[name]:
+            raise errors.InputError(
+                f"{store.folder} has {name} {store.info[name]}, the config says {value}; set it to 0 or prepare again"
+            )
+
+
+def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader, dict]:
+    """Opens a prepared data set for training.
+
+    Returns the config with the encoders' widths and lengths as measured, the reader, and the
+    model's constants. Raises InputError where the data set is not the one the config describes.
+    """
+    dataset = Dataset(folder)
+    found = files.read_json(folder / "recipe.json", "a data set's recipe")
+    records.check_equal(found, recipe(config), folder)
+    stores = [dataset.features(e.store) for e in config.encoders]
+    measured = []
+    for encoder, store in zip(config.encoders, stores):
+        check_store(store, encoder)
+        sizes = {"width": store.info["width"], "prefix_len": store.info["prefix_len"]}
+        measured.append(dataclasses.replace(encoder, **sizes, null_len=len(store.null_ZxE)))
+    constants = LiDiT.constants(
+        dataset.mean_C,
+        dataset.std_C,
+        [
+            {
+                "mean_E": np.asarray(s.info["mean"], np.float32),
+                "std_E": np.asarray(s.info["std"], np.float32),
+                "prefix_PxE": s.prefix_PxE,
+                "null_ZxE": s.null_ZxE,
+            }
+            for s in stores
+        ],
+    )
+    config = dataclasses.replace(config, encoders=tuple(measured))
+    return config, pipeline.Reader(dataset, stores, config.seed), constants

@@ -1,0 +1,130 @@
+"""The run: from a data set to checkpoints, started or resumed, the same either way."""
+
+import pathlib
+
+import jax
+import numpy as np
+from clu import parameter_overview
+from flax import nnx
+
+from lidit_jax import files, rng, sharding
+from lidit_jax.batch import Batch, BatchShape
+from lidit_jax.data import pipeline
+from lidit_jax.data.records import Dataset
+from lidit_jax.models.vae import Codec, latent_size, make_codec
+from lidit_jax.training import checkpoints, optim, state, step
+from lidit_jax.training.config import Config, sources
+from lidit_jax.training.inputs import open_inputs
+from lidit_jax.training.metrics import Metrics
+from lidit_jax.training.tasks import DiffusionTask, Task
+
+
+def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTask:
+    """Returns the task of a config whose encoders have been measured, for prompts padded to these lengths."""
+    latent = latent_size(make_codec(config.data.codec), config.data.size)
+    text = tuple((length, e.width) for length, e in zip(text_lengths, config.encoders))
+    return DiffusionTask(
+        config.model, config.objective, sources(config.encoders),
+        BatchShape(config.train.batch_size, latent, text),
+        config.train.drop_prompt, config.sample,
+    )  # fmt: skip
+
+
+def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
+    """Trains to `config.train.steps`, from the last checkpoint in `workdir` if there is one.
+
+    Args:
+      config: the run.
+      data: a folder that `prepare` made.
+      workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl and samples/.
+
+    Raises InputError, before anything is written, where config, data, mesh and workdir do not fit.
+    """
+    config, reader, constants = open_inputs(config, data)
+    t = config.train
+    mesh = sharding.make_mesh(t.mesh)
+    sharding.check_batch(mesh, t.batch_size, t.accumulate)
+    task = diffusion_task(config, tuple(reader.lengths))
+    optimizer = optim.make_optimizer(config.optim, t.steps)
+    graphdef, like = state.abstract(task, optimizer, mesh)
+    checkpoints.claim(workdir, config)
+    chief = jax.process_index() == 0
+
+    batches = pipeline.batches(
+        reader, t.batch_size, process_index=jax.process_index(), process_count=jax.process_count()
+    )
+    with checkpoints.make_manager(workdir, t.keep) as manager:
+        done = manager.latest_step()
+        if done is not None and done >= t.steps:
+            print(f"{workdir} is already trained to step {done}")
+            return
+        if done is None:
+            current, done = state.initial(task, optimizer, config.seed, like, constants), 0
+        else:
+            current, place = checkpoints.restore(manager, done, like)
+            batches.set_state(place)
+            print(f"resuming {workdir} at step {done}")
+        if chief:
+            describe(current, mesh, t.batch_size)
+        update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+        preview = Preview(task, graphdef, reader, config, mesh) if t.preview_every else None
+        metrics = Metrics(workdir, done, t.steps, t.batch_size) if chief else None
+        pending = None
+        for now in range(done + 1, t.steps + 1):
+            current, latest = update(current, to_devices(next(batches), mesh))
+            # The next step is queued: only now wait for the one before it.
+            if metrics and pending is not None:
+                metrics.add(jax.device_get(pending))
+            pending = latest
+            last = now == t.steps
+            if metrics and (now % t.log_every == 0 or last):
+                metrics.add(jax.device_get(pending))
+                pending = None
+                metrics.log(now)
+            if now % t.save_every == 0 or last:
+                checkpoints.save(manager, current, batches.get_state())
+            if preview and (now % t.preview_every == 0 or last):
+                grid = preview.grid(current)
+                if metrics:
+                    files.write_png(workdir / "samples" / f"step-{now:07d}.png", grid)
+                    metrics.picture(now, "preview", grid)
+        manager.wait_until_finished()
+        if metrics:
+            metrics.close()
+
+
+def to_devices(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
+    """Returns this process' rows as its part of the global batch."""
+    where = sharding.batch_sharding(mesh)
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), batch)
+
+
+def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):
+    """Prints what is about to be trained, and logs every parameter's shape."""
+    count = sum(a.size for a in jax.tree.leaves(current.params))
+    print(
+        f"{count:,} parameters, batch {batch_size}, mesh {dict(mesh.shape)} on {jax.devices()[0].device_kind}",
+        flush=True,
+    )
+    parameter_overview.log_parameter_overview(nnx.to_pure_dict(current.params))
+
+
+class Preview:
+    """A grid of pictures of the same prompts with the same seeds, from the EMA."""
+
+    def __init__(self, task: Task, graphdef, reader: pipeline.Reader, config: Config, mesh):
+        captions = reader.dataset.info["preview"]
+        self.codec: Codec = make_codec(config.data.codec)
+        self._text = jax.device_put(reader.text(captions), sharding.replicated(mesh))
+        keys_B = rng.per_sample(rng.key(config.seed, "preview"), np.arange(len(captions)))
+
+        def draw(ema, constants, text):
+            return task.preview(nnx.merge(graphdef, ema, constants), text, keys_B)
+
+        self._draw = jax.jit(draw, out_shardings=sharding.replicated(mesh))
+
+    def grid(self, current: state.TrainState) -> np.ndarray:
+        """Returns the uint8 grid; every process must call it."""
+        latents = jax.device_get(self._draw(current.ema, current.constants, self._text))
+        images = np.asarray(self.codec.decode(latents))
+        return files.picture_grid(list(images), columns=8, zoom=max(1, 64 // images.shape[1]))

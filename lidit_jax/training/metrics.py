@@ -1,0 +1,52 @@
+"""Where a run's numbers go: the console, TensorBoard event files and a JSON-lines file."""
+
+import json
+import pathlib
+import time
+
+import numpy as np
+import tensorboardX
+
+
+class Metrics:
+    """Averages each metric between two logs, and writes the averages with speed and time left.
+
+    Only one process makes one. A resumed run appends.
+    """
+
+    def __init__(self, workdir: pathlib.Path, first_step: int, last_step: int, batch_size: int):
+        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
+        self._lines = open(workdir / "metrics.jsonl", "a", buffering=1)
+        self._batch_size, self._last_step = batch_size, last_step
+        self._sums, self._since, self._clock = {}, 0, time.perf_counter()
+
+    def add(self, metrics: dict):
+        """Takes one step's metrics, as scalars on the host."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._since += 1
+
+    def log(self, step: int):
+        """Writes the means since the last log, under this number of finished steps."""
+        now = time.perf_counter()
+        rate = self._since / (now - self._clock)
+        scalars = {name: total / self._since for name, total in self._sums.items()}
+        scalars |= {"steps_per_s": rate, "images_per_s": rate * self._batch_size}
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        left = round((self._last_step - step) / rate)
+        print(
+            f"step {step:>{len(str(self._last_step))}}/{self._last_step}  loss {scalars['loss']:.4f}  "
+            f"grad {scalars['grad_norm']:.2f}  {rate:.2f} steps/s  {left // 60}:{left % 60:02d} left",
+            flush=True,
+        )
+        self._sums, self._since = {}, 0
+        self._clock = time.perf_counter()
+
+    def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
+        self._events.add_image(name, image_HxWx3, step, dataformats="HWC")
+
+    def close(self):
+        self._events.close()
+        self._lines.close()

@@ -1,0 +1,72 @@
+"""What a run carries from step to step, and how it is born sharded."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from lidit_jax import rng, sharding
+from lidit_jax.models.layers import Constant
+from lidit_jax.training.tasks import Task
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """step: int32, updates done. params, ema: f32. constants: saved but not trained."""
+
+    step: jax.Array
+    params: nnx.State
+    ema: nnx.State
+    constants: nnx.State
+    opt_state: Any
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """Returns the model's structure, its parameters and its constants."""
+    return nnx.split(model, nnx.Param, Constant)
+
+
+def abstract(
+    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Returns the model's structure, and the state as `jax.ShapeDtypeStruct`s with shardings."""
+    graphdef, params, constants = split(jax.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    everywhere = sharding.replicated(mesh)
+    where = sharding.param_shardings(mesh, params)
+    opt_state = jax.eval_shape(optimizer.init, params)
+    opt_where = optax.tree_map_params(
+        optimizer, lambda _, s: s, opt_state, where, transform_non_params=lambda _: everywhere
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    state = TrainState(step, params, params, constants, opt_state)
+    constants_where = jax.tree.map(lambda _: everywhere, constants)
+    shardings = TrainState(everywhere, where, where, constants_where, opt_where)
+    return graphdef, jax.tree.map(lambda a, s: a.update(sharding=s), state, shardings)
+
+
+def shardings_of(like: TrainState) -> TrainState:
+    """Returns where each array of an abstract state lives."""
+    return jax.tree.map(lambda a: a.sharding, like)
+
+
+def initial(
+    task: Task, optimizer: optax.GradientTransformation, seed: int, like: TrainState, constants: dict
+) -> TrainState:
+    """Returns a fresh state, every array created where `like` says: no device holds it whole.
+
+    `constants` are the values of the model's constants, as nested dicts of arrays.
+    """
+
+    def init(constants):
+        _, params, state = split(task.init(nnx.Rngs(rng.key(seed, "init"))))
+        nnx.replace_by_pure_dict(state, constants)
+        # Copied: two donated arguments of the step may not be one buffer.
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.int32(0), params, ema, state, optimizer.init(params))
+
+    return jax.jit(init, out_shardings=shardings_of(like))(constants)

@@ -1,0 +1,76 @@
+"""One update: loss, gradients, clipping, AdamW, EMA, as one jitted and sharded program."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from lidit_jax import rng, sharding
+from lidit_jax.batch import Batch
+from lidit_jax.training import optim
+from lidit_jax.training.config import Config
+from lidit_jax.training.state import TrainState, shardings_of
+from lidit_jax.training.tasks import Task
+
+
+def make_step(
+    task: Task,
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    mesh: Mesh,
+    like: TrainState,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
+
+    Metrics are f32 scalars: "loss" (mean over the batch) and "grad_norm" (before clipping).
+    Gradients are averaged over `train.accumulate` micro-batches, in f32; each takes every
+    accumulate-th sample, so that no sample moves to another device.
+    """
+    accumulate = config.train.accumulate
+    rate = optim.learning_rate(config.optim, config.train.steps)
+
+    def mean_loss(params, constants, batch, keys_B):
+        return task.loss(nnx.merge(graphdef, params, constants), batch, keys_B).mean()
+
+    def gradients(params, constants, batch, keys_B):
+        if accumulate == 1:
+            return jax.value_and_grad(mean_loss)(params, constants, batch, keys_B)
+
+        def add(total, micro):
+            one = jax.value_and_grad(mean_loss)(params, constants, *micro)
+            return jax.tree.map(jnp.add, total, one), None
+
+        def interleave(a):
+            return a.reshape(a.shape[0] // accumulate, accumulate, *a.shape[1:]).swapaxes(0, 1)
+
+        zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+        micros = jax.tree.map(interleave, (batch, keys_B))
+        total, _ = jax.lax.scan(add, zero, micros)
+        return jax.tree.map(lambda a: a / accumulate, total)
+
+    def step(state: TrainState, batch: Batch):
+        keys_B = rng.per_sample(
+            rng.key(config.seed, "train", state.step), jnp.arange(config.train.batch_size)
+        )
+        loss, grads = gradients(state.params, state.constants, batch, keys_B)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = optim.ema_decay(config.optim, state.step)
+        ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": rate(state.step),
+        }
+        return TrainState(state.step + 1, params, ema, state.constants, opt_state), metrics
+
+    return jax.jit(
+        step,
+        in_shardings=(shardings_of(like), sharding.batch_sharding(mesh)),
+        out_shardings=(shardings_of(like), sharding.replicated(mesh)),
+        donate_argnums=0,
+    )

@@ -1,0 +1,105 @@
+"""What is trained. A task says how a model is made, scored on a batch, and looked at.
+
+One step, one loop and one checkpoint format serve every task.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lidit_jax import rng
+from lidit_jax.batch import Batch, BatchShape, TextFeatures, spec
+from lidit_jax.diffusion import guidance, objectives, samplers, schedules
+from lidit_jax.models.conditioners import Source
+from lidit_jax.models.lidit import LiDiT, ModelConfig, check_size
+from lidit_jax.training.config import SampleConfig
+
+
+class Task(Protocol):
+    """The contract between a model and the training loop."""
+
+    def init(self, rngs: nnx.Rngs) -> nnx.Module:
+        """Returns the model, parameters in f32."""
+
+    def loss(self, model: nnx.Module, batch: Batch, keys_B: jax.Array) -> jax.Array:
+        """Returns the loss of each sample, f32 [B].
+
+        Row k draws from keys_B[k] alone, so that no draw depends on the mesh.
+        """
+
+    def batch_spec(self) -> Batch:
+        """Returns the global batch as `jax.ShapeDtypeStruct`s."""
+
+    def preview(self, model: nnx.Module, text: tuple[TextFeatures, ...], keys_B: jax.Array) -> jax.Array:
+        """Returns raw latents to look at, one per row of `text`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionTask:
+    """LI-DiT as a denoiser of latents.
+
+    drop_prompt: share of samples trained on the empty prompt, for classifier-free guidance.
+    """
+
+    model: ModelConfig
+    objective: objectives.ObjectiveConfig
+    sources: tuple[Source, ...]
+    shape: BatchShape
+    drop_prompt: float
+    sample: SampleConfig
+
+    def __post_init__(self):
+        check_size(*self.shape.latent[:2], self.model.patch)
+
+    def init(self, rngs):
+        return LiDiT(self.model, self.shape.latent[-1], self.sources, rngs=rngs)
+
+    def batch_spec(self):
+        return spec(self.shape)
+
+    def loss(self, model, batch, keys_B):
+        """Four calls: time, corruption, network, score (appendix A.1)."""
+        x0_BxHxWxC = batch.latents_BxHxWxC
+        schedule = schedules.make_schedule(self.objective.schedule)
+        t_B = objectives.sample_time(self.objective, rng.named_each(keys_B, "time"))
+        noise_BxHxWxC = rng.normal(rng.named_each(keys_B, "noise"), x0_BxHxWxC.shape[1:])
+        drop_B = rng.uniform(rng.named_each(keys_B, "drop_prompt")) < self.drop_prompt
+        x_t_BxHxWxC = objectives.corrupt(x0_BxHxWxC, noise_BxHxWxC, t_B, schedule)
+        prediction = model(x_t_BxHxWxC, t_B, batch.text, drop_B)
+        return objectives.loss(self.objective, prediction, x0_BxHxWxC, noise_BxHxWxC, t_B)
+
+    def preview(self, model, text, keys_B):
+        return draw(model, self.objective, self.sample, text, keys_B, self.shape.latent)
+
+
+def draw(
+    model: LiDiT,
+    objective: objectives.ObjectiveConfig,
+    config: SampleConfig,
+    text: tuple[TextFeatures, ...],
+    keys_B: jax.Array,
+    shape: tuple[int, int, int],
+) -> jax.Array:
+    """Returns raw latents [B, *shape] drawn for the prompts, row k from keys_B[k] alone.
+
+    The LLMs' features are computed once, by the caller; the refiners depend on time and run at
+    every step, for the prompt and for the empty prompt, in one doubled batch.
+    """
+    B = keys_B.shape[0]
+
+    def denoise(x_t, t, text, drop_B):
+        return objectives.to_x0(objective, model(x_t, t, text, drop_B), x_t, t)
+
+    def prompted(x_t, t_B):
+        return denoise(x_t, t_B, text, jnp.zeros(B, bool))
+
+    def both(x_t, t_B):
+        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (x_t, t_B, text))
+        return jnp.split(denoise(*twice, jnp.arange(2 * B) >= B), 2)
+
+    denoise_guided = guidance.guided(prompted, both, config.guidance)
+    schedule = schedules.make_schedule(objective.schedule)
+    return model.to_raw(samplers.sample(config.sampler, schedule, denoise_guided, keys_B, shape))
