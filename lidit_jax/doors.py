@@ -38,19 +38,17 @@ def run(main: Callable[[], None]):
     """Runs a door. An InputError ends it with exit status 2 and the error's one line."""
 
     def guarded(argv):
-        if len(argv) > 1:
-            raise errors.InputError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
-        main()
-
-    def catching(argv):
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
         try:
-            guarded(argv)
+            if len(argv) > 1:
+                raise errors.InputError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+            main()
         except errors.InputError as e:
-            logging.flush()
             print(f"error: {e}", file=sys.stderr)
             sys.exit(2)
 
-    app.run(catching, flags_parser=_parse_flags)
+    app.run(guarded, flags_parser=_parse_flags)
 
 
 def _parse_flags(argv):

@@ -103,6 +103,35 @@ class Generator:
         return draw(model, self.config.objective, sample, text, keys_B, shape)
 
 
+def read_prompts(path: pathlib.Path) -> list[str]:
+    """Returns the lines of a text file, without empty ones.
+
+    Raises InputError if the file is missing, is not UTF-8, or has no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.InputError(f"cannot read prompts from {path}: {e}") from None
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise errors.InputError(f"{path} has no prompt; want one per line")
+    return prompts
+
+
+def sample_config(workdir: pathlib.Path, guidance: float | None = None, **sampler) -> SampleConfig:
+    """Returns how the run in `workdir` samples, with what is not None replaced."""
+    saved = files.read_json(workdir / "config.json", "a run's config (train there first)")
+    own = build(Config, saved, "config").sample
+    changed = {k: v for k, v in sampler.items() if v is not None}
+    if changed.get("name", own.sampler.name) != own.sampler.name:
+        changed = {"eta": 0.0} | changed
+    return dataclasses.replace(
+        own,
+        guidance=own.guidance if guidance is None else guidance,
+        sampler=dataclasses.replace(own.sampler, **changed),
+    )
+
+
 def generate(
     generator: Generator,
     prompts: list[str],

@@ -4,7 +4,7 @@ Each stage finds its own work done and writes only what is missing.
 """
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgpack
 import numpy as np
@@ -16,8 +16,10 @@ from lidit_jax.data.records import Dataset, FeatureStore
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
-from lidit_jax.training.config import Config
+from lidit_jax.training.config import Config, DataConfig
 from lidit_jax.training.inputs import check_store, recipe
+
+JUDGED = 64  # prompts in prompts.txt
 
 
 def prepare(config: Config, folder: pathlib.Path, batch_size: int = 32):
@@ -26,23 +28,26 @@ def prepare(config: Config, folder: pathlib.Path, batch_size: int = 32):
     Raises InputError if the folder holds another recipe's data.
     """
     source = sources.make(config.data.source, **config.data.options)
+    latent_size(make_codec(config.data.codec), config.data.size)
     records.claim(folder, recipe(config) | {"described": source.describe()})
-    prepare_images(config, folder)
+    prepare_images(config.data, source, folder)
     dataset = Dataset(folder)
     for encoder in config.encoders:
         prepare_features(encoder, dataset, config.data.shards, batch_size)
 
 
-def prepare_images(config: Config, folder: pathlib.Path):
-    """Writes captions, latents and, last, dataset.json."""
+def prepare_images(data: DataConfig, source: sources.Source, folder: pathlib.Path):
+    """Writes captions, the prompts to judge a model by, latents and, last, dataset.json."""
     if (folder / "dataset.json").exists():
         return
-    data, codec = config.data, make_codec(config.data.codec)
-    latent_size(codec, data.size)
-    examples, dropped = filters.keep(sources.make(data.source, **data.options), data.rules)
+    codec = make_codec(data.codec)
+    examples, dropped = filters.keep(source, data.rules)
     if not examples:
         raise errors.InputError(f"source {data.source!r} has no example left after rules {dropped}")
-    ids = write_captions(folder, examples, data.preview)
+    with files.atomic(folder / "prompts.txt") as temporary:
+        temporary.write_text("\n".join(source.prompts(JUDGED)) + "\n", encoding="utf-8")
+    preview = data.preview or source.prompts(16)
+    ids = write_captions(folder, examples, preview)
     paths = records.image_shards(folder, data.size, data.shards)
     progress = tqdm(total=len(examples), desc="pictures", unit="img", mininterval=2)
     for path, rows in zip(paths, records.shard_ranges(len(examples), data.shards)):
@@ -54,7 +59,6 @@ def prepare_images(config: Config, folder: pathlib.Path):
     mean, std = records.channel_statistics(
         records.unpack_image(written[i]).latent_HxWxC for i in range(len(written))
     )
-    preview = data.preview or [e.captions[0].text for e in examples[:: max(len(examples) // 16, 1)][:16]]
     info = {
         "format": records.FORMAT,
         "count": len(examples),
@@ -112,3 +116,12 @@ def prepare_features(encoder: EncoderConfig, dataset: Dataset, shards: int, batc
         statistics.add(text, encode.Features(*records.unpack_features(written[i])))
     info = {"format": records.FORMAT, "shards": shards} | encode.describe(model, statistics)
     files.write_json(folder / "encoder.json", info)
+
+
+def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Yields the captions and the uint8 picture of every example that the config trains on."""
+    data = config.data
+    examples, _ = filters.keep(sources.make(data.source, **data.options), data.rules)
+    for example in examples:
+        image_HxWx3 = buckets.fit(example.image(*data.size), data.size)
+        yield tuple(c.text for c in example.captions), image_HxWx3

@@ -63,7 +63,7 @@ class Object:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One object with relation None, or two different objects: the first is `relation` the second."""
+    """One object, or two different ones, the first of which is `relation` the second."""
 
     objects: tuple[Object, ...]
     relation: str | None = None
@@ -102,8 +102,8 @@ def parse(text: str) -> Scene:
     """
     if text not in _by_caption():
         raise InputError(
-            f"{text!r} is no caption of the shapes world; wanted 'a COLOUR SHAPE' or 'a COLOUR SHAPE "
-            f"RELATION a COLOUR SHAPE' of two different objects, with colours {', '.join(COLOURS)}; "
+            f"{text!r} is no caption of the shapes world; wanted 'a COLOUR SHAPE' or 'a COLOUR "
+            f"SHAPE RELATION a COLOUR SHAPE', two different objects; colours {', '.join(COLOURS)}; "
             f"shapes {', '.join(SHAPES)}; relations {', '.join(RELATIONS)}"
         )
     return _by_caption()[text]
@@ -131,7 +131,7 @@ def held_out_prompts(count: int, seed: int = 0) -> list[str]:
     captions = [caption(s) for s in split(all_scenes())[1]]
     if not 0 <= count <= len(captions):
         raise InputError(f"{count} prompts asked for; {len(captions)} captions are held out")
-    return list(np.random.default_rng(seed).permutation(captions)[:count].tolist())
+    return np.random.default_rng(seed).permutation(captions)[:count].tolist()
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,6 +3,7 @@
 <dataset>/
   recipe.json               what the set is made of, written first: a second run must agree
   captions.array_record     caption id (the row) -> text, language
+  prompts.txt               prompts to judge a model of this set by, one per line
   images/<H>x<W>/latents-00000-of-00004.array_record     key, raw latent (bf16), caption ids, metadata
   dataset.json              format, counts, latent statistics, drops per rule; written last
   features/<encoder>/prefix.npy  null.npy     the instruction's features; the empty prompt's
@@ -113,7 +114,8 @@ def claim(folder: pathlib.Path, recipe: dict):
     path = folder / "recipe.json"
     if path.exists():
         check_equal(files.read_json(path, "a data set's recipe"), recipe, folder)
-    elif folder.exists() and any(folder.iterdir()):
+        return
+    if folder.exists() and any(folder.iterdir()):
         raise errors.InputError(f"{folder} is not empty and holds no data set; give an empty or new folder")
     files.write_json(path, recipe)
 

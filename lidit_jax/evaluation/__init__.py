@@ -1,4 +1,4 @@
-"""Pictures on disk -> numbers. No model of ours is imported here: a picture is judged by what it shows.
+"""Pictures on disk -> numbers. Imports no model of ours: a picture is judged by what it shows.
 
 SUITES maps a name to a function of (pictures, references) that returns {score: value}, higher is
 better. `references` are (captions, uint8 image) pairs of the training set, or None; a suite says

@@ -2,13 +2,12 @@
 
 An object is a connected patch that is not white. Its colour is the palette's nearest in CIELAB,
 by a vote of its inner pixels; its shape is the template that overlaps most once position and
-size are taken out; its place is its centroid. Any size from 24 pixels on.
+size are taken out; its place is its centroid. Any size from 24 pixels on; large ones are shrunk.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,7 +17,8 @@ from lidit_jax import shapes_world
 from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.shapes_world import COLOURS, RELATIONS, SHAPES, Scene
 
-MIN_AREA = 0.012  # of the picture; smaller patches are specks (the smallest object covers 0.06)
+MIN_AREA, MAX_AREA = 0.012, 0.3  # of the picture: smaller is a speck, larger none of our shapes
+LARGEST = 64  # pixels; more show nothing more
 MIN_VOTE = 0.7  # of an object's inner pixels must agree on its colour
 MIN_OVERLAP = 0.75  # with a template, or it is none of our shapes
 BLURS = (0, 0.6, 1.1)  # in pixels, of the templates
@@ -81,6 +81,10 @@ def judge(image: np.ndarray, scene: Scene) -> Verdict:
 
 def detect(image: np.ndarray) -> list[Detected]:
     """Returns the objects in uint8 [height, width, 3], from left to right."""
+    shrink = LARGEST / max(image.shape[:2])
+    if shrink < 1:
+        height, width = (round(shrink * n) for n in image.shape[:2])
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     darkest = max(min(rgb) for rgb in COLOURS.values())
     cover_HxW = (255.0 - image.min(axis=-1)) / (255 - darkest)  # 1 in an object, 0 on white
     patches_HxW, count = ndimage.label(cover_HxW > 0.5, structure=np.ones((3, 3)))
@@ -96,7 +100,8 @@ def detect(image: np.ndarray) -> list[Detected]:
         y, x = ndimage.center_of_mass(soft_HxW)
         height, width = soft_HxW.shape
         colour = _colour(image[inside_HxW & (soft_HxW > 0.85)])
-        found.append(Detected(colour, _shape(soft_HxW), (x + 0.5) / width, (y + 0.5) / height))
+        shape = _shape(soft_HxW) if inside_HxW.mean() <= MAX_AREA else None
+        found.append(Detected(colour, shape, float(x + 0.5) / width, float(y + 0.5) / height))
     return sorted(found, key=lambda d: d.x)
 
 
@@ -136,7 +141,7 @@ def _shape(soft_HxW: np.ndarray) -> str | None:
 
 @functools.cache
 def _templates(radius: float) -> dict[str, list[np.ndarray]]:
-    """Returns each shape as it looks at this RMS radius in pixels, sharp and more and more blurred."""
+    """Returns each shape as it looks at this RMS radius in pixels, once for each of BLURS."""
     side, fine = int(6 * radius) + 4, 4
     templates = {}
     for name, outline in SHAPES.items():
@@ -165,7 +170,7 @@ def _moments(soft_HxW: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _normalised(soft_HxW: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the patch with its centroid in the middle of a fixed grid and RMS radius 1; the radius."""
+    """Returns the patch on a grid, moved and scaled to centroid 0 and RMS radius 1; the radius."""
     centre_2, radius = _moments(soft_HxW)
     grid_2xN = np.indices((_GRID, _GRID)).reshape(2, -1) / (_GRID - 1) * 4.4 - 2.2
     where_2xN = centre_2[:, None] + radius * grid_2xN

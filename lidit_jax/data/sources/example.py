@@ -15,7 +15,7 @@ class Caption:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One picture and its captions.
+    """One picture and its captions. It can be pickled, so that other processes can draw it.
 
     key: unique in the source, and the same at every run.
     image: (height, width) -> uint8 [height, width, 3]. A photograph is decoded, scaled to cover
@@ -40,7 +40,7 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Example]: ...
 
     def describe(self) -> dict[str, Any]:
-        """Returns {"name", "version", "licence", "options"}: equal if and only if the examples are."""
+        """Returns JSON: name, version, licence, options. It changes if an example does."""
 
 
 def on_white(square: Callable[[int], np.ndarray], height: int, width: int) -> np.ndarray:

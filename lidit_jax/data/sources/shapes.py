@@ -1,5 +1,6 @@
 """Rendered pictures of `lidit_jax.shapes_world`, as many as asked for."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,12 +51,13 @@ class Shapes:
         rng = np.random.default_rng((*seed, 0))
         scenes = self._singles if self._singles and rng.random() < SINGLE else self._pairs
         scene = scenes[rng.integers(len(scenes))]
-
-        def square(side):
-            return shapes_world.render(scene, side, np.random.default_rng((*seed, 1)))
-
+        square = functools.partial(_draw, scene, (*seed, 1))
         return Example(
             key=f"{self.options['split']}-{k:06d}",
-            image=lambda height, width: on_white(square, height, width),
+            image=functools.partial(on_white, square),
             captions=(Caption(shapes_world.caption(scene)),),
         )
+
+
+def _draw(scene: shapes_world.Scene, seed: tuple[int, ...], side: int) -> np.ndarray:
+    return shapes_world.render(scene, side, np.random.default_rng(seed))

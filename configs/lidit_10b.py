@@ -1,0 +1,23 @@
+"""LI-DiT-10B (section 4.1, appendix A.2): 512 px, two LLMs, over 1M steps of batch 4096.
+
+10,463,117,120 trained parameters: 48 blocks of width 2816. The paper names no hardware.
+python -m lidit_jax.train --config=configs/lidit_10b.py --data=DATA --workdir=RUN
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lidit_1b
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    c = lidit_1b.get_config()
+    c.data.size = (512, 512)
+    c.model.width = 2816
+    c.model.depth = 48
+    c.model.heads = 44
+    c.model.remat = "full"
+    c.train.steps = 1_000_000
+    c.train.batch_size = 4096
+    if arg == "smoke":
+        lidit_1b.smoke(c)
+    return c

@@ -1,0 +1,31 @@
+"""LI-DiT-1B (section 4.1, appendix A.2): 256 px, two LLMs, 500k steps of batch 2048.
+
+1,093,638,432 trained parameters: 28 blocks of width 1152. The paper names no hardware.
+python -m lidit_jax.train --config=configs/lidit_1b.py --data=DATA --workdir=RUN
+Needs a 16-channel, 8x VAE, whose latents are the data set's; "pixels" stands in its place here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    c = base.get_config()
+    c.text.use = ("llama3", "qwen")
+    c.train.steps = 500_000
+    c.train.batch_size = 2048
+    if arg == "smoke":
+        smoke(c)
+    return c
+
+
+def smoke(c: ConfigDict):
+    """Shrinks a config to seconds on a CPU, on the shapes world and SmolLM2's features."""
+    c.data.source, c.data.size = "shapes", (16, 16)
+    c.data.options.count = 16
+    c.text.use = ("smollm2",)
+    c.model.width, c.model.depth, c.model.heads = 32, 2, 2
+    c.model.dtype = "float32"
+    c.train.steps, c.train.batch_size = 2, 4
+    c.train.save_every = c.train.log_every = c.train.preview_every = 2

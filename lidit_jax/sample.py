@@ -1,0 +1,50 @@
+"""Door: a trained run and prompts -> PNGs, a grid and a manifest.
+
+python -m lidit_jax.sample --workdir=out/quickstart/run --prompt="red heart" --prompt="sushi" --out=out/mine
+"""
+
+import pathlib
+
+from absl import flags
+
+from lidit_jax import doors, errors
+from lidit_jax.generation import Generator, generate, read_prompts, sample_config
+
+_workdir = doors.define_folder("workdir", "folder of a trained run")
+_out = doors.define_folder("out", "folder for the pictures, grid.png and manifest.json")
+_PROMPT = flags.DEFINE_multi_string("prompt", [], "a prompt; may be given several times")
+_PROMPTS = flags.DEFINE_string("prompts", None, "a text file with one prompt per line")
+_SIZE = flags.DEFINE_list("size", None, "height,width in pixels; default: the size trained at")
+_SEED = flags.DEFINE_integer("seed", 0, "picture k is drawn from seed + k")
+_PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "pictures per prompt", lower_bound=1)
+_GUIDANCE = flags.DEFINE_float("guidance", None, "1 = off; default: the run's")
+_SAMPLER = flags.DEFINE_string("sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's")
+_STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's")
+_ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run's")
+
+
+def main():
+    prompts = list(_PROMPT.value)
+    if _PROMPTS.value:
+        prompts += read_prompts(pathlib.Path(_PROMPTS.value))
+    if not prompts:
+        raise errors.InputError('no prompt given; use --prompt="a red heart" or --prompts=FILE')
+    prompts = [p for p in prompts for _ in range(_PER_PROMPT.value)]
+    size = tuple(_number(s) for s in _SIZE.value) if _SIZE.value else None
+    if size and len(size) != 2:
+        raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
+    sample = sample_config(
+        _workdir(), guidance=_GUIDANCE.value, name=_SAMPLER.value, steps=_STEPS.value, eta=_ETA.value
+    )
+    seeds = [_SEED.value + k for k in range(len(prompts))]
+    print(f"grid: {generate(Generator(_workdir(), sample), prompts, seeds, _out(), size)}")
+
+
+def _number(text):
+    if not text.strip().isdigit():
+        raise errors.InputError(f"--size: {text!r} is not a number of pixels; want height,width")
+    return int(text)
+
+
+if __name__ == "__main__":
+    doors.run(main)
