@@ -42,7 +42,9 @@ def run(main: Callable[[], None]):
             logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
         try:
             if len(argv) > 1:
-                raise errors.InputError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+                raise errors.InputError(
+                    f"unexpected argument {argv[1]!r}; flags are written --name=value"
+                )
             main()
         except errors.InputError as e:
             print(f"error: {e}", file=sys.stderr)

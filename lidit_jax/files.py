@@ -28,9 +28,10 @@ def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write_json(path: str | os.PathLike, value: Any):
-    """Writes indented JSON, atomically."""
+    """Writes indented JSON, atomically. Raises ValueError for a NaN or an infinity."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike, what: str) -> Any:

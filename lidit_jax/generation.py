@@ -12,6 +12,7 @@ from tqdm import tqdm
 from lidit_jax import errors, files, rng, sharding
 from lidit_jax.batch import TextFeatures
 from lidit_jax.data.pipeline import pad_features, padded_length
+from lidit_jax.evaluation.pictures import MANIFEST
 from lidit_jax.models.lidit import check_size
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.text import llm
@@ -149,12 +150,13 @@ def generate(
         "size": list(size or generator.config.data.size),
         "sample": dataclasses.asdict(generator.sample),
         "pictures": [
-            {"file": f"{i:06d}.png", "prompt": p, "seed": s} for i, (p, s) in enumerate(zip(prompts, seeds))
+            {"file": f"{i:06d}.png", "prompt": p, "seed": s}
+            for i, (p, s) in enumerate(zip(prompts, seeds))
         ],
     }
     grid = out / "grid.png"
-    if (out / "manifest.json").exists() and grid.exists():
-        found = files.read_json(out / "manifest.json", "a manifest")
+    if (out / MANIFEST).exists() and grid.exists():
+        found = files.read_json(out / MANIFEST, "a manifest")
         if found == request:
             print(f"{len(prompts)} pictures are already in {out}")
             return grid
@@ -163,6 +165,8 @@ def generate(
     for picture, image in zip(request["pictures"], images):
         files.write_png(out / picture["file"], image)
     columns = min(8, math.ceil(math.sqrt(len(images))))
-    files.write_png(grid, files.picture_grid(list(images), columns, zoom=max(1, 96 // images.shape[1])))
-    files.write_json(out / "manifest.json", request)
+    files.write_png(
+        grid, files.picture_grid(list(images), columns, zoom=max(1, 96 // images.shape[1]))
+    )
+    files.write_json(out / MANIFEST, request)
     return grid

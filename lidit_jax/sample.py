@@ -18,7 +18,9 @@ _SIZE = flags.DEFINE_list("size", None, "height,width in pixels; default: the si
 _SEED = flags.DEFINE_integer("seed", 0, "picture k is drawn from seed + k")
 _PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "pictures per prompt", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", None, "1 = off; default: the run's")
-_SAMPLER = flags.DEFINE_string("sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's")
+_SAMPLER = flags.DEFINE_string(
+    "sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's"
+)
 _STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's")
 _ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run's")
 
@@ -34,7 +36,11 @@ def main():
     if size and len(size) != 2:
         raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
     sample = sample_config(
-        _workdir(), guidance=_GUIDANCE.value, name=_SAMPLER.value, steps=_STEPS.value, eta=_ETA.value
+        _workdir(),
+        guidance=_GUIDANCE.value,
+        name=_SAMPLER.value,
+        steps=_STEPS.value,
+        eta=_ETA.value,
     )
     seeds = [_SEED.value + k for k in range(len(prompts))]
     print(f"grid: {generate(Generator(_workdir(), sample), prompts, seeds, _out(), size)}")

@@ -102,7 +102,9 @@ def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
     """Returns the files as one random-access sequence of bytes; InputError names one that is missing."""
     for path in paths:
         if not path.exists():
-            raise errors.InputError(f"shard {path} is missing; run `prepare` again, it continues where it stopped")
+            raise errors.InputError(
+                f"shard {path} is missing; run `prepare` again, it continues where it stopped"
+            )
     return ArrayRecordDataSource([str(p) for p in paths])
 
 
@@ -116,14 +118,18 @@ def claim(folder: pathlib.Path, recipe: dict):
         check_equal(files.read_json(path, "a data set's recipe"), recipe, folder)
         return
     if folder.exists() and any(folder.iterdir()):
-        raise errors.InputError(f"{folder} is not empty and holds no data set; give an empty or new folder")
+        raise errors.InputError(
+            f"{folder} is not empty and holds no data set; give an empty or new folder"
+        )
     files.write_json(path, recipe)
 
 
 def check_equal(found: dict, wanted: dict, where: pathlib.Path):
     """Raises InputError naming each entry of `wanted` that `found` has otherwise."""
     different = [
-        f"{k} is {found.get(k)!r}, the config wants {v!r}" for k, v in wanted.items() if found.get(k) != v
+        f"{k} is {found.get(k)!r}, the config wants {v!r}"
+        for k, v in wanted.items()
+        if found.get(k) != v
     ]
     if different:
         raise errors.InputError(
@@ -137,10 +143,13 @@ class FeatureStore:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self.info = files.read_json(
-            folder / "encoder.json", f"text features (run `prepare` with encoder {folder.name!r} in text.use)"
+            folder / "encoder.json",
+            f"text features (run `prepare` with encoder {folder.name!r} in text.use)",
         )
         if self.info["format"] != FORMAT:
-            raise errors.InputError(f"{folder} has format {self.info['format']}, this version reads {FORMAT}")
+            raise errors.InputError(
+                f"{folder} has format {self.info['format']}, this version reads {FORMAT}"
+            )
         self._rows = read_shards(shard_paths(folder, "features", self.info["shards"]))
 
     def __len__(self):
@@ -168,14 +177,20 @@ class Dataset:
 
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder)
-        self.info = files.read_json(self.folder / "dataset.json", "a finished data set (run `prepare` first)")
+        self.info = files.read_json(
+            self.folder / "dataset.json", "a finished data set (run `prepare` first)"
+        )
         if self.info["format"] != FORMAT:
             raise errors.InputError(
                 f"{folder} has data set format {self.info['format']}, this version reads {FORMAT}; prepare it again"
             )
         self.mean_C = np.asarray(self.info["latent_mean"], np.float32)
         self.std_C = np.asarray(self.info["latent_std"], np.float32)
-        paths = [p for size in self.info["bins"] for p in image_shards(self.folder, size, self.info["shards"])]
+        paths = [
+            p
+            for size in self.info["bins"]
+            for p in image_shards(self.folder, size, self.info["shards"])
+        ]
         self._images = read_shards(paths)
 
     def __len__(self):

@@ -1,10 +1,10 @@
 """Scores on disk (results.json) and in print."""
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from lidit_jax import files
 
 
 def write_results(
@@ -16,12 +16,7 @@ def write_results(
     Raises ValueError for a score that JSON cannot hold (NaN, infinity).
     """
     results = {"suite": suite, "n": n, "scores": scores, "command": command}
-    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    unfinished = out / f"results.json.{os.getpid()}"
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(out / "results.json")
+    files.write_json(Path(out) / "results.json", results)
     return results
 
 

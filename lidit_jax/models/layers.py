@@ -46,7 +46,11 @@ def linear(d_in, d_out, axes, *, dtype, rngs, init=_xavier):
 def rms_norm(width, *, rngs):
     """Returns an RMSNorm over the last axis with a learned scale, eps 1e-6; f32 in and out."""
     return nnx.RMSNorm(
-        width, dtype=jnp.float32, use_fast_variance=False, rngs=rngs, scale_metadata={"axes": (None,)}
+        width,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        rngs=rngs,
+        scale_metadata={"axes": (None,)},
     )
 
 
@@ -170,7 +174,9 @@ def _xavier_of(**fans):
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
     """Returns `depth` blocks as one module whose parameters have a leading "layers" axis."""
-    blocks = jax.vmap(lambda key: make(nnx.Rngs(params=key)))(jax.random.split(rngs.params(), depth))
+    blocks = jax.vmap(lambda key: make(nnx.Rngs(params=key)))(
+        jax.random.split(rngs.params(), depth)
+    )
     for _, param in nnx.to_flat_state(nnx.state(blocks, nnx.Param)):
         param.set_metadata(axes=("layers", *param.get_metadata("axes")))
     return blocks

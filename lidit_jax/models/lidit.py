@@ -137,7 +137,11 @@ class TextConstants(nnx.Module):
 
         The first token of the sequence is an attention sink and is masked as a key.
         """
-        (B, S, E), (P, _), (Z, _) = text.hidden_BxSxE.shape, self.prefix_PxE.shape, self.null_ZxE.shape
+        (B, S, E), (P, _), (Z, _) = (
+            text.hidden_BxSxE.shape,
+            self.prefix_PxE.shape,
+            self.null_ZxE.shape,
+        )
         null_1xSxE = jnp.zeros((1, S, E)).at[:, :Z].set(self.null_ZxE[None])
         null_mask_1xS = (jnp.arange(S) < Z)[None]
         hidden_BxSxE = jnp.where(drop_B[:, None, None], null_1xSxE, text.hidden_BxSxE)
@@ -188,7 +192,10 @@ class LiDiT(nnx.Module):
 
     def to_raw(self, latents_BxHxWxC):
         """Returns latents in model units as the codec's raw latents."""
-        return latents_BxHxWxC * self.latent_std_C[None, None, None] + self.latent_mean_C[None, None, None]
+        return (
+            latents_BxHxWxC * self.latent_std_C[None, None, None]
+            + self.latent_mean_C[None, None, None]
+        )
 
     @staticmethod
     def constants(latent_mean_C, latent_std_C, text: Sequence[dict]) -> dict:

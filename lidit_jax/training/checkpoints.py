@@ -43,9 +43,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, iterator_state: dict
     manager.save(int(state.step), args=ocp.args.Composite(**items))
 
 
-def restore(
-    manager: ocp.CheckpointManager, step: int, like: TrainState
-) -> tuple[TrainState, dict]:
+def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """Returns the state saved at `step`, each array placed as in `like`, and the iterator's state."""
     names = {"params": like.params, "ema": like.ema, "constants": like.constants}
     args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}

@@ -124,7 +124,9 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
         if len(kinds) != len(value):
             raise errors.InputError(f"{where} is {value!r}; want {len(kinds)} values")
-        return tuple(_coerce(kind, v, f"{where}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value)))
+        return tuple(
+            _coerce(kind, v, f"{where}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value))
+        )
     if origin in (typing.Union, types.UnionType):
         return value if value is None else _coerce(args[0], value, where)
     kind = origin or hint

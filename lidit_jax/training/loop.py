@@ -10,7 +10,6 @@ from flax import nnx
 from lidit_jax import files, rng, sharding
 from lidit_jax.batch import Batch, BatchShape
 from lidit_jax.data import pipeline
-from lidit_jax.data.records import Dataset
 from lidit_jax.models.vae import Codec, latent_size, make_codec
 from lidit_jax.training import checkpoints, optim, state, step
 from lidit_jax.training.config import Config, sources

@@ -15,7 +15,9 @@ class Metrics:
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, last_step: int, batch_size: int):
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step)
+        self._events = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=first_step
+        )
         self._lines = open(workdir / "metrics.jsonl", "a", buffering=1)
         self._batch_size, self._last_step = batch_size, last_step
         self._sums, self._since, self._clock = {}, 0, time.perf_counter()

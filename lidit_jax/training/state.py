@@ -55,7 +55,11 @@ def shardings_of(like: TrainState) -> TrainState:
 
 
 def initial(
-    task: Task, optimizer: optax.GradientTransformation, seed: int, like: TrainState, constants: dict
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    like: TrainState,
+    constants: dict,
 ) -> TrainState:
     """Returns a fresh state, every array created where `like` says: no device holds it whole.
 

@@ -33,7 +33,9 @@ class Task(Protocol):
     def batch_spec(self) -> Batch:
         """Returns the global batch as `jax.ShapeDtypeStruct`s."""
 
-    def preview(self, model: nnx.Module, text: tuple[TextFeatures, ...], keys_B: jax.Array) -> jax.Array:
+    def preview(
+        self, model: nnx.Module, text: tuple[TextFeatures, ...], keys_B: jax.Array
+    ) -> jax.Array:
         """Returns raw latents to look at, one per row of `text`."""
 
 

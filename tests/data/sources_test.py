@@ -127,6 +127,8 @@ def test_openmoji_names_what_is_drawn(both):
     for text, chinese, rgb in (
         ("red heart", "红心", (210, 47, 39)),
         ("purple circle", "紫色圆", (138, 102, 173)),
+        ("black flag", "黑旗", None),
+        ("flag of England", "英格兰旗帜", None),
         ("flag of Poland", "波兰旗帜", None),
     ):
         assert found[text].captions[1].text == chinese
@@ -134,12 +136,13 @@ def test_openmoji_names_what_is_drawn(both):
             centre = found[text].image(64, 64)[32, 32].astype(int)
             assert np.abs(centre - rgb).max() < 40, (text, centre)
     flag = found["flag of Poland"].image(64, 64).astype(int)
+    assert (flag[:8] == 255).all()
     assert flag[28, 32].min() > 220 and flag[36, 32, 0] > 180 > 100 > flag[36, 32, 2]
 
 
 def test_the_first_of_two_namesakes_stays():
     def drawing(emoji, *names):
-        return openmoji._Drawing(None, emoji, (), dict(zip(("en", "zh"), names, strict=True)))
+        return openmoji._Drawing(None, emoji, dict(zip(("en", "zh"), names, strict=True)))
 
     drawings = [drawing("1", "star", "星"), drawing("2", "star", "星星"), drawing("3", "sun", "星")]
     drawings.append(drawing("4", "moon", "月"))

@@ -51,6 +51,21 @@ def test_twins_do_not_push_one_another_back(samples, references):
     assert recall(read, twins) == {"top1": 1.0, "top5": 1.0}
 
 
+def test_any_of_several_pictures_of_a_prompt_is_right(samples, references):
+    rng = np.random.default_rng(2)
+    seconds = [(captions, smooth(rng)) for captions, _ in references]
+    read = samples((captions[0], image) for captions, image in seconds)
+    assert recall(read, references + seconds)["top1"] == 1.0
+
+
+def test_the_whole_picture_counts(samples, references):
+    below = [(captions, np.vstack([np.zeros_like(image), image])) for captions, image in references]
+    beside = [(captions, image.swapaxes(0, 1)) for captions, image in below]
+    for layout in (below, beside):
+        read = samples((captions[0], layout[i - 1][1]) for i, (captions, _) in enumerate(layout))
+        assert recall(read, layout)["top1"] == 0.0
+
+
 def test_a_prompt_without_reference_is_refused(samples, references):
     read = samples([("a stranger", references[0][1])])
     with pytest.raises(InputError, match="'a stranger' is not a caption of the references"):

@@ -13,6 +13,7 @@ def test_results_are_on_disk_as_returned(tmp_path):
     results = write_results(tmp_path / "new", "recall", 64, SCORES, "python -m x --a=中")
     on_disk = json.loads((tmp_path / "new" / "results.json").read_text(encoding="utf-8"))
     wanted = {"suite": "recall", "n": 64, "scores": SCORES, "command": "python -m x --a=中"}
+    assert "中" in (tmp_path / "new" / "results.json").read_text(encoding="utf-8")  # to be read
     assert results == on_disk == wanted
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["results.json"]
 

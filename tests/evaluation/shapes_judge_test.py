@@ -81,6 +81,8 @@ def test_a_missing_and_an_extra_object_are_found(size):
         assert missing == Verdict(False, False, False, False)
         extra = judge(shapes_world.render(scene, size, rng), alone)
         assert extra == dataclasses.replace(ALL_TRUE, count=False)
+    three = np.hstack([render(TWOS[0], size), render(alone, size)])
+    assert not judge(three, TWOS[0]).count
 
 
 def test_what_is_no_object_counts_as_none():

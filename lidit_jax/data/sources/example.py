@@ -39,6 +39,9 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[Example]: ...
 
+    def prompts(self, count: int) -> list[str]:
+        """Returns `count` prompts to judge a model of this set by; fewer if there are not so many."""
+
     def describe(self) -> dict[str, Any]:
         """Returns JSON: name, version, licence, options. It changes if an example does."""
 

