@@ -115,7 +115,7 @@ def _no_weight(config: ObjectiveConfig, t_B: jax.Array) -> jax.Array:
 
 
 def _min_snr(config: ObjectiveConfig, t_B: jax.Array) -> jax.Array:
-    """min(SNR, gamma) on the squared x0 error, SNR = (alpha / sigma)^2 (arXiv 2303.09556, sec. 3.4).
+    """min(SNR, gamma) on the squared x0 error, SNR = (alpha / sigma)^2 (arXiv 2303.09556).
 
     An error e in x0 is an error of size |determinant / sigma| e in a view, so the view's weight is
     min(SNR, gamma) (sigma / determinant)^2, written without dividing by sigma.

@@ -170,9 +170,7 @@ def sample(
       shape: of one image, (H, W, C).
     """
     plan = make_plan(config, schedule)
-    start_keys_B, step_keys_B = (
-        jax.vmap(lambda k, name=name: rng.named(k, name))(keys_B) for name in ("start", "steps")
-    )
+    step_keys_B = rng.named_each(keys_B, "steps")
 
     def evaluate(carry, row_and_index):
         x, x0_before = carry
@@ -184,7 +182,7 @@ def sample(
             x += row.noise * rng.normal(keys_at_step_B, shape)
         return (x, x0), None
 
-    x = rng.normal(start_keys_B, shape)
+    x = rng.normal(rng.named_each(keys_B, "start"), shape)
     rows = jax.tree.map(lambda column: jnp.asarray(column, jnp.float32), plan)
     (x, _), _ = jax.lax.scan(evaluate, (x, jnp.zeros_like(x)), (rows, jnp.arange(len(plan.t))))
     return x

@@ -28,6 +28,7 @@ def load(
     Raises InputError when the model cannot be had, or does not fit the config.
     """
     try:
+        import safetensors
         import torch
         import transformers
     except ImportError as error:
@@ -45,10 +46,13 @@ def load(
         auto = transformers.AutoModel
         if config.template == "encoder" and hf_config.is_encoder_decoder:
             auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
-        model = auto.from_pretrained(found.folder, dtype=dtype, **safe)
+        model, info = auto.from_pretrained(
+            found.folder, dtype=dtype, output_loading_info=True, **safe
+        )
+        weights.check_complete(config.model, info)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot load {config.model}: {error}".splitlines()[0]) from error
     if config.template != "encoder":
         if hf_config.is_encoder_decoder:

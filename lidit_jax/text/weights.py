@@ -55,6 +55,16 @@ def locate(model: str, cache_dir: Path, offline: bool) -> Weights:
     return _from_folder(_download(model, offline))
 
 
+def check_complete(model: str, loading_info: dict) -> None:
+    """Raises InputError where transformers filled a tensor that the weights lack with random numbers."""
+    missing = sorted(k for k in loading_info["missing_keys"] if "pooler" not in k)  # never used
+    if missing:
+        raise InputError(
+            f"the weights of {model} lack {len(missing)} of the model's tensors, such as {missing[0]}; "
+            "get a complete copy"
+        )
+
+
 def _from_folder(folder: Path) -> Weights:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
@@ -91,17 +101,21 @@ def _convert(path: Path, folder: Path) -> None:
     logging.info("converting %s, once, to %s", path, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    # Releases that have GgufConfig may leave the weights packed in their quantised blocks.
+    dense = {"dtype": torch.float32, "output_loading_info": True}
+    if hasattr(transformers, "GgufConfig"):
+        dense["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(**source, **dense)
+        check_complete(str(path), info)
+    except InputError:
+        raise
     except (struct.error, ValueError, IndexError, KeyError, NotImplementedError) as error:
         raise InputError(
             f"cannot read {path} ({_first_line(error)}); the file may be truncated (compare its size "
             "with the original) or of an architecture that transformers cannot load from GGUF"
         ) from error
-    # save_pretrained refuses a model that still calls itself quantised.
-    model.hf_quantizer = None
-    del model.config.quantization_config
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch:
         partial = Path(scratch) / "model"
         tokenizer.save_pretrained(partial)

@@ -1,5 +1,7 @@
 """FrozenLLM: the cached, batched, truncated run gives what one plain Hugging Face run gives."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny_llms
@@ -110,9 +112,20 @@ def test_language_model_of_a_multi_modal_model(tmp_path, chat_tokenizer):
     model.save_pretrained(tmp_path / "llava")
     chat_tokenizer.save_pretrained(tmp_path / "llava")
     frozen = llm.load(EncoderConfig("llava", str(tmp_path / "llava")), tmp_path)
+    assert len(frozen._model.layers) == 2
     expected = plain_states(text.eval(), frozen, "a cat")[-3]
     assert relative_error(frozen.encode(["a cat"])[0], expected[len(frozen.prefix_ids) :]) < 1e-5
     assert frozen.dtype == ("bfloat16" if torch.cuda.is_available() else "float32")
+
+
+def test_an_encoder_needs_no_pooler(folder, tmp_path):
+    import transformers
+
+    copy = shutil.copytree(folder("bert"), tmp_path / "copy")
+    model = transformers.BertModel.from_pretrained(copy, add_pooling_layer=False)
+    model.save_pretrained(copy)
+    config = EncoderConfig("bert", str(copy), instruction=False, template="encoder")
+    assert llm.load(config, tmp_path).width == 16
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ def tiny_model(family):
     return hf.T5ForConditionalGeneration(config)
 
 
-def write_gguf(path):
-    """Writes a GGUF file whose f32 weights equal those of `tiny_model("llama")`."""
+def write_gguf(path, leave_out=None):
+    """Writes a GGUF file whose f32 weights equal those of `tiny_model("llama")`, less one tensor."""
     import gguf
     import tokenizers
 
@@ -104,7 +104,8 @@ def write_gguf(path):
         if (part := names[name].split(".")[-2]) in heads:  # GGUF interleaves the rotary halves
             rows = tensor.reshape(heads[part], 2, -1, tensor.shape[-1])
             tensor = rows.swapaxes(1, 2).reshape(tensor.shape).copy()
-        out.add_tensor(names[name], tensor)
+        if names[name] != leave_out:
+            out.add_tensor(names[name], tensor)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

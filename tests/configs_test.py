@@ -1,0 +1,72 @@
+"""Every config parses, builds, and has the size that it claims."""
+
+import dataclasses
+import pathlib
+import re
+
+import jax
+import pytest
+from flax import nnx
+
+from lidit_jax import errors
+from lidit_jax.training.config import parse
+from lidit_jax.training.loop import diffusion_task
+from tests.tiny import load_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "base"))
+
+
+def parameter_count(config):
+    measured = tuple(dataclasses.replace(e, width=e.width or 576, prefix_len=50) for e in config.encoders)
+    config = dataclasses.replace(config, encoders=measured)
+    task = diffusion_task(config, tuple(16 for _ in measured))
+    model = jax.eval_shape(lambda: task.init(nnx.Rngs(0)))
+    return sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("argument", ["", "smoke"])
+def test_a_config_builds(name, argument):
+    config = parse(load_config(name, argument))
+    assert parameter_count(config) > 0
+    if argument == "smoke":
+        assert config.train.steps <= 4 and config.model.dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])
+def test_a_config_has_the_parameters_that_its_header_claims(name):
+    """At the paper's 16 latent channels; the pixel codec has 3."""
+    header = (ROOT / "configs" / f"{name}.py").read_text()
+    claimed = int(re.search(r"([\d,]{10,}) trained parameters", header)[1].replace(",", ""))
+    config = parse(load_config(name))
+    width, patch = config.model.width, config.model.patch
+    missing = (16 - 3) * patch * patch * (width + width + 1)  # patchify, final layer and its bias
+    assert parameter_count(config) + missing == claimed
+
+
+def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
+    c = load_config("quickstart")
+    with c.unlocked():
+        c.optim.learning_rat = 1.0
+    with pytest.raises(errors.InputError, match="unknown key in config.optim 'learning_rat'; known: learning_rate"):
+        parse(c)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.text.update(use=("smolm2",)), "unknown encoder in text.use 'smolm2'; known: smollm2"),
+        (lambda c: c.data.update(size=(32,)), "config.data.size is .*want 2 values"),
+        (lambda c: c.optim.update(decay="cos"), "unknown optim.decay 'cos'; known: cosine"),
+        (lambda c: c.data.update(rules=("R4",)), "unknown rule in data.rules 'R4'"),
+        (lambda c: c.objective.update(prediction="epsilon"), "'epsilon'; known: "),
+        (lambda c: c.sample.sampler.update(name="dpm"), "'dpm'; known: "),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_early(change, message):
+    c = load_config("quickstart")
+    change(c)
+    with pytest.raises(errors.InputError, match=message):
+        parse(c)
+

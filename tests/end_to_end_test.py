@@ -1,0 +1,236 @@
+"""The journey on a tiny real LLM: prepare, train, resume, draw; each law of a run, and of bad input."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from lidit_jax import errors, files, generation, preparation
+from lidit_jax.data import pipeline
+from lidit_jax.evaluation import pictures
+from lidit_jax.training import checkpoints, loop
+from lidit_jax.training.inputs import open_inputs
+from tests import tiny
+
+
+@pytest.fixture(scope="session")
+def llms(tiny_llm):
+    return [tiny_llm("llama"), tiny_llm("gemma3")]
+
+
+@pytest.fixture(scope="session")
+def data(llms, tmp_path_factory):
+    """A data set of 48 pictures read by two LLMs."""
+    folder = tmp_path_factory.mktemp("data") / "set"
+    preparation.prepare(tiny.config(llms), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config(llms):
+    return tiny.config(llms, steps=4, save_every=2, log_every=1, preview_every=4)
+
+
+@pytest.fixture(scope="session")
+def workdir(config, data, tmp_path_factory):
+    """A run of four steps without interruption."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    loop.train(config, data, folder)
+    return folder
+
+
+def arrays(workdir, step):
+    """Every array of a checkpoint, by path."""
+    import orbax.checkpoint as ocp
+
+    items = ("params", "ema", "constants", "opt_state")
+    with ocp.CheckpointManager((workdir / "checkpoints").absolute()) as manager:
+        args = {name: ocp.args.StandardRestore() for name in items}
+        restored = manager.restore(step, args=ocp.args.Composite(**args))
+    tree = {name: restored[name] for name in items}
+    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def losses(workdir):
+    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, data, workdir, tmp_path):
+    """The first half is the same run stopped by a lack of checkpoints after step 2."""
+    halved = tmp_path / "halved"
+    shutil.copytree(workdir, halved)
+    shutil.rmtree(halved / "checkpoints" / "4")
+    loop.train(config, data, halved)
+    whole, resumed = arrays(workdir, 4), arrays(halved, 4)
+    assert whole.keys() == resumed.keys() and len(whole) > 100
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert losses(halved) == losses(workdir) + losses(workdir)[2:]
+    moved = arrays(workdir, 2)
+    assert any((whole[name] != moved[name]).any() for name in whole if "params" in name)
+
+
+def test_resumed_batches_are_the_ones_that_would_have_come(config, data):
+    config, reader, _ = open_inputs(config, data)
+    whole = pipeline.batches(reader, 8)
+    rows = [next(whole).row_B for _ in range(12)]
+    stopped = pipeline.batches(reader, 8)
+    for _ in range(5):
+        next(stopped)
+    fresh = pipeline.batches(reader, 8)
+    fresh.set_state(stopped.get_state())
+    for i in range(5, 12):
+        np.testing.assert_array_equal(next(fresh).row_B, rows[i])
+    # an epoch shows every row once, and the next in another order
+    assert sorted(np.concatenate(rows[:6])) == list(range(48)) == sorted(np.concatenate(rows[6:]))
+    assert (np.concatenate(rows[:6]) != np.concatenate(rows[6:])).any()
+
+
+def test_two_processes_share_the_global_batch_of_one(config, data):
+    _, reader, _ = open_inputs(config, data)
+    whole = pipeline.batches(reader, 8)
+    parts = [pipeline.batches(reader, 8, process_index=i, process_count=2) for i in range(2)]
+    for _ in range(8):
+        batch, (first, second) = next(whole), [next(p) for p in parts]
+        joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
+        jax.tree.map(np.testing.assert_array_equal, batch, joined)
+
+
+def test_a_batch_is_what_its_spec_says_and_its_latents_are_standardised(config, data):
+    config, reader, _ = open_inputs(config, data)
+    task = loop.diffusion_task(config, tuple(reader.lengths))
+    batch = next(pipeline.batches(reader, 8))
+    wanted = task.batch_spec()
+    assert jax.tree.structure(batch) == jax.tree.structure(wanted)
+    for got, want in zip(jax.tree.leaves(batch), jax.tree.leaves(wanted)):
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+    every = np.stack([reader.dataset.latent(i) for i in range(48)])
+    np.testing.assert_allclose(every.mean((0, 1, 2)), 0, atol=0.02)
+    np.testing.assert_allclose(every.std((0, 1, 2)), 1, atol=0.02)
+
+
+def test_the_run_directory_holds_what_it_should(workdir):
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["2", "4"]
+    assert list((workdir / "tensorboard").iterdir())
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"loss", "grad_norm", "learning_rate", "steps_per_s", "images_per_s"} <= lines[0].keys()
+    preview = np.asarray(Image.open(workdir / "samples" / "step-0000004.png"))
+    assert preview.ndim == 3 and preview.std() > 1
+
+
+def test_preparing_again_finds_the_work_done_and_repairs_what_is_missing(config, data, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    before = {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
+    preparation.prepare(config, copy)
+    assert {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()} == before
+    shard = next((copy / "images").rglob("latents-00001*"))
+    content = shard.read_bytes()
+    shard.unlink()
+    (copy / "dataset.json").unlink()
+    preparation.prepare(config, copy)
+    assert shard.read_bytes() == content
+
+
+def test_another_encoder_adds_a_store_and_touches_nothing_else(llms, data, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    c = tiny.config_dict(llms)
+    c.text.encoders.tiny0.instruction = False
+    preparation.prepare(tiny.parse(c), copy)
+    assert all(p.read_bytes() == content for p, content in before.items())
+    assert (copy / "features" / "tiny0-plain-layer-3" / "encoder.json").exists()
+
+
+def test_generated_pictures_are_each_seeds_own(config, workdir):
+    generator = generation.Generator(workdir)
+    prompts, seeds = ["a red circle", "", "a blue star"], [5, 6, 7]
+    images = generator(prompts, seeds)
+    assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
+    assert (images[0] != images[2]).any()
+    # a batch of another size, where rounding may differ in the last bit
+    alone = generator(prompts[2:], seeds[2:])
+    assert np.abs(alone[0].astype(int) - images[2].astype(int)).max() <= 1
+    wide = generator(["a red circle"], [5], size=(8, 24))
+    assert wide.shape == (1, 8, 24, 3)
+    with pytest.raises(errors.InputError, match="picture size 16x18: 18 does not divide by 4 .* use 16 or 20"):
+        generator(["a"], [0], size=(16, 18))
+
+
+def test_a_samples_folder_is_read_by_the_judges_and_found_done(workdir, tmp_path, capsys):
+    generator = generation.Generator(workdir)
+    grid = generation.generate(generator, ["a red circle", "a blue star"], [0, 1], tmp_path / "out")
+    assert np.asarray(Image.open(grid)).std() > 1
+    found = pictures.read(tmp_path / "out")
+    assert [(p.prompt, p.seed) for p in found] == [("a red circle", 0), ("a blue star", 1)]
+    stamp = grid.stat().st_mtime_ns
+    generation.generate(generator, ["a red circle", "a blue star"], [0, 1], tmp_path / "out")
+    assert grid.stat().st_mtime_ns == stamp and "already" in capsys.readouterr().out
+    with pytest.raises(errors.InputError, match="another request"):
+        generation.generate(generator, ["a red circle"], [0], tmp_path / "out")
+
+
+def test_prompt_files(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_text("a\n\n  b \n", encoding="utf-8")
+    assert generation.read_prompts(path) == ["a", "b"]
+    path.write_text("\n \n")
+    with pytest.raises(errors.InputError, match="has no prompt; want one per line"):
+        generation.read_prompts(path)
+    with pytest.raises(errors.InputError, match="cannot read prompts"):
+        generation.read_prompts(tmp_path / "none.txt")
+
+
+def test_a_workdir_of_another_config_is_refused_and_left_alone(config, data, workdir, llms):
+    before = (workdir / "config.json").read_bytes()
+    other = dataclasses.replace(config, seed=1)
+    with pytest.raises(errors.InputError, match="holds another config's run .seed: 0 there, 1 now"):
+        loop.train(other, data, workdir)
+    assert (workdir / "config.json").read_bytes() == before
+    # how often to log is not what a run is
+    loop.train(tiny.config(llms, steps=4, save_every=4, log_every=2), data, workdir)
+
+
+def test_training_refuses_a_data_set_that_is_not_the_configs(llms, data, tmp_path):
+    c = tiny.config_dict(llms)
+    c.data.size = (24, 24)
+    with pytest.raises(errors.InputError, match=r"size is \[16, 16\], the config wants \[24, 24\]"):
+        loop.train(tiny.parse(c), data, tmp_path / "run")
+    c = tiny.config_dict(llms)
+    c.text.encoders.tiny0.layer = -2
+    with pytest.raises(errors.InputError, match="run `prepare` with encoder 'tiny0-instruction-layer-2'"):
+        loop.train(tiny.parse(c), data, tmp_path / "run")
+    c = tiny.config_dict(llms)
+    c.text.encoders.tiny0.width = 999
+    with pytest.raises(errors.InputError, match="has width 16, the config says 999"):
+        loop.train(tiny.parse(c), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_patch_that_does_not_divide_is_refused_before_anything_is_written(llms, data, tmp_path):
+    c = tiny.config_dict(llms)
+    c.model.patch = 5
+    with pytest.raises(errors.InputError, match="16x16 does not divide into patches of 5; use 15 or 20"):
+        loop.train(tiny.parse(c), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sampling_without_a_run_says_so(tmp_path):
+    with pytest.raises(errors.InputError, match="train there first"):
+        generation.Generator(tmp_path)
+
+
+def test_config_json_rebuilds_the_config(config, data, workdir):
+    measured, _, _ = open_inputs(config, data)
+    saved = files.read_json(workdir / "config.json", "config")
+    from lidit_jax.training.config import Config, build
+
+    rebuilt = build(Config, saved, "config")
+    assert checkpoints.to_json(rebuilt) == checkpoints.to_json(measured)
+    assert rebuilt.encoders == measured.encoders and measured.encoders[0].width == 16

@@ -1,0 +1,136 @@
+"""The update: the same on any mesh, with any micro-batching; noise is each sample's own."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lidit_jax import errors, rng, sharding
+from lidit_jax.batch import fake
+from lidit_jax.models.lidit import LiDiT
+from lidit_jax.training import optim, state, step
+from lidit_jax.training.config import parse
+from lidit_jax.training.loop import diffusion_task, to_devices
+from tests.tiny import load_config
+
+LENGTHS = (6, 5)
+
+
+def make_config(**train):
+    c = load_config("shapes_two_llms", "smoke")
+    c.data.size = (16, 16)
+    c.model.width, c.model.heads, c.model.depth, c.model.patch = 32, 4, 2, 4
+    c.train.batch_size, c.train.steps, c.optim.warmup_steps = 16, 5, 2
+    c.train.update(train)
+    config = parse(c)
+    encoders = tuple(dataclasses.replace(e, width=w, prefix_len=3) for e, w in zip(config.encoders, (24, 16)))
+    return dataclasses.replace(config, encoders=encoders)
+
+
+def run(config, mesh, steps=5):
+    """Returns losses, gradient norms and the final state of a few updates on random batches."""
+    task = diffusion_task(config, LENGTHS)
+    optimizer = optim.make_optimizer(config.optim, config.train.steps)
+    graphdef, like = state.abstract(task, optimizer, mesh)
+    constants = LiDiT.constants(
+        np.zeros(3), np.ones(3),
+        [dict(mean_E=np.zeros(e), std_E=np.ones(e), prefix_PxE=np.ones((3, e)), null_ZxE=np.ones((1, e))) for e in (24, 16)],
+    )  # fmt: skip
+    current = state.initial(task, optimizer, 0, like, constants)
+    update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+    metrics = []
+    for i in range(steps):
+        current, latest = update(current, to_devices(fake(task.shape, seed=i), mesh))
+        metrics.append(jax.device_get(latest))
+    return [m["loss"] for m in metrics], [m["grad_norm"] for m in metrics], current
+
+
+@pytest.fixture(scope="module")
+def single():
+    return run(make_config(), sharding.make_mesh((1, 1, 1), jax.devices()[:1]))
+
+
+def test_eight_devices_train_as_one(single):
+    losses, norms, final = run(make_config(), sharding.make_mesh((2, 2, 2)))
+    np.testing.assert_allclose(losses, single[0], rtol=1e-5)
+    np.testing.assert_allclose(norms, single[1], rtol=1e-4)
+    assert single[0][-1] != single[0][0]
+    for a, b in zip(jax.tree.leaves(final.ema), jax.tree.leaves(single[2].ema)):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    # and parameters and moments are split as the table says: fsdp 2 x tensor 2
+    kernel = final.params["dit"]["blocks"]["ffn"]["up"]["kernel"][...]
+    moment = final.opt_state[1][0].mu["dit"]["blocks"]["ffn"]["up"]["kernel"][...]
+    for array in (kernel, moment):
+        assert array.shape == (2, 32, 128)
+        assert array.addressable_shards[0].data.shape == (2, 16, 64)
+
+
+def test_micro_batches_give_the_same_update(single):
+    losses, norms, _ = run(
+        make_config(accumulate=4), sharding.make_mesh((1, 2, 1), jax.devices()[:2])
+    )
+    np.testing.assert_allclose(losses, single[0], rtol=1e-5)
+    np.testing.assert_allclose(norms, single[1], rtol=1e-4)
+
+
+def test_no_two_samples_and_no_two_steps_share_noise():
+    draws = [
+        rng.normal(rng.named_each(rng.per_sample(rng.key(0, "train", s), jnp.arange(16)), "noise"), (4,))
+        for s in (0, 1)
+    ]
+    rows = np.concatenate(draws).round(6)
+    assert len(np.unique(rows, axis=0)) == 32
+    other_name = rng.normal(rng.named_each(rng.per_sample(rng.key(0, "train"), jnp.arange(16)), "time"), (4,))
+    assert not np.isin(other_name, draws[0]).any()
+
+
+def test_a_sample_draws_the_same_whatever_the_batch():
+    few, many = (rng.normal(rng.per_sample(rng.key(3, "train"), jnp.arange(n)), (5,)) for n in (3, 11))
+    np.testing.assert_array_equal(few, many[:3])
+
+
+def test_constants_are_not_trained(single):
+    model = nnx.to_pure_dict(single[2].constants)
+    np.testing.assert_array_equal(model["text"][0]["prefix_PxE"], 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((3, 1, 1), "wants 3 devices, but there are 8"),
+        ((0, 1, 1), "want three positive sizes"),
+        ((-1, -1, 1), "at most one of them -1"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
+    with pytest.raises(errors.InputError, match=message):
+        sharding.make_mesh(sizes)
+
+
+def test_a_parameter_that_does_not_divide_is_named_with_a_mesh_that_would():
+    with pytest.raises(errors.InputError, match=r"heads|attention.* does not divide over 8 .*'tensor'.*a mesh of \(.*\) .* would work"):
+        state.abstract(diffusion_task(make_config(), LENGTHS), optim.make_optimizer(make_config().optim, 5), sharding.make_mesh((1, 1, 8)))
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_sizes_that_do():
+    with pytest.raises(errors.InputError, match="batch_size 100 does not divide over 8 .* use 96 or 104"):
+        sharding.check_batch(sharding.make_mesh((1, -1, 1)), 100)
+    with pytest.raises(errors.InputError, match="8 data-parallel devices x 3 accumulation steps; use 96 or 120"):
+        sharding.check_batch(sharding.make_mesh((1, -1, 1)), 100, 3)
+
+
+def test_learning_rate_by_hand():
+    config = dataclasses.replace(make_config().optim, learning_rate=1.0, warmup_steps=4)
+    rates = {d: optim.learning_rate(dataclasses.replace(config, decay=d), 8) for d in ("constant", "linear", "cosine")}
+    assert [float(rates["constant"](i)) for i in (0, 2, 4, 8)] == pytest.approx([0.25, 0.625, 1, 1])
+    assert [float(rates["linear"](i)) for i in (4, 6, 8)] == pytest.approx([1, 0.5, 0])
+    assert [float(rates["cosine"](i)) for i in (4, 6, 8)] == pytest.approx([1, 0.5, 0])
+
+
+def test_ema_starts_fast_and_ends_at_its_decay():
+    config = make_config().optim
+    assert float(optim.ema_decay(config, jnp.int32(0))) == pytest.approx(0.1)
+    assert float(optim.ema_decay(config, jnp.int32(10**7))) == pytest.approx(config.ema)
