@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     c.model.patch = 2  # latent cells per token and side
     c.model.dtype = "bfloat16"  # of products and activations; use float32 on a CPU
     c.model.remat = "none"  # what the backward pass recomputes: none, dots, full
+    c.model.unroll = 1  # blocks per iteration of the loop over blocks
     c.model.conditioner = ConfigDict()
     c.model.conditioner.name = "infused"  # or "direct": no refiners
     c.model.conditioner.feature_norm = "channel"  # or rms, none

@@ -19,6 +19,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.heads = 6
     c.model.patch = 8
     c.model.dtype = "float32"
+    c.model.unroll = 4
+    c.model.conditioner.n_ltr = 1  # half the time of a step is text: 50 tokens of instruction
 
     c.objective.schedule = "flow"
     c.objective.prediction = "x0"
@@ -26,12 +28,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.objective.time = "logit_normal"
     c.objective.time_mean = 0.8
 
-    c.optim.learning_rate = 1.5e-3
+    c.optim.learning_rate = 2e-3
     c.optim.warmup_steps = 50
     c.optim.decay = "cosine"
+    c.optim.b2 = 0.99
     c.optim.ema = 0.995
 
-    c.train.steps = 1800
+    c.train.steps = 1500
     c.train.batch_size = 32
     c.train.log_every = 50
     c.train.save_every = 500

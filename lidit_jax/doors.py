@@ -58,5 +58,7 @@ def _parse_flags(argv):
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        # ml_collections raises the repr of a KeyError, its suggestion on a second line.
+        told = str(e).replace("\\n", " ").replace("\\", "").replace("'", "")
+        print(f"error: config key or flag: {' '.join(told.split())}", file=sys.stderr)
         sys.exit(2)

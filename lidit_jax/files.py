@@ -35,13 +35,13 @@ def write_json(path: str | os.PathLike, value: Any):
 
 
 def read_json(path: str | os.PathLike, what: str) -> Any:
-    """Reads a JSON file; InputError if it is missing or not JSON. `what` says what it should be."""
+    """Reads a JSON file; InputError if it is missing or not JSON. `what` is a noun for what it is."""
     try:
         return json.loads(pathlib.Path(path).read_text())
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None
     except json.JSONDecodeError as e:
-        raise errors.InputError(f"{path} should be {what}, but is not JSON: {e}") from None
+        raise errors.InputError(f"{path} is damaged, not the {what} it should be: {e}") from None
 
 
 def digest(value: Any) -> str:

@@ -35,7 +35,7 @@ class Generator:
         Raises InputError if `workdir` holds no finished checkpoint.
         """
         workdir = pathlib.Path(workdir)
-        saved = files.read_json(workdir / "config.json", "a run's config (train there first)")
+        saved = files.read_json(workdir / "config.json", "run's config (train there first)")
         self.config: Config = build(Config, saved, "config")
         self.sample = sample or self.config.sample
         self.codec = make_codec(self.config.data.codec)
@@ -121,7 +121,7 @@ def read_prompts(path: pathlib.Path) -> list[str]:
 
 def sample_config(workdir: pathlib.Path, guidance: float | None = None, **sampler) -> SampleConfig:
     """Returns how the run in `workdir` samples, with what is not None replaced."""
-    saved = files.read_json(workdir / "config.json", "a run's config (train there first)")
+    saved = files.read_json(workdir / "config.json", "run's config (train there first)")
     own = build(Config, saved, "config").sample
     changed = {k: v for k, v in sampler.items() if v is not None}
     if changed.get("name", own.sampler.name) != own.sampler.name:
@@ -156,7 +156,7 @@ def generate(
     }
     grid = out / "grid.png"
     if (out / MANIFEST).exists() and grid.exists():
-        found = files.read_json(out / MANIFEST, "a manifest")
+        found = files.read_json(out / MANIFEST, "manifest")
         if found == request:
             print(f"{len(prompts)} pictures are already in {out}")
             return grid

@@ -14,11 +14,15 @@ from lidit_jax.training.loop import diffusion_task
 from tests.tiny import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
-NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "base"))
+NAMES = sorted(
+    p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "base")
+)
 
 
 def parameter_count(config):
-    measured = tuple(dataclasses.replace(e, width=e.width or 576, prefix_len=50) for e in config.encoders)
+    measured = tuple(
+        dataclasses.replace(e, width=e.width or 576, prefix_len=50) for e in config.encoders
+    )
     config = dataclasses.replace(config, encoders=measured)
     task = diffusion_task(config, tuple(16 for _ in measured))
     model = jax.eval_shape(lambda: task.init(nnx.Rngs(0)))
@@ -49,7 +53,9 @@ def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
     c = load_config("quickstart")
     with c.unlocked():
         c.optim.learning_rat = 1.0
-    with pytest.raises(errors.InputError, match="unknown key in config.optim 'learning_rat'; known: learning_rate"):
+    with pytest.raises(
+        errors.InputError, match="unknown key in config.optim 'learning_rat'; known: learning_rate"
+    ):
         parse(c)
 
 
@@ -69,4 +75,3 @@ def test_a_wrong_value_is_named_early(change, message):
     change(c)
     with pytest.raises(errors.InputError, match=message):
         parse(c)
-

@@ -52,11 +52,15 @@ def arrays(workdir, step):
         args = {name: ocp.args.StandardRestore() for name in items}
         restored = manager.restore(step, args=ocp.args.Composite(**args))
     tree = {name: restored[name] for name in items}
-    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def losses(workdir):
-    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, data, workdir, tmp_path):
@@ -159,7 +163,9 @@ def test_generated_pictures_are_each_seeds_own(config, workdir):
     assert np.abs(alone[0].astype(int) - images[2].astype(int)).max() <= 1
     wide = generator(["a red circle"], [5], size=(8, 24))
     assert wide.shape == (1, 8, 24, 3)
-    with pytest.raises(errors.InputError, match="picture size 16x18: 18 does not divide by 4 .* use 16 or 20"):
+    with pytest.raises(
+        errors.InputError, match="picture size 16x18: 18 does not divide by 4 .* use 16 or 20"
+    ):
         generator(["a"], [0], size=(16, 18))
 
 
@@ -204,7 +210,9 @@ def test_training_refuses_a_data_set_that_is_not_the_configs(llms, data, tmp_pat
         loop.train(tiny.parse(c), data, tmp_path / "run")
     c = tiny.config_dict(llms)
     c.text.encoders.tiny0.layer = -2
-    with pytest.raises(errors.InputError, match="run `prepare` with encoder 'tiny0-instruction-layer-2'"):
+    with pytest.raises(
+        errors.InputError, match="run `prepare` with encoder 'tiny0-instruction-layer-2'"
+    ):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     c = tiny.config_dict(llms)
     c.text.encoders.tiny0.width = 999
@@ -216,7 +224,9 @@ def test_training_refuses_a_data_set_that_is_not_the_configs(llms, data, tmp_pat
 def test_a_patch_that_does_not_divide_is_refused_before_anything_is_written(llms, data, tmp_path):
     c = tiny.config_dict(llms)
     c.model.patch = 5
-    with pytest.raises(errors.InputError, match="16x16 does not divide into patches of 5; use 15 or 20"):
+    with pytest.raises(
+        errors.InputError, match="16x16 does not divide into patches of 5; use 15 or 20"
+    ):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

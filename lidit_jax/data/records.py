@@ -115,7 +115,7 @@ def claim(folder: pathlib.Path, recipe: dict):
     """
     path = folder / "recipe.json"
     if path.exists():
-        check_equal(files.read_json(path, "a data set's recipe"), recipe, folder)
+        check_equal(files.read_json(path, "data set's recipe"), recipe, folder)
         return
     if folder.exists() and any(folder.iterdir()):
         raise errors.InputError(
@@ -178,7 +178,7 @@ class Dataset:
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder)
         self.info = files.read_json(
-            self.folder / "dataset.json", "a finished data set (run `prepare` first)"
+            self.folder / "dataset.json", "finished data set (run `prepare` first)"
         )
         if self.info["format"] != FORMAT:
             raise errors.InputError(

@@ -5,6 +5,7 @@ Every parameter carries the metadata `axes`: one logical name (or None) per dime
 matrix products and activations. Norm statistics, softmax and modulation are computed in f32.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -182,12 +183,22 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) ->
     return blocks
 
 
-def run_stack(blocks: nnx.Module, x, *args, remat: str = "none"):
-    """Returns x after every block of a stack: `x = block(x, *args)`, scanned, with a remat policy."""
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """How a stack of blocks is run: what its backward pass recomputes, and blocks per iteration.
 
-    def body(x, block):
-        return block(x, *args), None
+    remat: a name of REMAT_POLICIES. unroll: more blocks per iteration compile longer and run faster.
+    """
 
-    if remat != "none":
-        body = jax.checkpoint(body, policy=REMAT_POLICIES[remat], prevent_cse=False)
-    return jax.lax.scan(body, x, blocks)[0]
+    remat: str = "none"
+    unroll: int = 1
+
+    def __call__(self, blocks: nnx.Module, x, *args):
+        """Returns x after every block: `x = block(x, *args)`."""
+
+        def body(x, block):
+            return block(x, *args), None
+
+        if self.remat != "none":
+            body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        return jax.lax.scan(body, x, blocks, unroll=self.unroll)[0]

@@ -20,7 +20,7 @@ from lidit_jax.training.state import TrainState
 # how far and how fast it goes, and what it shows, but not what it computes.
 FREE = {
     "train": ("steps", "mesh", "log_every", "save_every", "keep", "preview_every"),
-    "model": ("remat",),
+    "model": ("remat", "unroll"),
     "data": ("preview", "shards"),
 }
 
@@ -83,7 +83,7 @@ def claim(workdir: pathlib.Path, config: Config):
     if path.exists():
         different = [
             f"{key}: {old!r} there, {new!r} now"
-            for key, old, new in _differences(files.read_json(path, "a run's config"), wanted)
+            for key, old, new in _differences(files.read_json(path, "run's config"), wanted)
             if not _is_free(key, config)
         ]
         if different:

@@ -46,7 +46,7 @@ def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.
     model's constants. Raises InputError where the data set is not the one the config describes.
     """
     dataset = Dataset(folder)
-    found = files.read_json(folder / "recipe.json", "a data set's recipe")
+    found = files.read_json(folder / "recipe.json", "data set's recipe")
     records.check_equal(found, recipe(config), folder)
     stores = [dataset.features(e.store) for e in config.encoders]
     measured = []

@@ -39,7 +39,9 @@ def test_records_are_read_at_random_and_a_missing_shard_is_named(tmp_path):
     rows = records.read_shards(paths)
     assert [rows[i] for i in (2, 0, 1)] == [b"c", b"a", b"b"]
     paths[1].unlink()
-    with pytest.raises(errors.InputError, match="x-00001-of-00002.array_record is missing; run `prepare` again"):
+    with pytest.raises(
+        errors.InputError, match="x-00001-of-00002.array_record is missing; run `prepare` again"
+    ):
         records.read_shards(paths)
 
 
@@ -117,7 +119,9 @@ def test_rules_by_table(caption, dropped_by):
 
 
 def test_drops_are_counted_by_the_first_failing_rule():
-    kept, dropped = filters.keep([example("a"), example("x.com <b>"), example("#a #b")], ["R4-url", "R5-tags"])
+    kept, dropped = filters.keep(
+        [example("a"), example("x.com <b>"), example("#a #b")], ["R4-url", "R5-tags"]
+    )
     assert len(kept) == 1 and dropped == {"R4-url": 1, "R5-tags": 1}
 
 

@@ -34,7 +34,9 @@ def make(config, sources=SOURCES, dtype=jnp.float32):
 
 
 def fresh(config, sources=SOURCES, dtype=jnp.float32):
-    return jax.jit(lambda: build(config, sources, D, HEADS, dtype=dtype, rngs=nnx.Rngs(0)))()
+    return jax.jit(
+        lambda: build(config, sources, D, HEADS, dtype=dtype, scan=layers.Scan(), rngs=nnx.Rngs(0))
+    )()
 
 
 def features(sources=SOURCES, length=6, seed=0):
@@ -183,7 +185,9 @@ def test_parameter_counts_by_formula():
     assert {
         k: count(
             jax.eval_shape(
-                lambda v=v: build(v, SOURCES, D, HEADS, dtype=jnp.float32, rngs=nnx.Rngs(0))
+                lambda v=v: build(
+                    v, SOURCES, D, HEADS, dtype=jnp.float32, scan=layers.Scan(), rngs=nnx.Rngs(0)
+                )
             )
         )
         for k, v in VARIANTS.items()

@@ -85,8 +85,8 @@ def test_stacked_blocks_equal_a_loop():
     looped = x
     for i in range(3):
         looped = run(jax.tree.map(lambda a, i=i: a[i], stacked), looped, *args)
-    for remat in layers.REMAT_POLICIES:
-        scanned = jax.jit(lambda s, r=remat: layers.run_stack(s, x, *args, remat=r))(stacked)
+    for scan in [layers.Scan(remat) for remat in layers.REMAT_POLICIES] + [layers.Scan(unroll=4)]:
+        scanned = jax.jit(lambda s, scan=scan: scan(s, x, *args))(stacked)
         np.testing.assert_allclose(scanned, looped, atol=1e-5)
 
 

@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-import tiny_llms
 
 from lidit_jax.errors import InputError
 from lidit_jax.text import instruct
 from lidit_jax.text.instruct import INSTRUCTION, EncoderConfig
+from tests import tiny_llms
 
 
 def parts(tokenizer, **changes):

@@ -4,23 +4,23 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny_llms
 
 from lidit_jax.errors import InputError
 from lidit_jax.text import llm
 from lidit_jax.text.instruct import EncoderConfig
+from tests import tiny_llms
 
 PROMPTS = ["a red cat", "", "two dogs left of a tree, <|im_end|> and 3 birds", "x", "a red car"]
 
 
 @pytest.fixture
-def load(folder, tmp_path):
+def load(tiny_llm, tmp_path):
     """Returns a function that loads a tiny model of a family."""
 
     def load(family, **changes):
         changes = changes | ({} if family in tiny_llms.CAUSAL else {"template": "encoder"})
         changes = {"instruction": changes.get("template") != "encoder"} | changes
-        return llm.load(EncoderConfig(family, folder(family), **changes), tmp_path)
+        return llm.load(EncoderConfig(family, tiny_llm(family), **changes), tmp_path)
 
     return load
 
@@ -118,10 +118,10 @@ def test_language_model_of_a_multi_modal_model(tmp_path, chat_tokenizer):
     assert frozen.dtype == ("bfloat16" if torch.cuda.is_available() else "float32")
 
 
-def test_an_encoder_needs_no_pooler(folder, tmp_path):
+def test_an_encoder_needs_no_pooler(tiny_llm, tmp_path):
     import transformers
 
-    copy = shutil.copytree(folder("bert"), tmp_path / "copy")
+    copy = shutil.copytree(tiny_llm("bert"), tmp_path / "copy")
     model = transformers.BertModel.from_pretrained(copy, add_pooling_layer=False)
     model.save_pretrained(copy)
     config = EncoderConfig("bert", str(copy), instruction=False, template="encoder")
@@ -144,14 +144,14 @@ def test_an_encoder_needs_no_pooler(folder, tmp_path):
         ("llama", {"prefix_len": 7}, "prefix_len is 148, the config says 7"),
     ],
 )
-def test_config_that_does_not_fit(folder, tmp_path, family, changes, message):
+def test_config_that_does_not_fit(tiny_llm, tmp_path, family, changes, message):
     changes = {"template": "chat" if family == "llama" else "encoder"} | changes
     changes["instruction"] = changes["template"] != "encoder"
     with pytest.raises(InputError, match=message):
-        llm.load(EncoderConfig(family, folder(family), **changes), tmp_path)
+        llm.load(EncoderConfig(family, tiny_llm(family), **changes), tmp_path)
 
 
-def test_template_that_does_not_suit_the_model(folder, tmp_path):
+def test_template_that_does_not_suit_the_model(tiny_llm, tmp_path):
     swapped = tmp_path / "model"
     around = tiny_llms.byte_tokenizer(
         ("[CLS]", "[SEP]"), "[CLS] $A [SEP]", bos_token="[CLS]", eos_token="[SEP]"

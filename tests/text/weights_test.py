@@ -9,11 +9,11 @@ import huggingface_hub
 import numpy as np
 import pytest
 import safetensors.numpy
-import tiny_llms
 import transformers
 
 from lidit_jax.errors import InputError
 from lidit_jax.text import instruct, llm, weights
+from tests import tiny_llms
 
 
 def locate(model, cache_dir, offline=True):
@@ -77,8 +77,8 @@ def test_the_slower_of_two_conversions_gives_way(gguf_file, tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_hash_follows_content_not_place(folder, tmp_path):
-    original = Path(folder("llama"))
+def test_hash_follows_content_not_place(tiny_llm, tmp_path):
+    original = Path(tiny_llm("llama"))
     copy = shutil.copytree(original, tmp_path / "copy")
     assert locate(copy, tmp_path).sha256 == locate(original, tmp_path).sha256
     data = (copy / "model.safetensors").read_bytes()
@@ -123,8 +123,8 @@ def lost_tensor(folder):
         (lost_tensor, "lack 1 of the model's tensors, such as layers.1.mlp.up_proj.weight"),
     ],
 )
-def test_damaged_folder(folder, tmp_path, damage, message):
-    copy = Path(shutil.copytree(folder("llama"), tmp_path / "copy"))
+def test_damaged_folder(tiny_llm, tmp_path, damage, message):
+    copy = Path(shutil.copytree(tiny_llm("llama"), tmp_path / "copy"))
     damage(copy)
     with pytest.raises(InputError, match=message):
         llm.load(instruct.EncoderConfig("x", str(copy)), tmp_path)
@@ -224,13 +224,13 @@ def test_hub_is_unreachable(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_hub_id_that_is_there(folder, tmp_path, monkeypatch):
+def test_hub_id_that_is_there(tiny_llm, tmp_path, monkeypatch):
     seen = []
 
     def snapshot(model, local_files_only, **kwargs):
         seen.append((model, local_files_only))
-        return folder("llama")
+        return tiny_llm("llama")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert locate("org/model", tmp_path, offline=False).folder == Path(folder("llama"))
+    assert locate("org/model", tmp_path, offline=False).folder == Path(tiny_llm("llama"))
     assert seen == [("org/model", False)]

@@ -26,7 +26,9 @@ def make_config(**train):
     c.train.batch_size, c.train.steps, c.optim.warmup_steps = 16, 5, 2
     c.train.update(train)
     config = parse(c)
-    encoders = tuple(dataclasses.replace(e, width=w, prefix_len=3) for e, w in zip(config.encoders, (24, 16)))
+    encoders = tuple(
+        dataclasses.replace(e, width=w, prefix_len=3) for e, w in zip(config.encoders, (24, 16))
+    )
     return dataclasses.replace(config, encoders=encoders)
 
 
@@ -78,17 +80,23 @@ def test_micro_batches_give_the_same_update(single):
 
 def test_no_two_samples_and_no_two_steps_share_noise():
     draws = [
-        rng.normal(rng.named_each(rng.per_sample(rng.key(0, "train", s), jnp.arange(16)), "noise"), (4,))
+        rng.normal(
+            rng.named_each(rng.per_sample(rng.key(0, "train", s), jnp.arange(16)), "noise"), (4,)
+        )
         for s in (0, 1)
     ]
     rows = np.concatenate(draws).round(6)
     assert len(np.unique(rows, axis=0)) == 32
-    other_name = rng.normal(rng.named_each(rng.per_sample(rng.key(0, "train"), jnp.arange(16)), "time"), (4,))
+    other_name = rng.normal(
+        rng.named_each(rng.per_sample(rng.key(0, "train"), jnp.arange(16)), "time"), (4,)
+    )
     assert not np.isin(other_name, draws[0]).any()
 
 
 def test_a_sample_draws_the_same_whatever_the_batch():
-    few, many = (rng.normal(rng.per_sample(rng.key(3, "train"), jnp.arange(n)), (5,)) for n in (3, 11))
+    few, many = (
+        rng.normal(rng.per_sample(rng.key(3, "train"), jnp.arange(n)), (5,)) for n in (3, 11)
+    )
     np.testing.assert_array_equal(few, many[:3])
 
 
@@ -111,20 +119,34 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
 
 
 def test_a_parameter_that_does_not_divide_is_named_with_a_mesh_that_would():
-    with pytest.raises(errors.InputError, match=r"heads|attention.* does not divide over 8 .*'tensor'.*a mesh of \(.*\) .* would work"):
-        state.abstract(diffusion_task(make_config(), LENGTHS), optim.make_optimizer(make_config().optim, 5), sharding.make_mesh((1, 1, 8)))
+    with pytest.raises(
+        errors.InputError,
+        match=r"heads|attention.* does not divide over 8 .*'tensor'.*a mesh of \(.*\) .* would work",
+    ):
+        state.abstract(
+            diffusion_task(make_config(), LENGTHS),
+            optim.make_optimizer(make_config().optim, 5),
+            sharding.make_mesh((1, 1, 8)),
+        )
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_sizes_that_do():
-    with pytest.raises(errors.InputError, match="batch_size 100 does not divide over 8 .* use 96 or 104"):
+    with pytest.raises(
+        errors.InputError, match="batch_size 100 does not divide over 8 .* use 96 or 104"
+    ):
         sharding.check_batch(sharding.make_mesh((1, -1, 1)), 100)
-    with pytest.raises(errors.InputError, match="8 data-parallel devices x 3 accumulation steps; use 96 or 120"):
+    with pytest.raises(
+        errors.InputError, match="8 data-parallel devices x 3 accumulation steps; use 96 or 120"
+    ):
         sharding.check_batch(sharding.make_mesh((1, -1, 1)), 100, 3)
 
 
 def test_learning_rate_by_hand():
     config = dataclasses.replace(make_config().optim, learning_rate=1.0, warmup_steps=4)
-    rates = {d: optim.learning_rate(dataclasses.replace(config, decay=d), 8) for d in ("constant", "linear", "cosine")}
+    rates = {
+        d: optim.learning_rate(dataclasses.replace(config, decay=d), 8)
+        for d in ("constant", "linear", "cosine")
+    }
     assert [float(rates["constant"](i)) for i in (0, 2, 4, 8)] == pytest.approx([0.25, 0.625, 1, 1])
     assert [float(rates["linear"](i)) for i in (4, 6, 8)] == pytest.approx([1, 0.5, 0])
     assert [float(rates["cosine"](i)) for i in (4, 6, 8)] == pytest.approx([1, 0.5, 0])

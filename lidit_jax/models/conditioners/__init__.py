@@ -68,12 +68,12 @@ def build(
     heads: int,
     *,
     dtype: layers.Dtype,
-    remat: str = "none",
+    scan: layers.Scan,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """Returns the conditioner that `config` names, for LLMs of these widths and a DiT of `width`."""
     if not sources:
         raise errors.InputError("a conditioner needs at least one LLM; got none in text.use")
     return CONDITIONERS[config.name](
-        config, sources, width, heads, dtype=dtype, remat=remat, rngs=rngs
+        config, sources, width, heads, dtype=dtype, scan=scan, rngs=rngs
     )

@@ -10,8 +10,8 @@ class Direct(nnx.Module):
 
     uses_time = False
 
-    def __init__(self, config, sources, width, heads, *, dtype, remat, rngs):
-        del heads, remat  # has no attention and no stack
+    def __init__(self, config, sources, width, heads, *, dtype, scan, rngs):
+        del heads, scan  # has no attention and no stack
         self.prefix_lens = tuple(s.prefix_len for s in sources)
         self.entries = nnx.List(
             [FeatureEntry(s, width, config.feature_norm, dtype=dtype, rngs=rngs) for s in sources]

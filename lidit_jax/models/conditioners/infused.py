@@ -64,12 +64,12 @@ class Infused(nnx.Module):
 
     uses_time = True
 
-    def __init__(self, config, sources, width, heads, *, dtype, remat, rngs):
+    def __init__(self, config, sources, width, heads, *, dtype, scan, rngs):
         n = len(sources)
         n_cr = config.n_cr if n > 1 and config.fusion == "refiner" else 0
         self.causal = config.ltr_mask == "causal"
         self.context_of_all = config.context == "all"
-        self.remat, self.dtype = remat, dtype
+        self.scan, self.dtype = scan, dtype
         build = dict(dtype=dtype, rngs=rngs)
 
         def make_block(rngs):
@@ -104,7 +104,7 @@ class Infused(nnx.Module):
             self._context(pool, x, f, e_t_BxD) for pool, x, f in zip(self.pools, xs, features)
         ] or [e_t_BxD] * len(xs)
         for i, refiner in enumerate(self.refiners):
-            xs[i] = layers.run_stack(refiner, xs[i], cs[i], self._mask(masks[i]), remat=self.remat)
+            xs[i] = self.scan(refiner, xs[i], cs[i], self._mask(masks[i]))
         for branches in self.collaborative:
             xs = [
                 branch(

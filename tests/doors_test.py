@@ -1,0 +1,55 @@
+"""The command-line doors: a mistake is one clear line, and nothing is half-written."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def door(name, *args, code=None):
+    """Runs a door as a user does; returns (exit status, stderr)."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = ["-c", code] if code else ["-m", f"lidit_jax.{name}"]
+    done = subprocess.run(
+        [sys.executable, *command, *args], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("prepare", [], "error: no --config given"),
+        ("prepare", ["--config=configs/quickstart.py"], "error: no --data given"),
+        ("train", ["--config=configs/quickstart.py", "--config.train.step=5"], "error: config key or flag: step Did you mean \"steps\" instead of \"step\""),
+        ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run"], "error: no finished data set .run `prepare` first. at /none"),
+        ("prepare", ["--config=configs/shapes.py:smoke", "--config.text.encoders.smollm2.model=/no/such.gguf", "--data={tmp}/data"], "error: no such model folder or GGUF file: /no/such.gguf"),
+        ("sample", ["--workdir={tmp}", "--out={tmp}/out"], "error: no prompt given"),
+        ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--size=32"], "error: --size=32: want height,width"),
+        ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a"], "error: no run's config .train there first. at "),
+        ("evaluate", ["--suite=recal", "--samples={tmp}", "--out={tmp}/out"], "error: unknown suite 'recal'; known: recall"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(name, args, message, tmp_path):
+    status, stderr = door(name, *[a.format(tmp=tmp_path) for a in args])
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    assert status == 2, stderr
+    assert re.match(message, lines[-1]), stderr
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["prepare", "train", "sample", "evaluate"])
+def test_a_door_imports_neither_tensorflow_nor_yet_torch(name):
+    code = f"""
+import sys, lidit_jax.{name}
+heavy = {{m.split('.')[0] for m in sys.modules}} & {{'tensorflow', 'torch', 'transformers'}}
+assert not heavy, heavy
+"""
+    status, stderr = door("", code=code)
+    assert status == 0, stderr
