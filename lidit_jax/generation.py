@@ -42,8 +42,8 @@ class Generator:
         task = diffusion_task(self.config, tuple(1 for _ in self.config.encoders))
         optimizer = optim.make_optimizer(self.config.optim, self.config.train.steps)
         mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-        self._graphdef, like = state.abstract(task, optimizer, mesh)
-        self.step, self._ema, self._constants = checkpoints.restore_ema(workdir, like)
+        self.graphdef, like = state.abstract(task, optimizer, mesh)
+        self.step, self.ema, self.constants = checkpoints.restore_ema(workdir, like)
         self._llms: dict[str, llm.FrozenLLM] = {}
         self._draw = jax.jit(self._traced, static_argnames=("sample", "shape"))
 
@@ -78,7 +78,7 @@ class Generator:
             rows = np.minimum(np.arange(first, first + batch), n - 1)
             part = jax.tree.map(lambda a, rows=rows: a[rows], text)
             seeds_B = np.asarray(seeds, np.uint32)[rows]
-            latents = self._draw(self._ema, self._constants, part, seeds_B, self.sample, shape)
+            latents = self._draw(self.ema, self.constants, part, seeds_B, self.sample, shape)
             pictures.append(np.asarray(self.codec.decode(latents))[: n - first])
         return np.concatenate(pictures)
 
@@ -99,7 +99,7 @@ class Generator:
         return shape
 
     def _traced(self, ema, constants, text, seeds_B, sample, shape):
-        model = nnx.merge(self._graphdef, ema, constants)
+        model = nnx.merge(self.graphdef, ema, constants)
         keys_B = jax.vmap(lambda seed: rng.key(seed, "sample"))(seeds_B)
         return draw(model, self.config.objective, sample, text, keys_B, shape)
 

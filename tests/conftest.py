@@ -1,4 +1,5 @@
-"""Eight virtual devices for the whole suite, no silent rank promotion, and tiny LLMs."""
+"""Eight virtual devices for the whole suite, no silent rank promotion, and the
+tiny LLMs, data set and run that several files use."""
 
 import os
 import pathlib
@@ -11,7 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import tiny_llms  # noqa: E402
+from lidit_jax import preparation  # noqa: E402
+from lidit_jax.training import loop  # noqa: E402
+from tests import tiny, tiny_llms  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # the suite is mostly compilation
@@ -49,3 +52,29 @@ def tiny_llm(tmp_path_factory, chat_tokenizer):
         return str(target)
 
     return path
+
+
+@pytest.fixture(scope="session")
+def llms(tiny_llm):
+    return [tiny_llm("llama"), tiny_llm("gemma3")]
+
+
+@pytest.fixture(scope="session")
+def data(llms, tmp_path_factory):
+    """A data set of 48 pictures read by two LLMs."""
+    folder = tmp_path_factory.mktemp("data") / "set"
+    preparation.prepare(tiny.config(llms), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config(llms):
+    return tiny.config(llms, steps=4, save_every=2, log_every=1, preview_every=4)
+
+
+@pytest.fixture(scope="session")
+def workdir(config, data, tmp_path_factory):
+    """A run of four steps without interruption."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    loop.train(config, data, folder)
+    return folder

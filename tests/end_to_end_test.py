@@ -17,32 +17,6 @@ from lidit_jax.training.inputs import open_inputs
 from tests import tiny
 
 
-@pytest.fixture(scope="session")
-def llms(tiny_llm):
-    return [tiny_llm("llama"), tiny_llm("gemma3")]
-
-
-@pytest.fixture(scope="session")
-def data(llms, tmp_path_factory):
-    """A data set of 48 pictures read by two LLMs."""
-    folder = tmp_path_factory.mktemp("data") / "set"
-    preparation.prepare(tiny.config(llms), folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def config(llms):
-    return tiny.config(llms, steps=4, save_every=2, log_every=1, preview_every=4)
-
-
-@pytest.fixture(scope="session")
-def workdir(config, data, tmp_path_factory):
-    """A run of four steps without interruption."""
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    loop.train(config, data, folder)
-    return folder
-
-
 def arrays(workdir, step):
     """Every array of a checkpoint, by path."""
     import orbax.checkpoint as ocp
