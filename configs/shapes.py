@@ -11,8 +11,8 @@ from configs import quickstart
 def get_config(arg: str = "") -> ConfigDict:
     c = quickstart.get_config(arg)
     c.data.source = "shapes"
-    c.data.options.count = 8_000
-    c.train.steps = 4 if arg == "smoke" else 700
+    c.data.options = ConfigDict({"count": 3_000})
+    c.train.steps = 4 if arg == "smoke" else 500
     if arg == "smoke":
         c.data.options.count = 64
     return c

@@ -167,14 +167,17 @@ def test_prompt_files(tmp_path):
         generation.read_prompts(tmp_path / "none.txt")
 
 
-def test_a_workdir_of_another_config_is_refused_and_left_alone(config, data, workdir, llms):
+def test_a_workdir_of_another_config_is_refused_and_left_alone(
+    config, data, workdir, llms, tmp_path
+):
     before = (workdir / "config.json").read_bytes()
     other = dataclasses.replace(config, seed=1)
     with pytest.raises(errors.InputError, match="holds another config's run .seed: 0 there, 1 now"):
         loop.train(other, data, workdir)
     assert (workdir / "config.json").read_bytes() == before
     # how often to log is not what a run is
-    loop.train(tiny.config(llms, steps=4, save_every=4, log_every=2), data, workdir)
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    loop.train(tiny.config(llms, steps=4, save_every=4, log_every=2), data, copy)
 
 
 def test_training_refuses_a_data_set_that_is_not_the_configs(llms, data, tmp_path):

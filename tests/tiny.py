@@ -21,6 +21,7 @@ def config_dict(llm_folders: list, **train):
         c.text.encoders[name] = encoder(str(folder))
     c.text.use = tuple(names)
     c.model.width, c.model.heads, c.model.depth, c.model.patch = 32, 4, 2, 4
+    c.sample.sampler.steps = 4
     c.train.batch_size = 8
     c.train.update(train)
     return c

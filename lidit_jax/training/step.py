@@ -63,7 +63,7 @@ def make_step(
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate(state.step),
         }
         return TrainState(state.step + 1, params, ema, state.constants, opt_state), metrics

