@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     c.data.size = (256, 256)  # height, width in pixels
     c.data.codec = "pixels"  # a name in lidit_jax.models.vae
     c.data.rules = ("R6-empty",)  # ids in lidit_jax.data.filters; an example must pass all
-    c.data.preview = ()  # prompts of the training previews; () = 16 captions of the set
+    c.data.preview = ()  # prompts of the training previews, set by prepare; () = 16 of the source
     c.data.shards = 4  # files per set of records
 
     c.text = ConfigDict()

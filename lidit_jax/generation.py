@@ -50,12 +50,25 @@ class Generator:
     def encode(self, prompts: list[str]) -> tuple[TextFeatures, ...]:
         """Returns every LLM's features of the prompts, padded to one length per LLM."""
         out = []
-        for config in self.config.encoders:
-            if config.name not in self._llms:
-                self._llms[config.name] = llm.load(config, llm.default_cache())
-            tokens = self._llms[config.name].encode(prompts)
+        for i in range(len(self.config.encoders)):
+            tokens = self._llm(i).encode(prompts)
             out.append(pad_features(tokens, padded_length(max(map(len, tokens)))))
         return tuple(out)
+
+    def _llm(self, i: int) -> llm.FrozenLLM:
+        """Returns LLM i, loaded once; InputError if it is not the one that the run was trained with."""
+        config = self.config.encoders[i]
+        if config.name not in self._llms:
+            loaded = llm.load(config, llm.default_cache())
+            trained_with = np.asarray(self.constants["text"][i]["prefix_PxE"][...])
+            difference = np.linalg.norm(loaded.prefix() - trained_with)
+            if difference > 0.05 * np.linalg.norm(trained_with):  # more than a change of precision
+                raise errors.InputError(
+                    f"{config.model} reads the instruction otherwise than when the run was trained; "
+                    f"these are other weights than those of encoder {config.name!r}"
+                )
+            self._llms[config.name] = loaded
+        return self._llms[config.name]
 
     def __call__(
         self, prompts: list[str], seeds: list[int], size: tuple[int, int] | None = None

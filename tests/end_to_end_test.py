@@ -221,3 +221,12 @@ def test_config_json_rebuilds_the_config(config, data, workdir):
     rebuilt = build(Config, saved, "config")
     assert checkpoints.to_json(rebuilt) == checkpoints.to_json(measured)
     assert rebuilt.encoders == measured.encoders and measured.encoders[0].width == 16
+
+
+def test_sampling_with_other_weights_than_trained_with_is_refused(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    saved = json.loads((copy / "config.json").read_text())
+    saved["encoders"][0]["model"] = saved["encoders"][1]["model"]
+    files.write_json(copy / "config.json", saved)
+    with pytest.raises(errors.InputError, match="other weights than those of encoder 'tiny0'"):
+        generation.Generator(copy)(["a"], [0])

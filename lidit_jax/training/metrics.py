@@ -2,10 +2,26 @@
 
 import json
 import pathlib
+import sys
 import time
 
 import numpy as np
-import tensorboardX
+
+
+def _import_without_torch():
+    """tensorboardX imports torch wherever it is installed; training has no use for it."""
+    had = sys.modules.get("torch")
+    sys.modules["torch"] = None  # makes `import torch` an ImportError, which tensorboardX expects
+    try:
+        import tensorboardX
+    finally:
+        del sys.modules["torch"]
+        if had is not None:
+            sys.modules["torch"] = had
+    return tensorboardX
+
+
+tensorboardX = _import_without_torch()
 
 
 class Metrics:

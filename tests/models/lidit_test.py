@@ -90,6 +90,11 @@ def test_stacked_blocks_equal_a_loop():
         np.testing.assert_allclose(scanned, looped, atol=1e-5)
 
 
+class Identity(nnx.Module):
+    def __call__(self, x):
+        return x
+
+
 def permuted(x_BxHxWxC, patch, order):
     B, H, W, C = x_BxHxWxC.shape
     h, w = H // patch, W // patch
@@ -106,7 +111,7 @@ def permuted(x_BxHxWxC, patch, order):
 def test_only_the_position_block_breaks_permutation_symmetry(with_position):
     model = woken(make())
     if not with_position:
-        model.dit.position = nnx.identity
+        model.dit.position = Identity()
     batch = fake(BatchShape(2, (8, 8, 16), ((10, 48), (6, 32))))
     order = np.random.default_rng(0).permutation(16)
 
