@@ -1,8 +1,8 @@
 """LI-DiT-1B (section 4.1, appendix A.2): 256 px, two LLMs, 500k steps of batch 2048.
 
-1,093,638,432 trained parameters: 28 blocks of width 1152. The paper names no hardware.
-python -m lidit_jax.train --config=configs/lidit_1b.py --data=DATA --workdir=RUN
-Needs a 16-channel, 8x VAE, whose latents are the data set's; "pixels" stands in its place here.
+1,093,638,432 trained parameters with 16 latent channels: 28 blocks of width 1152. The paper names
+no hardware. A full run needs a 16-channel, 8x VAE in `data.codec`, which is not here yet; until
+then this config is for planning, and `configs/lidit_1b.py:smoke` for trying its path.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         temporary.replace(path)
@@ -37,7 +38,7 @@ def write_json(path: str | os.PathLike, value: Any):
 def read_json(path: str | os.PathLike, what: str) -> Any:
     """Reads a JSON file; InputError if it is missing or not JSON. `what` is a noun for what it is."""
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None
     except json.JSONDecodeError as e:

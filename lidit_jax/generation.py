@@ -44,6 +44,7 @@ class Generator:
         mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
         self.graphdef, like = state.abstract(task, optimizer, mesh)
         self.step, self.ema, self.constants = checkpoints.restore_ema(workdir, like)
+        self.identity = checkpoints.identity(workdir, self.step)
         self._llms: dict[str, llm.FrozenLLM] = {}
         self._draw = jax.jit(self._traced, static_argnames=("sample", "shape"))
 
@@ -159,9 +160,11 @@ def generate(
     InputError if `out` holds another request's pictures.
     """
     request = {
+        "run": generator.identity,
         "step": generator.step,
         "size": list(size or generator.config.data.size),
-        "sample": dataclasses.asdict(generator.sample),
+        "guidance": generator.sample.guidance,
+        "sampler": dataclasses.asdict(generator.sample.sampler),
         "pictures": [
             {"file": f"{i:06d}.png", "prompt": p, "seed": s}
             for i, (p, s) in enumerate(zip(prompts, seeds))

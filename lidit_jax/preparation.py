@@ -101,6 +101,7 @@ def prepare_features(encoder: EncoderConfig, dataset: Dataset, shards: int, batc
         check_store(FeatureStore(folder), encoder)
         return
     model = llm.load(encoder, llm.default_cache())
+    records.claim(folder, encode.identity(model))
     files.write_npy(folder / "prefix.npy", model.prefix())
     files.write_npy(folder / "null.npy", model.encode([""])[0])
     paths = records.shard_paths(folder, "features", shards)

@@ -63,6 +63,8 @@ def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
     ("change", "message"),
     [
         (lambda c: c.text.update(use=("smolm2",)), "unknown encoder in text.use 'smolm2'; known: smollm2"),
+        (lambda c: c.train.update(save_every=0), "train.save_every is 0; use 1 or more"),
+        (lambda c: c.train.update(drop_prompt=1.5), "train.drop_prompt is 1.5"),
         (lambda c: c.data.update(size=(32,)), "config.data.size is .*want 2 values"),
         (lambda c: c.optim.update(decay="cos"), "unknown optim.decay 'cos'; known: cosine"),
         (lambda c: c.data.update(rules=("R4",)), "unknown rule in data.rules 'R4'"),

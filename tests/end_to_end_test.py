@@ -230,3 +230,33 @@ def test_sampling_with_other_weights_than_trained_with_is_refused(workdir, tmp_p
     files.write_json(copy / "config.json", saved)
     with pytest.raises(errors.InputError, match="other weights than those of encoder 'tiny0'"):
         generation.Generator(copy)(["a"], [0])
+
+
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(llms, data, tmp_path):
+    c = tiny.config_dict(llms)
+    c.objective.schedule = "linear"
+    with pytest.raises(errors.InputError, match="sampler 'euler' is for schedule 'flow'"):
+        loop.train(tiny.parse(c), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_another_run_are_not_taken_for_this_ones(config, data, workdir, tmp_path):
+    """Same config, same step, trained again: another run."""
+    generation.generate(generation.Generator(workdir), ["a red circle"], [0], tmp_path / "out")
+    again = shutil.copytree(workdir, tmp_path / "again")
+    shutil.rmtree(again / "checkpoints" / "4")
+    loop.train(config, data, again)
+    with pytest.raises(errors.InputError, match="another request"):
+        generation.generate(generation.Generator(again), ["a red circle"], [0], tmp_path / "out")
+
+
+def test_a_killed_encoding_is_not_finished_by_another_llm(llms, data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "copy")
+    store = next((copy / "features").glob("tiny0*"))
+    (store / "encoder.json").unlink()
+    c = tiny.config_dict(llms)
+    c.text.encoders.tiny0.model = llms[1]
+    with pytest.raises(errors.InputError, match="was made otherwise: model_hash is"):
+        preparation.prepare(tiny.parse(c), copy)
+    preparation.prepare(tiny.config(llms), copy)
+    assert (store / "encoder.json").exists()

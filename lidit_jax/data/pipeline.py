@@ -72,7 +72,7 @@ def batches(
 
     `iterator.get_state()` and `set_state(state)` save and restore its place.
 
-    Raises InputError if the batch does not divide over the processes or exceeds the data set.
+    Raises InputError if the batch does not divide over the processes.
     """
     n = len(reader.dataset)
     if batch_size % process_count:

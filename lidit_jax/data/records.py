@@ -6,6 +6,7 @@
   prompts.txt               prompts to judge a model of this set by, one per line
   images/<H>x<W>/latents-00000-of-00004.array_record     key, raw latent (bf16), caption ids, metadata
   dataset.json              format, counts, latent statistics, drops per rule; written last
+  features/<encoder>/recipe.json              what the features are made with, written first
   features/<encoder>/prefix.npy  null.npy     the instruction's features; the empty prompt's
   features/<encoder>/features-00000-of-00004.array_record    caption id (the row) -> kept tokens [S, E]
   features/<encoder>/encoder.json             model, template, statistics; written last
@@ -109,7 +110,7 @@ def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
 
 
 def claim(folder: pathlib.Path, recipe: dict):
-    """Makes `folder` the data set of this recipe, or checks that it already is.
+    """Makes `folder` the data set, or the feature store, of this recipe, or checks that it already is.
 
     Raises InputError, naming what differs, if the folder holds another recipe's data.
     """
@@ -117,7 +118,7 @@ def claim(folder: pathlib.Path, recipe: dict):
     if path.exists():
         check_equal(files.read_json(path, "data set's recipe"), recipe, folder)
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not p.name.endswith(".tmp") for p in folder.iterdir()):
         raise errors.InputError(
             f"{folder} is not empty and holds no data set; give an empty or new folder"
         )
@@ -155,7 +156,7 @@ class FeatureStore:
     def __len__(self):
         return len(self._rows)
 
-    @functools.lru_cache(maxsize=8192)  # noqa: B019  captions recur, and a store lives as long as the run
+    @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
     def __getitem__(self, caption: int) -> np.ndarray:
         """Returns the kept tokens of one caption: f32 [S, E]."""
         return unpack_features(self._rows[caption])[0]

@@ -28,7 +28,7 @@ class Codec(Protocol):
         """Raw latents -> uint8 pictures."""
 
     def identity(self) -> dict:
-        """What dataset.json records, and a reader compares: name and weights' hash."""
+        """What a recipe records, and a reader compares: name and weights' hash."""
 
 
 class Pixels:

@@ -86,19 +86,26 @@ class ChannelStatistics:
         return np.maximum(std_E, floor)
 
 
+def identity(llm: "FrozenLLM") -> dict[str, Any]:
+    """Returns what decides a feature: the weights, the layer, and everything put around a prompt."""
+    config = llm.config
+    return {
+        "model_hash": llm.model_hash,
+        "dtype": llm.dtype,
+        "layer": config.layer,
+        "template_hash": instruct.template_hash(llm.prefix_ids, llm.suffix_ids, config.layer),
+        "max_prompt_tokens": config.max_prompt_tokens,
+    }
+
+
 def describe(llm: "FrozenLLM", stats: ChannelStatistics) -> dict[str, Any]:
     """Returns what encoder.json holds, and warns when captions were cut."""
     config = llm.config
     instruct.warn_truncated(config, stats.truncated, stats.captions, stats.example)
-    return {
+    return identity(llm) | {
         "model": config.model,
-        "model_hash": llm.model_hash,
-        "dtype": llm.dtype,
-        "layer": config.layer,
         "instruction": config.instruction,
         "template": config.template,
-        "template_hash": instruct.template_hash(llm.prefix_ids, llm.suffix_ids, config.layer),
-        "max_prompt_tokens": config.max_prompt_tokens,
         "width": llm.width,
         "prefix_len": len(llm.prefix()),
         "captions": stats.captions,

@@ -3,5 +3,6 @@
 config       ConfigDict -> frozen dataclasses         state        parameters, EMA, optimizer state
 tasks        what is trained: diffusion                step         one jitted, sharded update
 optim        the optimizer                             loop         the run, from start or resumed
+inputs       a data set, checked and opened
 checkpoints  Orbax                                     metrics      console, TensorBoard, JSON lines
 """

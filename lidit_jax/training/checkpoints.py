@@ -74,6 +74,12 @@ def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State
     return step, _filled(like.ema, items["ema"]), _filled(like.constants, items["constants"])
 
 
+def identity(workdir: pathlib.Path, step: int) -> str:
+    """Returns a hash that no other checkpoint has: of the run's config, and when this step was saved."""
+    saved = (workdir / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").read_text()
+    return files.digest([files.read_json(workdir / "config.json", "run's config"), saved])[:16]
+
+
 def claim(workdir: pathlib.Path, config: Config):
     """Makes `workdir` this config's run, or checks that it already is.
 

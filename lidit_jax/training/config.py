@@ -5,7 +5,7 @@ together. `configs/base.py` has every key with its comment.
 """
 
 import dataclasses
-import types
+import json
 import typing
 from typing import Any
 
@@ -65,6 +65,15 @@ class TrainConfig:
     keep: int
     preview_every: int
 
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise errors.InputError(f"train.{name} is {getattr(self, name)}; use 1 or more")
+        if not 0 <= self.drop_prompt <= 1:
+            raise errors.InputError(
+                f"train.drop_prompt is {self.drop_prompt}; want a share in [0, 1]"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
@@ -73,6 +82,10 @@ class SampleConfig:
     guidance: float
     sampler: SamplerConfig
     batch_size: int
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise errors.InputError(f"sample.batch_size is {self.batch_size}; use 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +104,7 @@ class Config:
 
 def parse(config: ml_collections.ConfigDict) -> Config:
     """Returns the frozen config; InputError on a key that is missing, unknown or of the wrong kind."""
-    tree = config.to_dict()
+    tree = json.loads(config.to_json_best_effort())  # tuples become lists, as in files of ours
     text = tree.pop("text")
     known = text["encoders"]
     for name in text["use"]:
@@ -127,8 +140,6 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return tuple(
             _coerce(kind, v, f"{where}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value))
         )
-    if origin in (typing.Union, types.UnionType):
-        return value if value is None else _coerce(args[0], value, where)
     kind = origin or hint
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -29,7 +29,10 @@ def recipe(config: Config) -> dict:
 
 def check_store(store: FeatureStore, encoder: EncoderConfig):
     """Raises InputError if the features were written with other settings than `encoder` asks for."""
-    wanted = {k: getattr(encoder, k) for k in ("model", "instruction", "template", "layer")}
+    wanted = {
+        k: getattr(encoder, k)
+        for k in ("model", "instruction", "template", "layer", "max_prompt_tokens")
+    }
     records.check_equal(store.info, wanted, store.folder)
     for name in ("width", "prefix_len"):
         value = getattr(encoder, name)

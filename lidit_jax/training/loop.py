@@ -46,12 +46,11 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
     task = diffusion_task(config, tuple(reader.lengths))
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
-    checkpoints.claim(workdir, config)
     chief = jax.process_index() == 0
-
     batches = pipeline.batches(
         reader, t.batch_size, process_index=jax.process_index(), process_count=jax.process_count()
     )
+    checkpoints.claim(workdir, config)
     with checkpoints.make_manager(workdir, t.keep) as manager:
         done = manager.latest_step()
         if done is not None and done >= t.steps:
@@ -67,7 +66,7 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
             describe(current, mesh, t.batch_size)
         update = step.make_step(task, graphdef, optimizer, config, mesh, like)
         preview = Preview(task, graphdef, reader, config, mesh) if t.preview_every else None
-        metrics = Metrics(workdir, done, t.steps, t.batch_size) if chief else None
+        metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
         pending = None
         for now in range(done + 1, t.steps + 1):
             current, latest = update(current, to_devices(next(batches), mesh))

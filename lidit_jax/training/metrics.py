@@ -45,7 +45,15 @@ class Metrics:
         self._since += 1
 
     def log(self, step: int):
-        """Writes the means since the last log, under this number of finished steps."""
+        """Writes the means since the last log, under this number of finished steps.
+
+        Raises FloatingPointError if a loss among them was not finite.
+        """
+        if not np.isfinite(self._sums["loss"]):
+            raise FloatingPointError(
+                f"the loss is not finite at or before step {step}; lower the learning rate, or "
+                f"start again from the last checkpoint with other data"
+            )
         now = time.perf_counter()
         rate = self._since / (now - self._clock)
         scalars = {name: total / self._since for name, total in self._sums.items()}

@@ -55,6 +55,7 @@ class DiffusionTask:
 
     def __post_init__(self):
         check_size(*self.shape.latent[:2], self.model.patch)
+        samplers.make_plan(self.sample.sampler, schedules.make_schedule(self.objective.schedule))
 
     def init(self, rngs):
         return LiDiT(self.model, self.shape.latent[-1], self.sources, rngs=rngs)

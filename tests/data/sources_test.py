@@ -34,10 +34,10 @@ def test_a_source_is_finite_and_always_the_same(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_identity_follows_the_options(name):
+def test_a_description_follows_the_options(name):
     one, same, other = (sources.make(name, **o[name]) for o in (SMALL, SMALL, CHANGED))
     assert {"name", "version", "licence", "options"} == set(one.describe())
-    assert sources.identity(one) == sources.identity(same) != sources.identity(other)
+    assert one.describe() == same.describe() != other.describe()
 
 
 @pytest.mark.parametrize("name", SMALL)

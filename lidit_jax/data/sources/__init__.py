@@ -3,9 +3,7 @@
 To add one, write a class that satisfies `example.Source`, and name it in SOURCES.
 """
 
-import hashlib
 import inspect
-import json
 from typing import Any
 
 from lidit_jax.data.sources.example import Caption, Example, Source
@@ -13,7 +11,7 @@ from lidit_jax.data.sources.openmoji import OpenMoji
 from lidit_jax.data.sources.shapes import Shapes
 from lidit_jax.errors import unknown_name
 
-__all__ = ["SOURCES", "Caption", "Example", "OpenMoji", "Shapes", "Source", "identity", "make"]
+__all__ = ["SOURCES", "Caption", "Example", "OpenMoji", "Shapes", "Source", "make"]
 
 SOURCES: dict[str, type[Source]] = {
     "openmoji": OpenMoji,
@@ -33,9 +31,3 @@ def make(name: str, **options: Any) -> Source:
         if option not in known:
             raise unknown_name(f"option of source {name}", option, known)
     return SOURCES[name](**options)
-
-
-def identity(source: Source) -> str:
-    """Returns 16 hex digits that are equal if and only if the sources describe themselves alike."""
-    text = json.dumps(source.describe(), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,7 +12,6 @@ class Direct(nnx.Module):
 
     def __init__(self, config, sources, width, heads, *, dtype, scan, rngs):
         del heads, scan  # has no attention and no stack
-        self.prefix_lens = tuple(s.prefix_len for s in sources)
         self.entries = nnx.List(
             [FeatureEntry(s, width, config.feature_norm, dtype=dtype, rngs=rngs) for s in sources]
         )
