@@ -31,6 +31,11 @@ class TextFeatures:
     keep_BxS: Array
     prefix_len: int = dataclasses.field(default=0, metadata={"static": True})
 
+    def prompt_only(self) -> "TextFeatures":
+        """Returns the features without the instruction's tokens."""
+        P = self.prefix_len
+        return TextFeatures(self.hidden_BxSxE[:, P:], self.mask_BxS[:, P:], self.keep_BxS[:, P:])
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -147,7 +147,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     for i, thing in enumerate(scene.objects):
         radius = rng.uniform(0.2, 0.22)  # 13 to 14 pixels wide at 32
         along = toward_first * (1 - 2 * i)  # the way from the middle to this object
-        jitter = np.where(along == 0, 0.08, 0.01) * rng.uniform(-1, 1, 2)
+        jitter = np.where(along == 0, 0.04, 0.01) * rng.uniform(-1, 1, 2)
         centre = 0.5 + 0.255 * along + jitter
         corners = fine * (centre + radius * SHAPES[thing.shape])
         draw.polygon([tuple(c) for c in corners - 0.5], fill=COLOURS[thing.colour])

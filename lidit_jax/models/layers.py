@@ -193,12 +193,18 @@ class Scan:
     remat: str = "none"
     unroll: int = 1
 
-    def __call__(self, blocks: nnx.Module, x, *args):
-        """Returns x after every block: `x = block(x, *args)`."""
+    def __call__(self, blocks: nnx.Module, x, *args, last_args: tuple | None = None):
+        """Returns x after every block: `x = block(x, *args)`, with `last_args` for the last if given."""
+        if last_args is not None:
+            x = self(jax.tree.map(lambda a: a[:-1], blocks), x, *args)
+            last = jax.tree.map(lambda a: a[-1], blocks)
+            return self._body(last_args)(x, last)[0]
+        return jax.lax.scan(self._body(args), x, blocks, unroll=self.unroll)[0]
 
+    def _body(self, args):
         def body(x, block):
             return block(x, *args), None
 
-        if self.remat != "none":
-            body = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        return jax.lax.scan(body, x, blocks, unroll=self.unroll)[0]
+        if self.remat == "none":
+            return body
+        return jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)

@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 
+from lidit_jax import files
+
 
 def _import_without_torch():
     """tensorboardX imports torch wherever it is installed; training has no use for it."""
@@ -27,13 +29,14 @@ tensorboardX = _import_without_torch()
 class Metrics:
     """Averages each metric between two logs, and writes the averages with speed and time left.
 
-    Only one process makes one. A resumed run appends.
+    Only one process makes one. A resumed run appends, after dropping the steps that it repeats.
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, last_step: int, batch_size: int):
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=first_step
         )
+        _forget(workdir / "metrics.jsonl", first_step)
         self._lines = open(workdir / "metrics.jsonl", "a", buffering=1)
         self._batch_size, self._last_step = batch_size, last_step
         self._sums, self._since, self._clock = {}, 0, time.perf_counter()
@@ -76,3 +79,11 @@ class Metrics:
     def close(self):
         self._events.close()
         self._lines.close()
+
+
+def _forget(path: pathlib.Path, first_step: int):
+    """Drops the lines of `first_step` and later from a JSON-lines file, and a line cut off by a kill."""
+    if path.exists():
+        whole = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
+        with files.atomic(path) as temporary:
+            temporary.write_text("".join(x for x in whole if json.loads(x)["step"] < first_step))

@@ -211,6 +211,24 @@ def test_a_fresh_refiner_is_the_identity_and_an_ungated_one_is_not():
     assert jnp.abs(run(ungated, x, c, mask) - x).max() > 0.1
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_tokens_left_out_of_the_last_block_are_still_read(causal):
+    x, c = (
+        jax.random.normal(jax.random.key(0), (2, 7, D)),
+        jax.random.normal(jax.random.key(1), (2, D)),
+    )
+    mask = jnp.tril(jnp.ones((1, 7, 7), bool)) if causal else jnp.ones((2, 1, 7), bool)
+    blocks = woken(
+        layers.stack(lambda r: RefinerBlock(D, HEADS, True, dtype=jnp.float32, rngs=r), 3, nnx.Rngs(0)),
+        scale=0.1,
+    )  # fmt: skip
+    for scan in (layers.Scan(), layers.Scan("full")):
+        whole = jax.jit(lambda b, scan=scan: scan(b, x, c, mask))(blocks)
+        part = jax.jit(lambda b, scan=scan: scan(b, x, c, mask, last_args=(c, mask, 3)))(blocks)
+        np.testing.assert_allclose(part, whole[:, 3:], atol=1e-5)
+        assert jnp.abs(part - x[:, 3:]).max() > 0.1
+
+
 def influence(model, f, i, source, position):
     """How much each kept token of the output moves when one input token moves."""
 

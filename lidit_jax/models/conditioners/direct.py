@@ -18,7 +18,6 @@ class Direct(nnx.Module):
 
     def __call__(self, features, e_t_BxD) -> TextCondition:
         """Returns the projected prompt tokens; `e_t_BxD` is not used."""
-        parts = [
-            entry(f)[:, f.prefix_len :] for entry, f in zip(self.entries, features, strict=True)
-        ]
-        return concat_tokens(parts, [f.keep_BxS[:, f.prefix_len :] for f in features])
+        prompts = [f.prompt_only() for f in features]
+        parts = [entry(f) for entry, f in zip(self.entries, prompts, strict=True)]
+        return concat_tokens(parts, [f.keep_BxS for f in prompts])

@@ -28,12 +28,19 @@ class RefinerBlock(nnx.Module):
         self.norm2 = layers.rms_norm(width, rngs=rngs)
         self.gates = layers.Modulation(width, 2, dtype=dtype, rngs=rngs) if gating else None
 
-    def __call__(self, x_BxSxD, c_BxD, mask_BxSxS):
+    def __call__(self, x_BxSxD, c_BxD, mask_BxSxS, start=0):
+        """Returns the tokens from `start` on, refined; those before are read, but not refined.
+
+        The mask's second dimension may be 1 (broadcast).
+        """
         g1, g2 = self.gates(c_BxD) if self.gates else (1.0, 1.0)
+        if mask_BxSxS.shape[1] > 1:
+            mask_BxSxS = mask_BxSxS[:, start:]
         h_BxSxD = self.norm1(x_BxSxD).astype(self.dtype)
-        x_BxSxD = x_BxSxD + (g1 * self.attention(h_BxSxD, h_BxSxD, mask_BxSxS)).astype(self.dtype)
-        h_BxSxD = self.norm2(x_BxSxD).astype(self.dtype)
-        return x_BxSxD + (g2 * self.ffn(h_BxSxD)).astype(self.dtype)
+        read_BxTxD = self.attention(h_BxSxD[:, start:], h_BxSxD, mask_BxSxS)
+        x_BxTxD = x_BxSxD[:, start:] + (g1 * read_BxTxD).astype(self.dtype)
+        h_BxTxD = self.norm2(x_BxTxD).astype(self.dtype)
+        return x_BxTxD + (g2 * self.ffn(h_BxTxD)).astype(self.dtype)
 
 
 class CollaborativeBranch(nnx.Module):
@@ -97,29 +104,37 @@ class Infused(nnx.Module):
         self.out_norms = nnx.List([layers.rms_norm(width, rngs=rngs) for _ in range(n)])
 
     def __call__(self, features, e_t_BxD) -> TextCondition:
-        """Returns the refined prompt tokens of all LLMs, for a timestep embedding [B, D]."""
+        """Returns the refined prompt tokens of all LLMs, for a timestep embedding [B, D].
+
+        The last stage, whichever it is, leaves out the instruction's tokens: nobody reads them after.
+        """
         masks = [f.mask_BxS for f in features]
+        starts = [f.prefix_len for f in features]  # of what is kept
         xs = [entry(f) for entry, f in zip(self.entries, features, strict=True)]
         cs = [
             self._context(pool, x, f, e_t_BxD) for pool, x, f in zip(self.pools, xs, features)
         ] or [e_t_BxD] * len(xs)
-        for i, refiner in enumerate(self.refiners):
-            xs[i] = self.scan(refiner, xs[i], cs[i], self._mask(masks[i]))
-        for branches in self.collaborative:
+        for i, blocks in enumerate(self.refiners):
+            start = 0 if self.collaborative else starts[i]
+            mask = self._mask(masks[i])
+            xs[i] = self.scan(blocks, xs[i], cs[i], mask, last_args=(cs[i], mask, start))
+        for n, branches in enumerate(self.collaborative, 1):
+            last = n == len(self.collaborative)
             xs = [
                 branch(
-                    x,
+                    x[:, start if last else 0 :],
                     c,
                     jnp.concatenate(_without(xs, i), 1),
                     jnp.concatenate(_without(masks, i), 1),
                 )
-                for i, (branch, x, c) in enumerate(zip(branches, xs, cs, strict=True))
+                for i, (branch, x, c, start) in enumerate(zip(branches, xs, cs, starts))
             ]
+        keeps = [f.prompt_only().keep_BxS for f in features]
         parts = [
-            norm(x[:, f.prefix_len :]).astype(self.dtype)
-            for norm, x, f in zip(self.out_norms, xs, features, strict=True)
+            norm(x[:, -keep.shape[1] :]).astype(self.dtype)
+            for norm, x, keep in zip(self.out_norms, xs, keeps, strict=True)
         ]
-        return concat_tokens(parts, [f.keep_BxS[:, f.prefix_len :] for f in features])
+        return concat_tokens(parts, keeps)
 
     def _context(self, pool, x_BxSxD, features, e_t_BxD):
         """c = e_t + Linear(mean of X): what the gates and modulations of one LLM are given."""
