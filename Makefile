@@ -1,7 +1,7 @@
 # make quickstart   OpenMoji pictures from prompts, from nothing, on a laptop CPU
 # make shapes       two objects and a relation, judged exactly on combinations never seen
 # make test         the tests (make test-all: the slow ones too)
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP = .venv/bin/pip --disable-pip-version-check
 RUN = .venv/bin/python -m lidit_jax
 export JAX_PLATFORMS ?= cpu

@@ -12,7 +12,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c = quickstart.get_config(arg)
     c.data.source = "shapes"
     c.data.options = ConfigDict({"count": 3_000})
-    c.train.steps = 4 if arg == "smoke" else 500
+    c.data.size = (32, 32)
+    c.model.patch = 8
+    c.train.steps = 4 if arg == "smoke" else 600
     if arg == "smoke":
         c.data.options.count = 64
     return c
