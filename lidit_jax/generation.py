@@ -1,25 +1,26 @@
 """From prompts to pictures, with a trained run: its LLMs, its EMA and a sampler."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from flax import nnx
+from PIL import Image
 from tqdm import tqdm
 
 from lidit_jax import errors, files, rng, sharding
 from lidit_jax.batch import TextFeatures
 from lidit_jax.data.pipeline import pad_features, padded_length
 from lidit_jax.evaluation.pictures import MANIFEST
-from lidit_jax.models.lidit import check_size
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.text import llm
 from lidit_jax.training import checkpoints, optim, state
 from lidit_jax.training.config import Config, SampleConfig, build
-from lidit_jax.training.loop import diffusion_task
-from lidit_jax.training.tasks import draw
+from lidit_jax.training.tasks import diffusion_task, draw
 
 
 class Generator:
@@ -45,7 +46,7 @@ class Generator:
         self.graphdef, like = state.abstract(task, optimizer, mesh)
         self.step, self.ema, self.constants = checkpoints.restore_ema(workdir, like)
         self.identity = checkpoints.identity(workdir, self.step)
-        self._llms: dict[str, llm.FrozenLLM] = {}
+        self._llms: dict[int, llm.FrozenLLM] = {}
         self._draw = jax.jit(self._traced, static_argnames=("sample", "shape"))
 
     def encode(self, prompts: list[str]) -> tuple[TextFeatures, ...]:
@@ -58,43 +59,59 @@ class Generator:
 
     def _llm(self, i: int) -> llm.FrozenLLM:
         """Returns LLM i, loaded once; InputError if it is not the one that the run was trained with."""
-        config = self.config.encoders[i]
-        if config.name not in self._llms:
+        if i not in self._llms:
+            config = self.config.encoders[i]
             loaded = llm.load(config, llm.default_cache())
-            trained_with = np.asarray(self.constants["text"][i]["prefix_PxE"][...])
-            difference = np.linalg.norm(loaded.prefix() - trained_with)
-            if difference > 0.05 * np.linalg.norm(trained_with):  # more than a change of precision
+            known = self.constants["text"][i]
+            found = np.concatenate([loaded.prefix(), loaded.encode([""])[0]])
+            wanted = np.concatenate([known["prefix_PxE"][...], known["null_ZxE"][...]])
+            first = min(config.prefix_len, 1)  # the attention sink dwarfs every other token
+            difference = np.linalg.norm(found[first:] - wanted[first:])
+            if difference > 0.05 * np.linalg.norm(
+                wanted[first:]
+            ):  # more than a change of precision
                 raise errors.InputError(
-                    f"{config.model} reads the instruction otherwise than when the run was trained; "
-                    f"these are other weights than those of encoder {config.name!r}"
+                    f"{config.model} reads the instruction or the empty prompt otherwise than when the "
+                    f"run was trained; these are other weights than those of encoder {config.name!r}"
                 )
-            self._llms[config.name] = loaded
-        return self._llms[config.name]
+            self._llms[i] = loaded
+        return self._llms[i]
 
     def __call__(
         self, prompts: list[str], seeds: list[int], size: tuple[int, int] | None = None
     ) -> np.ndarray:
-        """Returns one uint8 picture [n, H, W, 3] per prompt; picture k depends on prompt and seed k alone.
+        """Returns one uint8 picture per prompt, [n, H, W, 3]; see `draw`."""
+        return np.stack(list(self.draw(prompts, seeds, size)))
+
+    def draw(
+        self, prompts: list[str], seeds: list[int], size: tuple[int, int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yields one uint8 picture [H, W, 3] per prompt, a batch at a time.
+
+        Picture k depends on prompt and seed k alone, but for the last bit of rounding.
 
         Args:
           prompts: captions; "" draws without a prompt.
           seeds: one per prompt.
           size: (height, width) in pixels; None is the size trained at.
 
-        Raises InputError if the VAE or the patch does not divide the size.
+        Raises InputError if there is no prompt, not a seed for each, or if the VAE or the patch
+        does not divide the size.
         """
+        if not prompts or len(prompts) != len(seeds):
+            raise errors.InputError(
+                f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
+            )
         shape = self.latent_shape(size)
         text = self.encode(prompts)
         n, batch = len(prompts), min(self.sample.batch_size, len(prompts))
-        pictures = []
         for first in tqdm(range(0, n, batch), desc="pictures", unit="batch", disable=n <= batch):
             # The last batch is filled up, so that one program serves all.
             rows = np.minimum(np.arange(first, first + batch), n - 1)
             part = jax.tree.map(lambda a, rows=rows: a[rows], text)
             seeds_B = np.asarray(seeds, np.uint32)[rows]
             latents = self._draw(self.ema, self.constants, part, seeds_B, self.sample, shape)
-            pictures.append(np.asarray(self.codec.decode(latents))[: n - first])
-        return np.concatenate(pictures)
+            yield from np.asarray(self.codec.decode(latents))[: n - first]
 
     def latent_shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
         """Returns the latent (H, W, C) of a picture of `size` pixels; InputError if it does not divide."""
@@ -108,9 +125,7 @@ class Generator:
                     f"picture size {size[0]}x{size[1]}: {side} does not divide by {unit} "
                     f"(patch {patch} x VAE {self.codec.downsample}); use {' or '.join(map(str, near))}"
                 )
-        shape = latent_size(self.codec, size)
-        check_size(*shape[:2], patch)
-        return shape
+        return latent_size(self.codec, size)
 
     def _traced(self, ema, constants, text, seeds_B, sample, shape):
         model = nnx.merge(self.graphdef, ema, constants)
@@ -154,10 +169,11 @@ def generate(
     out: pathlib.Path,
     size: tuple[int, int] | None = None,
 ) -> pathlib.Path:
-    """Writes a PNG per prompt, a grid and manifest.json into `out`, and returns the grid's path.
+    """Writes manifest.json, a PNG per prompt and a grid into `out`, and returns the grid's path.
 
-    Pictures that a manifest of the same request already lists are not drawn again. Raises
-    InputError if `out` holds another request's pictures.
+    Each picture is written when its batch is drawn, and one that is there is not drawn again, so
+    that a request that was stopped continues. Raises InputError if `out` holds another request's
+    pictures.
     """
     request = {
         "run": generator.identity,
@@ -170,19 +186,23 @@ def generate(
             for i, (p, s) in enumerate(zip(prompts, seeds))
         ],
     }
-    grid = out / "grid.png"
-    if (out / MANIFEST).exists() and grid.exists():
-        found = files.read_json(out / MANIFEST, "manifest")
-        if found == request:
-            print(f"{len(prompts)} pictures are already in {out}")
-            return grid
+    begun = (out / MANIFEST).exists()
+    if begun and files.read_json(out / MANIFEST, "manifest") != request:
         raise errors.InputError(f"{out} holds another request's pictures; give another --out")
-    images = generator(prompts, seeds, size)
-    for picture, image in zip(request["pictures"], images):
-        files.write_png(out / picture["file"], image)
+    grid, paths = out / "grid.png", [out / p["file"] for p in request["pictures"]]
+    missing = [i for i, path in enumerate(paths) if not (begun and path.exists())]
+    if not missing and grid.exists():
+        print(f"{len(prompts)} pictures are already in {out}")
+        return grid
+    if missing:
+        drawn = generator.draw([prompts[i] for i in missing], [seeds[i] for i in missing], size)
+        first = next(drawn)  # a mistake shows by now, and has written nothing
+        files.write_json(out / MANIFEST, request)
+        for i, image in zip(missing, itertools.chain([first], drawn)):
+            files.write_png(paths[i], image)
+    images = [np.asarray(Image.open(path)) for path in paths]
     columns = min(8, math.ceil(math.sqrt(len(images))))
     files.write_png(
-        grid, files.picture_grid(list(images), columns, zoom=max(1, 96 // images.shape[1]))
+        grid, files.picture_grid(images, columns, zoom=max(1, 96 // images[0].shape[0]))
     )
-    files.write_json(out / MANIFEST, request)
     return grid

@@ -1,20 +1,9 @@
-"""The size at which an image is trained: its bin, and the resize and crop that take it there."""
-
-import math
+"""The size at which an image is trained, and the resize and crop that take it there."""
 
 import numpy as np
 from PIL import Image
 
 Size = tuple[int, int]  # height, width in pixels
-
-
-def nearest_bin(size: Size, bins: list[Size]) -> Size:
-    """Returns the bin of the nearest aspect ratio, measured by |log(h/w) - log(b_h/b_w)|.
-
-    The logarithm treats a tall image as its transpose. Ties go to the larger area.
-    """
-    ratio = math.log(size[0] / size[1])
-    return min(bins, key=lambda b: (abs(ratio - math.log(b[0] / b[1])), -b[0] * b[1]))
 
 
 def fit(image_HxWx3: np.ndarray, size: Size) -> np.ndarray:

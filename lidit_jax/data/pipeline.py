@@ -40,9 +40,8 @@ class Reader:
         self.dataset, self.stores, self.seed = dataset, stores, seed
         self.lengths = [padded_length(store.info["longest"]) for store in stores]
 
-    def caption(self, row: int, epoch: int) -> int:
-        """Returns the caption id that row `row` shows in this epoch: by hash, without state."""
-        captions = self.dataset.image(row).captions
+    def caption(self, captions: tuple[int, ...], row: int, epoch: int) -> int:
+        """Returns which of its caption ids row `row` shows in this epoch: by hash, without state."""
         return captions[zlib.crc32(f"{self.seed}/{row}/{epoch}".encode()) % len(captions)]
 
     def text(self, captions: list[int]) -> tuple[TextFeatures, ...]:
@@ -54,8 +53,9 @@ class Reader:
 
     def batch(self, samples: list[tuple[int, int]]) -> Batch:
         """Returns the batch of these (row, epoch) pairs."""
-        latents = np.stack([self.dataset.latent(row) for row, _ in samples])
-        captions = [self.caption(row, epoch) for row, epoch in samples]
+        images = [self.dataset.image(row) for row, _ in samples]
+        latents = np.stack([self.dataset.normalised(i.latent_HxWxC) for i in images])
+        captions = [self.caption(i.captions, *sample) for i, sample in zip(images, samples)]
         rows = np.asarray([row for row, _ in samples], np.int32)
         return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
 
@@ -83,9 +83,10 @@ def batches(
     order = grain.MapDataset.range(n).seed(reader.seed).shuffle().repeat()
     local = batch_size // process_count
 
-    def sample(place: int) -> tuple[int, int]:
-        step, row = divmod(place, local)
-        place = step * batch_size + process_index * local + row
+    def sample(i: int) -> tuple[int, int]:
+        """Returns (row, epoch) of this process' i-th sample, by its place among all processes' samples."""
+        step, offset = divmod(i, local)
+        place = step * batch_size + process_index * local + offset
         return int(order[place]), place // n
 
     places = grain.MapDataset.range(sys.maxsize // batch_size)

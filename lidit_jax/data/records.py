@@ -171,7 +171,7 @@ class FeatureStore:
 
 
 class Dataset:
-    """A data set on disk, opened for reading; latents come normalised.
+    """A data set on disk, opened for reading.
 
     Raises InputError if the folder holds none, or one of another format.
     """
@@ -201,9 +201,9 @@ class Dataset:
         """Returns one picture with its raw latent."""
         return unpack_image(self._images[row])
 
-    def latent(self, row: int) -> np.ndarray:
-        """Returns one picture's latent in model units: zero mean, unit variance per channel."""
-        return (self.image(row).latent_HxWxC - self.mean_C) / self.std_C
+    def normalised(self, latent_HxWxC: np.ndarray) -> np.ndarray:
+        """Returns a raw latent in model units: zero mean, unit variance per channel over the set."""
+        return (latent_HxWxC - self.mean_C) / self.std_C
 
     @functools.cached_property
     def captions(self) -> list[CaptionRecord]:

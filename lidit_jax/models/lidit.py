@@ -135,14 +135,15 @@ class DiT(nnx.Module):
 class TextConstants(nnx.Module):
     """What is equal for every prompt of one LLM: the instruction's features and the empty prompt's."""
 
-    def __init__(self, source: conditioners.Source):
+    def __init__(self, source: conditioners.TextSource):
         self.prefix_PxE = layers.Constant(jnp.zeros((source.prefix_len, source.width)))
         self.null_ZxE = layers.Constant(jnp.zeros((source.null_len, source.width)))
 
     def complete(self, text: TextFeatures, drop_B) -> TextFeatures:
         """Returns instruction + prompt, the rows in `drop_B` with the empty prompt instead.
 
-        The first token of the sequence is an attention sink and is masked as a key.
+        The first token of a causal LLM's sequence, which belongs to the instruction, is an attention
+        sink and is masked as a key.
         """
         (B, S, E), (P, _), (Z, _) = (
             text.hidden_BxSxE.shape,
@@ -171,7 +172,7 @@ class LiDiT(nnx.Module):
         self,
         config: ModelConfig,
         channels: int,
-        sources: Sequence[conditioners.Source],
+        sources: Sequence[conditioners.TextSource],
         *,
         rngs: nnx.Rngs,
     ):

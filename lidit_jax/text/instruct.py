@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import logging
 
+from lidit_jax import files
 from lidit_jax.errors import InputError, unknown_name
 
 # LI-DiT, figures 4 and 5.
@@ -23,6 +24,9 @@ INSTRUCTION = (
 )
 TEMPLATES = ("chat", "base", "encoder")
 _SENTINEL = "PROMPT-GOES-HERE"
+# Some chat templates tell the model the date. Features may not change from one day to the next, so
+# it is always this one, which Llama 3.2's own template falls back to.
+_FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; this module does not import transformers
 
@@ -55,8 +59,10 @@ class EncoderConfig:
 
     @property
     def store(self) -> str:
-        """The feature store's folder: a switch of instruction or layer is another store."""
-        return f"{self.name}-{'instruction' if self.instruction else 'plain'}-layer{self.layer}"
+        """The feature store's folder: another model, or any switch of how it is read, is another store."""
+        read = files.digest([self.model, self.template, self.max_prompt_tokens])[:8]
+        instruction = "instruction" if self.instruction else "plain"
+        return f"{self.name}-{instruction}-layer{self.layer}-{read}"
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
@@ -125,7 +131,12 @@ def _chat_parts(tokenizer, before):
     if not tokenizer.chat_template:
         raise InputError("the model's tokenizer has no chat template; use template='base'")
     turn = {"role": "user", "content": before + _SENTINEL}
-    text = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=False)
+    text = tokenizer.apply_chat_template(
+        [turn],
+        chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
+        tokenize=False,
+        add_generation_prompt=False,
+    )
     if text.count(_SENTINEL) != 1:
         raise InputError(
             f"the model's chat template renders a user turn {text.count(_SENTINEL)} times instead of "

@@ -21,7 +21,7 @@ from lidit_jax.training.state import TrainState
 FREE = {
     "train": ("steps", "mesh", "log_every", "save_every", "keep", "preview_every"),
     "model": ("remat", "unroll"),
-    "data": ("preview", "shards"),
+    "data": ("shards",),
 }
 
 

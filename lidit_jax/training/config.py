@@ -148,7 +148,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def sources(encoders: tuple[EncoderConfig, ...]) -> tuple[conditioners.Source, ...]:
+def text_sources(encoders: tuple[EncoderConfig, ...]) -> tuple[conditioners.TextSource, ...]:
     """Returns what the model must know of each encoder; widths must be known by now.
 
     Raises InputError if an encoder's width is still 0 (it is measured by `prepare`).
@@ -158,4 +158,4 @@ def sources(encoders: tuple[EncoderConfig, ...]) -> tuple[conditioners.Source, .
             raise errors.InputError(
                 f"the width of encoder {e.name!r} is not known; run `prepare` first, or set text.encoders.{e.name}.width"
             )
-    return tuple(conditioners.Source(e.width, e.prefix_len, e.null_len or 1) for e in encoders)
+    return tuple(conditioners.TextSource(e.width, e.prefix_len, e.null_len or 1) for e in encoders)

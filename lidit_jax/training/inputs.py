@@ -24,6 +24,7 @@ def recipe(config: Config) -> dict:
         "size": list(data.size),
         "codec": make_codec(data.codec).identity(),
         "rules": list(data.rules),
+        "preview": list(data.preview),
     }
 
 

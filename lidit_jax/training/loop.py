@@ -8,25 +8,14 @@ from clu import parameter_overview
 from flax import nnx
 
 from lidit_jax import files, rng, sharding
-from lidit_jax.batch import Batch, BatchShape
+from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
-from lidit_jax.models.vae import Codec, latent_size, make_codec
+from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.training import checkpoints, optim, state, step
-from lidit_jax.training.config import Config, sources
+from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import open_inputs
 from lidit_jax.training.metrics import Metrics
-from lidit_jax.training.tasks import DiffusionTask, Task
-
-
-def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTask:
-    """Returns the task of a config whose encoders have been measured, for prompts padded to these lengths."""
-    latent = latent_size(make_codec(config.data.codec), config.data.size)
-    text = tuple((length, e.width) for length, e in zip(text_lengths, config.encoders))
-    return DiffusionTask(
-        config.model, config.objective, sources(config.encoders),
-        BatchShape(config.train.batch_size, latent, text),
-        config.train.drop_prompt, config.sample,
-    )  # fmt: skip
+from lidit_jax.training.tasks import Task, diffusion_task
 
 
 def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):

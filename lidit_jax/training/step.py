@@ -26,7 +26,8 @@ def make_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
 
-    Metrics are f32 scalars: "loss" (mean over the batch) and "grad_norm" (before clipping).
+    Metrics are f32 scalars: "loss" (mean over the batch), "grad_norm" (before clipping) and
+    "learning_rate".
     Gradients are averaged over `train.accumulate` micro-batches, in f32; each takes every
     accumulate-th sample, so that no sample moves to another device.
     """

@@ -13,9 +13,10 @@ from flax import nnx
 from lidit_jax import rng
 from lidit_jax.batch import Batch, BatchShape, TextFeatures, spec
 from lidit_jax.diffusion import guidance, objectives, samplers, schedules
-from lidit_jax.models.conditioners import Source
+from lidit_jax.models.conditioners import TextSource
 from lidit_jax.models.lidit import LiDiT, ModelConfig, check_size
-from lidit_jax.training.config import SampleConfig
+from lidit_jax.models.vae import latent_size, make_codec
+from lidit_jax.training.config import Config, SampleConfig, text_sources
 
 
 class Task(Protocol):
@@ -48,7 +49,7 @@ class DiffusionTask:
 
     model: ModelConfig
     objective: objectives.ObjectiveConfig
-    sources: tuple[Source, ...]
+    sources: tuple[TextSource, ...]
     shape: BatchShape
     drop_prompt: float
     sample: SampleConfig
@@ -76,6 +77,17 @@ class DiffusionTask:
 
     def preview(self, model, text, keys_B):
         return draw(model, self.objective, self.sample, text, keys_B, self.shape.latent)
+
+
+def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTask:
+    """Returns the task of a config whose encoders have been measured, for prompts padded to these lengths."""
+    latent = latent_size(make_codec(config.data.codec), config.data.size)
+    text = tuple((length, e.width) for length, e in zip(text_lengths, config.encoders))
+    return DiffusionTask(
+        config.model, config.objective, text_sources(config.encoders),
+        BatchShape(config.train.batch_size, latent, text),
+        config.train.drop_prompt, config.sample,
+    )  # fmt: skip
 
 
 def draw(

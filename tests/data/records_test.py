@@ -5,7 +5,7 @@ import pytest
 
 from lidit_jax import errors, files
 from lidit_jax.data import filters, records
-from lidit_jax.data.buckets import fit, nearest_bin
+from lidit_jax.data.buckets import fit
 from lidit_jax.data.sources import Caption, Example
 
 
@@ -123,13 +123,6 @@ def test_drops_are_counted_by_the_first_failing_rule():
         [example("a"), example("x.com <b>"), example("#a #b")], ["R4-url", "R5-tags"]
     )
     assert len(kept) == 1 and dropped == {"R4-url": 1, "R5-tags": 1}
-
-
-def test_a_tall_image_and_its_transpose_get_transposed_bins():
-    bins = [(32, 32), (24, 40), (40, 24), (20, 48), (48, 20)]
-    for h, w in [(100, 130), (100, 220), (300, 310), (90, 55)]:
-        assert nearest_bin((h, w), bins) == nearest_bin((w, h), bins)[::-1]
-    assert nearest_bin((10, 10), [(16, 16), (32, 32)]) == (32, 32)
 
 
 def test_fit_covers_and_crops_the_centre():

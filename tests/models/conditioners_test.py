@@ -10,11 +10,11 @@ from flax import nnx
 
 from lidit_jax.batch import TextFeatures
 from lidit_jax.models import layers
-from lidit_jax.models.conditioners import CONDITIONERS, ConditionerConfig, Source, build
+from lidit_jax.models.conditioners import CONDITIONERS, ConditionerConfig, TextSource, build
 from lidit_jax.models.conditioners.infused import RefinerBlock
 from tests.models.lidit_test import count, run, woken
 
-SOURCES = (Source(24, prefix_len=3), Source(16, prefix_len=2))
+SOURCES = (TextSource(24, prefix_len=3), TextSource(16, prefix_len=2))
 B, D, HEADS = 3, 32, 4
 VARIANTS = {
     "direct": ConditionerConfig(name="direct"),
@@ -265,7 +265,7 @@ def test_the_collaborative_refiner_lets_llms_read_each_other_and_concat_does_not
 
 
 def test_three_llms_share_one_softmax_with_the_same_branch_size():
-    three = (*SOURCES, Source(8, prefix_len=1))
+    three = (*SOURCES, TextSource(8, prefix_len=1))
     model = make(ConditionerConfig(), three)
     assert run(model, features(three), e_t()).tokens_BxSxD.shape == (B, 18, D)
     sizes = {count(branch) for branch in model.collaborative[0]}

@@ -11,11 +11,11 @@ from flax import nnx
 from lidit_jax import errors
 from lidit_jax.batch import BatchShape, TextFeatures, fake
 from lidit_jax.models import layers
-from lidit_jax.models.conditioners import ConditionerConfig, Source, TextCondition
+from lidit_jax.models.conditioners import ConditionerConfig, TextCondition, TextSource
 from lidit_jax.models.lidit import Block, LiDiT, ModelConfig
 
 TINY = ModelConfig(width=64, depth=2, heads=4, patch=2, dtype="float32")
-SOURCES = (Source(48, prefix_len=7), Source(32, prefix_len=5))
+SOURCES = (TextSource(48, prefix_len=7), TextSource(32, prefix_len=5))
 
 
 def count(module):
@@ -43,7 +43,7 @@ def abstract(config, sources):
 
 
 def test_parameter_counts_of_the_paper():
-    two = (Source(4096, 40), Source(4096, 40))
+    two = (TextSource(4096, 40), TextSource(4096, 40))
     assert count(abstract(ModelConfig(1152, 28, 16, 2), two)) == 1_093_638_432
     assert count(abstract(ModelConfig(1152, 28, 16, 2), two[:1])) == 1_002_583_136
     assert count(abstract(ModelConfig(2816, 48, 44, 2), two)) == 10_463_117_120

@@ -41,6 +41,14 @@ def test_chat_without_instruction_is_the_prompt_alone(chat_tokenizer):
     assert suffix == "<|im_end|>"
 
 
+def test_a_template_that_tells_the_date_tells_the_same_every_day():
+    tokenizer = tiny_llms.byte_tokenizer(
+        eos_token="<eos>",
+        chat_template="Today: {{ strftime_now('%d %b %Y') }} {{ messages[0]['content'] }}<eos>",
+    )
+    assert parts(tokenizer, instruction=False)[0] == "Today: 26 Jul 2024 "
+
+
 def test_base_is_bos_instruction_newline_and_eos(chat_tokenizer):
     assert parts(chat_tokenizer, template="base") == (f"<bos>{INSTRUCTION}\n", "<eos>")
     assert parts(chat_tokenizer, template="base", instruction=False) == ("<bos>", "<eos>")

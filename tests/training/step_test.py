@@ -13,7 +13,8 @@ from lidit_jax.batch import fake
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
-from lidit_jax.training.loop import diffusion_task, to_devices
+from lidit_jax.training.loop import to_devices
+from lidit_jax.training.tasks import diffusion_task
 from tests.tiny import load_config
 
 LENGTHS = (6, 5)

@@ -14,12 +14,12 @@ from flax import nnx
 from lidit_jax import errors
 from lidit_jax.models import layers
 from lidit_jax.models.conditioners.direct import Direct
-from lidit_jax.models.conditioners.entry import FEATURE_NORMS, Source, TextCondition
+from lidit_jax.models.conditioners.entry import FEATURE_NORMS, TextCondition, TextSource
 from lidit_jax.models.conditioners.infused import Infused
 
 CONDITIONERS = {"direct": Direct, "infused": Infused}
 
-__all__ = ["CONDITIONERS", "ConditionerConfig", "Source", "TextCondition", "build"]
+__all__ = ["CONDITIONERS", "ConditionerConfig", "TextSource", "TextCondition", "build"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ConditionerConfig:
 
 def build(
     config: ConditionerConfig,
-    sources: Sequence[Source],
+    sources: Sequence[TextSource],
     width: int,
     heads: int,
     *,

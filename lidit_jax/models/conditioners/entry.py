@@ -13,7 +13,7 @@ FEATURE_NORMS = ("channel", "rms", "none")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class TextSource:
     """The static numbers of one LLM: hidden width E, instruction tokens P, tokens of the empty prompt."""
 
     width: int
@@ -39,7 +39,7 @@ class FeatureEntry(nnx.Module):
     removes. n is a learned per-channel scale. No gradient reaches the LLM's states.
     """
 
-    def __init__(self, source: Source, width, norm, *, dtype, rngs):
+    def __init__(self, source: TextSource, width, norm, *, dtype, rngs):
         self.norm = norm
         E = source.width
         self.mean_E = layers.Constant(jnp.zeros(E))

@@ -118,8 +118,8 @@ class Infused(nnx.Module):
             start = 0 if self.collaborative else starts[i]
             mask = self._mask(masks[i])
             xs[i] = self.scan(blocks, xs[i], cs[i], mask, last_args=(cs[i], mask, start))
-        for n, branches in enumerate(self.collaborative, 1):
-            last = n == len(self.collaborative)
+        for k, branches in enumerate(self.collaborative):
+            last = k == len(self.collaborative) - 1
             xs = [
                 branch(
                     x[:, start if last else 0 :],
