@@ -5,6 +5,8 @@ The defaults are the paper's where it says (section 4.1), else the ones noted in
 
 from ml_collections import ConfigDict
 
+from lidit_jax import errors
+
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
@@ -87,6 +89,13 @@ def get_config() -> ConfigDict:
     c.sample.sampler.eta = 0.0  # of ddim: 0 = deterministic
     c.sample.sampler.shift = 1.0  # > 1 = more steps near noise
     return c
+
+
+def is_smoke(arg: str) -> bool:
+    """Returns whether a config is asked to shrink itself to seconds on a CPU: `configs/NAME.py:smoke`."""
+    if arg not in ("", "smoke"):
+        raise errors.unknown_name("argument of the config", arg, ("smoke",))
+    return arg == "smoke"
 
 
 def encoder(model: str, template: str = "chat", width: int = 0) -> ConfigDict:

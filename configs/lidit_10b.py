@@ -6,7 +6,7 @@ no hardware. As lidit_1b, it waits for a learned VAE.
 
 from ml_collections import ConfigDict
 
-from configs import lidit_1b
+from configs import base, lidit_1b
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -18,6 +18,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.remat = "full"
     c.train.steps = 1_000_000
     c.train.batch_size = 4096
-    if arg == "smoke":
+    if base.is_smoke(arg):
         lidit_1b.smoke(c)
     return c

@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.text.use = ("llama3", "qwen")
     c.train.steps = 500_000
     c.train.batch_size = 2048
-    if arg == "smoke":
+    if base.is_smoke(arg):
         smoke(c)
     return c
 

@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.sample.sampler.name = "euler"
     c.sample.sampler.steps = 20
     c.sample.sampler.shift = 4.0  # stay where it was trained: little noise leaves speckle
-    if arg == "smoke":
+    if base.is_smoke(arg):
         c.train.steps, c.train.save_every, c.train.preview_every = 4, 2, 4
         c.model.width, c.model.depth = 48, 2
     return c

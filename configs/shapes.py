@@ -5,7 +5,7 @@ make shapes
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import base, quickstart
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -14,7 +14,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.options = ConfigDict({"count": 3_000})
     c.data.size = (32, 32)
     c.model.patch = 8
-    c.train.steps = 4 if arg == "smoke" else 600
-    if arg == "smoke":
+    c.train.steps = 600
+    if base.is_smoke(arg):
         c.data.options.count = 64
+        c.train.steps = 4
     return c

@@ -58,7 +58,10 @@ def _parse_flags(argv):
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        told = str(e)
+        if "Traceback (most recent call last)" in told:  # of a config file; its last line says what
+            told = told.strip().splitlines()[-1].split("Error: ", 1)[-1]
         # ml_collections raises the repr of a KeyError, its suggestion on a second line.
-        told = str(e).replace("\\n", " ").replace("\\", "").replace("'", "")
+        told = told.replace("\\n", " ").replace("\\", "").replace("'", "")
         print(f"error: config key or flag: {' '.join(told.split())}", file=sys.stderr)
         sys.exit(2)

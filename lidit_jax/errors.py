@@ -17,3 +17,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.5)
     ordered = near + [k for k in known if k not in near]
     return InputError(f"unknown {kind} {name!r}; known: {', '.join(ordered)}")
+
+
+def check_range(where: str, value: float, least: float, most: float = float("inf")):
+    """Raises InputError unless least <= value <= most. `where` is the key, such as "model.depth"."""
+    if not least <= value <= most:
+        wanted = f"{least} or more" if most == float("inf") else f"a value in [{least}, {most}]"
+        raise InputError(f"{where} is {value}; use {wanted}")

@@ -31,7 +31,7 @@ def prepare(config: Config, folder: pathlib.Path, batch_size: int = 32):
     latent_size(make_codec(config.data.codec), config.data.size)
     for encoder in config.encoders:  # a wrong path is told now, not after a day of pictures
         if not (folder / "features" / encoder.store / "encoder.json").exists():
-            weights.locate(encoder.model, llm.default_cache(), offline=False)
+            weights.locate(encoder.model, llm.default_cache())
     records.claim(folder, recipe(config) | {"described": source.describe()})
     prepare_images(config.data, source, folder)
     dataset = Dataset(folder)

@@ -15,7 +15,9 @@ _out = doors.define_folder("out", "folder for the pictures, grid.png and manifes
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "a prompt; may be given several times")
 _PROMPTS = flags.DEFINE_string("prompts", None, "a text file with one prompt per line")
 _SIZE = flags.DEFINE_list("size", None, "height,width in pixels; default: the size trained at")
-_SEED = flags.DEFINE_integer("seed", 0, "picture k is drawn from seed + k", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "picture k is drawn from seed + k", lower_bound=0, upper_bound=2**31
+)
 _PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "pictures per prompt", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", None, "1 = off; default: the run's")
 _SAMPLER = flags.DEFINE_string(

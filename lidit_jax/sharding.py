@@ -9,7 +9,6 @@ import itertools
 import math
 
 import jax
-import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -37,19 +36,20 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
     of devices.
     """
     devices = jax.devices() if devices is None else devices
-    known = math.prod(s for s in sizes if s != -1)
     if len(sizes) != 3 or sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
         raise errors.InputError(
             f"mesh {sizes}: want three positive sizes {MESH_AXES}, at most one of them -1"
         )
-    sizes = tuple(len(devices) // known if s == -1 else s for s in sizes)
+    known = math.prod(s for s in sizes if s != -1)
+    left = max(len(devices) // known, 1)
+    sizes = tuple(left if s == -1 else s for s in sizes)
     if math.prod(sizes) != len(devices):
         raise errors.InputError(
             f"mesh {dict(zip(MESH_AXES, sizes))} wants {math.prod(sizes)} devices, but there are "
             f"{len(devices)}; use (1, -1, 1) to shard over all of them"
         )
-    grid = np.asarray(devices).reshape(sizes)
-    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    auto = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -85,7 +85,7 @@ def param_shardings(mesh: Mesh, params: nnx.State) -> nnx.State:
             if mesh_axis and size % mesh.shape[mesh_axis]:
                 raise errors.InputError(
                     f"parameter {'.'.join(map(str, path))} of shape {param.shape} does not divide over "
-                    f"{mesh.shape[mesh_axis]} devices of mesh axis {mesh_axis!r} ({size} is left over); "
+                    f"{mesh.shape[mesh_axis]} devices of mesh axis {mesh_axis!r} (its side of {size}); "
                     f"{_suggestion(mesh, params)}"
                 )
         return param.replace(NamedSharding(mesh, PartitionSpec(*spec)))

@@ -37,8 +37,8 @@ class ModelConfig:
             raise errors.unknown_name("model.dtype", self.dtype, ("bfloat16", "float32"))
         if self.remat not in layers.REMAT_POLICIES:
             raise errors.unknown_name("model.remat", self.remat, layers.REMAT_POLICIES)
-        if self.unroll < 1:
-            raise errors.InputError(f"model.unroll is {self.unroll}; use 1 or more")
+        for name in ("width", "depth", "heads", "patch", "unroll"):
+            errors.check_range(f"model.{name}", getattr(self, name), 1)
 
     @property
     def scan(self) -> layers.Scan:

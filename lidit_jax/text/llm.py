@@ -19,22 +19,17 @@ def default_cache() -> Path:
     return Path(os.environ.get("LIDIT_CACHE", "~/.cache/lidit_jax")).expanduser()
 
 
-def load(
-    config: instruct.EncoderConfig, cache_dir: str | os.PathLike, offline: bool = False
-) -> "FrozenLLM":
+def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "FrozenLLM":
     """Loads a frozen LLM: f32 on a CPU, bf16 on a GPU (never fp16: late blocks overflow it).
 
-    A GGUF file is converted once, into `cache_dir`. With `offline` nothing is downloaded.
+    A GGUF file is converted once, into `cache_dir`.
     Raises InputError when the model cannot be had, or does not fit the config.
     """
-    try:
-        import safetensors
-        import torch
-        import transformers
-    except ImportError as error:
-        raise InputError(f"{error}; text encoders need `pip install 'lidit_jax[text]'`") from error
+    found = weights.locate(config.model, Path(cache_dir).expanduser())
+    import safetensors
+    import torch
+    import transformers
 
-    found = weights.locate(config.model, Path(cache_dir).expanduser(), offline)
     device, dtype = (
         ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     )
@@ -47,12 +42,12 @@ def load(
         if config.template == "encoder" and hf_config.is_encoder_decoder:
             auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
         model, info = auto.from_pretrained(
-            found.folder, dtype=dtype, output_loading_info=True, **safe
+            found.folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **safe
         )
         weights.check_complete(config.model, info)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot load {config.model}: {error}".splitlines()[0]) from error
     if config.template != "encoder":
         if hf_config.is_encoder_decoder:

@@ -38,11 +38,24 @@ class Weights:
     sha256: str
 
 
-def locate(model: str, cache_dir: Path, offline: bool) -> Weights:
+def locate(model: str, cache_dir: Path) -> Weights:
     """Returns the weights of `EncoderConfig.model`; downloads or converts what is not there yet.
 
-    Raises InputError when there is nothing usable under that name.
+    With HF_HUB_OFFLINE=1 in the environment nothing is downloaded. Raises InputError when there is
+    nothing usable under that name.
     """
+    for module in ("torch", "transformers", "huggingface_hub", "gguf", "safetensors"):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"text encoders need {module}; run `pip install 'lidit_jax[text]'`")
+    try:
+        return _located(model, cache_dir)
+    except InputError:
+        raise
+    except (OSError, RuntimeError) as error:  # no permission, an impossible name, no such home
+        raise InputError(f"cannot read the model {model!r}: {_first_line(error)}") from error
+
+
+def _located(model: str, cache_dir: Path) -> Weights:
     if model.startswith("package:"):
         return _from_gguf(_package_gguf(model.removeprefix("package:"), cache_dir), cache_dir)
     path = Path(model).expanduser()
@@ -52,7 +65,7 @@ def locate(model: str, cache_dir: Path, offline: bool) -> Weights:
         return _from_gguf(path, cache_dir)
     if model.startswith(("/", ".", "~")) or model.endswith(".gguf") or model.count("/") > 1:
         raise InputError(f"no such model folder or GGUF file: {model}")
-    return _from_folder(_download(model, offline))
+    return _from_folder(_download(model))
 
 
 def check_complete(model: str, loading_info: dict) -> None:
@@ -68,9 +81,12 @@ def check_complete(model: str, loading_info: dict) -> None:
 def _from_folder(folder: Path) -> Weights:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise InputError(f"{folder} has no weights: no *.safetensors or *.bin file")
+        raise InputError(
+            f"{folder} has no weights: no *.safetensors file; weights that are pickled (*.bin) can hide "
+            "code and are not read: load them once where you trust them, and call save_pretrained"
+        )
     total = hashlib.sha256()
     for path in [folder / "config.json", folder / "tokenizer.json", *weights]:
         if path.exists():
@@ -153,29 +169,20 @@ def _package_gguf(name: str, cache_dir: Path) -> Path:
     return target
 
 
-def _download(model: str, offline: bool) -> Path:
-    """Returns the local snapshot of a Hugging Face id, with safetensors if there are any."""
+def _download(model: str) -> Path:
+    """Returns the local snapshot of a Hugging Face id."""
     import huggingface_hub
 
-    def snapshot(*patterns):
-        return Path(
-            huggingface_hub.snapshot_download(
-                model,
-                allow_patterns=patterns,
-                ignore_patterns=["*/*", "consolidated*"],
-                local_files_only=offline,
-            )
-        )
-
     try:
-        folder = snapshot("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
-        return folder if any(folder.glob("*.safetensors")) else snapshot("*.bin")
-    except (OSError, ValueError) as error:
-        where = (
-            "in the local Hugging Face cache (offline)" if offline else "on the Hugging Face Hub"
+        folder = huggingface_hub.snapshot_download(
+            model,
+            allow_patterns=["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"],
+            ignore_patterns=["*/*", "consolidated*"],
         )
+        return Path(folder)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot find model {model!r} {where}: {_first_line(error)} Pass a local model folder or a "
+            f"cannot find model {model!r} on the Hugging Face Hub: {_first_line(error)} Pass a local model folder or a "
             f"GGUF file instead, or run `hf download {model}` where there is a network."
         ) from error
 

@@ -75,9 +75,9 @@ def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State
 
 
 def identity(workdir: pathlib.Path, step: int) -> str:
-    """Returns a hash that no other checkpoint has: of the run's config, and when this step was saved."""
+    """Returns a hash that no other checkpoint has: of when this step was saved, to the nanosecond."""
     saved = (workdir / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").read_text()
-    return files.digest([files.read_json(workdir / "config.json", "run's config"), saved])[:16]
+    return files.digest(saved)[:16]
 
 
 def claim(workdir: pathlib.Path, config: Config):
@@ -86,6 +86,12 @@ def claim(workdir: pathlib.Path, config: Config):
     Raises InputError, naming each key that differs, if it holds another config's run.
     """
     path, wanted = workdir / "config.json", to_json(config)
+    saved = workdir / "checkpoints"
+    if not path.exists() and saved.is_dir() and any(saved.iterdir()):
+        raise errors.InputError(
+            f"{saved} holds checkpoints of a run whose config.json is missing; put it back, or give "
+            f"another --workdir"
+        )
     if path.exists():
         different = [
             f"{key}: {old!r} there, {new!r} now"

@@ -32,6 +32,10 @@ class DataConfig:
     shards: int
     options: dict[str, Any]
 
+    def __post_init__(self):
+        errors.check_range("data.shards", self.shards, 1)
+        check_rules(self.rules)
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
@@ -47,6 +51,14 @@ class OptimConfig:
     ema: float
 
     def __post_init__(self):
+        for name in ("learning_rate", "warmup_steps", "weight_decay"):
+            errors.check_range(f"optim.{name}", getattr(self, name), 0)
+        for name in ("b1", "b2", "ema"):
+            errors.check_range(f"optim.{name}", getattr(self, name), 0, 1)
+        if self.clip_norm <= 0:
+            raise errors.InputError(
+                f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large number for no clipping"
+            )
         if self.decay not in ("constant", "linear", "cosine"):
             raise errors.unknown_name("optim.decay", self.decay, ("constant", "linear", "cosine"))
 
@@ -67,12 +79,9 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise errors.InputError(f"train.{name} is {getattr(self, name)}; use 1 or more")
-        if not 0 <= self.drop_prompt <= 1:
-            raise errors.InputError(
-                f"train.drop_prompt is {self.drop_prompt}; want a share in [0, 1]"
-            )
+            errors.check_range(f"train.{name}", getattr(self, name), 1)
+        errors.check_range("train.preview_every", self.preview_every, 0)
+        errors.check_range("train.drop_prompt", self.drop_prompt, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +93,7 @@ class SampleConfig:
     batch_size: int
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise errors.InputError(f"sample.batch_size is {self.batch_size}; use 1 or more")
+        errors.check_range("sample.batch_size", self.batch_size, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,14 +114,17 @@ def parse(config: ml_collections.ConfigDict) -> Config:
     """Returns the frozen config; InputError on a key that is missing, unknown or of the wrong kind."""
     tree = json.loads(config.to_json_best_effort())  # tuples become lists, as in files of ours
     text = tree.pop("text")
+    for key in text:
+        if key not in ("use", "encoders"):
+            raise errors.unknown_name("key in config.text", key, ("use", "encoders"))
     known = text["encoders"]
     for name in text["use"]:
         if name not in known:
             raise errors.unknown_name("encoder in text.use", name, known)
+    if len(set(text["use"])) < len(text["use"]):
+        raise errors.InputError(f"text.use names an encoder twice: {', '.join(text['use'])}")
     tree["encoders"] = [known[name] | {"name": name} for name in text["use"]]
-    parsed = build(Config, tree, "config")
-    check_rules(parsed.data.rules)
-    return parsed
+    return build(Config, tree, "config")
 
 
 def build(cls: type, values: dict, where: str) -> Any:

@@ -4,17 +4,18 @@ import pathlib
 
 import jax
 import numpy as np
+from absl import logging
 from clu import parameter_overview
 from flax import nnx
 
-from lidit_jax import files, rng, sharding
+from lidit_jax import errors, files, rng, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.training import checkpoints, optim, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import open_inputs
-from lidit_jax.training.metrics import Metrics
+from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tasks import Task, diffusion_task
 
 
@@ -49,6 +50,7 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
             current, done = state.initial(task, optimizer, config.seed, like, constants), 0
         else:
             current, place = checkpoints.restore(manager, done, like)
+            check_same_data(current.constants, constants, data)
             batches.set_state(place)
             print(f"resuming {workdir} at step {done}")
         if chief:
@@ -69,6 +71,7 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
                 pending = None
                 metrics.log(now)
             if now % t.save_every == 0 or last:
+                check_finite(now, jax.device_get(latest))
                 checkpoints.save(manager, current, batches.get_state())
             if preview and (now % t.preview_every == 0 or last):
                 grid = preview.grid(current)
@@ -93,7 +96,24 @@ def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int
         f"{count:,} parameters, batch {batch_size}, mesh {dict(mesh.shape)} on {jax.devices()[0].device_kind}",
         flush=True,
     )
-    parameter_overview.log_parameter_overview(nnx.to_pure_dict(current.params))
+    if logging.level_info():
+        parameter_overview.log_parameter_overview(
+            nnx.to_pure_dict(current.params), include_stats="sharding"
+        )
+
+
+def check_same_data(restored: nnx.State, constants: dict, data: pathlib.Path):
+    """Raises InputError if a restored run was trained on features or latents of other statistics."""
+    restored = jax.device_get(nnx.to_pure_dict(restored))
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-5), restored, constants)
+    different = [
+        jax.tree_util.keystr(k) for k, v in jax.tree_util.tree_leaves_with_path(same) if not v
+    ]
+    if different:
+        raise errors.InputError(
+            f"{data} is not the data set that the run was trained on: its {different[0]} is otherwise "
+            f"than in the checkpoint; give the old --data, or another --workdir"
+        )
 
 
 class Preview:

@@ -50,13 +50,9 @@ class Metrics:
     def log(self, step: int):
         """Writes the means since the last log, under this number of finished steps.
 
-        Raises FloatingPointError if a loss among them was not finite.
+        Raises FloatingPointError if one of them is not finite.
         """
-        if not np.isfinite(self._sums["loss"]):
-            raise FloatingPointError(
-                f"the loss is not finite at or before step {step}; lower the learning rate, or "
-                f"start again from the last checkpoint with other data"
-            )
+        check_finite(step, self._sums)
         now = time.perf_counter()
         rate = self._since / (now - self._clock)
         scalars = {name: total / self._since for name, total in self._sums.items()}
@@ -79,6 +75,19 @@ class Metrics:
     def close(self):
         self._events.close()
         self._lines.close()
+
+
+def check_finite(step: int, metrics: dict):
+    """Raises FloatingPointError unless every metric is finite.
+
+    Called before a checkpoint is saved, so that no checkpoint holds what cannot be trained further.
+    """
+    broken = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if broken:
+        raise FloatingPointError(
+            f"{' and '.join(broken)} not finite at or before step {step}; lower the learning rate, or "
+            f"start again from the last checkpoint with other data"
+        )
 
 
 def _forget(path: pathlib.Path, first_step: int):

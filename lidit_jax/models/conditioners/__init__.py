@@ -49,6 +49,8 @@ class ConditionerConfig:
     context: str = "prompt"
 
     def __post_init__(self):
+        for field in ("n_ltr", "n_cr"):
+            errors.check_range(f"model.conditioner.{field}", getattr(self, field), 0)
         known = {
             "name": CONDITIONERS,
             "feature_norm": FEATURE_NORMS,
