@@ -19,7 +19,7 @@ Array = Any  # jax.Array, np.ndarray or jax.ShapeDtypeStruct
 class TextFeatures:
     """What one frozen LLM said about each prompt of a batch, tokens padded on the right.
 
-    hidden_BxSxE: the LLM's hidden states, raw (no normalisation), f32 or bf16.
+    hidden_BxSxE: the LLM's hidden states, raw (no normalisation); bf16 as stored, or f32 as just read.
     mask_BxS: True where a token may be attended to: real, and not the sequence's first token,
       whose norm is dozens of times that of any other (an attention sink).
     keep_BxS: True at the prompt and its end token; these remain after the refiners.
@@ -73,7 +73,9 @@ def spec(shape: BatchShape) -> Batch:
         latents_BxHxWxC=struct((B, *shape.latent), jnp.float32),
         text=tuple(
             TextFeatures(
-                struct((B, S, E), jnp.float32), struct((B, S), jnp.bool_), struct((B, S), jnp.bool_)
+                struct((B, S, E), jnp.bfloat16),
+                struct((B, S), jnp.bool_),
+                struct((B, S), jnp.bool_),
             )
             for S, E in shape.text
         ),
@@ -89,7 +91,7 @@ def fake(shape: BatchShape, seed: int = 0) -> Batch:
     def features(S, E):
         length_B = rng.integers(1, S + 1, B)
         mask_BxS = np.arange(S) < length_B[:, None]
-        return TextFeatures(rng.normal(size=(B, S, E)).astype(np.float32), mask_BxS, mask_BxS)
+        return TextFeatures(rng.normal(size=(B, S, E)).astype(jnp.bfloat16), mask_BxS, mask_BxS)
 
     return Batch(
         latents_BxHxWxC=rng.normal(size=(B, *shape.latent)).astype(np.float32),

@@ -30,14 +30,24 @@ class Generator:
     >>> pictures = generator(["a red heart"], seeds=[0])      # uint8 [1, H, W, 3]
     """
 
-    def __init__(self, workdir: str | pathlib.Path, sample: SampleConfig | None = None):
-        """Opens the run's EMA. `sample` replaces the run's own guidance and sampler.
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        sample: SampleConfig | None = None,
+        llms: dict[str, str] | None = None,
+    ):
+        """Opens the run's EMA.
 
-        Raises InputError if `workdir` holds no finished checkpoint.
+        Args:
+          workdir: folder of the run.
+          sample: replaces the run's own guidance and sampler.
+          llms: encoder name -> where its weights are here, if not where the run found them.
+
+        Raises InputError if `workdir` holds no finished checkpoint, or for an unknown encoder.
         """
         workdir = pathlib.Path(workdir)
         saved = files.read_json(workdir / "config.json", "run's config (train there first)")
-        self.config: Config = build(Config, saved, "config")
+        self.config: Config = _moved(build(Config, saved, "config"), llms or {})
         self.sample = sample or self.config.sample
         self.codec = make_codec(self.config.data.codec)
         task = diffusion_task(self.config, tuple(1 for _ in self.config.encoders))
@@ -102,7 +112,7 @@ class Generator:
             raise errors.InputError(
                 f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
             )
-        shape = self.latent_shape(size)
+        shape = latent_size(self.codec, size or self.config.data.size, self.config.model.patch)
         text = self.encode(prompts)
         n, batch = len(prompts), min(self.sample.batch_size, len(prompts))
         for first in tqdm(range(0, n, batch), desc="pictures", unit="batch", disable=n <= batch):
@@ -113,24 +123,19 @@ class Generator:
             latents = self._draw(self.ema, self.constants, part, seeds_B, self.sample, shape)
             yield from np.asarray(self.codec.decode(latents))[: n - first]
 
-    def latent_shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
-        """Returns the latent (H, W, C) of a picture of `size` pixels; InputError if it does not divide."""
-        patch = self.config.model.patch
-        unit = patch * self.codec.downsample
-        size = size or self.config.data.size
-        for side in size:
-            if side < 1 or side % unit:
-                near = sorted({max(side // unit, 1) * unit, (side // unit + 1) * unit})
-                raise errors.InputError(
-                    f"picture size {size[0]}x{size[1]}: {side} does not divide by {unit} "
-                    f"(patch {patch} x VAE {self.codec.downsample}); use {' or '.join(map(str, near))}"
-                )
-        return latent_size(self.codec, size)
-
     def _traced(self, ema, constants, text, seeds_B, sample, shape):
         model = nnx.merge(self.graphdef, ema, constants)
         keys_B = jax.vmap(lambda seed: rng.key(seed, "sample"))(seeds_B)
         return draw(model, self.config.objective, sample, text, keys_B, shape)
+
+
+def _moved(config: Config, llms: dict[str, str]) -> Config:
+    names = [e.name for e in config.encoders]
+    for name in llms:
+        if name not in names:
+            raise errors.unknown_name("encoder of the run", name, names)
+    encoders = [dataclasses.replace(e, model=llms.get(e.name, e.model)) for e in config.encoders]
+    return dataclasses.replace(config, encoders=tuple(encoders))
 
 
 def read_prompts(path: pathlib.Path) -> list[str]:

@@ -28,7 +28,7 @@ def prepare(config: Config, folder: pathlib.Path, batch_size: int = 32):
     Raises InputError if the folder holds another recipe's data.
     """
     source = sources.make(config.data.source, **config.data.options)
-    latent_size(make_codec(config.data.codec), config.data.size)
+    latent_size(make_codec(config.data.codec), config.data.size, config.model.patch)
     for encoder in config.encoders:  # a wrong path is told now, not after a day of pictures
         if not (folder / "features" / encoder.store / "encoder.json").exists():
             weights.locate(encoder.model, llm.default_cache())

@@ -24,6 +24,9 @@ _SAMPLER = flags.DEFINE_string(
     "sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's"
 )
 _STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's")
+_LLM = flags.DEFINE_multi_string(
+    "llm", [], "NAME=MODEL: where an encoder's weights are here, if not where the run found them"
+)
 _ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run's")
 
 
@@ -45,7 +48,16 @@ def main():
         eta=_ETA.value,
     )
     seeds = [_SEED.value + k for k in range(len(prompts))]
-    print(f"grid: {generate(Generator(_workdir(), sample), prompts, seeds, _out(), size)}")
+    llms = dict(_name_and_model(text) for text in _LLM.value)
+    generator = Generator(_workdir(), sample, llms)
+    print(f"grid: {generate(generator, prompts, seeds, _out(), size)}")
+
+
+def _name_and_model(text):
+    name, equals, model = text.partition("=")
+    if not (name and equals and model):
+        raise errors.InputError(f"--llm={text}: want NAME=MODEL, such as smollm2=/models/smollm2")
+    return name, model
 
 
 def _number(text):

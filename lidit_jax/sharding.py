@@ -61,6 +61,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
+def split_batch(x: jax.Array) -> jax.Array:
+    """Tells the compiler that an activation is split by samples, as the batch is.
+
+    Parameters share the axis "fsdp" with the batch; without this the compiler may gather activations
+    where it should gather parameters. Does nothing where no mesh is set.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, BATCH)
+
+
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1):
     """Raises InputError, with sizes that work, unless micro-batches divide over the mesh."""
     parts = mesh.shape["replica"] * mesh.shape["fsdp"] * accumulate

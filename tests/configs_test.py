@@ -5,10 +5,12 @@ import pathlib
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from lidit_jax import errors
+from lidit_jax import errors, sharding
+from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
 from lidit_jax.training.tasks import diffusion_task
 from tests.tiny import load_config
@@ -39,6 +41,26 @@ def test_a_config_builds(name, argument):
 
 
 @pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_in_bf16_keeps_the_whole_state_in_f32(name, accumulate):
+    c = load_config(name)
+    c.train.accumulate = accumulate
+    config = parse(c)
+    assert config.model.dtype == "bfloat16"
+    task, optimizer = diffusion_task(config, (64, 64)), optim.make_optimizer(config.optim, 10)
+    mesh = sharding.make_mesh((1, 8, 1))
+    graphdef, like = state.abstract(task, optimizer, mesh)
+    update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+    after, metrics = jax.eval_shape(update, like, task.batch_spec())
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), like
+    )
+    assert {a.dtype for a in jax.tree.leaves((after.params, after.ema, metrics))} == {
+        jnp.dtype("float32")
+    }
+
+
+@pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])
 def test_a_config_has_the_parameters_that_its_header_claims(name):
     """At the paper's 16 latent channels; the pixel codec has 3."""
     header = (ROOT / "configs" / f"{name}.py").read_text()
@@ -47,6 +69,14 @@ def test_a_config_has_the_parameters_that_its_header_claims(name):
     width, patch = config.model.width, config.model.patch
     missing = (16 - 3) * patch * patch * (width + width + 1)  # patchify, final layer and its bias
     assert parameter_count(config) + missing == claimed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_argument_is_refused(name):
+    with pytest.raises(
+        errors.InputError, match="unknown argument of the config 'smok'; known: smoke"
+    ):
+        load_config(name, "smok")
 
 
 def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
@@ -64,7 +94,14 @@ def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
     [
         (lambda c: c.text.update(use=("smolm2",)), "unknown encoder in text.use 'smolm2'; known: smollm2"),
         (lambda c: c.train.update(save_every=0), "train.save_every is 0; use 1 or more"),
-        (lambda c: c.train.update(drop_prompt=1.5), "train.drop_prompt is 1.5"),
+        (lambda c: c.train.update(drop_prompt=1.5), "train.drop_prompt is 1.5; use a value in"),
+        (lambda c: c.text.update(used=("gemma3",)), "unknown key in config.text 'used'; known: use"),
+        (lambda c: c.text.update(use=("smollm2", "smollm2")), "names an encoder twice"),
+        (lambda c: c.model.update(patch=0), "model.patch is 0; use 1 or more"),
+        (lambda c: c.model.conditioner.update(n_ltr=-1), "n_ltr is -1; use 0 or more"),
+        (lambda c: c.data.update(shards=0), "data.shards is 0; use 1 or more"),
+        (lambda c: c.optim.update(clip_norm=0.0), "clip_norm is 0.0, which leaves no gradient"),
+        (lambda c: c.optim.update(ema=1.5), r"optim.ema is 1.5; use a value in \[0, 1\]"),
         (lambda c: c.data.update(size=(32,)), "config.data.size is .*want 2 values"),
         (lambda c: c.optim.update(decay="cos"), "unknown optim.decay 'cos'; known: cosine"),
         (lambda c: c.data.update(rules=("R4",)), "unknown rule in data.rules 'R4'"),

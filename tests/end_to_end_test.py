@@ -244,7 +244,7 @@ def test_a_patch_that_does_not_divide_is_refused_before_anything_is_written(llms
     c = tiny.config_dict(llms)
     c.model.patch = 5
     with pytest.raises(
-        errors.InputError, match="16x16 does not divide into patches of 5; use 15 or 20"
+        errors.InputError, match=r"16x16: 16 does not divide by 5 \(patch 5 x VAE 1\); use 15 or 20"
     ):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -272,6 +272,53 @@ def test_sampling_with_other_weights_than_trained_with_is_refused(workdir, tmp_p
     files.write_json(copy / "config.json", saved)
     with pytest.raises(errors.InputError, match="other weights than those of encoder 'tiny0'"):
         generation.Generator(copy)(["a"], [0])
+
+
+def test_an_llm_that_moved_is_found_where_it_is_now(workdir, llms, tmp_path):
+    moved = {"tiny0": str(shutil.copytree(llms[0], tmp_path / "moved"))}
+    here = generation.Generator(workdir)(["a red star"], [0])
+    np.testing.assert_array_equal(
+        generation.Generator(workdir, llms=moved)(["a red star"], [0]), here
+    )
+    with pytest.raises(errors.InputError, match="unknown encoder of the run 'tiny'; known: tiny"):
+        generation.Generator(workdir, llms={"tiny": "x"})
+    with pytest.raises(errors.InputError, match="other weights than those of encoder 'tiny0'"):
+        generation.Generator(workdir, llms={"tiny0": llms[1]})(["a"], [0])
+
+
+def test_a_resumed_run_on_data_of_other_statistics_is_refused(config, data, workdir, tmp_path):
+    half, other = (
+        shutil.copytree(workdir, tmp_path / "half"),
+        shutil.copytree(data, tmp_path / "data"),
+    )
+    shutil.rmtree(half / "checkpoints" / "4")
+    path = other / "features" / config.encoders[0].store / "encoder.json"
+    info = json.loads(path.read_text())
+    files.write_json(path, info | {"std": [2 * x for x in info["std"]]})
+    with pytest.raises(errors.InputError, match="is not the data set that the run was trained on"):
+        loop.train(config, other, half)
+
+
+def test_checkpoints_without_their_config_are_not_adopted(config, data, workdir, tmp_path):
+    lone = shutil.copytree(workdir, tmp_path / "lone")
+    (lone / "config.json").unlink()
+    with pytest.raises(errors.InputError, match="a run whose config.json is missing"):
+        loop.train(config, data, lone)
+    assert not (lone / "config.json").exists()
+
+
+def test_what_is_not_finite_is_never_saved(llms, data, tmp_path):
+    """Between two logs, and with a save every step."""
+    broken = tiny.config(llms, steps=6, save_every=1, log_every=6)
+    broken = dataclasses.replace(
+        broken, optim=dataclasses.replace(broken.optim, learning_rate=1e30, warmup_steps=0)
+    )
+    with pytest.raises(FloatingPointError, match="not finite at or before step"):
+        loop.train(broken, data, tmp_path / "run")
+    for step in (tmp_path / "run" / "checkpoints").iterdir():
+        if step.name.isdigit():
+            saved = arrays(tmp_path / "run", int(step.name))
+            assert all(np.isfinite(a).all() for k, a in saved.items() if "params" in k)
 
 
 def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(llms, data, tmp_path):

@@ -25,8 +25,8 @@ def padded_length(longest: int) -> int:
 
 
 def pad_features(tokens: list[np.ndarray], length: int) -> TextFeatures:
-    """Returns the kept tokens [S_i, E] of each prompt as one padded `TextFeatures` of `length` tokens."""
-    hidden_BxSxE = np.zeros((len(tokens), length, tokens[0].shape[-1]), np.float32)
+    """Returns the kept tokens [S_i, E] of each prompt as one `TextFeatures` padded to `length` tokens."""
+    hidden_BxSxE = np.zeros((len(tokens), length, tokens[0].shape[-1]), tokens[0].dtype)
     for row, t in zip(hidden_BxSxE, tokens):
         row[: len(t)] = t
     mask_BxS = np.arange(length) < np.asarray([len(t) for t in tokens])[:, None]

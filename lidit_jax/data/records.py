@@ -54,9 +54,8 @@ def pack_array(array: np.ndarray) -> dict:
 
 
 def unpack_array(packed: dict) -> np.ndarray:
-    """Returns the array of `pack_array`, as f32."""
-    flat = np.frombuffer(packed["bf16"], ml_dtypes.bfloat16)
-    return flat.astype(np.float32).reshape(packed["shape"])
+    """Returns the array of `pack_array`, as bf16."""
+    return np.frombuffer(packed["bf16"], ml_dtypes.bfloat16).reshape(packed["shape"])
 
 
 def pack_features(hidden_SxE: np.ndarray, truncated: bool) -> bytes:
@@ -76,7 +75,8 @@ def pack_image(record: ImageRecord) -> bytes:
 
 def unpack_image(data: bytes) -> ImageRecord:
     f = msgpack.unpackb(data)
-    return ImageRecord(f["key"], unpack_array(f["latent"]), tuple(f["captions"]), f["metadata"])
+    latent_HxWxC = unpack_array(f["latent"]).astype(np.float32)
+    return ImageRecord(f["key"], latent_HxWxC, tuple(f["captions"]), f["metadata"])
 
 
 def write_records(path: pathlib.Path, records: Iterable[bytes]):
@@ -158,7 +158,7 @@ class FeatureStore:
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
     def __getitem__(self, caption: int) -> np.ndarray:
-        """Returns the kept tokens of one caption: f32 [S, E]."""
+        """Returns the kept tokens of one caption: bf16 [S, E]."""
         return unpack_features(self._rows[caption])[0]
 
     @property

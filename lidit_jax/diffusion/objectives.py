@@ -142,8 +142,12 @@ TIMES: dict[str, Callable] = {
 
 
 def sample_time(config: ObjectiveConfig, keys_B: jax.Array) -> jax.Array:
-    """Returns training times t_B, f32 in [0, 1], row k drawn from key k alone."""
-    return schedules.shift(TIMES[config.time](config, keys_B), config.time_shift)
+    """Returns training times t_B, f32 in [0, 1], row k drawn from key k alone.
+
+    On a discrete schedule each is a time that samplers can visit, and uniform means each as often.
+    """
+    u_B = schedules.shift(TIMES[config.time](config, keys_B), config.time_shift)
+    return schedules.make_schedule(config.schedule).visited(u_B)
 
 
 def corrupt(

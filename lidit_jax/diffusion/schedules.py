@@ -26,6 +26,9 @@ class Schedule(Protocol):
     def level(self, u: Array) -> Array:
         """Returns the time t of the noise level at u in (0, 1]: u of the way from clean to noise."""
 
+    def visited(self, u: Array) -> Array:
+        """Returns the training time of a draw u in [0, 1): a level of the chain, each as often."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
@@ -48,6 +51,10 @@ class Discrete:
     def level(self, u: Array) -> Array:
         before_first = self.steps * u - 1  # in 0..steps-1; the clean image, u = 0, is at -1
         return self.index(before_first.clip(0) / (self.steps - 1)) / (self.steps - 1)
+
+    def visited(self, u: Array) -> Array:
+        xp = np if isinstance(u, np.ndarray) else jnp
+        return xp.floor(u * self.steps).clip(0, self.steps - 1) / (self.steps - 1)
 
     def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
         abar = np.cumprod(1 - self._betas())
@@ -76,6 +83,9 @@ class Flow:
         return 1 - t, t
 
     def level(self, u: Array) -> Array:
+        return u
+
+    def visited(self, u: Array) -> Array:
         return u
 
 

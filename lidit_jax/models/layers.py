@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lidit_jax import errors
+from lidit_jax.sharding import split_batch
 
 Dtype = Any
 _xavier = nnx.initializers.xavier_uniform()
@@ -203,7 +204,7 @@ class Scan:
 
     def _body(self, args):
         def body(x, block):
-            return block(x, *args), None
+            return split_batch(block(split_batch(x), *args)), None
 
         if self.remat == "none":
             return body

@@ -11,6 +11,7 @@ from flax import nnx
 from lidit_jax import errors
 from lidit_jax.batch import TextFeatures
 from lidit_jax.models import conditioners, layers
+from lidit_jax.sharding import split_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +113,13 @@ class DiT(nnx.Module):
         self.final = layers.linear(D, p * p * channels, ("embed", None), init=zeros, **build)
 
     def __call__(self, x_BxHxWxC, e_t_BxD, condition):
-        """Returns the prediction, f32 [B, H, W, C].
-
-        Raises InputError if the patch does not divide H and W.
-        """
+        """Returns the prediction, f32 [B, H, W, C]; the patch must divide H and W (`vae.latent_size`)."""
         B, H, W, C = x_BxHxWxC.shape
         p = self.patch
-        check_size(H, W, p)
         h, w = H // p, W // p
         x = x_BxHxWxC.astype(self.dtype).reshape(B, h, p, w, p, C).transpose(0, 1, 3, 2, 4, 5)
-        x = self.position(self.patchify(x.reshape(B, h, w, p * p * C)))
-        c_BxD = e_t_BxD + self.pooled(condition.pooled_BxD).astype(jnp.float32)
+        x = self.position(split_batch(self.patchify(x.reshape(B, h, w, p * p * C))))
+        c_BxD = split_batch(e_t_BxD + self.pooled(condition.pooled_BxD).astype(jnp.float32))
         x_BxTxD = self.scan(
             self.blocks, x.reshape(B, h * w, -1), c_BxD, condition.tokens_BxSxD, condition.mask_BxS,
         )  # fmt: skip
@@ -194,7 +191,7 @@ class LiDiT(nnx.Module):
           text: prompt features of each LLM, without the instruction's tokens.
           drop_B: True where the prompt is replaced by the empty prompt (classifier-free guidance).
         """
-        e_t_BxD = self.dit.time(t_B)
+        e_t_BxD = split_batch(self.dit.time(t_B))
         complete = tuple(c.complete(f, drop_B) for c, f in zip(self.text, text, strict=True))
         return self.dit(x_BxHxWxC, e_t_BxD, self.conditioner(complete, e_t_BxD))
 
@@ -220,15 +217,3 @@ class LiDiT(nnx.Module):
             },
             "text": {i: {k: t[k] for k in ("prefix_PxE", "null_ZxE")} for i, t in enumerate(text)},
         }
-
-
-def check_size(height: int, width: int, patch: int):
-    """Raises InputError, naming sizes that work, if the patch does not divide a latent's sides."""
-    for side in (height, width):
-        if side % patch:
-            lower = side // patch * patch
-            near = [s for s in (lower, lower + patch) if s]
-            raise errors.InputError(
-                f"latent size {height}x{width} does not divide into patches of {patch}; "
-                f"use {' or '.join(map(str, near))} instead of {side}"
-            )

@@ -57,15 +57,17 @@ def make_codec(name: str) -> Codec:
     return CODECS[name]()
 
 
-def latent_size(codec: Codec, size: tuple[int, int]) -> tuple[int, int, int]:
+def latent_size(codec: Codec, size: tuple[int, int], patch: int = 1) -> tuple[int, int, int]:
     """Returns the latent (H, W, C) of a picture of `size` = (height, width) in pixels.
 
-    Raises InputError if the codec does not divide the size.
+    Raises InputError, naming sizes that work, if VAE and patch together do not divide the size.
     """
+    unit = patch * codec.downsample
     for side in size:
-        if side < 1 or side % codec.downsample:
+        if side < 1 or side % unit:
+            near = sorted({max(side // unit, 1) * unit, (side // unit + 1) * unit})
             raise errors.InputError(
-                f"picture size {size[0]}x{size[1]} does not divide by the VAE's {codec.downsample}; "
-                f"use {max(side // codec.downsample, 1) * codec.downsample} instead of {side}"
+                f"picture size {size[0]}x{size[1]}: {side} does not divide by {unit} "
+                f"(patch {patch} x VAE {codec.downsample}); use {' or '.join(map(str, near))}"
             )
     return (size[0] // codec.downsample, size[1] // codec.downsample, codec.channels)

@@ -35,7 +35,8 @@ def make_step(
     rate = optim.learning_rate(config.optim, config.train.steps)
 
     def mean_loss(params, constants, batch, keys_B):
-        return task.loss(nnx.merge(graphdef, params, constants), batch, keys_B).mean()
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
+            return task.loss(nnx.merge(graphdef, params, constants), batch, keys_B).mean()
 
     def gradients(params, constants, batch, keys_B):
         if accumulate == 1:

@@ -14,7 +14,7 @@ from lidit_jax import rng
 from lidit_jax.batch import Batch, BatchShape, TextFeatures, spec
 from lidit_jax.diffusion import guidance, objectives, samplers, schedules
 from lidit_jax.models.conditioners import TextSource
-from lidit_jax.models.lidit import LiDiT, ModelConfig, check_size
+from lidit_jax.models.lidit import LiDiT, ModelConfig
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.training.config import Config, SampleConfig, text_sources
 
@@ -55,7 +55,6 @@ class DiffusionTask:
     sample: SampleConfig
 
     def __post_init__(self):
-        check_size(*self.shape.latent[:2], self.model.patch)
         samplers.make_plan(self.sample.sampler, schedules.make_schedule(self.objective.schedule))
 
     def init(self, rngs):
@@ -81,7 +80,7 @@ class DiffusionTask:
 
 def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTask:
     """Returns the task of a config whose encoders have been measured, for prompts padded to these lengths."""
-    latent = latent_size(make_codec(config.data.codec), config.data.size)
+    latent = latent_size(make_codec(config.data.codec), config.data.size, config.model.patch)
     text = tuple((length, e.width) for length, e in zip(text_lengths, config.encoders))
     return DiffusionTask(
         config.model, config.objective, text_sources(config.encoders),

@@ -163,13 +163,22 @@ def test_to_x0_finds_the_image_in_any_prediction(prediction):
 
 
 def test_uniform_time_fills_the_unit_interval_evenly():
-    t_B = objectives.sample_time(ObjectiveConfig(), KEYS_B)
+    t_B = objectives.sample_time(ObjectiveConfig("flow"), KEYS_B)
     counts, _ = np.histogram(t_B, bins=10, range=(0, 1))
     assert counts.sum() == 20_000 and np.abs(counts - 2000).max() < 5 * np.sqrt(2000)
 
 
+def test_uniform_time_visits_every_level_of_a_chain_as_often():
+    u = np.arange(50_000) / 50_000
+    index = schedules.make_schedule("linear").visited(u) * 999
+    np.testing.assert_allclose(index, index.round(), atol=1e-9)
+    np.testing.assert_array_equal(np.bincount(index.round().astype(int)), 50)
+    t_B = objectives.sample_time(ObjectiveConfig("linear"), KEYS_B)
+    np.testing.assert_allclose(t_B * 999, (t_B * 999).round(), atol=1e-3)
+
+
 def test_logit_normal_time_has_the_mean_and_spread_asked_for():
-    config = ObjectiveConfig(time="logit_normal", time_mean=0.8, time_std=0.5)
+    config = ObjectiveConfig("flow", time="logit_normal", time_mean=0.8, time_std=0.5)
     t_B = objectives.sample_time(config, KEYS_B)
     logit_B = jax.scipy.special.logit(t_B)
     assert float(logit_B.mean()) == pytest.approx(0.8, abs=0.02)
@@ -180,7 +189,8 @@ def test_logit_normal_time_has_the_mean_and_spread_asked_for():
 @pytest.mark.parametrize("time", objectives.TIMES)
 def test_a_time_shift_moves_each_draw_toward_noise(time):
     plain_B, shifted_B = (
-        objectives.sample_time(ObjectiveConfig(time=time, time_shift=s), KEYS_B) for s in (1, 3)
+        objectives.sample_time(ObjectiveConfig("flow", time=time, time_shift=s), KEYS_B)
+        for s in (1, 3)
     )
     np.testing.assert_allclose(shifted_B, 3 * plain_B / (1 + 2 * plain_B), rtol=1e-6)
 

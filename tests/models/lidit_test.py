@@ -131,12 +131,25 @@ def test_one_model_runs_any_size(grid):
     assert out.shape == batch.latents_BxHxWxC.shape and jnp.isfinite(out).all()
 
 
-def test_a_size_that_the_patch_does_not_divide_is_refused():
-    batch = fake(BatchShape(1, (8, 9, 16), ((10, 48), (6, 32))))
-    with pytest.raises(
-        errors.InputError, match="8x9 does not divide into patches of 2; use 8 or 10 instead of 9"
-    ):
-        make()(batch.latents_BxHxWxC, jnp.full(1, 0.5), batch.text, jnp.zeros(1, bool))
+def test_padding_of_a_prompt_changes_no_prediction():
+    """Neither what is in it, nor how much there is of it."""
+    model = woken(make())
+    batch = fake(BatchShape(3, (8, 8, 16), ((6, 48), (5, 32))))
+
+    def predict(text):
+        return run(model, batch.latents_BxHxWxC, jnp.full(3, 0.5), text, jnp.zeros(3, bool))
+
+    def spoil(f):
+        hidden = np.where(f.mask_BxS[:, :, None], f.hidden_BxSxE, 50.0)
+        return TextFeatures(hidden, f.mask_BxS, f.keep_BxS)
+
+    def lengthen(f):
+        return jax.tree.map(lambda a: np.pad(a, [(0, 0), (0, 4)] + [(0, 0)] * (a.ndim - 2)), f)
+
+    assert not all(f.mask_BxS.all() for f in batch.text)
+    wanted = predict(batch.text)
+    for change in (spoil, lengthen):
+        np.testing.assert_allclose(predict(tuple(map(change, batch.text))), wanted, atol=1e-5)
 
 
 def test_a_dropped_prompt_is_the_empty_prompt_whatever_it_said():
@@ -154,7 +167,7 @@ def test_a_dropped_prompt_is_the_empty_prompt_whatever_it_said():
     # and it equals a prompt whose features are the null's
     null = tuple(
         TextFeatures(
-            jnp.zeros_like(f.hidden_BxSxE).at[:, :1].set(c.null_ZxE[...][None]),
+            jnp.zeros(f.hidden_BxSxE.shape).at[:, :1].set(c.null_ZxE[...][None]),
             jnp.zeros_like(f.mask_BxS).at[:, :1].set(True),
             jnp.zeros_like(f.keep_BxS).at[:, :1].set(True),
         )

@@ -1,6 +1,7 @@
 """The update: the same on any mesh, with any micro-batching; noise is each sample's own."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def make_config(**train):
     return dataclasses.replace(config, encoders=encoders)
 
 
-def run(config, mesh, steps=5):
+def run(config, mesh, steps=5, seed=lambda i: i):
     """Returns losses, gradient norms and the final state of a few updates on random batches."""
     task = diffusion_task(config, LENGTHS)
     optimizer = optim.make_optimizer(config.optim, config.train.steps)
@@ -46,7 +47,7 @@ def run(config, mesh, steps=5):
     update = step.make_step(task, graphdef, optimizer, config, mesh, like)
     metrics = []
     for i in range(steps):
-        current, latest = update(current, to_devices(fake(task.shape, seed=i), mesh))
+        current, latest = update(current, to_devices(fake(task.shape, seed=seed(i)), mesh))
         metrics.append(jax.device_get(latest))
     return [m["loss"] for m in metrics], [m["grad_norm"] for m in metrics], current
 
@@ -69,6 +70,33 @@ def test_eight_devices_train_as_one(single):
     for array in (kernel, moment):
         assert array.shape == (2, 32, 128)
         assert array.addressable_shards[0].data.shape == (2, 16, 64)
+
+
+def test_fsdp_splits_the_work_by_samples():
+    """Parameters and batch share the axis fsdp; no device may compute another's samples for that."""
+    config = make_config(batch_size=32)  # wide enough that the compiler would rather gather samples
+    model = dataclasses.replace(config.model, width=128, patch=2, unroll=1)
+    config = dataclasses.replace(config, model=model)
+
+    def flops(sizes):
+        mesh = sharding.make_mesh(sizes, jax.devices()[: math.prod(sizes)])
+        task, optimizer = diffusion_task(config, LENGTHS), optim.make_optimizer(config.optim, 5)
+        graphdef, like = state.abstract(task, optimizer, mesh)
+        update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+        return update.lower(like, task.batch_spec()).compile().cost_analysis()["flops"]
+
+    assert flops((1, 8, 1)) < 1.1 * flops((8, 1, 1))
+
+
+def test_each_step_draws_its_own_noise():
+    """The same batch, and nothing learned."""
+    config = make_config()
+    config = dataclasses.replace(
+        config, optim=dataclasses.replace(config.optim, learning_rate=0.0), train=config.train
+    )
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    losses, _, _ = run(config, mesh, steps=3, seed=lambda i: 0)
+    assert len(set(np.asarray(losses).tolist())) == 3
 
 
 def test_micro_batches_give_the_same_update(single):
@@ -120,15 +148,15 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
 
 
 def test_a_parameter_that_does_not_divide_is_named_with_a_mesh_that_would():
+    config = make_config()
+    task, optimizer = diffusion_task(config, LENGTHS), optim.make_optimizer(config.optim, 5)
     with pytest.raises(
         errors.InputError,
-        match=r"(q|kv|out)\.kernel.* does not divide over 8 .*'tensor'.*a mesh of \(.*\) .* would work",
+        match=r"attention.kv.bias of shape \(2, 4, 8\) does not divide over 8 .*'tensor' "
+        r"\(its side of 4\); a mesh of \(2, 1, 4\) .* would work",
     ):
-        state.abstract(
-            diffusion_task(make_config(), LENGTHS),
-            optim.make_optimizer(make_config().optim, 5),
-            sharding.make_mesh((1, 1, 8)),
-        )
+        state.abstract(task, optimizer, sharding.make_mesh((1, 1, 8)))
+    state.abstract(task, optimizer, sharding.make_mesh((2, 1, 4)))
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_sizes_that_do():

@@ -21,14 +21,12 @@ class Example:
     image: (height, width) -> uint8 [height, width, 3]. A photograph is decoded, scaled to cover
       that size and cropped; a drawing is drawn at that size.
     captions: one or more; which of them training sees is the recipe's business.
-    native_size: (height, width) of a photograph in pixels; None if it can be drawn at any size.
     metadata: whatever else is known, JSON-serialisable.
     """
 
     key: str
     image: Callable[[int, int], np.ndarray]
     captions: tuple[Caption, ...]
-    native_size: tuple[int, int] | None = None
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

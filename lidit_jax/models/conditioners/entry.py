@@ -8,6 +8,7 @@ from flax import nnx
 
 from lidit_jax.batch import Array, TextFeatures
 from lidit_jax.models import layers
+from lidit_jax.sharding import split_batch
 
 FEATURE_NORMS = ("channel", "rms", "none")
 
@@ -54,7 +55,7 @@ class FeatureEntry(nnx.Module):
             f_BxSxE = (f_BxSxE - self.mean_E[None, None]) / self.std_E[None, None]
         elif self.norm == "rms":
             f_BxSxE *= jax.lax.rsqrt(jnp.square(f_BxSxE).mean(-1, keepdims=True) + 1e-6)
-        return self.proj(self.scale_E[None, None] * f_BxSxE)
+        return split_batch(self.proj(self.scale_E[None, None] * f_BxSxE))
 
 
 def concat_tokens(parts: list, masks: list) -> TextCondition:
