@@ -22,6 +22,8 @@ from lidit_jax.training import checkpoints, optim, state
 from lidit_jax.training.config import Config, SampleConfig, build
 from lidit_jax.training.tasks import diffusion_task, draw
 
+GRID = 64  # pictures in grid.png
+
 
 class Generator:
     """A trained run, ready to draw on one device. Each LLM is loaded when the first prompt needs it.
@@ -76,10 +78,8 @@ class Generator:
             found = np.concatenate([loaded.prefix(), loaded.encode([""])[0]])
             wanted = np.concatenate([known["prefix_PxE"][...], known["null_ZxE"][...]])
             first = min(config.prefix_len, 1)  # the attention sink dwarfs every other token
-            difference = np.linalg.norm(found[first:] - wanted[first:])
-            if difference > 0.05 * np.linalg.norm(
-                wanted[first:]
-            ):  # more than a change of precision
+            tolerance = 0.05 * np.linalg.norm(wanted[first:])  # a change of precision
+            if np.linalg.norm(found[first:] - wanted[first:]) > tolerance:
                 raise errors.InputError(
                     f"{config.model} reads the instruction or the empty prompt otherwise than when the "
                     f"run was trained; these are other weights than those of encoder {config.name!r}"
@@ -174,7 +174,7 @@ def generate(
     out: pathlib.Path,
     size: tuple[int, int] | None = None,
 ) -> pathlib.Path:
-    """Writes manifest.json, a PNG per prompt and a grid into `out`, and returns the grid's path.
+    """Writes manifest.json, a PNG per prompt and a grid of the first GRID; returns the grid's path.
 
     Each picture is written when its batch is drawn, and one that is there is not drawn again, so
     that a request that was stopped continues. Raises InputError if `out` holds another request's
@@ -205,7 +205,7 @@ def generate(
         files.write_json(out / MANIFEST, request)
         for i, image in zip(missing, itertools.chain([first], drawn)):
             files.write_png(paths[i], image)
-    images = [np.asarray(Image.open(path)) for path in paths]
+    images = [np.asarray(Image.open(path)) for path in paths[:GRID]]
     columns = min(8, math.ceil(math.sqrt(len(images))))
     files.write_png(
         grid, files.picture_grid(images, columns, zoom=max(1, 96 // images[0].shape[0]))
