@@ -10,6 +10,8 @@ export MALLOC_ARENA_MAX ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 export MALLOC_TOP_PAD_ ?= 268435456
+# An LLM's threads that spin while they wait are many times slower where another program runs too.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 quickstart: OUT = out/quickstart
 quickstart: SUITE = recall
