@@ -17,9 +17,15 @@ CONFIG = config_flags.DEFINE_config_file(
 
 def config() -> Config:
     """Returns the parsed --config. Raises InputError if it was not given."""
-    if CONFIG.value is None:
+    try:
+        found = CONFIG.value
+        if found is not None:
+            found.to_json_best_effort()  # a file that failed to load fails when it is first used
+    except Exception as e:  # whatever goes wrong in a file that the user wrote
+        raise errors.InputError(f"cannot load --config: {_cause(e)}") from e
+    if found is None:
         raise errors.InputError("no --config given; for example --config=configs/quickstart.py")
-    return parse(CONFIG.value)
+    return parse(found)
 
 
 def define_folder(name: str, meaning: str):
@@ -47,10 +53,26 @@ def run(main: Callable[[], None]):
                 )
             main()
         except errors.InputError as e:
-            print(f"error: {e}", file=sys.stderr)
-            sys.exit(2)
+            told = str(e)
+        except FloatingPointError as e:  # training that diverged
+            told = str(e)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
+            told = f"cannot use {e.filename}: {e.strerror}; give another path"
+        except FileNotFoundError as e:
+            told = f"{e.filename} is missing, or its folder cannot be made"
+        else:
+            return
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(2)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _cause(error: BaseException) -> str:
+    """Returns the last line of the first error of a chain: what went wrong in a config file."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _parse_flags(argv):

@@ -20,7 +20,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def check_range(where: str, value: float, least: float, most: float = float("inf")):
-    """Raises InputError unless least <= value <= most. `where` is the key, such as "model.depth"."""
-    if not least <= value <= most:
+    """Raises InputError unless value is finite and least <= value <= most. `where` is its key."""
+    if not least <= value <= most or value == float("inf"):
         wanted = f"{least} or more" if most == float("inf") else f"a value in [{least}, {most}]"
         raise InputError(f"{where} is {value}; use {wanted}")

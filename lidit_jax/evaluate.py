@@ -18,6 +18,8 @@ _SUITE = flags.DEFINE_string("suite", None, f"what to measure: {', '.join(SUITES
 
 
 def main():
+    if not _SUITE.value:
+        raise errors.InputError(f"no --suite given; known: {', '.join(SUITES)}")
     if _SUITE.value not in SUITES:
         raise errors.unknown_name("suite", str(_SUITE.value), SUITES)
     judged = pictures.read(_samples())

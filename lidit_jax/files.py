@@ -35,14 +35,17 @@ def write_json(path: str | os.PathLike, value: Any):
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike, what: str) -> Any:
-    """Reads a JSON file; InputError if it is missing or not JSON. `what` is a noun for what it is."""
+def read_json(path: str | os.PathLike, what: str) -> dict[str, Any]:
+    """Reads a JSON object; InputError if it is missing or is none. `what` is a noun for what it is."""
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None
-    except json.JSONDecodeError as e:
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise errors.InputError(f"{path} is damaged, not the {what} it should be: {e}") from None
+    if not isinstance(value, dict):
+        raise errors.InputError(f"{path} is damaged, not the {what} it should be: no JSON object")
+    return value
 
 
 def digest(value: Any) -> str:

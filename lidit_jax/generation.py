@@ -144,7 +144,7 @@ def read_prompts(path: pathlib.Path) -> list[str]:
     Raises InputError if the file is missing, is not UTF-8, or has no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise errors.InputError(f"cannot read prompts from {path}: {e}") from None
     prompts = [line.strip() for line in lines if line.strip()]

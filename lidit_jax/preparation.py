@@ -41,7 +41,9 @@ def prepare(config: Config, folder: pathlib.Path, batch_size: int = 32):
 
 def prepare_images(data: DataConfig, source: sources.Source, folder: pathlib.Path):
     """Writes captions, the prompts to judge a model by, latents and, last, dataset.json."""
-    if (folder / "dataset.json").exists():
+    images = records.image_folder(folder, data.size)
+    shards = records.shards_to_write(folder / "dataset.json", images, "latents", data.shards)
+    if not shards:
         return
     codec = make_codec(data.codec)
     examples, dropped = filters.keep(source, data.rules)
@@ -51,9 +53,9 @@ def prepare_images(data: DataConfig, source: sources.Source, folder: pathlib.Pat
         temporary.write_text("\n".join(source.prompts(JUDGED)) + "\n", encoding="utf-8")
     preview = data.preview or source.prompts(16)
     ids = write_captions(folder, examples, preview)
-    paths = records.image_shards(folder, data.size, data.shards)
+    paths = records.shard_paths(images, "latents", shards)
     progress = tqdm(total=len(examples), desc="pictures", unit="img", mininterval=2)
-    for path, rows in zip(paths, records.shard_ranges(len(examples), data.shards)):
+    for path, rows in zip(paths, records.shard_ranges(len(examples), shards)):
         if not path.exists():
             records.write_records(path, (_pack(examples[i], ids, codec, data.size) for i in rows))
         progress.update(len(rows))
@@ -67,7 +69,7 @@ def prepare_images(data: DataConfig, source: sources.Source, folder: pathlib.Pat
         "count": len(examples),
         "captions": len(ids),
         "bins": [list(data.size)],
-        "shards": data.shards,
+        "shards": shards,
         "dropped": dropped,
         "latent_mean": mean,
         "latent_std": std,
@@ -97,7 +99,8 @@ def prepare_features(encoder: EncoderConfig, dataset: Dataset, shards: int, batc
     """Writes one encoder's features of every caption and, last, encoder.json."""
     folder = dataset.folder / "features" / encoder.store
     texts = [c.text for c in dataset.captions]
-    if (folder / "encoder.json").exists():
+    shards = records.shards_to_write(folder / "encoder.json", folder, "features", shards)
+    if not shards:
         check_store(FeatureStore(folder), encoder)
         return
     model = llm.load(encoder, llm.default_cache())

@@ -61,7 +61,7 @@ def _name_and_model(text):
 
 
 def _number(text):
-    if not text.strip().isdigit():
+    if not text.strip().isdecimal():
         raise errors.InputError(f"--size: {text!r} is not a number of pixels; want height,width")
     return int(text)
 

@@ -111,12 +111,40 @@ def test_preparing_again_finds_the_work_done_and_repairs_what_is_missing(config,
     before = {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()}
     preparation.prepare(config, copy)
     assert {p: p.stat().st_mtime_ns for p in copy.rglob("*") if p.is_file()} == before
-    shard = next((copy / "images").rglob("latents-00001*"))
-    content = shard.read_bytes()
-    shard.unlink()
     (copy / "dataset.json").unlink()
-    preparation.prepare(config, copy)
-    assert shard.read_bytes() == content
+    for pattern in ("latents-00001*", "features-00000*", "dataset.json"):
+        lost = next(copy.rglob(pattern)) if pattern != "dataset.json" else copy / pattern
+        content = lost.read_bytes() if lost.exists() else (data / pattern).read_bytes()
+        lost.unlink(missing_ok=True)
+        preparation.prepare(config, copy)
+        assert lost.read_bytes() == content
+
+
+def test_a_damaged_shard_is_named(config, data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "copy")
+    shard = next((copy / "images").rglob("latents-00001*"))
+    shard.write_bytes(shard.read_bytes()[:5000])
+    with pytest.raises(errors.InputError, match=r"latents-00001.* is damaged .*delete it and run"):
+        loop.train(config, copy, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(config, data, workdir, tmp_path):
+    emptied, odd = (shutil.copytree(workdir, tmp_path / name) for name in ("emptied", "odd"))
+    shutil.rmtree(emptied / "checkpoints" / "4" / "ema")
+    with pytest.raises(errors.InputError, match="4 cannot be read .*; remove it to use step 2"):
+        generation.Generator(emptied)
+    shutil.rmtree(odd / "checkpoints" / "4")
+    shutil.rmtree(odd / "checkpoints" / "2" / "opt_state")
+    with pytest.raises(errors.InputError, match="2 cannot be read .*; train again"):
+        loop.train(config, data, odd)
+
+
+def test_a_run_is_not_mixed_into_a_data_set(config, data):
+    before = sorted(data.rglob("*"))
+    with pytest.raises(errors.InputError, match="is a data set; give the run a folder of its own"):
+        loop.train(config, data, data)
+    assert sorted(data.rglob("*")) == before
 
 
 def test_another_encoder_adds_a_store_and_touches_nothing_else(llms, data, tmp_path):

@@ -99,6 +99,18 @@ def shard_paths(folder: pathlib.Path, stem: str, shards: int) -> list[pathlib.Pa
     return [folder / f"{stem}-{i:05d}-of-{shards:05d}.array_record" for i in range(shards)]
 
 
+def shards_to_write(marker: pathlib.Path, folder: pathlib.Path, stem: str, shards: int) -> int:
+    """Returns into how many shards a set is to be written; 0 if it is whole.
+
+    marker: the file that is written last. Where it is there but a shard of it is not, the set is
+    completed in the number of shards that it has.
+    """
+    if not marker.exists():
+        return shards
+    shards = files.read_json(marker, "finished set")["shards"]
+    return 0 if all(p.exists() for p in shard_paths(folder, stem, shards)) else shards
+
+
 def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
     """Returns the files as one random-access sequence of bytes; InputError names one that is missing."""
     for path in paths:
@@ -106,6 +118,13 @@ def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
             raise errors.InputError(
                 f"shard {path} is missing; run `prepare` again, it continues where it stopped"
             )
+    for path in paths:
+        try:
+            ArrayRecordDataSource(str(path))
+        except RuntimeError as e:
+            raise errors.InputError(
+                f"shard {path} is damaged ({str(e).splitlines()[0]}); delete it and run `prepare` again"
+            ) from e
     return ArrayRecordDataSource([str(p) for p in paths])
 
 
@@ -190,7 +209,7 @@ class Dataset:
         paths = [
             p
             for size in self.info["bins"]
-            for p in image_shards(self.folder, size, self.info["shards"])
+            for p in shard_paths(image_folder(self.folder, size), "latents", self.info["shards"])
         ]
         self._images = read_shards(paths)
 
@@ -214,8 +233,8 @@ class Dataset:
         return FeatureStore(self.folder / "features" / encoder)
 
 
-def image_shards(folder: pathlib.Path, size: tuple[int, int], shards: int) -> list[pathlib.Path]:
-    return shard_paths(folder / "images" / f"{size[0]}x{size[1]}", "latents", shards)
+def image_folder(folder: pathlib.Path, size: tuple[int, int]) -> pathlib.Path:
+    return folder / "images" / f"{size[0]}x{size[1]}"
 
 
 def channel_statistics(arrays: Iterator[np.ndarray]) -> tuple[list[float], list[float]]:

@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -49,7 +50,7 @@ def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tupl
     args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
     args["opt_state"] = ocp.args.StandardRestore(jax.tree.leaves(like.opt_state))
     args["iterator"] = ocp.args.JsonRestore()
-    items = manager.restore(step, args=ocp.args.Composite(**args))
+    items = _read(manager, step, args)
     opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), items["opt_state"])
     restored = {k: _filled(v, items[k]) for k, v in names.items()}
     count = jax.device_put(jax.numpy.int32(step), like.step.sharding)
@@ -70,8 +71,24 @@ def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State
             raise errors.InputError(f"{folder} holds no finished checkpoint; train longer")
         names = {"ema": like.ema, "constants": like.constants}
         args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
-        items = manager.restore(step, args=ocp.args.Composite(**args))
+        items = _read(manager, step, args)
+    if not all(np.isfinite(a).all() for a in jax.tree.leaves(items["ema"])):
+        raise errors.InputError(_damaged(manager, step, "its EMA is not finite"))
     return step, _filled(like.ema, items["ema"]), _filled(like.constants, items["constants"])
+
+
+def _read(manager: ocp.CheckpointManager, step: int, args: dict) -> ocp.args.Composite:
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**args))
+    except (KeyError, ValueError, OSError) as e:
+        why = (str(e).strip("'\"").splitlines() or [type(e).__name__])[0][:200]
+        raise errors.InputError(_damaged(manager, step, why)) from e
+
+
+def _damaged(manager: ocp.CheckpointManager, step: int, why: str) -> str:
+    earlier = [s for s in manager.all_steps() if s < step]
+    instead = f"remove it to use step {max(earlier)}" if earlier else "train again"
+    return f"checkpoint {manager.directory / str(step)} cannot be read ({why}); {instead}"
 
 
 def identity(workdir: pathlib.Path, step: int) -> str:
@@ -86,6 +103,10 @@ def claim(workdir: pathlib.Path, config: Config):
     Raises InputError, naming each key that differs, if it holds another config's run.
     """
     path, wanted = workdir / "config.json", to_json(config)
+    if (workdir / "recipe.json").exists():
+        raise errors.InputError(
+            f"--workdir {workdir} is a data set; give the run a folder of its own"
+        )
     saved = workdir / "checkpoints"
     if not path.exists() and saved.is_dir() and any(saved.iterdir()):
         raise errors.InputError(

@@ -6,6 +6,7 @@ together. `configs/base.py` has every key with its comment.
 
 import dataclasses
 import json
+import math
 import typing
 from typing import Any
 
@@ -34,6 +35,8 @@ class DataConfig:
 
     def __post_init__(self):
         errors.check_range("data.shards", self.shards, 1)
+        for side in self.size:
+            errors.check_range("data.size, height and width,", side, 1)
         check_rules(self.rules)
 
 
@@ -53,8 +56,9 @@ class OptimConfig:
     def __post_init__(self):
         for name in ("learning_rate", "warmup_steps", "weight_decay"):
             errors.check_range(f"optim.{name}", getattr(self, name), 0)
-        for name in ("b1", "b2", "ema"):
-            errors.check_range(f"optim.{name}", getattr(self, name), 0, 1)
+        for name in ("b1", "b2"):
+            errors.check_range(f"optim.{name}", getattr(self, name), 0, 0.999999)
+        errors.check_range("optim.ema", self.ema, 0, 1)
         if self.clip_norm <= 0:
             raise errors.InputError(
                 f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large number for no clipping"
@@ -94,6 +98,7 @@ class SampleConfig:
 
     def __post_init__(self):
         errors.check_range("sample.batch_size", self.batch_size, 1)
+        errors.check_range("sample.guidance", self.guidance, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +114,18 @@ class Config:
     train: TrainConfig
     sample: SampleConfig
 
+    def __post_init__(self):
+        errors.check_range("seed", self.seed, 0, 2**32 - 1)
+        names = [e.name for e in self.encoders]
+        if not names or len(set(names)) < len(names):
+            raise errors.InputError(f"text.use is {names}; want one or more encoders, each once")
+
 
 def parse(config: ml_collections.ConfigDict) -> Config:
     """Returns the frozen config; InputError on a key that is missing, unknown or of the wrong kind."""
     tree = json.loads(config.to_json_best_effort())  # tuples become lists, as in files of ours
+    if "text" not in tree:
+        raise errors.InputError("config.text is missing; start from configs/base.py")
     text = tree.pop("text")
     for key in text:
         if key not in ("use", "encoders"):
@@ -121,14 +134,14 @@ def parse(config: ml_collections.ConfigDict) -> Config:
     for name in text["use"]:
         if name not in known:
             raise errors.unknown_name("encoder in text.use", name, known)
-    if len(set(text["use"])) < len(text["use"]):
-        raise errors.InputError(f"text.use names an encoder twice: {', '.join(text['use'])}")
     tree["encoders"] = [known[name] | {"name": name} for name in text["use"]]
     return build(Config, tree, "config")
 
 
 def build(cls: type, values: dict, where: str) -> Any:
     """Returns the dataclass `cls` from nested dicts, checking every key and type."""
+    if not isinstance(values, dict):
+        raise errors.InputError(f"{where} is {values!r}; want {', '.join(cls.__annotations__)}")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     for key in values:
@@ -154,6 +167,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     kind = origin or hint
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise errors.InputError(f"{where} is {value}; want a finite number")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise errors.InputError(f"{where} is {value!r}; want {getattr(kind, '__name__', kind)}")
     return value

@@ -91,8 +91,15 @@ def check_finite(step: int, metrics: dict):
 
 
 def _forget(path: pathlib.Path, first_step: int):
-    """Drops the lines of `first_step` and later from a JSON-lines file, and a line cut off by a kill."""
+    """Drops the lines of `first_step` and later from a JSON-lines file, and what a kill cut off."""
+
+    def is_earlier(line: str) -> bool:
+        try:
+            return json.loads(line)["step"] < first_step
+        except (ValueError, TypeError, KeyError):
+            return False
+
     if path.exists():
-        whole = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
+        lines = path.read_text(errors="replace").splitlines()
         with files.atomic(path) as temporary:
-            temporary.write_text("".join(x for x in whole if json.loads(x)["step"] < first_step))
+            temporary.write_text("".join(f"{line}\n" for line in lines if is_earlier(line)))
