@@ -14,7 +14,7 @@ from lidit_jax import errors, files
 from lidit_jax.data import buckets, filters, records, sources
 from lidit_jax.data.records import Dataset, FeatureStore
 from lidit_jax.models.vae import latent_size, make_codec
-from lidit_jax.text import encode, llm, weights
+from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config, DataConfig
 from lidit_jax.training.inputs import check_store, recipe
@@ -31,7 +31,7 @@ def prepare(config: Config, folder: pathlib.Path, batch_size: int = 32):
     latent_size(make_codec(config.data.codec), config.data.size, config.model.patch)
     for encoder in config.encoders:  # a wrong path is told now, not after a day of pictures
         if not (folder / "features" / encoder.store / "encoder.json").exists():
-            weights.locate(encoder.model, llm.default_cache())
+            llm.check(encoder, llm.default_cache())
     records.claim(folder, recipe(config) | {"described": source.describe()})
     prepare_images(config.data, source, folder)
     dataset = Dataset(folder)

@@ -120,6 +120,14 @@ def test_preparing_again_finds_the_work_done_and_repairs_what_is_missing(config,
         assert lost.read_bytes() == content
 
 
+def test_an_llm_that_cannot_work_is_told_before_the_pictures(llms, tmp_path):
+    folder = shutil.copytree(llms[0], tmp_path / "llm")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(errors.InputError, match="cannot load .*llm"):
+        preparation.prepare(tiny.config([folder]), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_damaged_shard_is_named(config, data, tmp_path):
     copy = shutil.copytree(data, tmp_path / "copy")
     shard = next((copy / "images").rglob("latents-00001*"))

@@ -3,6 +3,7 @@
 torch and transformers are imported when a model is loaded, not when this module is.
 """
 
+import contextlib
 import copy
 import os
 from collections.abc import Sequence
@@ -19,41 +20,72 @@ def default_cache() -> Path:
     return Path(os.environ.get("LIDIT_CACHE", "~/.cache/lidit_jax")).expanduser()
 
 
+def check(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
+    """Raises InputError for what can be told of a model without reading its weights."""
+    _open(config, cache_dir)
+
+
 def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "FrozenLLM":
     """Loads a frozen LLM: f32 on a CPU, bf16 on a GPU (never fp16: late blocks overflow it).
 
     A GGUF file is converted once, into `cache_dir`.
     Raises InputError when the model cannot be had, or does not fit the config.
     """
-    found = weights.locate(config.model, Path(cache_dir).expanduser())
-    import safetensors
+    found, tokenizer, hf_config = _open(config, cache_dir)
     import torch
     import transformers
 
     device, dtype = (
         ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     )
-    safe = {"trust_remote_code": False, "local_files_only": True}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **safe)
-        instruct.prompt_parts(tokenizer, config)  # fails before the weights are read
-        hf_config = transformers.AutoConfig.from_pretrained(found.folder, **safe)
-        auto = transformers.AutoModel
-        if config.template == "encoder" and hf_config.is_encoder_decoder:
-            auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
+    auto = transformers.AutoModel
+    if config.template == "encoder" and hf_config.is_encoder_decoder:
+        auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
+    with _told(config.model):
         model, info = auto.from_pretrained(
-            found.folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **safe
+            found.folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **_SAFE
         )
         weights.check_complete(config.model, info)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"cannot load {config.model}: {error}".splitlines()[0]) from error
     if config.template != "encoder":
-        if hf_config.is_encoder_decoder:
-            raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
         model = model.get_decoder()  # the language model of a multi-modal model
     return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
+
+
+_SAFE = {"trust_remote_code": False, "local_files_only": True}
+
+
+def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
+    """Returns where the weights are, the tokenizer and the transformers config."""
+    found = weights.locate(config.model, Path(cache_dir).expanduser())
+    import transformers
+
+    with _told(config.model):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **_SAFE)
+        instruct.prompt_parts(tokenizer, config)
+        hf_config = transformers.AutoConfig.from_pretrained(found.folder, **_SAFE)
+    if config.template != "encoder" and hf_config.is_encoder_decoder:
+        raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
+    return found, tokenizer, hf_config
+
+
+@contextlib.contextmanager
+def _told(model: str):
+    """Tells what transformers and safetensors say of a model that cannot be loaded, in one line."""
+    import safetensors
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise InputError(f"cannot load {model}: {error}".splitlines()[0]) from error
 
 
 class FrozenLLM:
