@@ -1,4 +1,6 @@
-"""What a source yields: `Example`, a picture that is not made until asked for, and its captions."""
+"""What a source yields: `Example`, a picture that is not made until asked for, and its captions;
+or `Unusable`, what the source holds but cannot give, and why.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -6,42 +8,102 @@ from typing import Any, Protocol
 
 import numpy as np
 
+Size = tuple[int, int]  # height, width in pixels
+
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
+    """One text about a picture. Origin "synthetic" is a captioning model's; "" as language is not known."""
+
     text: str
-    language: str = "en"  # ISO 639-1
+    language: str = ""  # ISO 639-1
+    origin: str = "original"  # or "synthetic"
+
+
+class Picture(Protocol):
+    """A picture that is read and made when asked for. It can be pickled, so that other processes make it."""
+
+    def size(self) -> Size:
+        """Returns (height, width) as `pixels` would find it, without decoding.
+
+        Raises images.ImageError if it is no picture, or one that must not be decoded.
+        """
+
+    def pixels(self, height: int, width: int) -> np.ndarray:
+        """Returns uint8 [height, width, 3]. A photograph is decoded, scaled to cover that size and
+        its centre cropped; a drawing is drawn at that size.
+
+        Raises images.ImageError if it cannot be decoded.
+        """
+
+    def digest(self) -> str:
+        """Returns a hash of the picture's content, in hex."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One picture and its captions. It can be pickled, so that other processes can draw it.
+    """One picture and its captions.
 
     key: unique in the source, and the same at every run.
-    image: (height, width) -> uint8 [height, width, 3]. A photograph is decoded, scaled to cover
-      that size and cropped; a drawing is drawn at that size.
-    captions: one or more; which of them training sees is the recipe's business.
-    metadata: whatever else is known, JSON-serialisable.
+    captions: all that are known; rules may drop some, and training sees one at a time.
+    metadata: whatever else is known, JSON-serialisable. Rules read `width`, `height`, `aesthetic`,
+      `punsafe`, `watermark`, `url` and `sha256` under these names.
     """
 
     key: str
-    image: Callable[[int, int], np.ndarray]
+    picture: Picture
     captions: tuple[Caption, ...]
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unusable:
+    """Something that a source holds but that is no example: its key, and the named reason."""
+
+    key: str
+    reason: str
 
 
 class Source(Protocol):
     """A finite set of examples, always in the same order."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of examples; where counting would mean reading everything, an estimate."""
 
-    def __iter__(self) -> Iterator[Example]: ...
+    def piece(self, i: int, n: int) -> Iterator[Example | Unusable]:
+        """Yields the i-th of `n` consecutive pieces, which together are the source in its order.
+
+        A piece may be empty, where a file cannot be divided. Reading one does not read the others.
+        """
 
     def prompts(self, count: int) -> list[str]:
-        """Returns `count` prompts to judge a model of this set by; fewer if there are not so many."""
+        """Returns `count` prompts to judge a model of this set by; none if its captions serve as well."""
 
     def describe(self) -> dict[str, Any]:
         """Returns JSON: name, version, licence, options. It changes if an example does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A picture without a size of its own: `draw(height, width)` makes it at any.
+
+    aspect: (height, width) whose ratio it wants; a square, unless said.
+    """
+
+    draw: Callable[[int, int], np.ndarray]
+    identity: str
+    aspect: Size = (1, 1)
+
+    def size(self) -> Size:
+        """As large as any picture is trained at, so that no rule finds it too small."""
+        unit = 2**14 // max(self.aspect)
+        return (self.aspect[0] * unit, self.aspect[1] * unit)
+
+    def pixels(self, height: int, width: int) -> np.ndarray:
+        return self.draw(height, width)
+
+    def digest(self) -> str:
+        return self.identity
 
 
 def on_white(square: Callable[[int], np.ndarray], height: int, width: int) -> np.ndarray:
