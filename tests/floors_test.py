@@ -80,7 +80,7 @@ def test_models_inside():
     below = {
         "layers": set(),
         "conditioners": {"layers"},
-        "vae": set(),
+        "vae": {"layers"},
         "lidit": {"layers", "conditioners"},
     }
     for path in (ROOT / "lidit_jax/models").rglob("*.py"):

@@ -1,15 +1,26 @@
 """Pictures <-> latents. A codec turns uint8 pictures into raw latents and back.
 
-`pixels` stores the picture itself, for models small enough to denoise pixels. A learned VAE is
-one more class in the table: the rest of the project sees only this protocol.
+pixels         the picture is its own latent
+codec          a trained KL autoencoder as a codec: jitted, tiled where a picture is large
+kl             the autoencoder of latent diffusion, a network
+folder         that network <-> a folder in the layout of diffusers
+tensors        a safetensors file <-> named arrays
+tiling         a function of large pictures, from a function of tiles
+posterior      what the encoder's mean and log-variance mean
+perceptual     LPIPS: how different two pictures look
+discriminator  PatchGAN: which patches look generated
+
+The rest of the project sees `Codec`; the last three are for training an autoencoder.
 """
 
+import pathlib
 from typing import Protocol
-
-import jax.numpy as jnp
 
 from lidit_jax import errors
 from lidit_jax.batch import Array
+from lidit_jax.models.vae import codec as kl_codec
+from lidit_jax.models.vae import folder
+from lidit_jax.models.vae.pixels import Pixels
 
 
 class Codec(Protocol):
@@ -31,30 +42,22 @@ class Codec(Protocol):
         """What a recipe records, and a reader compares: name and weights' hash."""
 
 
-class Pixels:
-    """The identity codec: a picture in [-1, 1] is its own latent."""
-
-    downsample = 1
-    channels = 3
-
-    def encode(self, images_BxHxWx3):
-        return images_BxHxWx3.astype(jnp.float32) / 127.5 - 1.0
-
-    def decode(self, latents_BxHxWxC):
-        return jnp.clip(jnp.round((latents_BxHxWxC + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
-
-    def identity(self):
-        return {"name": "pixels"}
-
-
 CODECS = {"pixels": Pixels}
 
 
 def make_codec(name: str) -> Codec:
-    """Returns the codec of that name; InputError lists the known ones."""
-    if name not in CODECS:
-        raise errors.unknown_name("codec", name, CODECS)
-    return CODECS[name]()
+    """Returns the codec of that name, or the KL autoencoder in the folder of that name.
+
+    Raises InputError if it is neither, or if the folder's autoencoder cannot be used.
+    """
+    if name in CODECS:
+        return CODECS[name]()
+    if pathlib.Path(name).expanduser().is_dir():
+        return kl_codec.from_folder(pathlib.Path(name).expanduser())
+    raise errors.InputError(
+        f"{errors.unknown_name('codec', name, CODECS)}; or name a folder that has "
+        f"{folder.CONFIG} and {folder.WEIGHTS}, as diffusers saves an AutoencoderKL"
+    )
 
 
 def latent_size(codec: Codec, size: tuple[int, int], patch: int = 1) -> tuple[int, int, int]:

@@ -1,0 +1,85 @@
+"""A trained KL autoencoder as a codec: pictures of any size and number, one program per tile shape."""
+
+import functools
+import pathlib
+from fractions import Fraction
+
+import jax
+import numpy as np
+
+from lidit_jax import errors
+from lidit_jax.models.vae import folder as folders
+from lidit_jax.models.vae.kl import AutoencoderKL
+from lidit_jax.models.vae.pixels import to_uint8, to_unit
+from lidit_jax.models.vae.tiling import tiled
+
+PICTURES_AT_ONCE = 8  # at 512 x 512 a picture takes about 1 GB while it is decoded
+
+
+class KLCodec:
+    """Codec of an autoencoder: a picture's latent is the mean of its posterior, not normalised.
+
+    model: reads and gives pictures of 3 channels.
+    sha256: names the weights in a data set's recipe.
+    tile: a picture with a longer side, in pixels, is read in tiles that overlap by a quarter.
+    """
+
+    def __init__(self, model: AutoencoderKL, sha256: str, tile: int = 512):
+        config = model.config
+        if (config.in_channels, config.out_channels) != (3, 3):
+            raise errors.InputError(
+                f"the VAE maps {config.in_channels} channels to {config.out_channels}; "
+                "want one of RGB pictures, 3 to 3"
+            )
+        self.model, self.sha256, self.tile = model, sha256, tile
+        self.downsample, self.channels = config.downsample, config.latent_channels
+
+    def encode(self, images_BxHxWx3):
+        scale = Fraction(1, self.downsample)
+        return self._run(_encode, images_BxHxWx3, self.channels, self.tile, scale)
+
+    def decode(self, latents_BxHxWxC):
+        tile, scale = self.tile // self.downsample, Fraction(self.downsample)
+        return np.asarray(to_uint8(self._run(_decode, latents_BxHxWxC, 3, tile, scale)))
+
+    def identity(self):
+        return {"name": "kl", "hash": self.sha256}
+
+    def _run(self, fn, x_BxHxWxI, channels, tile, scale):
+        """Returns fn(model, x) as numpy, a few pictures at a time, in tiles of `tile` cells if x is larger."""
+        on_tile = functools.partial(fn, self.model)
+        parts = []
+        for first in range(0, len(x_BxHxWxI), PICTURES_AT_ONCE):
+            part = x_BxHxWxI[first : first + PICTURES_AT_ONCE]
+            if max(part.shape[1:3]) > tile:
+                overlap = tile // 4
+                part = tiled(on_tile, part, channels, tile=tile, overlap=overlap, scale=scale)
+            else:
+                part = np.asarray(on_tile(part))
+            parts.append(part)
+        return np.concatenate(parts)
+
+
+@jax.jit
+def _encode(model, images_BxHxWx3):
+    return model.encode(to_unit(images_BxHxWx3))[0]
+
+
+@jax.jit
+def _decode(model, latents_BxHxWxC):
+    return model.decode(latents_BxHxWxC)
+
+
+def from_folder(folder: pathlib.Path) -> KLCodec:
+    """Returns the codec of a folder in diffusers' layout; one that has not changed is read once.
+
+    Raises InputError where `folder.load` does.
+    """
+    found = folders.locate(folder).resolve()
+    stamps = tuple((found / n).stat().st_mtime_ns for n in (folders.CONFIG, folders.WEIGHTS))
+    return _from_folder(found, stamps)
+
+
+@functools.lru_cache(maxsize=2)
+def _from_folder(found: pathlib.Path, stamps: tuple[int, ...]) -> KLCodec:
+    return KLCodec(folders.load(found), folders.digest(found))

@@ -1,0 +1,56 @@
+"""PatchGAN: is each patch of a picture real or decoded? (arXiv 1611.07004, section 3.2.2)"""
+
+import jax.numpy as jnp
+from flax import nnx
+
+
+class PatchDiscriminator(nnx.Module):
+    """Three halvings by 4x4 convolutions, two more convolutions: one logit per patch of 70x70 pixels.
+
+    The sizes are those of the 70x70 discriminator that VQGAN and latent diffusion train against.
+    GroupNorm stands where they have BatchNorm, whose statistics would couple the pictures of a
+    batch, and so make the loss depend on how the batch is split over devices.
+    width: of the first layer, a multiple of 16. Pictures are at least 32 pixels a side.
+    """
+
+    def __init__(self, width: int = 64, *, dtype, rngs: nnx.Rngs):
+        self.dtype = dtype
+        widths = (width, 2 * width, 4 * width, 8 * width)
+
+        def conv(d_in, d_out, strides, axes=("embed", "embed_out")):
+            return nnx.Conv(
+                d_in, d_out, (4, 4), strides, padding=1, dtype=dtype, rngs=rngs,
+                kernel_init=nnx.initializers.normal(0.02),
+                kernel_metadata={"axes": (None, None, *axes)}, bias_metadata={"axes": (None,)},
+            )  # fmt: skip
+
+        self.conv_in = conv(3, widths[0], 2, (None, "embed_out"))
+        self.convs = nnx.List([conv(i, o, s) for i, o, s in zip(widths, widths[1:], (2, 2, 1))])
+        self.norms = nnx.List([_norm(d, rngs) for d in widths[1:]])
+        self.conv_out = conv(widths[-1], 1, 1, ("embed", None))
+
+    def __call__(self, x_BxHxWx3):
+        """Returns f32 logits [B, H/8 - 2, W/8 - 2] of pictures in [-1, 1]; positive means real."""
+        h = nnx.leaky_relu(self.conv_in(x_BxHxWx3), 0.2)
+        for conv, norm in zip(self.convs, self.norms):
+            h = nnx.leaky_relu(norm(conv(h)), 0.2).astype(self.dtype)
+        return self.conv_out(h)[..., 0].astype(jnp.float32)
+
+
+def _norm(width, rngs):
+    affine = {"axes": (None,)}
+    return nnx.GroupNorm(
+        width, 32, dtype=jnp.float32, use_fast_variance=False, rngs=rngs,
+        scale_metadata=affine, bias_metadata=affine,
+    )  # fmt: skip
+
+
+def discriminator_loss(real_Bxhxw, fake_Bxhxw):
+    """Returns the hinge loss of the discriminator's logits, [B] (arXiv 1705.02894, section 3)."""
+    hinge_Bxhxw = nnx.relu(1.0 - real_Bxhxw) + nnx.relu(1.0 + fake_Bxhxw)
+    return 0.5 * hinge_Bxhxw.mean((1, 2))
+
+
+def generator_loss(fake_Bxhxw):
+    """Returns what the decoder minimises to look real, [B]: minus the mean logit."""
+    return -fake_Bxhxw.mean((1, 2))
