@@ -1,67 +1,208 @@
-"""Sources: every one is finite, lazy, in a fixed order; captions say what the pictures show."""
+"""Laws of every source: finite, lazy, in a fixed order, in pieces; what it describes is what it gives."""
 
 import json
+import pathlib
 import pickle
-from importlib import metadata
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from lidit_jax import shapes_world
 from lidit_jax.data import sources
-from lidit_jax.data.sources import openmoji
+from lidit_jax.data.sources import Example, images
 from lidit_jax.errors import InputError
-from lidit_jax.evaluation import shapes as judge
+from tests import tiny_sources
 
-SMALL = {"openmoji": {"languages": ("en", "zh")}, "shapes": {"count": 40}}
-CHANGED = {"openmoji": {"languages": ("zh", "en")}, "shapes": {"count": 40, "seed": 1}}
+DRAWN = {"openmoji": {"languages": ("en", "zh")}, "shapes": {"count": 40}}
+CHANGED = {"openmoji": {"trim": True}, "shapes": {"count": 40, "seed": 1}}
+READ = (
+    "folder",
+    "table-csv",
+    "table-jsonl",
+    "webdataset",
+    "parquet",
+    "tfds-labels",
+    "tfds-captions",
+)
+
+
+def read(kind: str, root: pathlib.Path) -> sources.Source:
+    """Writes a tiny input of a kind below `root`, if it is not there, and returns its source."""
+    name, _, variant = kind.partition("-")
+    path = root / kind
+    if name == "tfds":
+        set_name = f"tiny_{variant}"
+        if not path.exists():
+            tiny_sources.write_tfds(path, captions=variant == "captions")
+        return sources.make("tfds", **{"name": set_name, "data_dir": path})
+    if not path.exists():
+        write = {
+            "folder": tiny_sources.write_folder,
+            "webdataset": tiny_sources.write_tars,
+            "parquet": tiny_sources.write_parquet,
+            "table": lambda p: tiny_sources.write_table(p, f".{variant}"),
+        }[name]
+        write(path)
+    return sources.make("folder" if name == "table" else name, path=path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("raw")
+
+
+@pytest.fixture(params=(*READ, *DRAWN))
+def source(request, root):
+    kind = request.param
+    return sources.make(kind, **DRAWN[kind]) if kind in DRAWN else read(kind, root)
+
+
+@pytest.fixture(params=READ)
+def read_source(request, root):
+    return read(request.param, root)
+
+
+def whole(source) -> list:
+    return list(source.piece(0, 1))
+
+
+def facts(examples) -> list:
+    return [(e.key, e.captions, e.metadata, e.picture.digest()) for e in examples]
 
 
 def test_every_source_is_tested():
-    assert set(SMALL) == set(CHANGED) == set(sources.SOURCES)
+    kinds = {kind.partition("-")[0] for kind in READ} - {"table"}
+    assert kinds | set(DRAWN) == set(sources.SOURCES)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_source_is_finite_and_always_the_same(name):
-    source, again = (sources.make(name, **SMALL[name]) for _ in range(2))
-    examples = list(source)
-    assert len(source) == len(examples) == len({e.key for e in examples})
-    assert [(e.key, e.captions) for e in source] == [(e.key, e.captions) for e in again]
-    for one, other in zip(examples[::100], list(again)[::100], strict=True):
-        assert (one.image(32, 32) == other.image(32, 32)).all()
-    assert all(c.text for e in examples for c in e.captions)
-    json.dumps([e.metadata for e in examples])
+def test_a_source_is_finite_and_always_the_same(source):
+    examples = whole(source)
+    assert len(source) == len(examples) == len({e.key for e in examples}) > 0
+    assert facts(examples[::50]) == facts(whole(source)[::50])
+    assert all(c.text == c.text.strip() != "" for e in examples for c in e.captions)
+    json.dumps([e.metadata for e in examples], allow_nan=False)
+    for example in examples[:3]:
+        pixels = example.picture.pixels(32, 48)
+        assert pixels.shape == (32, 48, 3) and pixels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_description_follows_the_options(name):
-    one, same, other = (sources.make(name, **o[name]) for o in (SMALL, SMALL, CHANGED))
-    assert {"name", "version", "licence", "options"} == set(one.describe())
-    assert one.describe() == same.describe() != other.describe()
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_pieces_put_together_are_the_whole(source, n):
+    pieces = [[e.key for e in source.piece(i, n)] for i in range(n)]
+    assert sum(pieces, []) == [e.key for e in whole(source)]
 
 
-@pytest.mark.parametrize("name", SMALL)
+def test_a_source_and_its_examples_survive_pickling(source):
+    again = pickle.loads(pickle.dumps(source))
+    assert again.describe() == source.describe()
+    one, other = next(source.piece(0, 1)), next(again.piece(0, 1))
+    assert one.captions == other.captions
+    copy = pickle.loads(pickle.dumps(one)).picture
+    assert (copy.pixels(32, 32) == other.picture.pixels(32, 32)).all()
+
+
+def test_every_picture_has_a_digest_of_its_own(source):
+    digests = [e.picture.digest() for e in whole(source)]
+    assert len(set(digests)) == len(digests)
+
+
+def test_every_kind_gives_the_same_pictures_and_captions(read_source):
+    labels = "tiny_labels" in read_source.describe()["version"]
+    for sample, example in zip(tiny_sources.SAMPLES, in_order(read_source), strict=True):
+        assert (
+            example.picture.size() == sample.size == example.picture.pixels(*sample.size).shape[:2]
+        )
+        assert (example.picture.pixels(*sample.size) == decoded(sample)).all()
+        if labels:
+            continue
+        texts = [(sample.caption, "original")]
+        texts += [(sample.synthetic, "synthetic")] if sample.synthetic else []
+        assert [(c.text, c.origin) for c in example.captions] == texts
+        known = example.metadata
+        assert {
+            n: known[n] for n in ("aesthetic", "punsafe", "url")
+        }.items() <= sample.metadata.items()
+        if "language" in known:
+            languages = {"en": "en", "zh": "zh", "fr": ""}
+            assert example.captions[0].language == languages[sample.metadata["language"]]
+        if "width" in known:
+            assert (known["height"], known["width"]) == sample.size
+
+
+def in_order(source) -> list[Example]:
+    """Returns the examples in the order of the samples, which a folder keeps in two parts."""
+    in_parts = source.describe()["name"] == "folder"
+    return sorted(whole(source), key=lambda e: e.key.rpartition("/")[2] if in_parts else "")
+
+
+def decoded(sample) -> np.ndarray:
+    return images.Encoded(images.InMemory(sample.content)).pixels(*sample.size)
+
+
+def test_listing_reads_no_picture(root, monkeypatch):
+    """Metadata may be read and a record is read whole, but nothing is opened or decoded for its pixels."""
+
+    def refuse(*_):
+        raise AssertionError("a picture was opened")
+
+    for place in (images.FilePath, images.FileSlice, images.InMemory):
+        monkeypatch.setattr(place, "open", refuse)
+    for kind in READ:
+        assert len(whole(read(kind, root))) == 10
+
+
+def test_a_description_follows_the_options():
+    for name in DRAWN:
+        one, same, other = (sources.make(name, **o[name]) for o in (DRAWN, DRAWN, CHANGED))
+        assert one.describe() == same.describe() != other.describe()
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_a_description_changes_with_the_data(kind, tmp_path):
+    before = read(kind, tmp_path).describe()
+    assert set(before) == {"name", "version", "licence", "options"}
+    json.dumps(before)
+    assert read(kind, tmp_path).describe() == before
+    data = [p for p in sorted((tmp_path / kind).rglob("*")) if p.is_file()]
+    longest = max(data, key=lambda p: p.stat().st_size)
+    longest.write_bytes(longest.read_bytes() + b"\0")
+    if kind != "parquet":
+        assert read(kind, tmp_path).describe()["version"] != before["version"]
+    else:  # a file with bytes behind its footer is refused
+        with pytest.raises(InputError, match="cannot read"):
+            read(kind, tmp_path)
+
+
+def test_a_prompt_is_given_only_where_captions_do_not_serve(source):
+    name = source.describe()["name"]
+    assert len(source.prompts(5)) == (5 if name == "shapes" else 0)
+
+
+@pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize("height, width", [(32, 32), (24, 40), (41, 24)])
 def test_a_drawing_is_made_at_the_size_asked_for(name, height, width):
-    example = next(iter(sources.make(name, **SMALL[name])))
-    image = example.image(height, width)
+    picture = next(sources.make(name, **DRAWN[name]).piece(0, 1)).picture
+    image = picture.pixels(height, width)
     assert image.shape == (height, width, 3) and image.dtype == np.uint8
     top, left = (height - 24) // 2, (width - 24) // 2
     if height != width:  # a square in the middle, white beside it
-        assert (image[top : top + 24, left : left + 24] == example.image(24, 24)).all()
+        assert (image[top : top + 24, left : left + 24] == picture.pixels(24, 24)).all()
         image[top : top + 24, left : left + 24] = 255
         assert (image == 255).all()
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_an_example_survives_pickling(name):
-    example = next(iter(sources.make(name, **SMALL[name])))
-    assert (pickle.loads(pickle.dumps(example)).image(32, 32) == example.image(32, 32)).all()
 
 
 def test_wrong_names_are_refused_with_the_known_ones():
     for name, options, message in (
         ("openmojis", {}, "unknown source 'openmojis'; known: openmoji"),
+        ("web", {}, "unknown source 'web'; known: "),
+        (
+            "parquet",
+            {"path": ".", "images": "x"},
+            "option of source parquet 'images'; known: image",
+        ),
+        ("folder", {}, "source folder needs its option 'path'"),
+        ("tfds", {}, "source tfds needs its option 'name'"),
         ("shapes", {"number": 3}, "unknown option of source shapes 'number'; known: count"),
         ("shapes", {"split": "test"}, "known: held_out, train"),
         ("shapes", {"count": -1}, "count is -1"),
@@ -73,95 +214,24 @@ def test_wrong_names_are_refused_with_the_known_ones():
             sources.make(name, **options)
 
 
-def test_shapes_show_what_their_captions_say():
-    for split in ("train", "held_out"):
-        scenes = set(shapes_world.split(shapes_world.all_scenes())[split == "held_out"])
-        for example in sources.make("shapes", count=100, split=split):
-            scene = shapes_world.parse(example.captions[0].text)
-            assert scene in scenes
-            assert judge.judge(example.image(32, 32), scene).all_correct, example
+@pytest.mark.parametrize("name", ["folder", "webdataset", "parquet"])
+def test_a_place_without_data_is_refused(name, tmp_path):
+    (tmp_path / "readme.md").write_text("nothing here")
+    for path in (tmp_path / "none", tmp_path, tmp_path / "*.jpg"):
+        with pytest.raises(InputError, match=str(tmp_path).replace("\\", ".")):
+            sources.make(name, path=path)
 
 
-def test_shapes_example_depends_on_seed_and_index_alone():
-    few, many, other = (
-        list(sources.make("shapes", count=n, seed=seed)) for n, seed in ((20, 0), (40, 0), (40, 1))
+def test_importing_sources_imports_no_large_library():
+    large = (
+        "jax",
+        "torch",
+        "tensorflow",
+        "tensorflow_datasets",
+        "pyarrow",
+        "grain",
+        "array_record",
     )
-    assert [e.captions for e in few] == [e.captions for e in many[:20]]
-    assert (few[7].image(32, 32) == many[7].image(32, 32)).all()
-    assert [e.captions for e in many] != [e.captions for e in other]
-
-
-def test_one_in_eight_shapes_pictures_has_a_single_object():
-    captions = [e.captions[0].text for e in sources.make("shapes", count=2000)]
-    single = np.mean([len(shapes_world.parse(c).objects) == 1 for c in captions])
-    assert abs(single - 1 / 8) < 0.03
-    assert len(set(captions)) > 1500
-
-
-@pytest.fixture(scope="module")
-def both():
-    return {
-        s: list(sources.make("openmoji", subset=s, languages=("en", "zh")))
-        for s in ("learnable", "all")
-    }
-
-
-def test_openmoji_without_flags_lacks_nothing_else(both):
-    with_flags = [e.captions[0].text for e in both["learnable"]]
-    without = [e.captions[0].text for e in sources.make("openmoji", flags=False)]
-    assert without == [t for t in with_flags if not t.startswith("flag of ")]
-    assert 0 < len(without) < len(with_flags)
-
-
-def test_openmoji_learnable_is_a_plain_part_of_all(both):
-    keys = {e.key for e in both["learnable"]}
-    assert keys < {e.key for e in both["all"]}
-    assert 700 <= len(keys) <= 800 and len(both["all"]) > 3900
-    assert not any("-200D-" in k or "-1F3F" in k for k in keys)
-    for span in openmoji.LEARNABLE.values():  # every line of the table names drawings
-        assert any(k.startswith(span.split()[0].split("-")[0]) for k in keys), span
-
-
-def test_openmoji_captions_tell_pictures_apart(both):
-    for examples in both.values():
-        texts = [c.text for e in examples for c in e.captions]
-        assert len(set(texts)) == len(texts) == 2 * len(examples)
-        assert all([c.language for c in e.captions] == ["en", "zh"] for e in examples)
-
-
-def test_openmoji_names_what_is_drawn(both):
-    found = {e.captions[0].text: e for e in both["learnable"]}
-    for text, chinese, rgb in (
-        ("red heart", "红心", (210, 47, 39)),
-        ("purple circle", "紫色圆", (138, 102, 173)),
-        ("black flag", "黑旗", None),
-        ("flag of England", "英格兰旗帜", None),
-        ("flag of Poland", "波兰旗帜", None),
-    ):
-        assert found[text].captions[1].text == chinese
-        if rgb:
-            centre = found[text].image(64, 64)[32, 32].astype(int)
-            assert np.abs(centre - rgb).max() < 40, (text, centre)
-    flag = found["flag of Poland"].image(64, 64).astype(int)
-    assert (flag[:8] == 255).all()
-    assert flag[28, 32].min() > 220 and flag[36, 32, 0] > 180 > 100 > flag[36, 32, 2]
-
-
-def test_the_first_of_two_namesakes_stays():
-    def drawing(emoji, *names):
-        return openmoji._Drawing(None, emoji, dict(zip(("en", "zh"), names, strict=True)))
-
-    drawings = [drawing("1", "star", "星"), drawing("2", "star", "星星"), drawing("3", "sun", "星")]
-    drawings.append(drawing("4", "moon", "月"))
-    assert [d.emoji for d in openmoji._without_namesakes(drawings)] == ["1", "4"]
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    def version(package):
-        if package == "resvg-py":
-            raise metadata.PackageNotFoundError(package)
-        return "1.0"
-
-    monkeypatch.setattr(openmoji.metadata, "version", version)
-    with pytest.raises(InputError, match=r"needs the package resvg-py: pip install .*\[data\]"):
-        sources.make("openmoji")
+    code = f"import sys, lidit_jax.data.sources; print([m for m in {large} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

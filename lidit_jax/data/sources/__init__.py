@@ -6,23 +6,31 @@ To add one, write a class that satisfies `example.Source`, and name it in SOURCE
 import inspect
 from typing import Any
 
-from lidit_jax.data.sources.example import Caption, Example, Source
+from lidit_jax.data.sources.catalogue import Tfds
+from lidit_jax.data.sources.example import Caption, Example, Source, Unusable
+from lidit_jax.data.sources.folder import Folder
 from lidit_jax.data.sources.openmoji import OpenMoji
+from lidit_jax.data.sources.parquet import Parquet
 from lidit_jax.data.sources.shapes import Shapes
-from lidit_jax.errors import unknown_name
+from lidit_jax.data.sources.webdataset import WebDataset
+from lidit_jax.errors import InputError, unknown_name
 
-__all__ = ["SOURCES", "Caption", "Example", "OpenMoji", "Shapes", "Source", "make"]
+__all__ = ["SOURCES", "Caption", "Example", "Source", "Unusable", "make"]
 
 SOURCES: dict[str, type[Source]] = {
+    "folder": Folder,
     "openmoji": OpenMoji,
+    "parquet": Parquet,
     "shapes": Shapes,
+    "tfds": Tfds,
+    "webdataset": WebDataset,
 }
 
 
-def make(name: str, **options: Any) -> Source:
+def make(name: str, /, **options: Any) -> Source:
     """Returns the source `name` with these options, e.g. make("openmoji", subset="all").
 
-    Raises InputError for a name or an option that does not exist.
+    Raises InputError for a name or an option that does not exist, or an option that is missing.
     """
     if name not in SOURCES:
         raise unknown_name("source", name, SOURCES)
@@ -30,4 +38,7 @@ def make(name: str, **options: Any) -> Source:
     for option in options:
         if option not in known:
             raise unknown_name(f"option of source {name}", option, known)
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise InputError(f"source {name} needs its option {option!r}")
     return SOURCES[name](**options)

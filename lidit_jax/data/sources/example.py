@@ -36,8 +36,17 @@ class Picture(Protocol):
         Raises images.ImageError if it cannot be decoded.
         """
 
+    def notes(self) -> tuple[str, ...]:
+        """Returns how `pixels` mends the picture, by names of images.NOTES, without decoding.
+
+        Raises images.ImageError as `size` does.
+        """
+
     def digest(self) -> str:
-        """Returns a hash of the picture's content, in hex."""
+        """Returns what tells the picture's content from others: a hash, or the name of a drawing.
+
+        Raises images.ImageError if it cannot be read.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Source(Protocol):
 class Drawing:
     """A picture without a size of its own: `draw(height, width)` makes it at any.
 
+    identity: what it draws, in words that no other drawing of the source has.
     aspect: (height, width) whose ratio it wants; a square, unless said.
     """
 
@@ -101,6 +111,9 @@ class Drawing:
 
     def pixels(self, height: int, width: int) -> np.ndarray:
         return self.draw(height, width)
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
 
     def digest(self) -> str:
         return self.identity

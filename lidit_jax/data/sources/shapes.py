@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from lidit_jax import shapes_world
-from lidit_jax.data.sources.example import Caption, Example, on_white
+from lidit_jax.data.sources.example import Caption, Drawing, Example, on_white
+from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import InputError, unknown_name
 
 VERSION = 2  # raise it when a change of the world changes the pictures of a given seed
@@ -35,8 +36,8 @@ class Shapes:
     def __len__(self) -> int:
         return self.options["count"]
 
-    def __iter__(self) -> Iterator[Example]:
-        return map(self._example, range(len(self)))
+    def piece(self, i: int, n: int) -> Iterator[Example]:
+        return map(self._example, bounds(len(self), i, n))
 
     def prompts(self, count: int) -> list[str]:
         """Captions of pairs of objects that training never sees, drawn at random once for all."""
@@ -56,9 +57,10 @@ class Shapes:
         scenes = self._singles if self._singles and rng.random() < SINGLE else self._pairs
         scene = scenes[rng.integers(len(scenes))]
         square = functools.partial(_draw, scene, (*seed, 1))
+        key = f"{self.options['split']}-{k:06d}"
         return Example(
-            key=f"{self.options['split']}-{k:06d}",
-            image=functools.partial(on_white, square),
+            key=key,
+            picture=Drawing(functools.partial(on_white, square), f"shapes-{seed[0]}-{key}"),
             captions=(Caption(shapes_world.caption(scene)),),
         )
 

@@ -1,0 +1,142 @@
+"""From a row of named values to an example: which fields are captions, and what the rest is called."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from lidit_jax.data.sources.example import Caption, Example, Picture, Unusable
+from lidit_jax.errors import unknown_name
+
+Row = dict[str, Any]
+
+REASONS = {
+    "caption-missing": "no field that holds captions has text",
+    "caption-not-utf8": "a caption is not UTF-8",
+    "caption-unreadable": "the JSON or the row with its captions cannot be read",
+    "image-missing": "captions without a picture",
+}
+
+# The names that rules read, and other names that data sets have for the same. LAION's WIDTH and
+# HEIGHT are those of the picture on the web, not of the one that is stored, so they stay as they are.
+ALIASES = {
+    "aesthetic": ("AESTHETIC_SCORE", "aesthetic_score"),
+    "watermark": ("pwatermark",),
+    "url": ("URL",),
+    "language": ("LANGUAGE",),
+}
+NUMBERS: dict[str, Callable[[float], float]] = {
+    "width": int,
+    "height": int,
+    "aesthetic": float,
+    "punsafe": float,
+    "watermark": float,
+}
+LANGUAGES = ("en", "zh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """The fields that hold captions, each a text or a list of texts; all others are metadata."""
+
+    caption: str = "caption"
+    synthetic: str = "synthetic"
+
+    def check(self, columns: Iterable[str], where: str):
+        """Raises InputError if a column is missing; one named "synthetic" may be."""
+        columns = list(columns)
+        for name in (self.caption, self.synthetic):
+            if name not in columns and name != "synthetic":
+                raise unknown_name(f"column of {where}", name, columns)
+
+    def example(self, key: str, picture: Picture, row: Row) -> Example | Unusable:
+        """Returns the example of a row, or why it is none."""
+        rest = {k: v for k, v in row.items() if k not in (self.caption, self.synthetic)}
+        known = metadata(rest)
+        language = _language(known.get("language"))
+        try:
+            captions = [Caption(t, language) for t in texts(row.get(self.caption))]
+            captions += [Caption(t, "", "synthetic") for t in texts(row.get(self.synthetic))]
+        except UnicodeError:
+            return Unusable(key, "caption-not-utf8")
+        except TypeError:
+            return Unusable(key, "caption-unreadable")
+        if not captions:
+            return Unusable(key, "caption-missing")
+        return Example(key, picture, tuple(captions), known)
+
+    def example_of_files(
+        self, key: str, picture: Picture, text: bytes | None, record: bytes | None
+    ) -> Example | Unusable:
+        """Returns the example whose caption is all of a .txt, and whose fields are a .json object's."""
+        try:
+            row = json.loads(record) if record else {}
+        except UnicodeError:
+            return Unusable(key, "caption-not-utf8")
+        except ValueError:
+            return Unusable(key, "caption-unreadable")
+        if not isinstance(row, dict):
+            return Unusable(key, "caption-unreadable")
+        return self.example(key, picture, row | {self.caption: [text, row.get(self.caption)]})
+
+
+def texts(value: Any) -> list[str]:
+    """Returns the texts in a text, UTF-8 bytes, a list of those, or nothing: stripped, each once.
+
+    Raises UnicodeError if one is not UTF-8, TypeError if the value is something else.
+    """
+    stripped = (text.strip() for text in _flat(value))
+    return list(dict.fromkeys(text for text in stripped if text))
+
+
+def _flat(value: Any) -> Iterator[str]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flat(item)
+    elif isinstance(value, bytes):
+        yield value.decode("utf-8-sig")
+    elif isinstance(value, str):
+        value.encode("utf-8")  # fails on the surrogates that stand for bytes that are not UTF-8
+        yield value
+    elif value is not None and value == value:  # NaN is how tables write nothing
+        raise TypeError(f"a caption is {type(value).__name__}; wanted a text")
+
+
+def metadata(row: Row) -> Row:
+    """Returns the scalars of a row under the names that rules read, JSON-serialisable.
+
+    Numbers that are not finite are None; bytes, lists and whatever else is no scalar are left out.
+    """
+    values = {name: _scalar(value) for name, value in row.items() if _is_scalar(value)}
+    for name, aliases in ALIASES.items():
+        found = [values.pop(n) for n in (name, *aliases) if n in values]
+        if found:
+            values[name] = next((v for v in found if v is not None), None)
+    return values | {n: _number(values[n], kind) for n, kind in NUMBERS.items() if n in values}
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (str, bool, int, float))
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return value
+
+
+def _number(value: Any, kind: Callable[[float], float]) -> float | None:
+    """Returns a number, also of a text in a CSV file; None if it is none."""
+    try:
+        return kind(float(value)) if math.isfinite(float(value)) else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _language(value: Any) -> str:
+    """Returns the ISO 639-1 code of "en", "EN", "zh-CN" and the like, "" for other languages."""
+    code = str(value).lower().replace("_", "-").split("-")[0]
+    return code if code in LANGUAGES else ""

@@ -1,0 +1,98 @@
+"""Pictures in a folder, with their captions in files beside them or in one table.
+
+    lake.jpg  lake.txt   the whole text is the caption
+    hill.png  hill.json  {"caption": ..., "synthetic": ..., "aesthetic": 5.1, ...}
+
+or `metadata.csv` / `metadata.jsonl` in the folder itself, with a column `file_name` (Hugging Face's
+imagefolder); files beside the pictures are then not read.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from lidit_jax.data.sources import paths, table
+from lidit_jax.data.sources.example import Example, Unusable
+from lidit_jax.data.sources.fields import Fields, Row
+from lidit_jax.data.sources.images import Encoded, FilePath
+from lidit_jax.data.sources.pieces import bounds
+from lidit_jax.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class Folder:
+    """The pictures below `path`, by name; the key is the name without suffix.
+
+    caption, synthetic: the JSON fields, or the table's columns, that hold a text or a list of texts;
+      all others are metadata.
+    All names are listed at once: for more than some million pictures, use tars.
+    Raises InputError if there is no such folder, no picture in it, or no such column in its table.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, caption: str = "caption", synthetic: str = "synthetic"
+    ):
+        self.options = {"path": str(path), "caption": caption, "synthetic": synthetic}
+        self._root = pathlib.Path(path).expanduser()
+        self._fields = Fields(caption, synthetic)
+        if not self._root.is_dir():
+            raise InputError(f"source folder: no folder {path}; give one that holds pictures")
+        self._files = set(paths.walk(self._root))
+        pictures = sorted(f for f in self._files if f.lower().endswith(SUFFIXES))
+        if not pictures:
+            raise InputError(
+                f"source folder: none of the {len(self._files)} files below {path} is a picture; "
+                f"wanted {' '.join(SUFFIXES)}"
+            )
+        self._table = table.find(self._root)
+        self._rows = self._read_table(pictures) if self._table else [(p, None) for p in pictures]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def piece(self, i: int, n: int) -> Iterator[Example | Unusable]:
+        read = self._tabled if self._table else self._beside
+        return (read(*self._rows[k]) for k in bounds(len(self), i, n))
+
+    def prompts(self, count: int) -> list[str]:
+        return []
+
+    def describe(self) -> dict[str, Any]:
+        every = [self._root / name for name in sorted(self._files)]
+        return {
+            "name": "folder",
+            "version": paths.fingerprint(every, self._root),
+            "licence": "",
+            "options": self.options,
+        }
+
+    def _read_table(self, pictures: list[str]) -> list[tuple[str, Row | None]]:
+        """Returns the table's rows, and the pictures that it does not name, by name."""
+        rows = table.read(self._table)
+        self._fields.check({c for _, row in rows for c in row or ()}, str(self._table))
+        named = {name for name, _ in rows}
+        unnamed = [(picture, {}) for picture in pictures if picture not in named]
+        return sorted(rows + unnamed, key=lambda row: row[0])
+
+    def _tabled(self, name: str, row: Row | None) -> Example | Unusable:
+        if row is None:
+            return Unusable(name, "caption-unreadable")
+        if name not in self._files:
+            return Unusable(_key(name), "image-missing")
+        return self._fields.example(_key(name), self._picture(name), row)
+
+    def _beside(self, name: str, _: None) -> Example | Unusable:
+        text, record = (self._read(_key(name) + suffix) for suffix in (".txt", ".json"))
+        return self._fields.example_of_files(_key(name), self._picture(name), text, record)
+
+    def _read(self, name: str) -> bytes | None:
+        return (self._root / name).read_bytes() if name in self._files else None
+
+    def _picture(self, name: str) -> Encoded:
+        return Encoded(FilePath(str(self._root / name)))
+
+
+def _key(name: str) -> str:
+    return os.path.splitext(name)[0]

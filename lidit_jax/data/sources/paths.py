@@ -1,0 +1,53 @@
+"""The files of a source: found by path, folder or glob, always in the same order."""
+
+import glob
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable
+
+from lidit_jax.errors import InputError
+
+
+def walk(folder: pathlib.Path) -> list[str]:
+    """Returns the files below `folder` as sorted relative paths with "/"; hidden ones are left out."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        relative = pathlib.PurePath(root).relative_to(folder)
+        found += [(relative / f).as_posix() for f in files if not f.startswith(".")]
+    return sorted(found)
+
+
+def find(path: str | os.PathLike, suffix: str, source: str) -> list[pathlib.Path]:
+    """Returns the files with `suffix` that `path` means: a file, a folder (searched through) or a glob.
+
+    Raises InputError if there are none. `source` is the name of the source that asks.
+    """
+    place = pathlib.Path(path).expanduser()
+    if place.is_dir():
+        found = [place / name for name in walk(place)]
+    else:
+        found = [pathlib.Path(p) for p in sorted(glob.glob(str(place), recursive=True))]
+    chosen = [p for p in found if p.name.endswith(suffix)]
+    if not chosen:
+        others = f"; there are {len(found)} other files" if found else ""
+        raise InputError(
+            f"source {source}: no *{suffix} at {path}{others}; "
+            f"give the path of a *{suffix} file, of a folder, or a glob"
+        )
+    return chosen
+
+
+def fingerprint(paths: Iterable[pathlib.Path], root: pathlib.Path) -> str:
+    """Returns a hash of the files' names below `root` and their sizes; no file is opened."""
+    digest = hashlib.sha256()
+    for path in paths:
+        name = os.path.relpath(path, root)
+        digest.update(f"{name}\0{path.stat().st_size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def common_root(paths: list[pathlib.Path]) -> pathlib.Path:
+    """Returns the folder below which all the files are."""
+    return pathlib.Path(os.path.commonpath([p.parent for p in paths]))

@@ -1,0 +1,54 @@
+"""The table of captions in Hugging Face's imagefolder layout: metadata.csv or metadata.jsonl."""
+
+import csv
+import json
+import pathlib
+from collections.abc import Iterator
+
+from lidit_jax.data.sources.fields import Row
+from lidit_jax.errors import InputError, unknown_name
+
+NAMES = ("metadata.csv", "metadata.jsonl")
+KEY = "file_name"  # the column with the picture's path, relative to the table
+
+
+def find(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the table in a folder, if it has one; InputError if it has two."""
+    found = [folder / name for name in NAMES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise InputError(f"{folder} has {' and '.join(NAMES)}; remove one")
+    return found[0] if found else None
+
+
+def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
+    """Returns (file name, other columns) of each row; a line that is none has its number and None.
+
+    Bytes that are not UTF-8 become surrogates. Raises InputError without the column file_name.
+    """
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = list(_csv_rows(file) if path.suffix == ".csv" else _jsonl_rows(file))
+    columns = {name for row in rows if row for name in row}
+    if KEY not in columns:
+        raise unknown_name(f"column of {path}", KEY, columns)
+    return [_named(path, line, row) for line, row in enumerate(rows, 1)]
+
+
+def _csv_rows(file: Iterator[str]) -> Iterator[Row | None]:
+    csv.field_size_limit(2**24)  # characters; the default is 131,072
+    for row in csv.DictReader(file):
+        yield None if None in row else row  # more cells than columns
+
+
+def _jsonl_rows(file: Iterator[str]) -> Iterator[Row | None]:
+    for line in file:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        yield row if isinstance(row, dict) else None
+
+
+def _named(path: pathlib.Path, line: int, row: Row | None) -> tuple[str, Row | None]:
+    if not row or not isinstance(row.get(KEY), str):
+        return f"{path.name}:{line}", None
+    return row[KEY], {name: value for name, value in row.items() if name != KEY}

@@ -1,0 +1,129 @@
+"""Pictures and captions in tars, as img2dataset writes them (CC12M, LAION, COYO).
+
+00000.tar          000000000.jpg  000000000.txt  000000000.json  000000001.jpg  ...
+00000_stats.json   {"successes": 9120, ...}
+"""
+
+import json
+import os
+import pathlib
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+from lidit_jax.data.sources import paths
+from lidit_jax.data.sources.example import Example, Unusable
+from lidit_jax.data.sources.fields import Fields
+from lidit_jax.data.sources.folder import SUFFIXES
+from lidit_jax.data.sources.images import Encoded, FileSlice
+from lidit_jax.data.sources.pieces import bounds
+
+
+class WebDataset:
+    """The samples of the tars at `path`: a tar, a folder that is searched through, or a glob.
+
+    A sample is what has one name up to its first dot: a picture, a .txt (its caption), a .json (its
+    fields). The key is the tar's name and the sample's. Pictures stay in the tar until they are
+    asked for, so tars must not be compressed. A tar that is cut gives what is before the cut.
+    caption, synthetic: the JSON fields that hold a text or a list of texts; others are metadata.
+    Raises InputError if there is no tar.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, caption: str = "caption", synthetic: str = "synthetic"
+    ):
+        self.options = {"path": str(path), "caption": caption, "synthetic": synthetic}
+        self._fields = Fields(caption, synthetic)
+        self._tars = paths.find(path, ".tar", "webdataset")
+        self._root = paths.common_root(self._tars)
+
+    def __len__(self) -> int:
+        """What the _stats.json files say; a tar without one is taken to be like the first such."""
+        counts = {tar: _successes(tar) for tar in self._tars}
+        uncounted = [tar for tar, count in counts.items() if count is None]
+        known = sum(count for count in counts.values() if count is not None)
+        if not uncounted:
+            return known
+        size = sum(tar.stat().st_size for tar in uncounted)
+        first = sum(isinstance(e, Example) for e in self._read(uncounted[0]))
+        return known + round(first * size / max(uncounted[0].stat().st_size, 1))
+
+    def piece(self, i: int, n: int) -> Iterator[Example | Unusable]:
+        for k in bounds(len(self._tars), i, n):
+            yield from self._read(self._tars[k])
+
+    def prompts(self, count: int) -> list[str]:
+        return []
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": "webdataset",
+            "version": paths.fingerprint(self._tars, self._root),
+            "licence": "",
+            "options": self.options,
+        }
+
+    def _read(self, path: pathlib.Path) -> Iterator[Example | Unusable]:
+        name = os.path.relpath(path, self._root)
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for key, members in _samples(tar):
+                    yield self._example(f"{name.removesuffix('.tar')}/{key}", tar, members)
+        except (tarfile.TarError, OSError):
+            yield Unusable(name, "tar-damaged")
+
+    def _example(
+        self, key: str, tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]
+    ) -> Example | Unusable:
+        picture = next((m for suffix, m in members.items() if suffix in SUFFIXES), None)
+        if picture is None:
+            return Unusable(key, "image-missing")
+        text, record = (
+            tar.extractfile(members[s]).read() if s in members else None for s in (".txt", ".json")
+        )
+        place = FileSlice(tar.name, picture.offset_data, picture.size)
+        return self._fields.example_of_files(key, Encoded(place), text, record)
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Yields (name, files by suffix) of neighbours with one name, reading headers alone.
+
+    Raises ReadError where the tar is cut or damaged, once the samples that are surely whole are out.
+    """
+    size = os.path.getsize(tar.name)
+    key, members = "", {}
+    for member in tar:
+        found, suffix = _split(member.name)
+        if found != key and members:
+            yield key, members
+            members = {}
+        if member.offset_data + member.size > size:
+            raise tarfile.ReadError(f"{tar.name} ends inside {member.name}")
+        key = found
+        if member.isfile() and not os.path.basename(found).startswith("."):
+            members[suffix] = member
+    _check_end(tar)
+    if members:
+        yield key, members
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Divides a member's name at its first dot: "a/1.seg.png" -> ("a/1", ".seg.png")."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, dot, suffix = file.partition(".")
+    return folder + slash + (stem or "."), dot + suffix.lower()
+
+
+def _check_end(tar: tarfile.TarFile):
+    """Raises ReadError unless zeros end the tar: `tarfile` stops at a damaged header without a word."""
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"{tar.name} has no end")
+
+
+def _successes(tar: pathlib.Path) -> int | None:
+    """Returns the number of samples in the tar's _stats.json, None if there is none."""
+    try:
+        return int(json.loads(tar.with_name(f"{tar.stem}_stats.json").read_bytes())["successes"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
