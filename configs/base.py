@@ -10,16 +10,24 @@ from lidit_jax import errors
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
+    c.task = "diffusion"  # what is trained: diffusion (LI-DiT) or vae
     c.seed = 0  # of everything drawn at random: weights, order, noise, dropped prompts
 
     c.data = ConfigDict()
     c.data.source = "openmoji"  # a name in lidit_jax.data.sources
     c.data.options = ConfigDict()  # the source's own options
     c.data.size = (256, 256)  # height, width in pixels
-    c.data.codec = "pixels"  # a name in lidit_jax.models.vae
-    c.data.rules = ("R6-empty",)  # ids in lidit_jax.data.filters; an example must pass all
+    c.data.bins = (
+        "square"  # every picture at `size`; or grid33, pixart40: about that area, by aspect
+    )
+    c.data.bin_step = 0  # pixels between the sides of grid33's bins; 0 = a 16th of the side
+    c.data.min_bin = 256  # a bin of fewer pictures goes to the nearest other
+    c.data.codec = "pixels"  # or the folder of a KL autoencoder, as diffusers saves one
+    c.data.rules = ("R3-shape", "R4-url", "R5-tags")  # ids or profiles of lidit_jax.data.filters
+    c.data.limit = 0  # pictures, chosen by a hash of their url or key; 0 = all
     c.data.preview = ()  # prompts of the training previews, set by prepare; () = 16 of the source
-    c.data.shards = 4  # files per set of records
+    c.data.shards = 4  # pieces that several processes can share; set by prepare
+    c.data.workers = 0  # processes that decode pictures; 0 = none but prepare's own
 
     c.text = ConfigDict()
     c.text.use = ("llama3",)  # which of the encoders below read the prompts
@@ -46,6 +54,22 @@ def get_config() -> ConfigDict:
     c.model.conditioner.fusion = "refiner"  # of several LLMs; or "concat"
     c.model.conditioner.n_cr = 1  # collaborative refiner blocks
     c.model.conditioner.context = "prompt"  # tokens averaged for the gates; or "all"
+
+    c.vae = ConfigDict()  # of task "vae"; diffusion uses a trained one, by data.codec
+    c.vae.model = ConfigDict()  # with the names that diffusers' AutoencoderKL has for them
+    c.vae.model.latent_channels = 16
+    c.vae.model.block_out_channels = (128, 256, 512, 512)  # each but the first halves the sides
+    c.vae.model.layers_per_block = 2
+    c.vae.model.norm_num_groups = 32
+    c.vae.model.use_quant_conv = False
+    c.vae.model.use_post_quant_conv = False
+    c.vae.model.mid_block_add_attention = True
+    c.vae.model.dtype = "bfloat16"  # of products and activations; use float32 on a CPU
+    c.vae.kl_weight = 1e-6  # of nats per number of the picture
+    c.vae.perceptual = ""  # safetensors file with VGG16's and LPIPS's weights; "" = no such loss
+    c.vae.perceptual_weight = 1.0
+    c.vae.discriminator_weight = 0.0  # of the patch discriminator's opinion; 0 = none
+    c.vae.discriminator_width = 64
 
     c.objective = ConfigDict()
     c.objective.schedule = "linear"  # or scaled_linear, flow
@@ -106,6 +130,7 @@ def encoder(model: str, template: str = "chat", width: int = 0) -> ConfigDict:
     c.instruction = True  # put the instruction before the prompt
     c.layer = -3  # whose output is kept; -1 = the last, after the final norm
     c.max_prompt_tokens = 255  # longer prompts are cut
+    c.codec = "bf16"  # of the stored features; or int8, half as large
     c.width = width  # hidden width; 0 = as measured by prepare
     c.prefix_len = 0  # instruction tokens; 0 = as measured by prepare
     c.null_len = 0  # tokens kept of an empty prompt; 0 = as measured by prepare

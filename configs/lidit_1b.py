@@ -12,6 +12,8 @@ from configs import base
 
 def get_config(arg: str = "") -> ConfigDict:
     c = base.get_config()
+    c.data.bins = "grid33"
+    c.data.rules = ("paper",)
     c.text.use = ("llama3", "qwen")
     c.train.steps = 500_000
     c.train.batch_size = 2048
@@ -23,6 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def smoke(c: ConfigDict):
     """Shrinks a config to seconds on a CPU, on the shapes world and SmolLM2's features."""
     c.data.source, c.data.size = "shapes", (16, 16)
+    c.data.bins, c.data.rules = "square", ()
     c.data.options.count = 16
     c.text.use = ("smollm2",)
     c.model.width, c.model.depth, c.model.heads = 32, 2, 2

@@ -13,6 +13,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.source = "openmoji"
     c.data.options.flags = False
     c.data.size = (64, 64)
+    c.data.rules = ()  # the names are clean
     c.text.use = ("smollm2",)
 
     c.model.width = 192

@@ -12,15 +12,15 @@ from flax import nnx
 from PIL import Image
 from tqdm import tqdm
 
-from lidit_jax import errors, files, rng, sharding
+from lidit_jax import errors, files, rng
 from lidit_jax.batch import TextFeatures
 from lidit_jax.data.pipeline import pad_features, padded_length
 from lidit_jax.evaluation.pictures import MANIFEST
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.text import llm
-from lidit_jax.training import checkpoints, optim, state
-from lidit_jax.training.config import Config, SampleConfig, build
-from lidit_jax.training.tasks import diffusion_task, draw
+from lidit_jax.training.config import Config, SampleConfig
+from lidit_jax.training.tasks.diffusion import draw
+from lidit_jax.training.trained import open_trained, read_config
 
 GRID = 64  # pictures in grid.png
 
@@ -47,17 +47,12 @@ class Generator:
 
         Raises InputError if `workdir` holds no finished checkpoint, or for an unknown encoder.
         """
-        workdir = pathlib.Path(workdir)
-        saved = files.read_json(workdir / "config.json", "run's config (train there first)")
-        self.config: Config = _moved(build(Config, saved, "config"), llms or {})
+        trained = open_trained(pathlib.Path(workdir), "diffusion")
+        self.config: Config = _moved(trained.config, llms or {})
         self.sample = sample or self.config.sample
         self.codec = make_codec(self.config.data.codec)
-        task = diffusion_task(self.config, tuple(1 for _ in self.config.encoders))
-        optimizer = optim.make_optimizer(self.config.optim, self.config.train.steps)
-        mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-        self.graphdef, like = state.abstract(task, optimizer, mesh)
-        self.step, self.ema, self.constants = checkpoints.restore_ema(workdir, like)
-        self.identity = checkpoints.identity(workdir, self.step)
+        self.graphdef, self.ema, self.constants = trained.graphdef, trained.ema, trained.constants
+        self.step, self.identity = trained.step, trained.identity
         self._llms: dict[int, llm.FrozenLLM] = {}
         self._draw = jax.jit(self._traced, static_argnames=("sample", "shape"))
 
@@ -155,8 +150,7 @@ def read_prompts(path: pathlib.Path) -> list[str]:
 
 def sample_config(workdir: pathlib.Path, guidance: float | None = None, **sampler) -> SampleConfig:
     """Returns how the run in `workdir` samples, with what is not None replaced."""
-    saved = files.read_json(workdir / "config.json", "run's config (train there first)")
-    own = build(Config, saved, "config").sample
+    own = read_config(workdir).sample
     changed = {k: v for k, v in sampler.items() if v is not None}
     if changed.get("name", own.sampler.name) != own.sampler.name:
         changed = {"eta": 0.0} | changed

@@ -3,14 +3,62 @@
 python -m lidit_jax.prepare --config=configs/quickstart.py --data=out/quickstart/data
 """
 
-from lidit_jax import doors
-from lidit_jax.preparation import prepare
+from absl import flags
+
+from lidit_jax import doors, errors
+from lidit_jax.preparation import estimate, merge, prepare, prepare_plan, report, share, verify
 
 _data = doors.define_folder("data", "folder of the data set to make")
+_SHARD = flags.DEFINE_string(
+    "shard", None, "i/n: make only every n-th piece, from the i-th; the others elsewhere"
+)
+_MERGE = flags.DEFINE_bool(
+    "merge", False, "finish a data set whose pieces are all there; make none"
+)
+_ESTIMATE = flags.DEFINE_bool(
+    "estimate", False, "measure a sample; print the bytes, time and cost of all"
+)
+_PICTURES = flags.DEFINE_integer(
+    "pictures", 0, "with --estimate: as if the source had so many", lower_bound=0
+)
+_PRICE = flags.DEFINE_float(
+    "price", 0.0, "with --estimate: of one hour of this machine", lower_bound=0
+)
+_VERIFY = flags.DEFINE_bool("verify", False, "read a whole data set and report every problem")
+_REPORT = flags.DEFINE_bool(
+    "report", False, "write report.html, a page about the data set, into it"
+)
 
 
 def main():
-    prepare(doors.config(), _data())
+    chosen = [f.name for f in (_MERGE, _ESTIMATE, _VERIFY, _REPORT) if f.value]
+    if _SHARD.value:
+        chosen.append("shard")
+    if len(chosen) > 1:
+        raise errors.InputError(
+            f"--{' and --'.join(chosen)} are different jobs; give one at a time"
+        )
+    if _MERGE.value:
+        merge(doors.config(), _data())
+    elif _ESTIMATE.value:
+        plan, source = prepare_plan(doors.config(), _data())
+        lines = estimate.estimate(doors.config(), plan, source, _PICTURES.value)
+        print(estimate.table(lines, _PRICE.value))
+    elif _VERIFY.value:
+        _verify()
+    elif _REPORT.value:
+        print(f"report: {report.write(_data())}")
+    else:
+        prepare(doors.config(), _data(), share.parse(_SHARD.value or "0/1"))
+
+
+def _verify():
+    problems = verify.verify(_data())
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise errors.InputError(f"{_data()} has {len(problems)} problems, listed above")
+    print(f"{_data()} is sound")
 
 
 if __name__ == "__main__":

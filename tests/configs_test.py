@@ -12,7 +12,7 @@ from flax import nnx
 from lidit_jax import errors, sharding
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
-from lidit_jax.training.tasks import diffusion_task
+from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from lidit_jax.data import pipeline
 from lidit_jax.evaluation import pictures
 from lidit_jax.training import checkpoints, loop
 from lidit_jax.training.inputs import open_inputs
-from lidit_jax.training.tasks import diffusion_task
+from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests import tiny
 
 

@@ -1,20 +1,23 @@
 """Grain reads a data set back as one `Batch` after another, exactly resumable.
 
-The order of samples is a function of (seed, epoch) alone, and a global batch is a run of
-consecutive places in it. Each process reads its own rows of the global batch, so the batches
-are the same for any number of processes, and the iterator's state is the number of batches
-drawn.
+Every batch is of one bin, which `Schedule` chooses by the step. The order of a bin's pictures is a
+function of (seed, bin, epoch) alone, and a batch is a run of consecutive places in it: what an
+epoch leaves over begins the next batch. Each process reads its own rows of the global batch, so
+the batches are the same for any number of processes, and the iterator's state is the number of
+batches drawn.
 """
 
+import hashlib
 import sys
-import zlib
 
 import grain
 import numpy as np
 
 from lidit_jax import errors
 from lidit_jax.batch import Batch, TextFeatures
-from lidit_jax.data.records import Dataset, FeatureStore
+from lidit_jax.data.dataset import Dataset, FeatureStore
+from lidit_jax.data.records import ImageRecord
+from lidit_jax.data.schedule import Schedule
 
 
 def padded_length(longest: int) -> int:
@@ -34,15 +37,23 @@ def pad_features(tokens: list[np.ndarray], length: int) -> TextFeatures:
 
 
 class Reader:
-    """Rows of a data set, with every LLM's features, as batches."""
+    """Rows of a data set, with every LLM's features, as batches; `raw` leaves latents as they are."""
 
-    def __init__(self, dataset: Dataset, stores: list[FeatureStore], seed: int):
-        self.dataset, self.stores, self.seed = dataset, stores, seed
+    def __init__(self, dataset: Dataset, stores: list[FeatureStore], seed: int, raw: bool = False):
+        self.dataset, self.stores, self.seed, self.raw = dataset, stores, seed, raw
         self.lengths = [padded_length(store.info["longest"]) for store in stores]
 
-    def caption(self, captions: tuple[int, ...], row: int, epoch: int) -> int:
-        """Returns which of its caption ids row `row` shows in this epoch: by hash, without state."""
-        return captions[zlib.crc32(f"{self.seed}/{row}/{epoch}".encode()) % len(captions)]
+    def caption(self, image: ImageRecord, epoch: int) -> int:
+        """Returns which of a picture's caption ids this epoch shows: by hash, without state.
+
+        In half of the epochs a synthetic one, if there is one (section 4.1: "we mix"); then any of
+        that kind.
+        """
+        name = f"{self.seed}/{image.key}/{epoch}".encode()
+        hashed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        kinds = [ids for ids in (image.synthetic, image.captions) if ids]
+        ids = kinds[hashed % len(kinds)]
+        return ids[hashed // 2 % len(ids)]
 
     def text(self, captions: list[int]) -> tuple[TextFeatures, ...]:
         """Returns the features of these captions, one `TextFeatures` per LLM."""
@@ -52,10 +63,11 @@ class Reader:
         )
 
     def batch(self, samples: list[tuple[int, int]]) -> Batch:
-        """Returns the batch of these (row, epoch) pairs."""
+        """Returns the batch of these (row, epoch) pairs, rows of one bin."""
         images = [self.dataset.image(row) for row, _ in samples]
-        latents = np.stack([self.dataset.normalised(i.latent_HxWxC) for i in images])
-        captions = [self.caption(i.captions, *sample) for i, sample in zip(images, samples)]
+        latents = np.stack([i.latent_HxWxC for i in images])
+        latents = latents if self.raw else self.dataset.normalised(latents)
+        captions = [self.caption(i, epoch) for i, (_, epoch) in zip(images, samples)]
         rows = np.asarray([row for row, _ in samples], np.int32)
         return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
 
@@ -70,26 +82,29 @@ def batches(
 ) -> grain.DatasetIterator:
     """Returns an endless iterator over this process' rows of the global batches.
 
-    `iterator.get_state()` and `set_state(state)` save and restore its place.
-
     Raises InputError if the batch does not divide over the processes.
     """
-    n = len(reader.dataset)
     if batch_size % process_count:
         raise errors.InputError(
             f"batch_size {batch_size} does not divide over {process_count} processes; "
             f"use {batch_size // process_count * process_count or process_count}"
         )
-    order = grain.MapDataset.range(n).seed(reader.seed).shuffle().repeat()
+    counts = reader.dataset.counts
+    schedule = Schedule(tuple(counts))
+    first = np.concatenate([[0], np.cumsum(counts)])
+    orders = [
+        grain.MapDataset.range(n).seed((reader.seed + bin) % 2**32).shuffle().repeat()
+        for bin, n in enumerate(counts)
+    ]
     local = batch_size // process_count
 
-    def sample(i: int) -> tuple[int, int]:
-        """Returns (row, epoch) of this process' i-th sample, by its place among all processes' samples."""
-        step, offset = divmod(i, local)
-        place = step * batch_size + process_index * local + offset
-        return int(order[place]), place // n
+    def samples(step: int) -> list[tuple[int, int]]:
+        """Returns the (row, epoch) pairs of this process at a step."""
+        bin, k = schedule(step)
+        start = k * batch_size + process_index * local
+        places = range(start, start + local)
+        return [(int(first[bin] + orders[bin][i]), i // counts[bin]) for i in places]
 
-    places = grain.MapDataset.range(sys.maxsize // batch_size)
-    dataset = places.map(sample).batch(local, batch_fn=reader.batch)
+    dataset = grain.MapDataset.range(sys.maxsize // batch_size).map(samples).map(reader.batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(dataset.to_iter_dataset(options))

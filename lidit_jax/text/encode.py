@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lidit_jax.moments import Moments
 from lidit_jax.text import instruct
 
 if TYPE_CHECKING:
@@ -47,43 +48,59 @@ def encode_captions(
 
 
 class ChannelStatistics:
-    """Mean and std per channel over all kept tokens, gathered one caption at a time in f64.
+    """Mean and std per channel over all kept tokens, gathered one caption at a time.
 
     The attention sink, the first token of a causal LLM's sequence, belongs to the prefix and so is
-    never among the kept tokens. Sums are merged as centred moments (Chan et al., 1979), which
-    a channel with a large mean does not ruin.
+    never among the kept tokens.
     """
 
     def __init__(self, width: int):
-        self.captions = self.tokens = self.longest = self.truncated = 0
+        self.captions = self.longest = self.truncated = 0
         self.example = ""  # the first caption that was cut
-        self.mean_E = np.zeros(width)
-        self._m2_E = np.zeros(width)
+        self._moments = Moments(width)
 
     def add(self, text: str, features: Features) -> None:
         """Raises ValueError on features that are not finite."""
-        x_SxE = features.hidden_SxE.astype(np.float64)
-        if not np.isfinite(x_SxE).all():
+        if not np.isfinite(features.hidden_SxE).all():
             raise ValueError(
                 f"the features of {text!r} are not finite; are the LLM's weights damaged?"
             )
-        S = len(x_SxE)
-        mean_E = x_SxE.mean(0)
-        delta_E = mean_E - self.mean_E
-        total = self.tokens + S
-        self._m2_E += ((x_SxE - mean_E) ** 2).sum(0) + delta_E**2 * self.tokens * S / total
-        self.mean_E += delta_E * S / total
-        self.tokens, self.captions, self.longest = total, self.captions + 1, max(self.longest, S)
+        self._moments.add(features.hidden_SxE)
+        self.captions, self.longest = self.captions + 1, max(self.longest, len(features.hidden_SxE))
         if features.truncated:
             self.truncated += 1
             self.example = self.example or text
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it, for `merge`."""
+        counted = ("captions", "longest", "truncated", "example")
+        return {"moments": self._moments.to_json()} | {n: getattr(self, n) for n in counted}
+
+    def merge(self, part: dict[str, Any]) -> None:
+        """Takes the statistics of other captions."""
+        self._moments.merge(part["moments"])
+        self.captions += part["captions"]
+        self.truncated += part["truncated"]
+        self.longest = max(self.longest, part["longest"])
+        self.example = self.example or part["example"]
+
+    @property
+    def tokens(self) -> int:
+        return self._moments.count
+
+    @property
+    def width(self) -> int:
+        return len(self.mean_E)
+
+    @property
+    def mean_E(self) -> np.ndarray:
+        return self._moments.mean_C
+
     @property
     def std_E(self) -> np.ndarray:
         """The standard deviation, floored at `STD_FLOOR` of the median channel's; 1 where nothing varies."""
-        std_E = np.sqrt(self._m2_E / max(self.tokens, 1))
-        floor = STD_FLOOR * np.median(std_E) or 1.0
-        return np.maximum(std_E, floor)
+        std_E = self._moments.std_C
+        return np.maximum(std_E, STD_FLOOR * np.median(std_E) or 1.0)
 
 
 def identity(llm: "FrozenLLM") -> dict[str, Any]:
@@ -98,20 +115,17 @@ def identity(llm: "FrozenLLM") -> dict[str, Any]:
     }
 
 
-def describe(llm: "FrozenLLM", stats: ChannelStatistics) -> dict[str, Any]:
-    """Returns what encoder.json holds, and warns when captions were cut."""
-    config = llm.config
+def describe(config: instruct.EncoderConfig, stats: ChannelStatistics) -> dict[str, Any]:
+    """Returns what encoder.json says of the captions, and warns when some were cut."""
     instruct.warn_truncated(config, stats.truncated, stats.captions, stats.example)
-    return identity(llm) | {
+    return {
         "model": config.model,
         "instruction": config.instruction,
         "template": config.template,
-        "width": llm.width,
-        "prefix_len": len(llm.prefix()),
+        "width": stats.width,
         "captions": stats.captions,
         "longest": stats.longest,
         "truncated": stats.truncated,
         "mean": stats.mean_E.tolist(),
         "std": stats.std_E.tolist(),
-        "codec": "bf16",
     }

@@ -43,6 +43,7 @@ class EncoderConfig:
       "base" (BOS, instruction, prompt, EOS) or "encoder" (T5 or BERT: their own special tokens).
     layer: index from the end into `hidden_states`; -1 is after the final norm.
     max_prompt_tokens: a longer prompt is cut on the right; the end token comes on top.
+    codec: how features are stored, a name of `data.feature_codecs`: bf16 or int8.
     width, prefix_len, null_len: E, P and the tokens kept of an empty prompt; 0 means as measured
       when the features are written.
     """
@@ -53,6 +54,7 @@ class EncoderConfig:
     template: str = "chat"
     layer: int = -3
     max_prompt_tokens: int = 255
+    codec: str = "bf16"
     width: int = 0
     prefix_len: int = 0
     null_len: int = 0
@@ -62,7 +64,7 @@ class EncoderConfig:
         """The feature store's folder: another model, or any switch of how it is read, is another store."""
         read = files.digest([self.model, self.template, self.max_prompt_tokens])[:8]
         instruction = "instruction" if self.instruction else "plain"
-        return f"{self.name}-{instruction}-layer{self.layer}-{read}"
+        return f"{self.name}-{instruction}-layer{self.layer}-{self.codec}-{read}"
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):

@@ -22,7 +22,7 @@ from lidit_jax.training.state import TrainState
 FREE = {
     "train": ("steps", "mesh", "log_every", "save_every", "keep", "preview_every"),
     "model": ("remat", "unroll"),
-    "data": ("shards",),
+    "data": ("shards", "workers"),
 }
 
 
@@ -69,12 +69,13 @@ def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State
         step = manager.latest_step()
         if step is None:
             raise errors.InputError(f"{folder} holds no finished checkpoint; train longer")
-        names = {"ema": like.ema, "constants": like.constants}
+        names = {"ema": like.ema} | ({"constants": like.constants} if like.constants else {})
         args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
-        items = _read(manager, step, args)
+        items = dict(_read(manager, step, args).items())
     if not all(np.isfinite(a).all() for a in jax.tree.leaves(items["ema"])):
         raise errors.InputError(_damaged(manager, step, "its EMA is not finite"))
-    return step, _filled(like.ema, items["ema"]), _filled(like.constants, items["constants"])
+    constants = _filled(like.constants, items.get("constants", {}))
+    return step, _filled(like.ema, items["ema"]), constants
 
 
 def _read(manager: ocp.CheckpointManager, step: int, args: dict) -> ocp.args.Composite:

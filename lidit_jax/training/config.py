@@ -13,31 +13,43 @@ from typing import Any
 import ml_collections
 
 from lidit_jax import errors
-from lidit_jax.data.filters import check_rules
+from lidit_jax.data import buckets, filters
+from lidit_jax.data.feature_codecs import check_codec
 from lidit_jax.diffusion.objectives import ObjectiveConfig
 from lidit_jax.diffusion.samplers import SamplerConfig
 from lidit_jax.models import conditioners
 from lidit_jax.models.lidit import ModelConfig
+from lidit_jax.models.vae.kl import VAEConfig
 from lidit_jax.text.instruct import EncoderConfig
+
+TASKS = ("diffusion", "vae")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What a data set is made of. `options` belong to the source; `size` is (height, width) in pixels."""
+    """What a data set is made of; see configs/base.py. `options` belong to the source."""
 
     source: str
     size: tuple[int, int]
+    bins: str
+    bin_step: int
+    min_bin: int
     codec: str
     rules: tuple[str, ...]
+    limit: int
     preview: tuple[str, ...]
     shards: int
+    workers: int
     options: dict[str, Any]
 
     def __post_init__(self):
         errors.check_range("data.shards", self.shards, 1)
+        for name in ("bin_step", "min_bin", "limit", "workers"):
+            errors.check_range(f"data.{name}", getattr(self, name), 0)
         for side in self.size:
             errors.check_range("data.size, height and width,", side, 1)
-        check_rules(self.rules)
+        filters.expand(self.rules)
+        buckets.make_bins(self.bins, self.size, self.bin_step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +114,35 @@ class SampleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class VAETrainConfig:
+    """The VAE of task "vae", and the weights of its losses; see configs/base.py."""
+
+    model: VAEConfig
+    kl_weight: float
+    perceptual: str
+    perceptual_weight: float
+    discriminator_weight: float
+    discriminator_width: int
+
+    def __post_init__(self):
+        for name in ("kl_weight", "perceptual_weight", "discriminator_weight"):
+            errors.check_range(f"vae.{name}", getattr(self, name), 0)
+        if self.discriminator_width < 16 or self.discriminator_width % 16:
+            raise errors.InputError(
+                f"vae.discriminator_width is {self.discriminator_width}; use a multiple of 16"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run."""
 
+    task: str
     seed: int
     data: DataConfig
     encoders: tuple[EncoderConfig, ...]
     model: ModelConfig
+    vae: VAETrainConfig
     objective: ObjectiveConfig
     optim: OptimConfig
     train: TrainConfig
@@ -116,9 +150,18 @@ class Config:
 
     def __post_init__(self):
         errors.check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.task not in TASKS:
+            raise errors.unknown_name("task", self.task, TASKS)
         names = [e.name for e in self.encoders]
-        if not names or len(set(names)) < len(names):
+        if self.task == "diffusion" and not names or len(set(names)) < len(names):
             raise errors.InputError(f"text.use is {names}; want one or more encoders, each once")
+        for e in self.encoders:
+            check_codec(e.codec, f"codec of encoder {e.name!r}")
+
+    @property
+    def cells(self) -> int:
+        """How many of its latents' cells the network takes as one, per side; it divides every side."""
+        return self.model.patch if self.task == "diffusion" else self.vae.model.downsample
 
 
 def parse(config: ml_collections.ConfigDict) -> Config:

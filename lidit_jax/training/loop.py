@@ -14,9 +14,8 @@ from lidit_jax.data import pipeline
 from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.training import checkpoints, optim, state, step
 from lidit_jax.training.config import Config
-from lidit_jax.training.inputs import open_inputs
 from lidit_jax.training.metrics import Metrics, check_finite
-from lidit_jax.training.tasks import Task, diffusion_task
+from lidit_jax.training.tasks import Task, open_run
 
 
 def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
@@ -29,11 +28,11 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit.
     """
-    config, reader, constants = open_inputs(config, data)
+    opened = open_run(config, data)
+    config, task, reader, constants = opened.config, opened.task, opened.reader, opened.constants
     t = config.train
     mesh = sharding.make_mesh(t.mesh)
     sharding.check_batch(mesh, t.batch_size, t.accumulate)
-    task = diffusion_task(config, tuple(reader.lengths))
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
     chief = jax.process_index() == 0
@@ -60,11 +59,13 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
         metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
         pending = None
         for now in range(done + 1, t.steps + 1):
-            current, latest = update(current, to_devices(next(batches), mesh))
+            batch = next(batches)
+            tokens = task.tokens(batch) * jax.process_count()
+            current, latest = update(current, to_devices(batch, mesh))
             # The next step is queued: only now wait for the one before it.
             if metrics and pending is not None:
                 metrics.add(jax.device_get(pending))
-            pending = latest
+            pending = latest | {"tokens": tokens}
             last = now == t.steps
             if metrics and (now % t.log_every == 0 or last):
                 metrics.add(jax.device_get(pending))
@@ -117,21 +118,22 @@ def check_same_data(restored: nnx.State, constants: dict, data: pathlib.Path):
 
 
 class Preview:
-    """A grid of pictures of the same prompts with the same seeds, from the EMA."""
+    """A grid of pictures from the EMA, of the same prompts with the same seeds, or of the same originals."""
 
     def __init__(self, task: Task, graphdef, reader: pipeline.Reader, config: Config, mesh):
-        captions = reader.dataset.info["preview"]
         self.codec: Codec = make_codec(config.data.codec)
-        self._text = jax.device_put(reader.text(captions), sharding.replicated(mesh))
-        keys_B = rng.per_sample(rng.key(config.seed, "preview"), np.arange(len(captions)))
+        inputs = task.preview_inputs(reader)
+        self._inputs = jax.device_put(inputs, sharding.replicated(mesh))
+        count = len(jax.tree.leaves(inputs)[0])
+        keys_B = rng.per_sample(rng.key(config.seed, "preview"), np.arange(count))
 
-        def draw(ema, constants, text):
-            return task.preview(nnx.merge(graphdef, ema, constants), text, keys_B)
+        def draw(ema, constants, inputs):
+            return task.preview(nnx.merge(graphdef, ema, constants), inputs, keys_B)
 
         self._draw = jax.jit(draw, out_shardings=sharding.replicated(mesh))
 
     def grid(self, current: state.TrainState) -> np.ndarray:
         """Returns the uint8 grid; every process must call it."""
-        latents = jax.device_get(self._draw(current.ema, current.constants, self._text))
+        latents = jax.device_get(self._draw(current.ema, current.constants, self._inputs))
         images = np.asarray(self.codec.decode(latents))
         return files.picture_grid(list(images), columns=8, zoom=max(1, 64 // images.shape[1]))

@@ -26,8 +26,8 @@ def make_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
 
-    Metrics are f32 scalars: "loss" (mean over the batch), "grad_norm" (before clipping) and
-    "learning_rate".
+    Metrics are f32 scalars: "loss" and the task's own (means over the batch), "grad_norm" (before
+    clipping) and "learning_rate".
     Gradients are averaged over `train.accumulate` micro-batches, in f32; each takes every
     accumulate-th sample, so that no sample moves to another device.
     """
@@ -36,21 +36,25 @@ def make_step(
 
     def mean_loss(params, constants, batch, keys_B):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
-            return task.loss(nnx.merge(graphdef, params, constants), batch, keys_B).mean()
+            scored = task.loss(nnx.merge(graphdef, params, constants), batch, keys_B)
+            return jax.tree.map(jnp.mean, scored)
 
     def gradients(params, constants, batch, keys_B):
+        scored = jax.value_and_grad(mean_loss, has_aux=True)
         if accumulate == 1:
-            return jax.value_and_grad(mean_loss)(params, constants, batch, keys_B)
+            return scored(params, constants, batch, keys_B)
 
         def add(total, micro):
-            one = jax.value_and_grad(mean_loss)(params, constants, *micro)
-            return jax.tree.map(jnp.add, total, one), None
+            return jax.tree.map(jnp.add, total, scored(params, constants, *micro)), None
 
         def interleave(a):
             return a.reshape(a.shape[0] // accumulate, accumulate, *a.shape[1:]).swapaxes(0, 1)
 
-        zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
         micros = jax.tree.map(interleave, (batch, keys_B))
+        one = jax.tree.map(lambda a: a[0], micros)
+        zero = jax.tree.map(
+            lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(scored, params, constants, *one)
+        )
         total, _ = jax.lax.scan(add, zero, micros)
         return jax.tree.map(lambda a: a / accumulate, total)
 
@@ -58,13 +62,14 @@ def make_step(
         keys_B = rng.per_sample(
             rng.key(config.seed, "train", state.step), jnp.arange(config.train.batch_size)
         )
-        loss, grads = gradients(state.params, state.constants, batch, keys_B)
+        (loss, parts), grads = gradients(state.params, state.constants, batch, keys_B)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = optim.ema_decay(config.optim, state.step)
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
         metrics = {
             "loss": loss,
+            **parts,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate(state.step),
         }

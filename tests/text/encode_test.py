@@ -77,6 +77,21 @@ def test_std_has_a_floor():
     assert constant.std_E.tolist() == [1, 1]
 
 
+def test_statistics_of_parts_merge_into_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    features = [Features(rng.normal(1000, 3, (n, 4)).astype(np.float32), n > 5) for n in (3, 9, 1, 7)]
+    whole, first, second, merged = (ChannelStatistics(4) for _ in range(4))
+    for i, f in enumerate(features):
+        whole.add(f"text {i}", f)
+        (first if i < 2 else second).add(f"text {i}", f)
+    for part in (first, second):
+        merged.merge(json.loads(json.dumps(part.to_json())))
+    np.testing.assert_allclose(merged.mean_E, whole.mean_E, rtol=1e-12)
+    np.testing.assert_allclose(merged.std_E, whole.std_E, rtol=1e-9)
+    counted = ("captions", "tokens", "longest", "truncated", "example")
+    assert [getattr(merged, n) for n in counted] == [getattr(whole, n) for n in counted]
+
+
 def test_features_that_are_not_finite():
     with pytest.raises(ValueError, match="features of 'a cat' are not finite"):
         ChannelStatistics(2).add("a cat", Features(np.float32([[1, np.nan]]), False))
@@ -87,12 +102,12 @@ def test_description_survives_json_and_says_what_was_cut(caplog):
     texts = ["short", "a caption that is cut"]
     for text, features in zip(texts, encode.encode_captions(llm, texts), strict=True):
         stats.add(text, features)
-    description = encode.describe(llm, stats)
+    description = encode.identity(llm) | encode.describe(llm.config, stats)
     assert json.loads(json.dumps(description)) == description
     expected = {
         "model": "fake/model", "model_hash": "abc", "dtype": "float32", "layer": -3, "template": "base",
-        "instruction": True, "max_prompt_tokens": 9, "width": 2, "prefix_len": 2, "captions": 2,
-        "longest": 10, "truncated": 1, "codec": "bf16",
+        "instruction": True, "max_prompt_tokens": 9, "width": 2, "captions": 2,
+        "longest": 10, "truncated": 1,
     }  # fmt: skip
     assert expected.items() <= description.items()
     assert len(description["template_hash"]) == 64
@@ -109,7 +124,7 @@ def test_real_captions_are_what_encode_gives(smollm2):
     for text, expected, features in zip(texts, smollm2.encode(texts), stream, strict=True):
         np.testing.assert_allclose(features.hidden_SxE, expected, rtol=1e-4, atol=1e-3)
         stats.add(text, features)
-    description = encode.describe(smollm2, stats)
-    assert (description["width"], description["prefix_len"]) == (576, 50)
+    description = encode.describe(smollm2.config, stats)
+    assert (description["width"], len(smollm2.prefix())) == (576, 50)
     # The attention sink, of norm 24,755, is not among the kept tokens.
     assert max(np.abs(description["mean"])) < 1000

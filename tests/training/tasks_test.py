@@ -10,7 +10,7 @@ import pytest
 from lidit_jax import rng
 from lidit_jax.batch import fake
 from lidit_jax.diffusion import schedules
-from lidit_jax.training.tasks import diffusion_task, draw
+from lidit_jax.training.tasks.diffusion import diffusion_task, draw
 from tests.training.step_test import LENGTHS, make_config
 
 

@@ -1,43 +1,17 @@
-"""What is trained. A task says how a model is made, scored on a batch, and looked at.
-
-One step, one loop and one checkpoint format serve every task.
-"""
+"""Training LI-DiT: noise on latents, and what the network makes of it (appendix A.1); and drawing with it."""
 
 import dataclasses
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from lidit_jax import rng
-from lidit_jax.batch import Batch, BatchShape, TextFeatures, spec
+from lidit_jax.batch import BatchShape, TextFeatures, spec
 from lidit_jax.diffusion import guidance, objectives, samplers, schedules
 from lidit_jax.models.conditioners import TextSource
 from lidit_jax.models.lidit import LiDiT, ModelConfig
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.training.config import Config, SampleConfig, text_sources
-
-
-class Task(Protocol):
-    """The contract between a model and the training loop."""
-
-    def init(self, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns the model, parameters in f32."""
-
-    def loss(self, model: nnx.Module, batch: Batch, keys_B: jax.Array) -> jax.Array:
-        """Returns the loss of each sample, f32 [B].
-
-        Row k draws from keys_B[k] alone, so that no draw depends on the mesh.
-        """
-
-    def batch_spec(self) -> Batch:
-        """Returns the global batch as `jax.ShapeDtypeStruct`s."""
-
-    def preview(
-        self, model: nnx.Module, text: tuple[TextFeatures, ...], keys_B: jax.Array
-    ) -> jax.Array:
-        """Returns raw latents to look at, one per row of `text`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +46,17 @@ class DiffusionTask:
         drop_B = rng.uniform(rng.named_each(keys_B, "drop_prompt")) < self.drop_prompt
         x_t_BxHxWxC = objectives.corrupt(x0_BxHxWxC, noise_BxHxWxC, t_B, schedule)
         prediction = model(x_t_BxHxWxC, t_B, batch.text, drop_B)
-        return objectives.loss(self.objective, prediction, x0_BxHxWxC, noise_BxHxWxC, t_B)
+        return objectives.loss(self.objective, prediction, x0_BxHxWxC, noise_BxHxWxC, t_B), {}
 
-    def preview(self, model, text, keys_B):
-        return draw(model, self.objective, self.sample, text, keys_B, self.shape.latent)
+    def tokens(self, batch):
+        B, H, W, _ = batch.latents_BxHxWxC.shape
+        return B * H * W // self.model.patch**2
+
+    def preview_inputs(self, reader):
+        return reader.text(reader.dataset.info["preview"])
+
+    def preview(self, model, inputs, keys_B):
+        return draw(model, self.objective, self.sample, inputs, keys_B, self.shape.latent)
 
 
 def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTask:

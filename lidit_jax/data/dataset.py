@@ -1,0 +1,177 @@
+"""A data set on disk: what is where, and how it is read.
+
+<dataset>/
+  recipe.json               what the set is made of, written first: a second run must agree
+  plan.json  plan/          what becomes of every row of the source (data/planning)
+  captions.array_record     caption id (the row) -> text, language
+  prompts.txt               prompts to judge a model of this set by, one per line
+  images/piece-00000-of-00004.json     a piece is whole: counts, checksums, statistics, what was dropped
+  images/<H>x<W>/latents-00000-of-00004.array_record     key, raw latent (bf16), caption ids, metadata
+  ledger.jsonl              every example that was dropped or mended: key, reason
+  dataset.json              format, counts, latent statistics, drops per rule; written last
+  features/<encoder>/recipe.json              what the features are made with, written first
+  features/<encoder>/prefix.npy  null.npy     the instruction's features; the empty prompt's
+  features/<encoder>/channels.npy             mean and std that int8 standardises channels by
+  features/<encoder>/features-00000-of-00008.array_record    caption id (the row) -> kept tokens [S, E]
+  features/<encoder>/features-00000-of-00008.json            a shard is whole: checksum, statistics
+  features/<encoder>/encoder.json             model, template, statistics; written last
+"""
+
+import functools
+import pathlib
+
+import msgpack
+import numpy as np
+
+from lidit_jax import errors, files
+from lidit_jax.data import records
+from lidit_jax.data.buckets import Size
+from lidit_jax.data.feature_codecs import FEATURE_CODECS, FeatureCodec
+
+FORMAT = 2
+
+
+def claim(folder: pathlib.Path, recipe: dict):
+    """Makes `folder` the data set, or the feature store, of this recipe, or checks that it already is.
+
+    Raises InputError, naming what differs, if the folder holds another recipe's data.
+    """
+    path = folder / "recipe.json"
+    if path.exists():
+        check_equal(files.read_json(path, "data set's recipe"), recipe, folder)
+        return
+    if folder.exists() and any(not p.name.endswith(".tmp") for p in folder.iterdir()):
+        raise errors.InputError(
+            f"{folder} is not empty and holds no data set; give an empty or new folder"
+        )
+    files.write_json(path, recipe)
+
+
+def check_equal(found: dict, wanted: dict, where: pathlib.Path):
+    """Raises InputError naming each entry of `wanted` that `found` has otherwise."""
+    different = [
+        f"{k} is {found.get(k)!r}, the config wants {v!r}"
+        for k, v in wanted.items()
+        if found.get(k) != v
+    ]
+    if different:
+        raise errors.InputError(
+            f"{where} was made otherwise: {'; '.join(different)}. Change the config, or use another folder"
+        )
+
+
+def image_path(folder: pathlib.Path, size: Size, piece: int, pieces: int) -> pathlib.Path:
+    """Returns where the pictures of one bin and one piece are."""
+    return records.shard_path(folder / "images" / f"{size[0]}x{size[1]}", "latents", piece, pieces)
+
+
+def image_marker(folder: pathlib.Path, piece: int, pieces: int) -> pathlib.Path:
+    """Returns the file that says that a piece is whole."""
+    return folder / "images" / f"piece-{piece:05d}-of-{pieces:05d}.json"
+
+
+def feature_path(store: pathlib.Path, shard: int, shards: int) -> pathlib.Path:
+    return records.shard_path(store, "features", shard, shards)
+
+
+def feature_codec(store: pathlib.Path, name: str) -> FeatureCodec:
+    """Returns the codec of a store, with the channels that it standardises by, if it does."""
+    codec = FEATURE_CODECS[name]
+    return codec(*np.load(store / "channels.npy")) if codec.needs_channels else codec()
+
+
+class FeatureStore:
+    """One encoder's features, by caption id."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        what = f"text features (run `prepare` with encoder {folder.name!r} in text.use)"
+        self.info = _read_info(folder / "encoder.json", what)
+        self._codec = feature_codec(folder, self.info["codec"])
+        shards = self.info["shards"]
+        self._rows = records.read_shards([feature_path(folder, i, shards) for i in range(shards)])
+
+    def __len__(self):
+        return len(self._rows)
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
+    def __getitem__(self, caption: int) -> np.ndarray:
+        """Returns the kept tokens of one caption: [S, E], bf16 (codec bf16) or f32 (int8)."""
+        return self._codec.unpack(msgpack.unpackb(self._rows[caption]))
+
+    @property
+    def prefix_PxE(self) -> np.ndarray:
+        return np.load(self.folder / "prefix.npy", allow_pickle=False)
+
+    @property
+    def null_ZxE(self) -> np.ndarray:
+        return np.load(self.folder / "null.npy", allow_pickle=False)
+
+
+class Dataset:
+    """A data set on disk, opened for reading.
+
+    Rows are numbered bin after bin: `counts` is how many each of `bins` has.
+
+    Raises InputError if the folder holds none, or one of another format.
+    """
+
+    def __init__(self, folder: str | pathlib.Path):
+        self.folder = pathlib.Path(folder)
+        self.info = _read_info(
+            self.folder / "dataset.json", "finished data set (run `prepare` first)"
+        )
+        self.mean_C = np.asarray(self.info["latent_mean"], np.float32)
+        self.std_C = np.asarray(self.info["latent_std"], np.float32)
+        self.bins: list[Size] = [tuple(b["size"]) for b in self.info["bins"]]
+        self.counts: list[int] = [sum(b["counts"]) for b in self.info["bins"]]
+        self._images = records.read_shards(self.image_paths())
+
+    def image_paths(self) -> list[pathlib.Path]:
+        """Returns the files of pictures, bin after bin; a bin has none for a piece without its like."""
+        return [
+            image_path(self.folder, tuple(b["size"]), i, len(b["counts"]))
+            for b in self.info["bins"]
+            for i, count in enumerate(b["counts"])
+            if count
+        ]
+
+    def __len__(self):
+        return len(self._images)
+
+    def image(self, row: int) -> records.ImageRecord:
+        """Returns one picture with its raw latent."""
+        return records.unpack_image(self._images[row])
+
+    def normalised(self, latent_HxWxC: np.ndarray) -> np.ndarray:
+        """Returns a raw latent in model units: zero mean, unit variance per channel over the set."""
+        return (latent_HxWxC - self.mean_C) / self.std_C
+
+    @functools.cached_property
+    def captions(self) -> "Captions":
+        return Captions(self.folder)
+
+    def features(self, encoder: str) -> FeatureStore:
+        return FeatureStore(self.folder / "features" / encoder)
+
+
+class Captions:
+    """The texts of a planned data set, by caption id."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._rows = records.read_shards([folder / "captions.array_record"])
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, caption: int) -> records.CaptionRecord:
+        return records.CaptionRecord(**msgpack.unpackb(self._rows[caption]))
+
+
+def _read_info(path: pathlib.Path, what: str) -> dict:
+    info = files.read_json(path, what)
+    if info["format"] != FORMAT:
+        raise errors.InputError(
+            f"{path.parent} has data set format {info['format']}, this version reads {FORMAT}; prepare it again"
+        )
+    return info

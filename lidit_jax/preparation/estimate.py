@@ -1,0 +1,129 @@
+"""What a data set will cost before it is made: bytes, time and money, from a short measured sample."""
+
+import dataclasses
+import time
+
+import msgpack
+import numpy as np
+
+from lidit_jax.data import dataset, decoding, records
+from lidit_jax.data.dataset import Captions
+from lidit_jax.data.planning import Plan
+from lidit_jax.data.sources.example import Source
+from lidit_jax.models.vae import make_codec
+from lidit_jax.preparation import images
+from lidit_jax.text import llm
+from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.config import Config, DataConfig
+
+PICTURES, CAPTIONS = 64, 64  # of the sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One stage: how many, bytes and seconds each, as measured here."""
+
+    stage: str
+    count: float
+    bytes_each: float
+    seconds_each: float
+
+    def row(self, price: float) -> list[str]:
+        """Returns the line as cells; `price` is of one such machine for one hour."""
+        hours = self.count * self.seconds_each / 3600
+        cells = [
+            self.stage,
+            f"{self.count:,.0f}",
+            amount(self.bytes_each),
+            amount(self.count * self.bytes_each),
+        ]
+        cells += [f"{1 / self.seconds_each:,.0f}/s", f"{hours:,.2f}"]
+        return cells + ([f"{hours * price:,.2f}"] if price else [])
+
+
+def estimate(
+    config: Config, plan: Plan, source: Source, pictures: int = 0, batch_size: int = 32
+) -> list[Line]:
+    """Returns a line per stage of what `prepare` would still write, for the plan or for `pictures` of its kind."""
+    planned = sum(map(sum, plan.info["counts"]))
+    scale = pictures / planned if pictures else 1.0
+    lines = [_pictures(config.data, plan, source, planned * scale, batch_size)]
+    captions = Captions(plan.folder)
+    count = min(CAPTIONS, len(captions))
+    texts = [captions[i * len(captions) // count].text for i in range(count)]
+    for encoder in config.encoders:
+        lines.append(_features(encoder, texts, len(captions) * scale, batch_size))
+    return lines
+
+
+def _pictures(data: DataConfig, plan: Plan, source: Source, count: float, batch_size: int) -> Line:
+    """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
+    codec = make_codec(data.codec)
+    rows = []
+    for piece in range(plan.pieces):
+        for row in images.planned(source, plan, piece):
+            rows.append(row)
+            if len(rows) == PICTURES:
+                break
+        if len(rows) == PICTURES:
+            break
+    size = plan.bins[int(np.argmax([sum(c) for c in plan.info["counts"]]))]
+    jobs = [decoding.Job(row.example.picture, size) for row in rows]
+    codec.encode(np.zeros((batch_size, *size, 3), np.uint8))
+    start, written = time.perf_counter(), 0
+    pixels = [d.pixels_HxWx3 for d in decoding.decode_all(jobs, 0) if d.pixels_HxWx3 is not None]
+    for first in range(0, len(pixels), batch_size):
+        part = pixels[first : first + batch_size]
+        full = np.stack(part + part[-1:] * (batch_size - len(part)))
+        for row, latent in zip(rows, np.asarray(codec.encode(full))[: len(part)]):
+            record = records.ImageRecord(
+                row.example.key, latent, row.captions, row.synthetic, row.example.metadata
+            )
+            written += len(records.pack_image(record))
+    done = max(len(pixels), 1)
+    return Line("pictures", count, written / done, (time.perf_counter() - start) / done)
+
+
+def _features(encoder: EncoderConfig, texts: list[str], count: float, batch_size: int) -> Line:
+    """Reads the sample once to warm up, then once to measure."""
+    model = llm.load(encoder, llm.default_cache())
+    model.encode(texts[:batch_size])
+    start = time.perf_counter()
+    features = model.encode(texts)
+    seconds = (time.perf_counter() - start) / len(texts)
+    codec_type = dataset.FEATURE_CODECS[encoder.codec]
+    codec = (
+        codec_type(np.zeros(model.width), np.ones(model.width))
+        if codec_type.needs_channels
+        else codec_type()
+    )
+    written = sum(len(msgpack.packb(codec.pack(np.asarray(f)))) for f in features)
+    return Line(f"captions read by {encoder.name}", count, written / len(texts), seconds)
+
+
+def amount(size: float) -> str:
+    """Returns a number of bytes with a unit: 1.5 kB, 22 TB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} PB"
+
+
+def table(lines: list[Line], price: float) -> str:
+    """Returns the lines as text, with their sum."""
+    head = ["stage", "count", "each", "bytes", "speed here", "hours here"] + (
+        ["cost"] if price else []
+    )
+    rows = [line.row(price) for line in lines]
+    total = sum(line.count * line.bytes_each for line in lines)
+    hours = sum(line.count * line.seconds_each for line in lines) / 3600
+    rows.append(
+        ["all", "", "", amount(total), "", f"{hours:,.2f}"]
+        + ([f"{hours * price:,.2f}"] if price else [])
+    )
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    return "\n".join(
+        "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))])
+        for cells in [head, *rows]
+    )

@@ -1,0 +1,124 @@
+"""The captions of a plan through one frozen LLM, shard by shard."""
+
+import pathlib
+
+import msgpack
+import numpy as np
+from tqdm import tqdm
+
+from lidit_jax import files
+from lidit_jax.data import dataset, records
+from lidit_jax.data.dataset import Captions, FeatureStore
+from lidit_jax.data.feature_codecs import FEATURE_CODECS
+from lidit_jax.data.planning import Plan
+from lidit_jax.preparation.share import Share
+from lidit_jax.text import encode, llm
+from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.inputs import check_store
+
+SAMPLE = 256  # captions that int8 takes its channels' mean and std from
+
+
+def store_folder(plan: Plan, encoder: EncoderConfig) -> pathlib.Path:
+    return plan.folder / "features" / encoder.store
+
+
+def shard_count(plan: Plan) -> int:
+    """Returns into how many files a store's captions go: as many as the plan has pieces, none empty."""
+    return min(plan.pieces, plan.info["captions"])
+
+
+def is_whole(store: pathlib.Path, shard: int, shards: int) -> bool:
+    path = dataset.feature_path(store, shard, shards)
+    return path.exists() and path.with_suffix(".json").exists()
+
+
+def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
+    """Writes the shards of this share that are not there yet."""
+    store, shards = store_folder(plan, encoder), shard_count(plan)
+    missing = [i for i in share.of(shards) if not is_whole(store, i, shards)]
+    if not missing:
+        return
+    captions = Captions(plan.folder)
+    model = llm.load(encoder, llm.default_cache())
+    dataset.claim(store, encode.identity(model))
+    files.write_npy(store / "prefix.npy", model.prefix())
+    files.write_npy(store / "null.npy", model.encode([""])[0])
+    if FEATURE_CODECS[encoder.codec].needs_channels:
+        _write_channels(store / "channels.npy", model, captions)
+    (store / "encoder.json").unlink(missing_ok=True)  # written again when all is there
+    ranges = records.shard_ranges(len(captions), shards)
+    total = sum(len(ranges[i]) for i in missing)
+    with tqdm(total=total, desc=f"captions read by {encoder.name}", mininterval=2) as progress:
+        for i in missing:
+            texts = [captions[row].text for row in ranges[i]]
+            features = encode.encode_captions(model, texts, batch_size, progress.update)
+            _write_shard(dataset.feature_path(store, i, shards), texts, features, encoder, model)
+
+
+def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions):
+    """Writes mean and std per channel over some captions, evenly spaced, unless they are there."""
+    if path.exists():
+        return
+    count = min(SAMPLE, len(captions))
+    sample = [captions[i * len(captions) // count].text for i in range(count)]
+    statistics = encode.ChannelStatistics(model.width)
+    for text, features in zip(sample, encode.encode_captions(model, sample)):
+        statistics.add(text, features)
+    channels_2xE = np.stack([statistics.mean_E, statistics.std_E])
+    files.write_npy(path, channels_2xE.astype(np.float32))
+
+
+def _write_shard(path, texts, features, encoder, model):
+    """Writes one shard and, last, its marker: what encoder.json needs to know of it."""
+    codec = dataset.feature_codec(path.parent, encoder.codec)
+    statistics, squared_E = encode.ChannelStatistics(model.width), np.zeros(model.width)
+    with records.writing(path) as writer:
+        for text, f in zip(texts, features, strict=True):
+            statistics.add(text, f)
+            packed = codec.pack(f.hidden_SxE)
+            squared_E += ((codec.unpack(packed).astype(np.float64) - f.hidden_SxE) ** 2).sum(0)
+            writer.write(msgpack.packb(packed))
+    marker = {"sha256": records.checksum(path), "bytes": path.stat().st_size}
+    marker |= {"statistics": statistics.to_json(), "squared_error": squared_E.tolist()}
+    files.write_json(path.with_suffix(".json"), marker)
+
+
+def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
+    """Writes encoder.json if every shard is whole, else returns what is missing, told.
+
+    Raises InputError if the store is finished and was made with other settings.
+    """
+    store, shards = store_folder(plan, encoder), shard_count(plan)
+    missing = [i for i in range(shards) if not is_whole(store, i, shards)]
+    if missing:
+        return [f"shards {', '.join(map(str, missing))} of {shards} of {store.name} are missing"]
+    if (store / "encoder.json").exists():
+        check_store(FeatureStore(store), encoder)
+        return []
+    statistics, squared_E, size = None, 0.0, 0
+    for i in range(shards):
+        marker = files.read_json(
+            dataset.feature_path(store, i, shards).with_suffix(".json"), "marker of a shard"
+        )
+        statistics = statistics or encode.ChannelStatistics(len(marker["squared_error"]))
+        statistics.merge(marker["statistics"])
+        squared_E += np.asarray(marker["squared_error"])
+        size += marker["bytes"]
+    error_E = np.sqrt(squared_E / statistics.tokens) / statistics.std_E
+    identity = files.read_json(store / "recipe.json", "feature store's recipe")
+    info = (
+        identity
+        | encode.describe(encoder, statistics)
+        | {
+            "format": dataset.FORMAT,
+            "shards": shards,
+            "codec": encoder.codec,
+            "prefix_len": len(np.load(store / "prefix.npy")),
+            "bytes": size,
+            # Of what is stored against what the LLM gave, in standard deviations of the channel.
+            "error": {"mean": float(error_E.mean()), "worst_channel": float(error_E.max())},
+        }
+    )
+    files.write_json(store / "encoder.json", info)
+    return []

@@ -1,0 +1,242 @@
+"""The pictures of a plan, piece by piece: decoded, encoded by the VAE, written by aspect bin.
+
+A piece is read from the source once, in order. Its files are renamed together, and then a marker
+says that it is whole, with what the set as a whole needs to know of it.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from lidit_jax import errors, files
+from lidit_jax.data import dataset, decoding, planning, records
+from lidit_jax.data.planning import Piece, Plan
+from lidit_jax.data.sources.example import Example, Source
+from lidit_jax.models.vae import Codec, make_codec
+from lidit_jax.moments import Moments
+from lidit_jax.preparation.share import Share
+from lidit_jax.training.config import DataConfig
+
+STD_LEAST = 1e-6  # of a latent channel that never varies
+
+
+def is_whole(plan: Plan, piece: int) -> bool:
+    """Returns whether a piece is written: its marker, and every file that the marker names."""
+    marker = dataset.image_marker(plan.folder, piece, plan.pieces)
+    if not marker.exists():
+        return False
+    counts = files.read_json(marker, "marker of a piece")["counts"]
+    paths = [dataset.image_path(plan.folder, size, piece, plan.pieces) for size in plan.bins]
+    return all(path.exists() for path, count in zip(paths, counts) if count)
+
+
+def write(data: DataConfig, source: Source, plan: Plan, share: Share, batch_size: int):
+    """Writes the pieces of this share that are not there yet."""
+    missing = [i for i in share.of(plan.pieces) if not is_whole(plan, i)]
+    if not missing:
+        return
+    codec = make_codec(data.codec)
+    total = sum(sum(counts[i] for i in missing) for counts in plan.info["counts"])
+    with tqdm(total=total, desc="pictures", unit="img", mininterval=2) as progress:
+        for i in missing:
+            (plan.folder / "dataset.json").unlink(
+                missing_ok=True
+            )  # written again when all is there
+            _PieceWriter(plan, i, codec, batch_size, progress).write(source, data)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    """A row of a piece that is kept: where it goes, and what is stored of it beside its latent."""
+
+    example: Example
+    bin: int
+    captions: tuple[int, ...]
+    synthetic: tuple[int, ...]
+    natural: tuple[int, int]
+
+
+def planned(source: Source, plan: Plan, piece: int) -> Iterator[_Planned]:
+    """Yields the rows of a piece that the plan keeps.
+
+    Raises InputError if the source is not what it was when the plan was made.
+    """
+    rows: Piece = plan.piece(piece)
+    examples = (e for e in source.piece(piece, plan.pieces) if isinstance(e, Example))
+    count = 0
+    for row, example in enumerate(examples):
+        count += 1
+        if row >= len(rows.key_N) or planning.key_hash(example.key) != rows.key_N[row]:
+            raise _changed(plan, f"its row {row} of piece {piece} is now {example.key!r}")
+        if rows.bin_N[row] >= 0:
+            natural = tuple(rows.size_Nx2[row].tolist())
+            yield _Planned(example, int(rows.bin_N[row]), *rows.captions(row), natural)
+    if count != len(rows.key_N):
+        raise _changed(plan, f"piece {piece} had {len(rows.key_N)} rows, and has {count}")
+
+
+def _changed(plan: Plan, how: str) -> errors.InputError:
+    return errors.InputError(
+        f"the source has changed since {plan.folder} was planned: {how}; prepare it into a new folder"
+    )
+
+
+class _PieceWriter:
+    """Writes one piece; a bin's pictures wait until they are a batch for the VAE."""
+
+    def __init__(self, plan: Plan, piece: int, codec: Codec, batch_size: int, progress: tqdm):
+        self.plan, self.piece, self.place = plan, piece, (piece, plan.pieces)
+        self.codec, self.batch_size, self.progress = codec, batch_size, progress
+        self.waiting: list[list] = [[] for _ in plan.bins]
+        self.counts = [0] * len(plan.bins)
+        self.ledger: list[tuple[str, str]] = []
+        self.dropped, self.mended = collections.Counter(), collections.Counter()
+        self.latents = Moments(codec.channels)
+
+    def write(self, source: Source, data: DataConfig):
+        """Reads the source's piece, writes its files and, last, its marker."""
+        bins = range(len(self.plan.bins))
+        paths = [dataset.image_path(self.plan.folder, s, *self.place) for s in self.plan.bins]
+        expected = [counts[self.piece] for counts in self.plan.info["counts"]]
+        with contextlib.ExitStack() as stack:
+            self.writers = [
+                stack.enter_context(records.writing(path)) if n else None
+                for path, n in zip(paths, expected)
+            ]
+            under_way: collections.deque[_Planned] = collections.deque()
+            for decoded in decoding.decode_all(self._jobs(source, data, under_way), data.workers):
+                self._take(under_way.popleft(), decoded)
+                self.progress.update()
+            for bin in bins:
+                self._encode(bin)
+        for path, n in zip(paths, self.counts):
+            if not n:
+                path.unlink(missing_ok=True)
+        marker = {
+            "counts": self.counts,
+            "sha256": [records.checksum(path) if n else "" for path, n in zip(paths, self.counts)],
+            "dropped": dict(self.dropped.most_common()),
+            "mended": dict(self.mended.most_common()),
+            "ledger": self.ledger,
+            "latents": self.latents.to_json(),
+        }
+        files.write_json(dataset.image_marker(self.plan.folder, *self.place), marker)
+
+    def _jobs(self, source, data, under_way):
+        """Yields the decoding of each planned row, and puts the row in `under_way` for when it is done."""
+        checked = "R3-shape" in self.plan.info["rules"]
+        for row in planned(source, self.plan, self.piece):
+            under_way.append(row)
+            size = self.plan.bins[row.bin]
+            yield decoding.Job(row.example.picture, size, row.natural if checked else None)
+
+    def _take(self, row: _Planned, decoded: decoding.Decoded):
+        reasons = [decoded.reason] if decoded.reason else decoded.notes
+        (self.dropped if decoded.reason else self.mended).update(reasons)
+        self.ledger += [(row.example.key, reason) for reason in reasons]
+        if not decoded.reason:
+            self.waiting[row.bin].append((row, decoded.pixels_HxWx3))
+            if len(self.waiting[row.bin]) == self.batch_size:
+                self._encode(row.bin)
+
+    def _encode(self, bin: int):
+        """Writes what waits of a bin. The last batch is filled up, so that one program serves all."""
+        waiting, self.waiting[bin] = self.waiting[bin], []
+        if not waiting:
+            return
+        images = [pixels for _, pixels in waiting]
+        images += images[-1:] * (self.batch_size - len(images))
+        latents = np.asarray(self.codec.encode(np.stack(images)))
+        for (row, _), latent_HxWxC in zip(waiting, latents):
+            self.latents.add(latent_HxWxC)
+            record = records.ImageRecord(
+                row.example.key, latent_HxWxC, row.captions, row.synthetic, row.example.metadata
+            )
+            self.writers[bin].write(records.pack_image(record))
+        self.counts[bin] += len(waiting)
+
+
+def finish(data: DataConfig, plan: Plan) -> list[str]:
+    """Writes dataset.json and ledger.jsonl if every piece is whole, else returns what is missing, told.
+
+    Raises InputError if no picture could be decoded.
+    """
+    if (plan.folder / "dataset.json").exists():
+        return []
+    missing = [i for i in range(plan.pieces) if not is_whole(plan, i)]
+    if missing:
+        return [
+            f"pieces {', '.join(map(str, missing))} of {plan.pieces} of the pictures are missing"
+        ]
+    paths = [dataset.image_marker(plan.folder, i, plan.pieces) for i in range(plan.pieces)]
+    markers = [files.read_json(path, "marker of a piece") for path in paths]
+    _write_ledger(plan.folder, markers)
+    info = _summary(data, plan, markers)
+    if not info["count"]:
+        raise errors.InputError(f"no picture is left: {info['dropped']}")
+    files.write_json(plan.folder / "dataset.json", info)
+    print(_table(info))
+    return []
+
+
+def _summary(data: DataConfig, plan: Plan, markers: list[dict]) -> dict:
+    """Returns what dataset.json holds."""
+    codec = make_codec(data.codec)
+    latents = Moments(codec.channels)
+    dropped, mended = collections.Counter(plan.info["dropped"]), collections.Counter()
+    for marker in markers:
+        latents.merge(marker["latents"])
+        dropped.update(marker["dropped"])
+        mended.update(marker["mended"])
+    counts = [list(column) for column in zip(*(marker["counts"] for marker in markers))]
+    bins = [{"size": list(s), "counts": c} for s, c in zip(plan.bins, counts) if any(c)]
+    about = (
+        "captions",
+        "captions_dropped",
+        "languages",
+        "enlarged",
+        "rules",
+        "rules_hash",
+        "preview",
+    )
+    return {
+        "format": dataset.FORMAT,
+        "count": sum(map(sum, counts)),
+        "rows": plan.info["rows"],
+        "bins": bins,
+        "dropped": dict(dropped.most_common()),
+        "mended": dict(mended.most_common()),
+        "codec": data.codec,
+        "codec_identity": codec.identity(),
+        "latent_mean": latents.mean_C.tolist(),
+        "latent_std": np.maximum(latents.std_C, STD_LEAST).tolist(),
+    } | {name: plan.info[name] for name in about}
+
+
+def _write_ledger(folder: pathlib.Path, markers: list[dict]):
+    """Joins what the plan dropped and what each piece dropped or mended."""
+    with files.atomic(folder / "ledger.jsonl") as path, open(path, "w", encoding="utf-8") as ledger:
+        with open(folder / "plan" / "ledger.jsonl", encoding="utf-8") as planned_ledger:
+            shutil.copyfileobj(planned_ledger, ledger)
+        for marker in markers:
+            for key, reason in marker["ledger"]:
+                ledger.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")
+
+
+def _table(info: dict) -> str:
+    """Returns what became of every row, a line per reason, to be printed."""
+    lines = [("kept", info["count"])] + [(f"dropped: {r}", n) for r, n in info["dropped"].items()]
+    lines += [(f"mended: {r}", n) for r, n in info["mended"].items()]
+    lines += [(f"caption dropped: {r}", n) for r, n in info["captions_dropped"].items()]
+    lines += [("scaled up to their bin", info["enlarged"])] if info["enlarged"] else []
+    lines += [("captions, each once", info["captions"])]
+    lines += [(f"bin {b['size'][0]} x {b['size'][1]}", sum(b["counts"])) for b in info["bins"]]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {n:>12,}" for name, n in lines)

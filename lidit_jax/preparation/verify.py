@@ -1,0 +1,150 @@
+"""Reads a whole data set, and tells every problem that it finds."""
+
+import pathlib
+from collections.abc import Iterator
+
+import msgpack
+import numpy as np
+from tqdm import tqdm
+
+from lidit_jax import errors, files
+from lidit_jax.data import dataset, records
+from lidit_jax.data.dataset import Captions
+from lidit_jax.data.planning import Plan
+from lidit_jax.moments import Moments
+from lidit_jax.preparation import features, images
+
+TOLERANCE = 0.02  # of statistics taken anew from what is stored, relative to each channel's std
+
+
+def verify(folder: pathlib.Path) -> list[str]:
+    """Returns every problem of a data set and of its feature stores, one line each; none if it is sound.
+
+    Raises InputError if the folder holds no planned data set.
+    """
+    plan = Plan(folder)
+    problems = [*_captions(plan), *_images(plan)]
+    for store in sorted(p for p in (folder / "features").glob("*") if p.is_dir()):
+        problems += _features(plan, store)
+    return problems
+
+
+def _captions(plan: Plan) -> Iterator[str]:
+    try:
+        captions = Captions(plan.folder)
+        if len(captions) != plan.info["captions"]:
+            yield f"captions.array_record has {len(captions)} captions, the plan {plan.info['captions']}"
+        for i in range(len(captions)):
+            if not captions[i].text.strip():
+                yield f"caption {i} is empty"
+    except _UNREADABLE as e:
+        yield f"captions.array_record cannot be read: {_first_line(e)}"
+
+
+def _images(plan: Plan) -> Iterator[str]:
+    """Yields the problems of the pieces, and of what dataset.json says of them all."""
+    moments, keys = None, set()
+    for i in tqdm(range(plan.pieces), desc="pictures", unit="piece"):
+        marker = dataset.image_marker(plan.folder, i, plan.pieces)
+        if not images.is_whole(plan, i):
+            yield f"piece {i} of the pictures is not whole; run `prepare` again"
+            continue
+        found = files.read_json(marker, "marker of a piece")
+        for size, count, checksum in zip(plan.bins, found["counts"], found["sha256"]):
+            path = dataset.image_path(plan.folder, size, i, plan.pieces)
+            for record, problem in _records(path, count, checksum) if count else ():
+                problem = problem or _problem_of(record, size, plan, keys)
+                if problem:
+                    yield f"{path.relative_to(plan.folder)}: {problem}"
+                    continue
+                latent_HxWxC = records.unpack_image(record).latent_HxWxC
+                moments = moments or Moments(latent_HxWxC.shape[-1])
+                moments.add(latent_HxWxC)
+    if not (plan.folder / "dataset.json").exists():
+        yield "dataset.json is missing; run `prepare` again"
+    elif moments:
+        info = files.read_json(plan.folder / "dataset.json", "data set")
+        yield from _statistics("dataset.json", info["latent_mean"], info["latent_std"], moments)
+
+
+def _problem_of(record: bytes, size: tuple[int, int], plan: Plan, keys: set[int]) -> str | None:
+    """Returns what is wrong with one picture, whose key's hash it adds to `keys`."""
+    image = records.unpack_image(record)
+    height, width = image.latent_HxWxC.shape[:2]
+    if height * size[1] != width * size[0] or size[0] % height:
+        return f"{image.key}: a latent of {height} x {width} in bin {size[0]}x{size[1]}"
+    if not np.isfinite(image.latent_HxWxC).all():
+        return f"{image.key}: its latent is not finite"
+    ids = image.captions + image.synthetic
+    if not ids or not all(0 <= c < plan.info["captions"] for c in ids):
+        return f"{image.key}: its captions are {ids}, of {plan.info['captions']}"
+    if len(keys) == len(keys | {hash(image.key)}):
+        return f"{image.key}: its key is not the only one"
+    keys.add(hash(image.key))
+    return None
+
+
+def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
+    """Yields the problems of one encoder's features."""
+    if not (store / "encoder.json").exists():
+        yield f"{store.name}: encoder.json is missing; run `prepare` again"
+        return
+    info = files.read_json(store / "encoder.json", "text features")
+    codec = dataset.feature_codec(store, info["codec"])
+    moments, shards = Moments(info["width"]), info["shards"]
+    ranges = records.shard_ranges(plan.info["captions"], shards)
+    for i in tqdm(range(shards), desc=store.name, unit="shard"):
+        path = dataset.feature_path(store, i, shards)
+        if not features.is_whole(store, i, shards):
+            yield f"{store.name}: shard {i} is not whole; run `prepare` again"
+            continue
+        checksum = files.read_json(path.with_suffix(".json"), "marker of a shard")["sha256"]
+        for row, (record, problem) in enumerate(
+            _records(path, len(ranges[i]), checksum), ranges[i].start
+        ):
+            if problem:
+                yield f"{path.relative_to(plan.folder)}: {problem}"
+                continue
+            hidden_SxE = codec.unpack(msgpack.unpackb(record)).astype(np.float32)
+            if hidden_SxE.shape[1] != info["width"] or not 0 < len(hidden_SxE) <= info["longest"]:
+                yield f"{store.name}: caption {row} has features of shape {hidden_SxE.shape}"
+            elif not np.isfinite(hidden_SxE).all():
+                yield f"{store.name}: the features of caption {row} are not finite"
+            else:
+                moments.add(hidden_SxE)
+    yield from _statistics(f"{store.name}/encoder.json", info["mean"], info["std"], moments)
+    for name in ("prefix.npy", "null.npy"):
+        try:
+            array = np.load(store / name, allow_pickle=False)
+            if array.shape[1:] != (info["width"],) or not np.isfinite(array).all():
+                yield f"{store.name}/{name} has shape {array.shape}, or is not finite"
+        except (OSError, ValueError) as e:
+            yield f"{store.name}/{name} cannot be read: {_first_line(e)}"
+
+
+def _records(path: pathlib.Path, count: int, checksum: str) -> Iterator[tuple[bytes, str | None]]:
+    """Yields every record of a file, or (b"", problem); a damaged file is not read further."""
+    if records.checksum(path) != checksum:
+        yield b"", "its checksum is not the one written with it; delete it and run `prepare` again"
+        return
+    rows = records.read_shards([path])
+    if len(rows) != count:
+        yield b"", f"it has {len(rows)} records, and should have {count}"
+    for i in range(len(rows)):
+        yield rows[i], None
+
+
+def _statistics(where: str, mean, std, moments: Moments) -> Iterator[str]:
+    """Compares mean and std as told with those of what is stored, which was rounded."""
+    told = np.asarray([mean, std])
+    off = np.abs(told - [moments.mean_C, moments.std_C]) / told[1]
+    off[1] *= told[1] > 1.01 * told[1].min()  # a std may have been raised to a floor
+    if not off.max() <= TOLERANCE:
+        yield f"{where}: its statistics are not those of what is stored (off by {off.max():.3g} std)"
+
+
+_UNREADABLE = (errors.InputError, OSError, RuntimeError, ValueError, IndexError)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
