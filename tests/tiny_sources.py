@@ -159,28 +159,38 @@ def write_tfds(path: pathlib.Path, captions: bool = False) -> str:
     """Writes a set of TensorFlow Datasets into the catalogue `path`; returns its name.
 
     It has the labels "great_white_shark, shark" and "tabby, tabby cat", or else captions and what is
-    known of a picture. Pictures are given as files: arrays would be encoded by TensorFlow.
+    known of a picture.
     """
     import tensorflow_datasets as tfds
 
-    features = {"image": tfds.features.Image()}
+    text = tfds.features.Text()
+    names = ["great_white_shark, shark", "tabby, tabby cat"]
+    features = {"label": tfds.features.ClassLabel(names=names)}
     if captions:
-        features |= {"caption": tfds.features.Text(), "synthetic": tfds.features.Text()}
-        features |= {"aesthetic": np.float32, "punsafe": np.float32, "url": tfds.features.Text()}
-    else:
-        names = ["great_white_shark, shark", "tabby, tabby cat"]
-        features |= {"label": tfds.features.ClassLabel(names=names)}
-
+        features = {"caption": text, "synthetic": text, "url": text}
+        features |= {"aesthetic": np.float32, "punsafe": np.float32}
+    rows = []
+    for k, sample in enumerate(SAMPLES):
+        row = sample.fields | {"synthetic": sample.synthetic or "", "label": k % 2}
+        row = {name: row[name] for name in features}
+        rows.append(row | {"image": io.BytesIO(sample.content)})
     name = "tiny_captions" if captions else "tiny_labels"
+    write_tfds_rows(path, name, features | {"image": tfds.features.Image()}, rows)
+    return name
+
+
+def write_tfds_rows(path: pathlib.Path, name: str, features: dict, rows: list[dict[str, Any]]):
+    """Writes a set with these rows in the split "train".
+
+    Pictures are given as files: arrays would be encoded by TensorFlow.
+    """
+    import tensorflow_datasets as tfds
+
     folder = path / name / "1.0.0"
     folder.mkdir(parents=True)
     identity = tfds.core.dataset_info.DatasetIdentity(name, "1.0.0", str(folder), __name__)
     info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
     writer = tfds.core.SequentialWriter(info, 100, file_format="array_record")
     writer.initialize_splits(["train"])
-    for k, sample in enumerate(SAMPLES):
-        row = sample.fields | {"synthetic": sample.synthetic or "", "label": k % 2}
-        row["image"] = io.BytesIO(sample.content)
-        writer.add_examples({"train": [{name: row[name] for name in features}]})
+    writer.add_examples({"train": rows})
     writer.close_all()
-    return name

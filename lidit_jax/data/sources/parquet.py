@@ -1,6 +1,5 @@
 """Pictures and captions in Parquet files, as the Hugging Face hub stores them."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -105,7 +104,7 @@ class Parquet:
         try:
             for number, row in enumerate(self._rows(group), group.first):
                 yield self._example(f"{name}/{number:08d}", row)
-        except (pyarrow.ArrowException, OSError):
+        except (pyarrow.ArrowInvalid, OSError):
             yield Unusable(f"{name}/group-{group.index}", "parquet-damaged")
 
     def _rows(self, group: _Group) -> Iterator[Row]:
@@ -166,12 +165,10 @@ def _values(column) -> list[Any]:
         return _decoded(column.cast(_as_bytes(column.type)).to_pylist())
 
 
-@functools.cache
 def _as_bytes(kind):
-    """Returns the type with bytes in place of texts."""
+    """Returns a type of texts, or of lists of them, with bytes in place of texts."""
     import pyarrow
 
-    kind = _plain(kind)
     if _is_text(kind):
         return pyarrow.large_binary() if pyarrow.types.is_large_string(kind) else pyarrow.binary()
     return pyarrow.list_(_as_bytes(kind.value_type))

@@ -23,11 +23,13 @@ def find(folder: pathlib.Path) -> pathlib.Path | None:
 def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
     """Returns (file name, other columns) of each row; a line that is none has its number and None.
 
-    Bytes that are not UTF-8 become surrogates. Raises InputError without the column file_name.
+    Bytes that are not UTF-8 become surrogates. Raises InputError without rows, or the column file_name.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = list(_csv_rows(file) if path.suffix == ".csv" else _jsonl_rows(file))
     columns = {name for row in rows if row for name in row}
+    if not columns:
+        raise InputError(f"{path} has no rows; wanted one for each picture, with {KEY}")
     if KEY not in columns:
         raise unknown_name(f"column of {path}", KEY, columns)
     return [_named(path, line, row) for line, row in enumerate(rows, 1)]

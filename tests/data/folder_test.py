@@ -1,0 +1,140 @@
+"""Folders: pictures with captions beside them or in a table; what lacks one or the other is named."""
+
+import json
+
+import pytest
+
+from lidit_jax.data import sources
+from lidit_jax.data.sources import Unusable
+from lidit_jax.errors import InputError
+from tests.tiny_sources import encode, every, picture
+
+PICTURE = encode(picture(20, 30), "PNG")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Returns a function that writes files into a folder and gives what the source yields."""
+
+    def write(files: dict[str, bytes | str], **options):
+        for name, content in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return every("folder", path=tmp_path, **options)
+
+    return write
+
+
+def test_keys_are_names_without_suffix_in_order(folder):
+    names = ["b/z.JPG", "a.b.png", "b/a.webp", "c.TIFF", ".hidden.png", ".git/x.png", "notes.pdf"]
+    found = folder({name: PICTURE for name in names})
+    assert [u.key for u in found] == ["a.b", "b/a", "b/z", "c"]
+    assert {u.reason for u in found} == {"caption-missing"}
+
+
+def test_a_caption_is_all_of_its_text(folder):
+    (example,) = folder({"a.png": PICTURE, "a.txt": "\ufeffa lake,\nat dawn \n"})
+    assert example.captions[0].text == "a lake,\nat dawn"
+
+
+def test_what_is_wrong_with_captions_beside_is_named(folder):
+    found = folder(
+        {
+            "a.png": PICTURE,
+            "b.png": PICTURE,
+            "b.txt": b"caf\xe9",
+            "c.png": PICTURE,
+            "c.json": '{"caption": "a cat',
+            "d.png": PICTURE,
+            "d.txt": " \n",
+            "e.png": PICTURE,
+            "e.json": '{"caption": 3}',
+            "f.txt": "a caption without a picture is no picture",
+        }
+    )
+    assert found == [
+        Unusable("a", "caption-missing"),
+        Unusable("b", "caption-not-utf8"),
+        Unusable("c", "caption-unreadable"),
+        Unusable("d", "caption-missing"),
+        Unusable("e", "caption-unreadable"),
+    ]
+
+
+def test_two_pictures_of_one_name_both_come(folder):
+    found = folder({"a.jpg": PICTURE, "a.png": PICTURE, "a.txt": "a cat"})
+    assert [e.key for e in found] == ["a", "a"]
+    assert found[0].captions == found[1].captions
+
+
+def test_a_table_names_pictures_and_may_lack_some(folder):
+    rows = [
+        {"file_name": "b/two.png", "text": ["two", "zwei"], "n": 2},
+        {"file_name": "gone.png", "text": "gone"},
+        {"file_name": "one.png", "text": None},
+        {"file_name": "odd.png", "text": "caf\udce9"},
+    ]
+    names = ("one.png", "b/two.png", "odd.png", "unnamed.png")
+    lines = [json.dumps(row) for row in rows] + ['{"file_name": "x.png", ', "3", '{"text": "x"}']
+    found = folder(
+        {name: PICTURE for name in names}
+        | {"metadata.jsonl": "\n".join(lines), "unnamed.txt": "not read"},
+        caption="text",
+    )
+    (two,) = (e for e in found if not isinstance(e, Unusable))
+    assert (two.key, [c.text for c in two.captions]) == ("b/two", ["two", "zwei"])
+    assert two.metadata == {"n": 2}
+    assert {u.key: u.reason for u in found if isinstance(u, Unusable)} == {
+        "gone": "image-missing",
+        "one": "caption-missing",
+        "odd": "caption-not-utf8",
+        "unnamed": "caption-missing",
+        "metadata.jsonl:5": "caption-unreadable",
+        "metadata.jsonl:6": "caption-unreadable",
+        "metadata.jsonl:7": "caption-unreadable",
+    }
+
+
+def test_a_csv_may_have_quotes_commas_lines_and_a_mark(folder):
+    csv = (
+        b'\xef\xbb\xbffile_name,caption,n\r\na.png,"a ""red"" cat,\na dog",5\r\nb.png,caf\xe9,\r\n'
+    )
+    a, b = folder({"a.png": PICTURE, "b.png": PICTURE, "metadata.csv": csv})
+    assert a.captions[0].text == 'a "red" cat,\na dog' and a.metadata == {"n": "5"}
+    assert b == Unusable("b", "caption-not-utf8")
+
+
+def test_a_row_with_too_many_cells_is_named(folder):
+    csv = "file_name,caption\na.png,a cat\nb.png,a cat, and a dog\n"
+    found = folder({"a.png": PICTURE, "b.png": PICTURE, "metadata.csv": csv})
+    assert [e for e in found if isinstance(e, Unusable)] == [
+        Unusable("b", "caption-missing"),
+        Unusable("metadata.csv:2", "caption-unreadable"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.txt": "a cat"}, "none of the 1 files below .* is a picture; wanted .jpg"),
+        ({"a.png": PICTURE, "metadata.csv": "file,caption\n"}, "metadata.csv has no rows; wanted"),
+        ({"a.png": PICTURE, "metadata.csv": "file,caption\na.png,x\n"}, "known: file, caption"),
+        (
+            {"a.png": PICTURE, "metadata.csv": "file_name,text\na.png,x\n"},
+            r"column of .*metadata.csv 'caption'; known: text",
+        ),
+        (
+            {"a.png": PICTURE, "metadata.csv": "", "metadata.jsonl": ""},
+            "has metadata.csv and metadata.jsonl; remove one",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_serve_is_refused(folder, files, message):
+    with pytest.raises(InputError, match=message):
+        folder(files)
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no folder .*none"):
+        sources.make("folder", path=tmp_path / "none")
