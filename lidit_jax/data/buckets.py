@@ -1,9 +1,82 @@
-"""The size at which an image is trained, and the resize and crop that take it there."""
+"""The sizes at which pictures are trained, which of them a picture gets, and the resize that takes it there.
+
+A batch has one size. Grouping by aspect ratio follows RAPHAEL (arXiv 2305.18295), as LI-DiT does.
+"""
+
+import bisect
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 
+from lidit_jax import errors
+
 Size = tuple[int, int]  # height, width in pixels
+
+# ASPECT_RATIO_1024 of PixArt-alpha (arXiv 2310.00426, Apache-2.0), in units of 64 pixels: the widths
+# that go with each height. Its tables for 512 and 256 are the half and the quarter of it.
+_PIXART_UNIT = 64
+_PIXART_WIDTHS = {
+    8: (32, 31, 30, 29), 9: (28, 27, 26), 10: (25, 24), 11: (23, 22, 21), 12: (21, 20),
+    13: (19, 18), 14: (18, 17), 15: (17, 16), 16: (16, 15), 17: (15, 14), 18: (14, 13), 19: (13,),
+    20: (12,), 21: (12,), 22: (11,), 23: (11,), 24: (10,), 25: (10,), 26: (9,), 27: (9,), 28: (9,),
+    29: (8,), 30: (8,), 31: (8,), 32: (8,),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Bins:
+    """The sizes of a data set, by rising height / width, and the rule that gives a picture one of them.
+
+    name: a key of `KINDS`.
+    """
+
+    name: str
+    sizes: tuple[Size, ...]
+
+    def assign(self, size: Size) -> int:
+        """Returns the index of the bin for a picture of `size`: the nearest, as its kind measures."""
+        above = bisect.bisect(self._ratios, size[0] / size[1])
+        # Every distance grows with the ratio's, so that the nearest is one of the two around it.
+        around = range(max(above - 1, 0), min(above + 1, len(self.sizes)))
+        distance = KINDS[self.name].distance
+        return min(around, key=lambda i: distance(size, self.sizes[i]))
+
+    def subset(self, sizes: Iterable[Size]) -> "Bins":
+        """Returns those of the bins that are among `sizes`, under the same rule."""
+        kept = {tuple(size) for size in sizes}
+        return dataclasses.replace(self, sizes=tuple(s for s in self.sizes if s in kept))
+
+    @functools.cached_property
+    def _ratios(self) -> list[float]:
+        return [height / width for height, width in self.sizes]
+
+
+def make_bins(name: str, size: Size, step: int = 0) -> Bins:
+    """Returns the bins of a kind, for a stage of `size`.
+
+    square: one bin, `size` itself.
+    grid33: all sizes of about a square's area, in steps of `step` pixels; 0 = a sixteenth of its
+      side, which gives 33 bins.
+    pixart40: PixArt-alpha's table for 256, 512 or 1024.
+    Raises InputError on another name, and on a size or a step that the kind has no bins for.
+    """
+    if name not in KINDS:
+        raise errors.unknown_name("bins", name, KINDS)
+    errors.check_range("the step of the bins", step, 0)
+    if step and name != "grid33":
+        raise errors.InputError(f"{name} bins have no step, got {step}; use 0, or grid33")
+    sizes = KINDS[name].make(tuple(size), step)
+    return Bins(name, tuple(sorted(sizes, key=lambda s: s[0] / s[1])))
+
+
+def merge_small(counts: Sequence[int], least: int) -> tuple[int, ...]:
+    """Returns the indices of the bins that stay: those of `least` pictures or more, or the fullest."""
+    stay = tuple(i for i, count in enumerate(counts) if count >= least)
+    return stay or (max(range(len(counts)), key=counts.__getitem__),)
 
 
 def fit(image_HxWx3: np.ndarray, size: Size) -> np.ndarray:
@@ -16,3 +89,68 @@ def fit(image_HxWx3: np.ndarray, size: Size) -> np.ndarray:
     resized = np.asarray(Image.fromarray(image_HxWx3).resize(scaled, Image.Resampling.BICUBIC))
     top, left = (resized.shape[0] - size[0]) // 2, (resized.shape[1] - size[1]) // 2
     return resized[top : top + size[0], left : left + size[1]]
+
+
+def _one(size: Size, step: int) -> set[Size]:
+    return {size}
+
+
+def _grid(size: Size, step: int) -> set[Size]:
+    """For each height in steps the largest width with at most the square's area; and the transposes."""
+    side, unit = _square_side("grid33", size), step or 16
+    if side % unit:
+        below, above = side // unit * unit, -(-side // unit) * unit
+        works = " or ".join(f"{s}x{s}" for s in (below, above) if s)
+        raise errors.InputError(
+            f"grid33 bins of {side}x{side} need a side that {unit} divides; use {works}"
+        )
+    step = step or side // 16
+    n = side // step
+    tall = [(k, n * n // k) for k in range(1, 2 * n + 1)]
+    fair = [(h, w) for h, w in tall if w <= 4 * h and h <= 4 * w]
+    return {(h * step, w * step) for h, w in fair} | {(w * step, h * step) for h, w in fair}
+
+
+def _pixart(size: Size, step: int) -> set[Size]:
+    side = _square_side("pixart40", size)
+    if side not in (256, 512, 1024):
+        raise errors.InputError(
+            f"pixart40 bins exist for 256, 512 and 1024, got {side}; use one of those, or grid33"
+        )
+    unit = _PIXART_UNIT * side // 1024
+    return {(h * unit, w * unit) for h, widths in _PIXART_WIDTHS.items() for w in widths}
+
+
+def _square_side(name: str, size: Size) -> int:
+    height, width = size
+    if height != width:
+        raise errors.InputError(
+            f"{name} bins need a square size, got {height}x{width}; "
+            f"use {height}x{height} or {width}x{width}, or square bins for one size"
+        )
+    return height
+
+
+def _log_distance(size: Size, bin: Size) -> tuple[float, int]:
+    """|log(h / w) - log(bin's h / w)|, the same for tall and for wide; ties go to the larger area."""
+    return round(abs(math.log(size[0] * bin[1] / (size[1] * bin[0]))), 9), -bin[0] * bin[1]
+
+
+def _key_distance(size: Size, bin: Size) -> float:
+    """|h / w - key|, as PixArt-alpha measures it: a bin's key is its h / w, rounded to hundredths."""
+    return abs(round(bin[0] / bin[1], 2) - size[0] / size[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How bins of a name are made, of (size, step), and how far a picture is from one of them."""
+
+    make: Callable[[Size, int], set[Size]]
+    distance: Callable[[Size, Size], float | tuple[float, int]]
+
+
+KINDS = {
+    "square": Kind(_one, _log_distance),
+    "grid33": Kind(_grid, _log_distance),
+    "pixart40": Kind(_pixart, _key_distance),
+}
