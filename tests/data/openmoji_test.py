@@ -121,3 +121,10 @@ def test_a_trimmed_drawing_is_not_stretched():
         assert abs(len(rows) - len(columns)) <= 1
         assert abs(rows.mean() - (height - 1) / 2) <= 1
         assert abs(columns.mean() - (width - 1) / 2) <= 1
+
+
+def test_the_longest_drawing_is_four_to_one():
+    """With less margin it would be longer than any bin."""
+    knife = next(e.picture for e in every("openmoji", subset="all", trim=True) if e.key == "1F52A")
+    height, width = knife.size()
+    assert width / height == 4

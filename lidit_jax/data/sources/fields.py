@@ -11,11 +11,13 @@ from lidit_jax.errors import unknown_name
 
 Row = dict[str, Any]
 
-REASONS = {
+REASONS = {  # of an Unusable
     "caption-missing": "no field that holds captions has text",
     "caption-not-utf8": "a caption is not UTF-8",
     "caption-unreadable": "the JSON or the row with its captions cannot be read",
     "image-missing": "captions without a picture",
+    "tar-damaged": "a tar is cut, damaged or none; what was before has been given",
+    "parquet-damaged": "a row group cannot be read; what was before has been given",
 }
 
 # The names that rules read, and other names that data sets have for the same. LAION's WIDTH and

