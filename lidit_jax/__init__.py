@@ -8,10 +8,10 @@ Conventions:
   masks are bool, True = real token; images and latents are NHWC;
   time t = 0 is data, t = 1 is noise; guidance 1 = off.
 Rooms, from the bottom; imports go down only:
-  0  errors  files  rng  batch  sharding  shapes_world    what everybody may use
+  0  errors  files  rng  moments  batch  sharding  shapes_world    what everybody may use
   1  diffusion  models  evaluation                 maths; networks; pictures on disk -> numbers
   2  text  data                                    prompts -> LLM features; sources -> records -> batches
   3  training                                      config, step, loop, checkpoints
-  4  preparation  generation                       sources -> records; prompts -> pictures
-  5  doors  prepare  train  sample  evaluate       flags -> one library call
+  4  preparation  generation  autoencoding         sources -> records; prompts -> pictures; a VAE in use
+  5  doors  prepare  train  sample  evaluate  export  reconstruct    flags -> one library call
 """

@@ -37,6 +37,7 @@ class Generator:
         workdir: str | pathlib.Path,
         sample: SampleConfig | None = None,
         llms: dict[str, str] | None = None,
+        vae: str | None = None,
     ):
         """Opens the run's EMA.
 
@@ -44,13 +45,19 @@ class Generator:
           workdir: folder of the run.
           sample: replaces the run's own guidance and sampler.
           llms: encoder name -> where its weights are here, if not where the run found them.
+          vae: the folder of the VAE here, if not where the run found it.
 
-        Raises InputError if `workdir` holds no finished checkpoint, or for an unknown encoder.
+        Raises InputError if `workdir` holds no finished checkpoint, for an unknown encoder, or if the
+        VAE is not the one that the run was trained with.
         """
         trained = open_trained(pathlib.Path(workdir), "diffusion")
         self.config: Config = _moved(trained.config, llms or {})
         self.sample = sample or self.config.sample
-        self.codec = make_codec(self.config.data.codec)
+        self.codec = make_codec(vae or self.config.data.codec)
+        if self.codec.identity().get("hash", "") != self.config.data.codec_hash:
+            raise errors.InputError(
+                f"{vae or self.config.data.codec} is not the VAE that {workdir} was trained with"
+            )
         self.graphdef, self.ema, self.constants = trained.graphdef, trained.ema, trained.constants
         self.step, self.identity = trained.step, trained.identity
         self._llms: dict[int, llm.FrozenLLM] = {}

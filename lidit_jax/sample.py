@@ -27,6 +27,7 @@ _STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's
 _LLM = flags.DEFINE_multi_string(
     "llm", [], "NAME=MODEL: where an encoder's weights are here, if not where the run found them"
 )
+_VAE = flags.DEFINE_string("vae", None, "folder of the VAE here, if not where the run found it")
 _ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run's")
 
 
@@ -49,7 +50,7 @@ def main():
     )
     seeds = [_SEED.value + k for k in range(len(prompts))]
     llms = dict(_name_and_model(text) for text in _LLM.value)
-    generator = Generator(_workdir(), sample, llms)
+    generator = Generator(_workdir(), sample, llms, _VAE.value)
     print(f"grid: {generate(generator, prompts, seeds, _out(), size)}")
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from lidit_jax import errors, sharding
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
+from lidit_jax.training.tasks import without_data
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import load_config
 
@@ -25,8 +26,8 @@ def parameter_count(config):
     measured = tuple(
         dataclasses.replace(e, width=e.width or 576, prefix_len=50) for e in config.encoders
     )
-    config = dataclasses.replace(config, encoders=measured)
-    task = diffusion_task(config, tuple(16 for _ in measured))
+    on_pixels = dataclasses.replace(config.data, codec="pixels")  # a VAE is trained before
+    task = without_data(dataclasses.replace(config, encoders=measured, data=on_pixels))
     model = jax.eval_shape(lambda: task.init(nnx.Rngs(0)))
     return sum(a.size for a in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
@@ -37,7 +38,8 @@ def test_a_config_builds(name, argument):
     config = parse(load_config(name, argument))
     assert parameter_count(config) > 0
     if argument == "smoke":
-        assert config.train.steps <= 4 and config.model.dtype == "float32"
+        part = config.vae.model if config.task == "vae" else config.model
+        assert config.train.steps <= 4 and part.dtype == "float32"
 
 
 @pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])
@@ -58,6 +60,16 @@ def test_a_step_in_bf16_keeps_the_whole_state_in_f32(name, accumulate):
     assert {a.dtype for a in jax.tree.leaves((after.params, after.ema, metrics))} == {
         jnp.dtype("float32")
     }
+
+
+def test_the_vae_has_the_parameters_that_its_header_claims():
+    header = (ROOT / "configs" / "vae.py").read_text()
+    claimed = [int(n.replace(",", "")) for n in re.findall(r"[\d,]{9,}", header)]
+    c = load_config("vae")
+    whole = parameter_count(parse(c))
+    c.vae.discriminator_weight = 0.0
+    alone = parameter_count(parse(c))
+    assert claimed == [alone, whole - alone]
 
 
 @pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])

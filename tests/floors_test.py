@@ -7,13 +7,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "rng", "batch", "sharding", "files", "shapes_world"},
+    {"errors", "rng", "batch", "sharding", "files", "moments", "shapes_world"},
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
     {"training"},
-    {"preparation", "generation"},
+    {"preparation", "generation", "autoencoding"},
     {"doors"},
-    {"prepare", "train", "sample", "evaluate"},
+    {"prepare", "train", "sample", "evaluate", "export", "reconstruct"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what, whatever the floor. torch and transformers also arrive lazily.
@@ -25,6 +25,9 @@ ONLY_IN = {
     "clu": {"training"},
     "grain": {"data"},
     "array_record": {"data"},
+    "tensorflow_datasets": {"data"},
+    "pyarrow": {"data"},
+    "diffusers": set(),
     "tensorflow": set(),
 }
 

@@ -32,6 +32,7 @@ from lidit_jax.data.sources.images import ImageError
 
 JUDGED = 64  # prompts in prompts.txt
 MOST_CAPTIONS = 255  # of one picture
+HELD_OUT = "held-out"  # the reason of an example that no rule drops, but `Recipe.hold_out`
 PREVIEWED = 16  # prompts of the training previews, if the recipe names none
 LENGTHS = (
     20,
@@ -55,6 +56,7 @@ class Recipe:
     rules: ids in judging order. pieces: how many files the rows go to.
     least: a bin of fewer pictures goes to the nearest other bin.
     limit: keep this many pictures, chosen by a hash of url or key, in any order the same; 0 = all.
+    hold_out: the share of the keys, chosen by hash, that is left out to judge a model by.
     preview: captions to look at while training.
     """
 
@@ -64,6 +66,7 @@ class Recipe:
     pieces: int
     least: int = 1
     limit: int = 0
+    hold_out: float = 0.0
     preview: tuple[str, ...] = ()
 
 
@@ -149,7 +152,7 @@ class _Draft:
     def __len__(self):
         return len(self.key)
 
-    def add(self, key: str, verdict: "_Verdict", url: str, sha: str):
+    def add(self, key: str, verdict: "Verdict", url: str, sha: str):
         """Takes the next row of the source."""
         self.key.append(key_hash(key))
         self.url.append(key_hash(url) if url else 0)
@@ -157,15 +160,16 @@ class _Draft:
         self.height.append(min(verdict.size[0], 2**32 - 1))
         self.width.append(min(verdict.size[1], 2**32 - 1))
         self.bin.append(verdict.bin)
-        self.count.append(len(verdict.captions))
-        for caption in verdict.captions:
+        captions = () if verdict.reason else verdict.captions
+        self.count.append(len(captions))
+        for caption in captions:
             self.text.append(key_hash(caption.text))
             self.synthetic.append(caption.origin == "synthetic")
         self.captions_dropped.update(verdict.captions_dropped)
         if verdict.reason:
             self.drop(key, verdict.reason)
         else:
-            texts = [(c.text, c.language or filters.language(c.text)) for c in verdict.captions]
+            texts = [(c.text, c.language or filters.language(c.text)) for c in captions]
             self.spool.write(msgpack.packb((key, texts)))
 
     def drop(self, key: str, reason: str):
@@ -188,8 +192,11 @@ class _Draft:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Verdict:
-    """What the rules say of one example: `reason` is None where it stays, and `bin` -1 where it does not."""
+class Verdict:
+    """What the rules say of one example: `reason` is None where it stays, and `bin` -1 where it does not.
+
+    captions: those that stay. captions_dropped: for each of the others beside them, the rule.
+    """
 
     reason: str | None
     size: buckets.Size = (0, 0)
@@ -208,18 +215,20 @@ def _judge_all(draft: _Draft, source: Source, recipe: Recipe):
             if isinstance(example, Unusable):
                 draft.drop(example.key, example.reason)
                 continue
-            verdict = judge(example, recipe)
-            url, sha = "", ""
+            verdict, url, sha = judge(example, recipe), "", ""
             if hashes and not verdict.reason:
                 url = example.metadata.get("url") or ""
-                sha = example.metadata.get("sha256") or example.picture.digest()
+                try:
+                    sha = example.metadata.get("sha256") or example.picture.digest()
+                except ImageError as e:
+                    verdict = Verdict(e.reason)
             draft.add(example.key, verdict, url, sha)
     progress.close()
     draft.starts.append(len(draft))
     draft.freeze()
 
 
-def judge(example: Example, recipe: Recipe) -> _Verdict:
+def judge(example: Example, recipe: Recipe) -> Verdict:
     """Returns the verdict on an example: each caption with its picture is one pair for the rules.
 
     A pair that fails takes its caption away; the picture goes with its last caption, for the reason
@@ -228,11 +237,11 @@ def judge(example: Example, recipe: Recipe) -> _Verdict:
     stripped = [dataclasses.replace(c, text=c.text.strip()) for c in example.captions]
     captions = [c for c in stripped if c.text][:MOST_CAPTIONS]
     if not captions:
-        return _Verdict("caption-empty")
+        return Verdict("caption-empty")
     try:
         size = _known_size(example.metadata) or example.picture.size()
     except ImageError as e:
-        return _Verdict(e.reason)
+        return Verdict(e.reason)
     bin = recipe.bins.assign(size)
     of_picture = (size, recipe.bins.sizes[bin], recipe.side, example.metadata)
     reasons = [
@@ -240,9 +249,11 @@ def judge(example: Example, recipe: Recipe) -> _Verdict:
     ]
     failed = tuple(r for r in reasons if r)
     if len(failed) == len(captions):
-        return _Verdict(failed[0], size)
+        return Verdict(failed[0], size)
     kept = tuple(c for c, reason in zip(captions, reasons) if not reason)
-    return _Verdict(None, size, bin, kept, failed)
+    if key_hash(f"hold out {example.key}") < recipe.hold_out * 2**64:
+        return Verdict(HELD_OUT, size, captions=kept)
+    return Verdict(None, size, bin, kept, failed)
 
 
 def _known_size(metadata: dict[str, Any]) -> buckets.Size | None:

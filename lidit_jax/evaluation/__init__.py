@@ -7,13 +7,14 @@ if it needs them.
 
 from collections.abc import Callable, Iterable
 
-from lidit_jax.evaluation import recall, shapes
+from lidit_jax.evaluation import recall, reconstruction, shapes
 from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.evaluation.recall import Reference
 
 Suite = Callable[[list[Picture], Iterable[Reference] | None], dict[str, float]]
 
 SUITES: dict[str, Suite] = {
+    "psnr": reconstruction.psnr,
     "recall": recall.recall,
     "shapes": shapes.score,
 }

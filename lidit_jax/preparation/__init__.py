@@ -83,15 +83,22 @@ def planning_recipe(data: DataConfig) -> planning.Recipe:
         pieces=data.shards,
         least=data.min_bin,
         limit=data.limit,
+        hold_out=data.hold_out,
         preview=data.preview,
     )
 
 
-def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """Yields the captions and the uint8 picture, at the config's size, of every example that it trains on."""
+def references(
+    config: Config, held_out: bool = False
+) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Yields captions and uint8 picture, at the config's size, of every example that it trains on.
+
+    held_out: those instead that `data.hold_out` keeps from it.
+    """
     data, wanted = config.data, planning_recipe(config.data)
+    reason = planning.HELD_OUT if held_out else None
     for example in sources.make(data.source, **data.options).piece(0, 1):
         if isinstance(example, Example):
             verdict = planning.judge(example, wanted)
-            if not verdict.reason:
+            if verdict.reason == reason:
                 yield tuple(c.text for c in verdict.captions), example.picture.pixels(*data.size)

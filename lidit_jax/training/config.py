@@ -35,8 +35,10 @@ class DataConfig:
     bin_step: int
     min_bin: int
     codec: str
+    codec_hash: str
     rules: tuple[str, ...]
     limit: int
+    hold_out: float
     preview: tuple[str, ...]
     shards: int
     workers: int
@@ -46,6 +48,7 @@ class DataConfig:
         errors.check_range("data.shards", self.shards, 1)
         for name in ("bin_step", "min_bin", "limit", "workers"):
             errors.check_range(f"data.{name}", getattr(self, name), 0)
+        errors.check_range("data.hold_out", self.hold_out, 0, 0.999)
         for side in self.size:
             errors.check_range("data.size, height and width,", side, 1)
         filters.expand(self.rules)

@@ -29,6 +29,7 @@ def recipe(config: Config) -> dict:
         "rules": list(data.rules),
         "rules_hash": filters.rules_hash(filters.expand(data.rules)),
         "limit": data.limit,
+        "hold_out": data.hold_out,
         "preview": list(data.preview),
     }
 
@@ -93,5 +94,8 @@ def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.
             for s in stores
         ],
     )
-    config = dataclasses.replace(config, encoders=tuple(measured))
+    data = dataclasses.replace(
+        config.data, codec_hash=opened.info["codec_identity"].get("hash", "")
+    )
+    config = dataclasses.replace(config, data=data, encoders=tuple(measured))
     return config, pipeline.Reader(opened, stores, config.seed), constants

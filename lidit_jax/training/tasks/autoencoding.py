@@ -38,12 +38,12 @@ class VAETraining(nnx.Module):
     """The autoencoder and, where its losses have weight, the discriminator and the fixed VGG."""
 
     def __init__(self, config: VAETrainConfig, vgg: tuple | None, *, rngs: nnx.Rngs):
-        dtype = jnp.dtype(config.model.dtype)
         self.vae = AutoencoderKL(config.model, rngs=rngs)
-        self.discriminator = None
-        if config.discriminator_weight:
-            width = config.discriminator_width
-            self.discriminator = PatchDiscriminator(width, dtype=dtype, rngs=rngs)
+        build = {"dtype": jnp.dtype(config.model.dtype), "rngs": rngs}
+        judged = config.discriminator_weight > 0
+        self.discriminator = (
+            PatchDiscriminator(config.discriminator_width, **build) if judged else None
+        )
         self.vgg = FixedVGG(vgg) if vgg else None
 
 

@@ -1,0 +1,22 @@
+"""OpenMoji in the latent space of a small VAE, at several aspect ratios around 64 x 64 px, on 2 CPU cores.
+
+make quickstart_latent
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, quickstart
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    c = quickstart.get_config(arg)
+    c.data.options.trim = True
+    c.data.bins = "grid33"
+    c.data.bin_step = 8
+    c.data.min_bin = 32
+    c.data.codec = "out/vae_openmoji/vae"
+    c.model.patch = 2
+    if base.is_smoke(arg):
+        c.data.codec = "pixels"
+        c.model.patch = 8
+    return c

@@ -1,0 +1,55 @@
+"""A trained VAE: to a folder that others read too, and pictures through it and back."""
+
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+from flax import nnx
+
+from lidit_jax import errors, files
+from lidit_jax.evaluation.pictures import MANIFEST
+from lidit_jax.models.vae import folder, make_codec
+from lidit_jax.training.trained import open_trained
+
+SHOWN = 16  # pictures in grid.png
+BATCH = 16
+
+
+def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
+    """Writes the EMA of a VAE's run to `out`, as diffusers saves an AutoencoderKL; returns its step.
+
+    Raises InputError if `workdir` holds no trained VAE.
+    """
+    trained = open_trained(workdir, "vae")
+    folder.save(nnx.merge(trained.graphdef, trained.ema, trained.constants).vae, out)
+    return trained.step
+
+
+def reconstruct(
+    vae: str, pictures: Iterable[tuple[tuple[str, ...], np.ndarray]], out: pathlib.Path
+) -> pathlib.Path:
+    """Encodes and decodes (captions, uint8 picture) pairs of one size; returns the path of a grid.
+
+    Writes to `out` each decoded picture, its original under the same name in originals/, a manifest
+    and grid.png: originals, each with what became of it on its right.
+    Raises InputError if there is no picture, or the VAE cannot be used.
+    """
+    codec, pairs = make_codec(vae), list(pictures)
+    if not pairs:
+        raise errors.InputError("no pictures are held out; set data.hold_out, such as 0.05")
+    entries, shown = [], []
+    for first in range(0, len(pairs), BATCH):
+        part = pairs[first : first + BATCH]
+        originals = np.stack([image for _, image in part])
+        filled = np.concatenate([originals, originals[-1:].repeat(BATCH - len(part), 0)])
+        decoded = np.asarray(codec.decode(codec.encode(filled)))
+        for i, (captions, original) in enumerate(part, first):
+            name = f"{i:06d}.png"
+            files.write_png(out / "originals" / name, original)
+            files.write_png(out / name, decoded[i - first])
+            entries.append({"file": name, "prompt": captions[0], "seed": 0})
+            shown += [original, decoded[i - first]] if i < SHOWN else []
+    files.write_json(out / MANIFEST, {"vae": codec.identity(), "pictures": entries})
+    zoom = max(1, 96 // shown[0].shape[0])
+    files.write_png(out / "grid.png", files.picture_grid(shown, columns=8, zoom=zoom))
+    return out / "grid.png"

@@ -1,0 +1,20 @@
+"""Door: the pictures that a config holds out, through a VAE and back.
+
+python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=out/vae_openmoji/vae --out=out/vae_openmoji/decoded
+"""
+
+from lidit_jax import doors
+from lidit_jax.autoencoding import reconstruct
+from lidit_jax.preparation import references
+
+_vae = doors.define_folder("vae", "folder of a VAE, as lidit_jax.export or diffusers writes one")
+_out = doors.define_folder("out", "folder for the pictures, originals/, grid.png and manifest.json")
+
+
+def main():
+    pictures = references(doors.config(), held_out=True)
+    print(f"grid: {reconstruct(str(_vae()), pictures, _out())}")
+
+
+if __name__ == "__main__":
+    doors.run(main)
