@@ -1,5 +1,6 @@
 """What the command-line doors share: a user's mistake is one line on stderr, not a traceback."""
 
+import errno
 import pathlib
 import sys
 from collections.abc import Callable
@@ -60,6 +61,11 @@ def run(main: Callable[[], None]):
             told = f"cannot use {e.filename}: {e.strerror}; give another path"
         except FileNotFoundError as e:
             told = f"{e.filename} is missing, or its folder cannot be made"
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f" for {e.filename}" if e.filename else ""
+            told = f"the disk is full{where}; what is finished stays: free some space, and run it again"
         else:
             return
         print(f"error: {told}", file=sys.stderr)

@@ -382,6 +382,7 @@ def test_a_killed_encoding_is_not_finished_by_another_llm(llms, tmp_path):
     preparation.prepare(config, data)
     store = data / "features" / config.encoders[0].store
     (store / "encoder.json").unlink()
+    next(store.glob("features-00001-*.json")).unlink()
     shutil.rmtree(folder)
     shutil.copytree(llms[1], folder)
     with pytest.raises(errors.InputError, match="was made otherwise: model_hash is"):

@@ -5,7 +5,9 @@ Every file is written under a temporary name and renamed, so it is whole or abse
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -54,15 +56,36 @@ def unpack_image(data: bytes) -> ImageRecord:
     )
 
 
-@contextlib.contextmanager
-def writing(path: pathlib.Path) -> Iterator[ArrayRecordWriter]:
-    """Yields a writer of one ArrayRecord file with random access to each record, atomically."""
-    with files.atomic(path) as temporary:
-        writer = ArrayRecordWriter(str(temporary), "group_size:1")
+class Writer:
+    """Writes one ArrayRecord file with random access to each record."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path, self._writer = path, ArrayRecordWriter(str(path), "group_size:1")
+
+    def write(self, record: bytes):
+        """Raises OSError if the disk is full, or writing fails otherwise."""
+        with self._failing():
+            self._writer.write(record)
+
+    def close(self):
+        with self._failing():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _failing(self):
         try:
-            yield writer
-        finally:
-            writer.close()
+            yield
+        except RuntimeError as e:
+            full = os.strerror(errno.ENOSPC) in str(e)
+            why = str(e).split(";")[0]
+            raise OSError(errno.ENOSPC if full else errno.EIO, why, str(self._path)) from e
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[Writer]:
+    """Yields a writer of `path`, which is there when the block succeeds, and else is not."""
+    with files.atomic(path) as temporary, contextlib.closing(Writer(temporary)) as writer:
+        yield writer
 
 
 def write_records(path: pathlib.Path, records: Iterable[bytes]):

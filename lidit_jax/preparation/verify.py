@@ -118,7 +118,7 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
             array = np.load(store / name, allow_pickle=False)
             if array.shape[1:] != (info["width"],) or not np.isfinite(array).all():
                 yield f"{store.name}/{name} has shape {array.shape}, or is not finite"
-        except (OSError, ValueError) as e:
+        except (OSError, EOFError, ValueError) as e:
             yield f"{store.name}/{name} cannot be read: {_first_line(e)}"
 
 

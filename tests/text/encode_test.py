@@ -79,7 +79,9 @@ def test_std_has_a_floor():
 
 def test_statistics_of_parts_merge_into_those_of_the_whole():
     rng = np.random.default_rng(0)
-    features = [Features(rng.normal(1000, 3, (n, 4)).astype(np.float32), n > 5) for n in (3, 9, 1, 7)]
+    features = [
+        Features(rng.normal(1000, 3, (n, 4)).astype(np.float32), n > 5) for n in (3, 9, 1, 7)
+    ]
     whole, first, second, merged = (ChannelStatistics(4) for _ in range(4))
     for i, f in enumerate(features):
         whole.add(f"text {i}", f)

@@ -1,0 +1,34 @@
+"""The schedule of bins: everyone's the same, fair at any time, and each batch of a bin in its turn."""
+
+import numpy as np
+import pytest
+
+from lidit_jax.data.schedule import Schedule
+
+COUNTS = [(48,), (1, 1), (5, 1000), (3, 7, 2, 11), tuple(range(1, 34)), (1, 10**9)]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_bins_batches_come_in_turn_and_in_proportion(counts):
+    schedule, drawn = Schedule(counts), np.zeros(len(counts), int)
+    share = np.asarray(counts) / sum(counts)
+    for step in range(600):
+        bin, k = schedule(step)
+        assert k == drawn[bin]
+        drawn[bin] += 1
+        assert np.abs(drawn - (step + 1) * share).max() < 2
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_step_far_from_the_start_is_found_without_the_ones_before(counts):
+    schedule, start = Schedule(counts), 10**7
+    seen = [schedule(step) for step in range(start, start + 200)]
+    for bin in range(len(counts)):
+        turns = [k for b, k in seen if b == bin]
+        assert turns == list(range(turns[0], turns[0] + len(turns))) if turns else True
+
+
+def test_after_whole_epochs_every_bin_has_had_its_batches_exactly():
+    schedule = Schedule((8, 24, 16))
+    bins = [schedule(step)[0] for step in range(12)]  # 48 pictures, 4 a batch
+    assert [bins.count(b) for b in range(3)] == [2, 6, 4]
