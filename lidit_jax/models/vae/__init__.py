@@ -3,6 +3,7 @@
 pixels         the picture is its own latent
 codec          a trained KL autoencoder as a codec: jitted, tiled where a picture is large
 kl             the autoencoder of latent diffusion, a network
+blocks         what that network is made of
 folder         that network <-> a folder in the layout of diffusers
 tensors        a safetensors file <-> named arrays
 tiling         a function of large pictures, from a function of tiles

@@ -46,7 +46,7 @@ def _norm(width, rngs):
 
 
 def discriminator_loss(real_Bxhxw, fake_Bxhxw):
-    """Returns the hinge loss of the discriminator's logits, [B] (arXiv 1705.02894, section 3)."""
+    """Returns the hinge loss of the discriminator's logits, [B] (arXiv 1705.02894)."""
     hinge_Bxhxw = nnx.relu(1.0 - real_Bxhxw) + nnx.relu(1.0 + fake_Bxhxw)
     return 0.5 * hinge_Bxhxw.mean((1, 2))
 

@@ -38,7 +38,7 @@ _OMITTED = VAEConfig(
     sample_size=32,
 )
 
-# Attention's names in files that are older than diffusers 0.13 -> today's.
+# Attention's names in the first files of diffusers -> today's.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 _LAYOUTS = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # ours (H, W, in, out) -> theirs (out, in, H, W)

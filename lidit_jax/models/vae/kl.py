@@ -2,19 +2,15 @@
 
 The same network as diffusers' `AutoencoderKL`, in NHWC. Attributes have the names that they have
 there, so that a parameter's path in the model is its name in a weights file (`folder`).
-Every parameter is f32 and carries `axes` (see `models.layers`); the input side of a kernel is
-"embed", except where it is a picture's or a latent's few channels. `dtype` is the compute dtype;
-norm statistics and attention softmax are f32.
 """
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from lidit_jax import errors
-from lidit_jax.models import layers
+from lidit_jax.models.vae.blocks import DownBlock, MidBlock, UpBlock, blocks, conv, group_norm
 from lidit_jax.sharding import split_batch
 
 
@@ -66,141 +62,6 @@ class VAEConfig:
     def downsample(self) -> int:
         """Pixels per latent cell and side."""
         return 2 ** (len(self.block_out_channels) - 1)
-
-
-def conv(d_in, d_out, config, *, rngs, size=3, axes=("embed", "embed_out"), **options):
-    """Returns a convolution that keeps the size; `axes` are those of d_in and d_out."""
-    return nnx.Conv(
-        d_in, d_out, (size, size), dtype=jnp.dtype(config.dtype), rngs=rngs,
-        kernel_metadata={"axes": (None, None, *axes)}, bias_metadata={"axes": (None,)}, **options,
-    )  # fmt: skip
-
-
-def group_norm(width, config, *, rngs):
-    """Returns GroupNorm over space and groups of channels, eps 1e-6; f32 in and out."""
-    affine = {"axes": (None,)}
-    return nnx.GroupNorm(
-        width, config.norm_num_groups, epsilon=1e-6, dtype=jnp.float32, use_fast_variance=False,
-        rngs=rngs, scale_metadata=affine, bias_metadata=affine,
-    )  # fmt: skip
-
-
-class Resnet(nnx.Module):
-    """x + Conv3x3(SiLU(GN(Conv3x3(SiLU(GN(x)))))); x through a 1x1 convolution if the width changes."""
-
-    def __init__(self, d_in, d_out, config, *, rngs):
-        self.dtype = jnp.dtype(config.dtype)
-        self.norm1 = group_norm(d_in, config, rngs=rngs)
-        self.conv1 = conv(d_in, d_out, config, rngs=rngs)
-        self.norm2 = group_norm(d_out, config, rngs=rngs)
-        self.conv2 = conv(d_out, d_out, config, rngs=rngs)
-        self.conv_shortcut = conv(d_in, d_out, config, rngs=rngs, size=1) if d_in != d_out else None
-
-    def __call__(self, x_BxHxWxD):
-        h = self.conv1(nnx.silu(self.norm1(x_BxHxWxD)).astype(self.dtype))
-        h = self.conv2(nnx.silu(self.norm2(h)).astype(self.dtype))
-        return h + (x_BxHxWxD if self.conv_shortcut is None else self.conv_shortcut(x_BxHxWxD))
-
-
-class SpatialAttention(nnx.Module):
-    """x + Linear(attention over all cells of GN(x)), with one head."""
-
-    def __init__(self, width, config, *, rngs):
-        self.dtype = jnp.dtype(config.dtype)
-
-        def linear():
-            return layers.linear(width, width, ("embed", "embed_out"), dtype=self.dtype, rngs=rngs)
-
-        self.group_norm = group_norm(width, config, rngs=rngs)
-        self.to_q, self.to_k, self.to_v = linear(), linear(), linear()
-        self.to_out = nnx.List([linear()])
-
-    def __call__(self, x_BxHxWxD):
-        B, H, W, D = x_BxHxWxD.shape
-        h_BxTx1xD = self.group_norm(x_BxHxWxD).astype(self.dtype).reshape(B, H * W, 1, D)
-        mixed_BxTx1xD = jax.nn.dot_product_attention(
-            self.to_q(h_BxTx1xD), self.to_k(h_BxTx1xD), self.to_v(h_BxTx1xD)
-        )
-        return x_BxHxWxD + self.to_out[0](mixed_BxTx1xD).reshape(B, H, W, D)
-
-
-class MidBlock(nnx.Module):
-    """Resnet, attention if the config wants it, Resnet."""
-
-    def __init__(self, width, config, *, rngs):
-        count = int(config.mid_block_add_attention)
-        self.resnets = nnx.List([Resnet(width, width, config, rngs=rngs) for _ in range(2)])
-        self.attentions = nnx.List(
-            [SpatialAttention(width, config, rngs=rngs) for _ in range(count)]
-        )
-
-    def __call__(self, x_BxHxWxD):
-        x_BxHxWxD = self.resnets[0](x_BxHxWxD)
-        for attention in self.attentions:
-            x_BxHxWxD = attention(x_BxHxWxD)
-        return self.resnets[1](x_BxHxWxD)
-
-
-class Downsample(nnx.Module):
-    """Halves the sides: a 3x3 convolution with stride 2, padded below and to the right only."""
-
-    def __init__(self, width, config, *, rngs):
-        padding = ((0, 1), (0, 1))
-        self.conv = conv(width, width, config, rngs=rngs, strides=2, padding=padding)
-
-    def __call__(self, x_BxHxWxD):
-        return self.conv(x_BxHxWxD)
-
-
-class Upsample(nnx.Module):
-    """Doubles the sides: every cell becomes 2x2 equal ones, then a 3x3 convolution."""
-
-    def __init__(self, width, config, *, rngs):
-        self.conv = conv(width, width, config, rngs=rngs)
-
-    def __call__(self, x_BxHxWxD):
-        return self.conv(x_BxHxWxD.repeat(2, 1).repeat(2, 2))
-
-
-def resnets(d_in, d_out, count, config, *, rngs):
-    """Returns `count` Resnets of width d_out, the first of which reads width d_in."""
-    widths_in = (d_in, *(d_out,) * (count - 1))
-    return nnx.List([Resnet(width, d_out, config, rngs=rngs) for width in widths_in])
-
-
-class DownBlock(nnx.Module):
-    """One resolution of the encoder; all but the last end in a Downsample."""
-
-    def __init__(self, d_in, d_out, config, *, last, rngs):
-        self.resnets = resnets(d_in, d_out, config.layers_per_block, config, rngs=rngs)
-        self.downsamplers = nnx.List([] if last else [Downsample(d_out, config, rngs=rngs)])
-
-    def __call__(self, x_BxHxWxD):
-        for layer in (*self.resnets, *self.downsamplers):
-            x_BxHxWxD = layer(x_BxHxWxD)
-        return split_batch(x_BxHxWxD)
-
-
-class UpBlock(nnx.Module):
-    """One resolution of the decoder; all but the last end in an Upsample."""
-
-    def __init__(self, d_in, d_out, config, *, last, rngs):
-        self.resnets = resnets(d_in, d_out, config.layers_per_block + 1, config, rngs=rngs)
-        self.upsamplers = nnx.List([] if last else [Upsample(d_out, config, rngs=rngs)])
-
-    def __call__(self, x_BxHxWxD):
-        for layer in (*self.resnets, *self.upsamplers):
-            x_BxHxWxD = layer(x_BxHxWxD)
-        return split_batch(x_BxHxWxD)
-
-
-def blocks(kind, widths, config, *, rngs):
-    """Returns one block of a kind per width, each reading what the one before gives."""
-    last = len(widths) - 1
-    pairs = zip((widths[0], *widths), widths)
-    return nnx.List(
-        [kind(i, o, config, last=n == last, rngs=rngs) for n, (i, o) in enumerate(pairs)]
-    )
 
 
 class Encoder(nnx.Module):

@@ -79,6 +79,6 @@ def _features(weights, x_BxHxWx3):
 
 
 def _unit(x_BxHxWxO):
-    """Returns x with unit length over channels; the 1e-10 keeps the gradient finite where x is 0."""
+    """Returns x with unit length over channels; the 1e-10 keeps it finite where x is 0."""
     squared_BxHxWx1 = jnp.square(x_BxHxWxO).sum(-1, keepdims=True)
     return x_BxHxWxO * jax.lax.rsqrt(squared_BxHxWx1 + 1e-10)
