@@ -12,6 +12,7 @@ and find the same; each then makes its own pieces of it. It takes 50 bytes of me
 """
 
 import array
+import bisect
 import collections
 import dataclasses
 import hashlib
@@ -234,8 +235,7 @@ def judge(example: Example, recipe: Recipe) -> Verdict:
     A pair that fails takes its caption away; the picture goes with its last caption, for the reason
     of its first.
     """
-    stripped = [dataclasses.replace(c, text=c.text.strip()) for c in example.captions]
-    captions = [c for c in stripped if c.text][:MOST_CAPTIONS]
+    captions = [c for c in map(_stripped, example.captions) if c.text][:MOST_CAPTIONS]
     if not captions:
         return Verdict("caption-empty")
     try:
@@ -256,9 +256,15 @@ def judge(example: Example, recipe: Recipe) -> Verdict:
     return Verdict(None, size, bin, kept, failed)
 
 
+def _stripped(caption: Caption) -> Caption:
+    text = caption.text.strip()
+    return caption if text == caption.text else dataclasses.replace(caption, text=text)
+
+
 def _known_size(metadata: dict[str, Any]) -> buckets.Size | None:
-    size = metadata.get("height"), metadata.get("width")
-    return size if all(isinstance(side, int) and side > 0 for side in size) else None
+    height, width = metadata.get("height"), metadata.get("width")
+    known = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
+    return (height, width) if known else None
 
 
 def _drop_late(draft: _Draft, recipe: Recipe):
@@ -362,7 +368,7 @@ def _write_captions(draft, id_M, start_N, distinct, source, recipe, folder) -> d
     preview = _Chosen(
         list(recipe.preview) or source.prompts(PREVIEWED), draft, id_M, start_N, PREVIEWED
     )
-    languages, lengths = collections.Counter(), np.zeros(len(LENGTHS) + 1, int)
+    languages, lengths = collections.Counter(), [0] * (len(LENGTHS) + 1)
 
     def rows() -> Iterator[bytes]:
         written = 0
@@ -375,7 +381,7 @@ def _write_captions(draft, id_M, start_N, distinct, source, recipe, folder) -> d
                 preview.see(text, caption), prompts.see(text, caption)
                 if caption == written:
                     languages[language] += 1
-                    lengths[np.searchsorted(LENGTHS, len(text))] += 1
+                    lengths[bisect.bisect_left(LENGTHS, len(text))] += 1
                     written += 1
                     yield msgpack.packb({"text": text, "language": language})
         for text in preview.number_unseen(distinct):
@@ -388,7 +394,7 @@ def _write_captions(draft, id_M, start_N, distinct, source, recipe, folder) -> d
         "captions": distinct + preview.added,
         "preview": [preview.ids[text] for text in preview.texts()],
         "languages": dict(languages.most_common()),
-        "caption_lengths": {"edges": list(LENGTHS), "counts": lengths.tolist()},
+        "caption_lengths": {"edges": list(LENGTHS), "counts": lengths},
     }
 
 
