@@ -36,5 +36,5 @@ def smoke(c: ConfigDict):
     c.vae.model.norm_num_groups = 4
     c.vae.model.dtype = "float32"
     c.vae.discriminator_width = 16
-    c.train.steps, c.train.batch_size = 2, 4
+    c.train.steps, c.train.batch_size = 2, 8
     c.train.save_every = c.train.log_every = c.train.preview_every = 2

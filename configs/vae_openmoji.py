@@ -25,10 +25,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.decay = "cosine"
     c.optim.b1, c.optim.b2 = 0.9, 0.99
     c.optim.ema = 0.99
-    c.train.steps = 1000
-    c.train.batch_size = 16
+    c.train.steps = 2000
+    c.train.batch_size = 8
     c.train.log_every = 50
-    c.train.save_every = c.train.preview_every = 500
+    c.train.save_every = c.train.preview_every = 1000
     if base.is_smoke(arg):
         vae.smoke(c)
     return c

@@ -50,13 +50,13 @@ class Generator:
         Raises InputError if `workdir` holds no finished checkpoint, for an unknown encoder, or if the
         VAE is not the one that the run was trained with.
         """
-        trained = open_trained(pathlib.Path(workdir), "diffusion")
+        trained = open_trained(pathlib.Path(workdir), "diffusion", vae)
         self.config: Config = _moved(trained.config, llms or {})
         self.sample = sample or self.config.sample
-        self.codec = make_codec(vae or self.config.data.codec)
+        self.codec = make_codec(self.config.data.codec)
         if self.codec.identity().get("hash", "") != self.config.data.codec_hash:
             raise errors.InputError(
-                f"{vae or self.config.data.codec} is not the VAE that {workdir} was trained with"
+                f"{self.config.data.codec} is not the VAE that {workdir} was trained with"
             )
         self.graphdef, self.ema, self.constants = trained.graphdef, trained.ema, trained.constants
         self.step, self.identity = trained.step, trained.identity

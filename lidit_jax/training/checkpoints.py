@@ -34,10 +34,7 @@ def make_manager(workdir: pathlib.Path, keep: int) -> ocp.CheckpointManager:
 
 def save(manager: ocp.CheckpointManager, state: TrainState, iterator_state: dict):
     """Starts saving; returns once the arrays are copied, and writes them in the background."""
-    items = {
-        "params": ocp.args.StandardSave(_pure(state.params)),
-        "ema": ocp.args.StandardSave(_pure(state.ema)),
-        "constants": ocp.args.StandardSave(_pure(state.constants)),
+    items = {k: ocp.args.StandardSave(_pure(v)) for k, v in _named(state).items()} | {
         "opt_state": ocp.args.StandardSave(jax.tree.leaves(state.opt_state)),
         "iterator": ocp.args.JsonSave(iterator_state),
     }
@@ -46,13 +43,14 @@ def save(manager: ocp.CheckpointManager, state: TrainState, iterator_state: dict
 
 def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """Returns the state saved at `step`, each array placed as in `like`, and the iterator's state."""
-    names = {"params": like.params, "ema": like.ema, "constants": like.constants}
+    names = _named(like)
     args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
     args["opt_state"] = ocp.args.StandardRestore(jax.tree.leaves(like.opt_state))
     args["iterator"] = ocp.args.JsonRestore()
     items = _read(manager, step, args)
     opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), items["opt_state"])
-    restored = {k: _filled(v, items[k]) for k, v in names.items()}
+    restored = {"constants": like.constants}
+    restored |= {k: _filled(v, items[k]) for k, v in names.items()}
     count = jax.device_put(jax.numpy.int32(step), like.step.sharding)
     return TrainState(step=count, opt_state=opt_state, **restored), items["iterator"]
 
@@ -69,7 +67,7 @@ def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State
         step = manager.latest_step()
         if step is None:
             raise errors.InputError(f"{folder} holds no finished checkpoint; train longer")
-        names = {"ema": like.ema} | ({"constants": like.constants} if like.constants else {})
+        names = {k: v for k, v in _named(like).items() if k != "params"}
         args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
         items = dict(_read(manager, step, args).items())
     if not all(np.isfinite(a).all() for a in jax.tree.leaves(items["ema"])):
@@ -152,6 +150,12 @@ def _differences(old, new, key=""):
             yield from _differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)
     elif old != new:
         yield key, old, new
+
+
+def _named(state: TrainState) -> dict[str, nnx.State]:
+    """Returns the parts of a state that are models' variables; Orbax saves no empty one."""
+    parts = {"params": state.params, "ema": state.ema, "constants": state.constants}
+    return {name: part for name, part in parts.items() if part}
 
 
 def _pure(state: nnx.State) -> dict:

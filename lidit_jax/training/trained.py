@@ -29,12 +29,14 @@ def read_config(workdir: pathlib.Path) -> Config:
     return build(Config, saved, "config")
 
 
-def open_trained(workdir: pathlib.Path, task: str) -> Trained:
-    """Opens the last checkpoint's EMA of a run of this task.
+def open_trained(workdir: pathlib.Path, task: str, codec: str | None = None) -> Trained:
+    """Opens the last checkpoint's EMA of a run of this task; `codec` replaces the config's.
 
     Raises InputError if `workdir` holds no finished checkpoint, or another task's.
     """
     config = read_config(workdir)
+    if codec:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, codec=codec))
     if config.task != task:
         raise errors.InputError(
             f"{workdir} is a run of task {config.task!r}; want one of task {task!r}"

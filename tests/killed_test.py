@@ -1,0 +1,78 @@
+"""Real processes: killed at any moment and resumed, or sharing the work, they make one process's bytes."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests import tiny_sources
+from tests.preparation_test import assert_same
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory, llms):
+    """Returns the command that prepares a data set of a hundred pictures into a folder."""
+    root = tmp_path_factory.mktemp("killed")
+    for k in range(10):
+        tiny_sources.write_folder(root / "raw" / str(k))
+    options = [
+        f"--config.data.options.path={root / 'raw'}", "--config.data.shards=6",
+        "--config.data.min_bin=1", "--config.data.rules=()",
+        f"--config.text.encoders.smollm2.model={llms[0]}",
+    ]  # fmt: skip
+
+    def prepare(folder, *flags):
+        door = ["lidit_jax.prepare", "--config=configs/own_data.py:folder", f"--data={folder}"]
+        return [sys.executable, "-m", *door, *options, *flags]
+
+    return prepare
+
+
+def start(command):
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env=env, **quiet)
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """The set that one process makes, and how long it takes."""
+    folder, begun = tmp_path_factory.mktemp("whole") / "set", time.monotonic()
+    assert start(command(folder)).wait() == 0
+    return folder, time.monotonic() - begun
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_the_bytes_are_the_same(command, whole, tmp_path):
+    expected, seconds = whole
+    rng, killed = np.random.default_rng(0), 0
+    first = seconds / 2  # the imports take the first half
+    while killed < 10:
+        process = start(command(tmp_path / "set"))
+        try:
+            assert process.wait(first + rng.random() * (seconds - first)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert start(command(tmp_path / "set")).wait() == 0
+    for left in (tmp_path / "set").rglob(".*.tmp"):  # of writes that were cut off
+        left.unlink()
+    assert killed >= 3
+    assert_same(expected, tmp_path / "set")
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_make_the_set_of_one(command, whole, tmp_path):
+    both = [start(command(tmp_path / "set", f"--shard={i}/2")) for i in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert start(command(tmp_path / "set", "--merge")).wait() == 0
+    assert_same(whole[0], tmp_path / "set")

@@ -1,0 +1,211 @@
+"""The VAE as a task of the one loop: each loss moves what it should, and a run ends in a codec."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+from safetensors.numpy import save_file
+
+from lidit_jax import autoencoding, batch, errors, generation, preparation, rng
+from lidit_jax.evaluation import SUITES, pictures
+from lidit_jax.models.vae import folder as folders
+from lidit_jax.models.vae import make_codec, perceptual
+from lidit_jax.training import loop
+from lidit_jax.training.config import parse
+from lidit_jax.training.tasks.autoencoding import vae_task
+from tests import tiny
+
+
+def config_of(**vae):
+    c = tiny.load_config("vae", "smoke")
+    c.data.size = (32, 32)
+    c.vae.update({"discriminator_weight": 0.0} | vae)
+    return parse(c)
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+    """Random weights under the names that LPIPS's have."""
+    random, tensors, index, d_in = np.random.default_rng(0), {}, 0, 3
+    for stage, (width, count) in enumerate(perceptual.STAGES):
+        for _ in range(count):
+            kernel = random.normal(size=(width, d_in, 3, 3)) * (2 / (9 * d_in)) ** 0.5
+            tensors[f"features.{index}.weight"] = kernel.astype(np.float32)
+            tensors[f"features.{index}.bias"] = np.zeros(width, np.float32)
+            index, d_in = index + 2, width
+        index += 1
+        tensors[f"lin{stage}.model.1.weight"] = np.full((1, width, 1, 1), 1 / width, np.float32)
+    path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
+    save_file(tensors, path)
+    return str(path)
+
+
+def gradients(config):
+    """Returns each part's metrics, and the gradient by parameter name, on one random batch."""
+    task, _ = vae_task(config)
+    model = task.init(nnx.Rngs(0))
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    images = jnp.tanh(batch.fake(task.shape).latents_BxHxWxC)
+    given = batch.Batch(images, (), jnp.arange(len(images)))
+    keys_B = rng.per_sample(rng.key(0, "train"), jnp.arange(len(images)))
+
+    def loss(params):
+        loss_B, parts = task.loss(nnx.merge(graphdef, params, rest), given, keys_B)
+        assert {v.shape for v in (loss_B, *parts.values())} == {(len(images),)}
+        return loss_B.mean(), parts
+
+    grads, parts = jax.jit(jax.grad(loss, has_aux=True))(params)
+    flat = {".".join(map(str, k)): np.asarray(v[...]) for k, v in nnx.to_flat_state(grads)}
+    return parts, flat
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return gradients(config_of())
+
+
+def test_the_discriminator_moves_by_its_own_loss_alone(plain):
+    """Twice the weight of its opinion changes the autoencoder's gradient, and never its own."""
+    once, twice = (gradients(config_of(discriminator_weight=w))[1] for w in (0.5, 1.0))
+    for name, grad in once.items():
+        if name.startswith("discriminator"):
+            np.testing.assert_allclose(twice[name], grad, rtol=1e-4, atol=1e-7)
+            assert np.abs(grad).max() > 0
+    assert {n for n in once if n.startswith("vae")} == set(plain[1])
+    name = "vae.decoder.conv_out.kernel"
+    opinion = once[name] - plain[1][name]
+    np.testing.assert_allclose(twice[name] - plain[1][name], 2 * opinion, rtol=1e-2, atol=1e-5)
+    assert np.abs(opinion).max() > 1e-4
+
+
+def test_the_perceptual_loss_moves_the_decoder_and_is_saved_as_a_constant(vgg_file, plain):
+    config = config_of(perceptual=vgg_file)
+    task, constants = vae_task(config)
+    assert len(jax.tree.leaves(constants)) == 2 * 13 + 5
+    parts, grads = gradients(config)
+    assert (np.asarray(parts["perceptual"]) > 0).all() and set(grads) == set(plain[1])
+    name = "vae.decoder.conv_out.kernel"
+    assert np.abs(grads[name] - plain[1][name]).max() > 1e-5
+
+
+def test_the_kl_weight_pulls_the_posterior_alone(plain):
+    parts, grads = gradients(config_of(kl_weight=10.0))
+    np.testing.assert_allclose(grads["vae.decoder.conv_out.kernel"], plain[1]["vae.decoder.conv_out.kernel"], rtol=1e-3, atol=1e-6)  # fmt: skip
+    name = "vae.encoder.conv_out.kernel"
+    assert np.abs(grads[name] - plain[1][name]).max() > 1e-3
+    np.testing.assert_allclose(parts["kl"], plain[0]["kl"], rtol=1e-5)
+
+
+def test_psnr_is_of_the_pictures_range(plain):
+    parts = plain[0]
+    assert (np.asarray(parts["psnr"]) < 20).all() and (np.asarray(parts["psnr"]) > 0).all()
+
+
+def test_text_is_neither_wanted_nor_read():
+    c = tiny.load_config("vae", "smoke")
+    assert c.text.use == () and parse(c).encoders == ()
+    c.task = "diffusion"
+    with pytest.raises(errors.InputError, match=r"text.use is \[\]; want one or more encoders"):
+        parse(c)
+    c.task = "autoencoder"
+    with pytest.raises(errors.InputError, match="unknown task 'autoencoder'; known: "):
+        parse(c)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A VAE trained two steps, resumed for two more, and exported."""
+    root = tmp_path_factory.mktemp("vae")
+    config = config_of(discriminator_weight=0.1)
+    preparation.prepare(config, root / "data")
+    loop.train(config, root / "data", root / "run")
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
+    loop.train(longer, root / "data", root / "run")
+    assert autoencoding.export(root / "run", root / "vae") == 4
+    return config, root
+
+
+def test_a_run_logs_its_losses_and_shows_originals_beside_decoded(run):
+    _, root = run
+    lines = [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    names = {"loss", "l1", "kl", "discriminator", "generator", "psnr", "tokens"}
+    assert names <= lines[0].keys() and lines[0]["tokens"] == 8 * 4 * 4
+    preview = np.asarray(Image.open(root / "run" / "samples" / "step-0000004.png"))
+    assert preview.std() > 1
+
+
+def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_without(
+    run, vgg_file, tmp_path
+):
+    config = config_of(perceptual=vgg_file)
+    loop.train(config, run[1] / "data", tmp_path / "run")
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
+    loop.train(longer, run[1] / "data", tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["perceptual"] > 0
+    autoencoding.export(tmp_path / "run", tmp_path / "vae")
+    assert make_codec(str(tmp_path / "vae")).channels == 16
+
+
+def test_an_exported_vae_is_a_codec_and_decodes_what_is_held_out(run):
+    config, root = run
+    grid = autoencoding.reconstruct(
+        str(root / "vae"), preparation.references(config, held_out=True), root / "decoded"
+    )
+    assert np.asarray(Image.open(grid)).std() > 1
+    found = pictures.read(root / "decoded")
+    assert len(found) == 32 - json.loads((root / "data" / "dataset.json").read_text())["count"]
+    scores = SUITES["psnr"](found, None)
+    assert 0 < scores["psnr_worst"] <= scores["psnr"] < 30
+    for picture in found:  # a picture beside itself has no error
+        (root / "decoded" / "originals" / picture.path.name).write_bytes(picture.path.read_bytes())
+    assert SUITES["psnr"](found, None)["psnr"] > 100
+
+
+def test_no_held_out_pictures_are_told(run, tmp_path):
+    with pytest.raises(errors.InputError, match="no pictures are held out; set data.hold_out"):
+        autoencoding.reconstruct(str(run[1] / "vae"), [], tmp_path)
+
+
+def test_a_vae_is_trained_on_pixels_and_drawn_with_by_no_one(run, tmp_path):
+    config, root = run
+    latent = dataclasses.replace(config, data=dataclasses.replace(config.data, codec="x"))
+    with pytest.raises(errors.InputError, match="a VAE is trained on pictures"):
+        loop.train(latent, root / "data", tmp_path / "run")
+    with pytest.raises(errors.InputError, match="is a run of task 'vae'; want one of task 'diff"):
+        generation.Generator(root / "run")
+
+
+def test_lidit_trains_and_draws_in_the_latents_at_sizes_never_seen(run, llms, tmp_path):
+    _, root = run
+    c = tiny.config_dict(llms[:1], steps=2, save_every=2, log_every=2, preview_every=2)
+    c.data.codec, c.data.size, c.model.patch = str(root / "vae"), (32, 32), 2
+    config = parse(c)
+    preparation.prepare(config, tmp_path / "data")
+    info = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    assert len(info["latent_mean"]) == 16 and info["codec_identity"]["name"] == "kl"
+    loop.train(config, tmp_path / "data", tmp_path / "run")
+    moved = (root / "vae").rename(root / "moved")
+    try:
+        with pytest.raises(errors.InputError, match="unknown codec"):
+            generation.Generator(tmp_path / "run")
+        generator = generation.Generator(tmp_path / "run", vae=str(moved))
+        assert generator(["a red circle"], [0], size=(48, 80)).shape == (1, 48, 80, 3)
+    finally:
+        moved.rename(root / "vae")
+    save_other(make_codec(str(root / "vae")).model, tmp_path / "other")
+    with pytest.raises(errors.InputError, match="is not the VAE that .* was trained with"):
+        generation.Generator(tmp_path / "run", vae=str(tmp_path / "other"))
+
+
+def save_other(model, folder):
+    """The same network with other weights."""
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    params = jax.tree.map(lambda a: a + 0.5, params)
+    folders.save(nnx.merge(graphdef, params, rest), folder)
