@@ -1,7 +1,7 @@
 """LI-DiT-10B (section 4.1, appendix A.2): 512 px, two LLMs, over 1M steps of batch 4096.
 
 10,463,117,120 trained parameters with 16 latent channels: 48 blocks of width 2816. The paper names
-no hardware. As lidit_1b, it waits for a learned VAE.
+no hardware. As lidit_1b, it wants a source and a VAE.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """LI-DiT-1B (section 4.1, appendix A.2): 256 px, two LLMs, 500k steps of batch 2048.
 
 1,093,638,432 trained parameters with 16 latent channels: 28 blocks of width 1152. The paper names
-no hardware. A full run needs a 16-channel, 8x VAE in `data.codec`, which is not here yet; until
-then this config is for planning, and `configs/lidit_1b.py:smoke` for trying its path.
+no hardware. A full run names its source (`data.source`) and the folder of a 16-channel, 8x VAE
+(`data.codec`): one trained with configs/vae.py, or a public one in the layout of diffusers.
 """
 
 from ml_collections import ConfigDict

@@ -11,11 +11,11 @@ from configs import base, vae
 def get_config(arg: str = "") -> ConfigDict:
     c = vae.get_config()
     c.data.source = "openmoji"
-    c.data.options = ConfigDict({"subset": "all", "trim": True})
+    c.data.options = ConfigDict({"trim": True})
     c.data.size = (64, 64)
     c.data.rules = ()
-    c.data.hold_out = 0.05
-    c.vae.model.block_out_channels = (16, 32, 64, 128)
+    c.data.hold_out = 0.1
+    c.vae.model.block_out_channels = (8, 16, 64, 128)
     c.vae.model.layers_per_block = 1
     c.vae.model.norm_num_groups = 8
     c.vae.model.dtype = "float32"
@@ -25,10 +25,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.decay = "cosine"
     c.optim.b1, c.optim.b2 = 0.9, 0.99
     c.optim.ema = 0.99
-    c.train.steps = 2000
+    c.train.steps = 3600
     c.train.batch_size = 8
-    c.train.log_every = 50
-    c.train.save_every = c.train.preview_every = 1000
+    c.train.log_every = 100
+    c.train.save_every = c.train.preview_every = 1200
     if base.is_smoke(arg):
         vae.smoke(c)
     return c
