@@ -15,6 +15,8 @@ import tempfile
 import time
 
 from lidit_jax.data import buckets, filters, planning
+from lidit_jax.data.judging import Recipe
+from lidit_jax.data.plan import Plan, key_hash
 from lidit_jax.data.sources.example import Caption, Drawing, Example
 from lidit_jax.data.sources.pieces import bounds
 
@@ -74,11 +76,9 @@ class Synthetic:
         return (Caption(text), Caption(f"{text}; the details are sharp", origin="synthetic"))
 
 
-def plan(source: Synthetic, rules: tuple[str, ...], folder: pathlib.Path) -> planning.Plan:
+def plan(source: Synthetic, rules: tuple[str, ...], folder: pathlib.Path) -> Plan:
     bins = buckets.make_bins("grid33", (256, 256))
-    return planning.make(
-        source, planning.Recipe(bins, 256, filters.expand(rules), pieces=8), folder
-    )
+    return planning.make(source, Recipe(bins, 256, filters.expand(rules), pieces=8), folder)
 
 
 def megabytes() -> float:
@@ -90,9 +90,9 @@ def bare_seconds(source: Synthetic) -> float:
     """Returns how long it takes to iterate, and to hash key and texts once."""
     start = time.process_time()
     for example in source.piece(0, 1):
-        planning.key_hash(example.key)
+        key_hash(example.key)
         for caption in example.captions:
-            planning.key_hash(caption.text)
+            key_hash(caption.text)
     return time.process_time() - start
 
 

@@ -1,12 +1,16 @@
 """A trained VAE: to a folder that others read too, and pictures through it and back."""
 
+import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 from flax import nnx
+from PIL import Image
 
 from lidit_jax import errors, files
+from lidit_jax.data import records
 from lidit_jax.evaluation.pictures import MANIFEST
 from lidit_jax.models.vae import folder, make_codec
 from lidit_jax.training.trained import open_trained
@@ -21,7 +25,10 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
     Raises InputError if `workdir` holds no trained VAE.
     """
     trained = open_trained(workdir, "vae")
-    folder.save(nnx.merge(trained.graphdef, trained.ema, trained.constants).vae, out)
+    model = nnx.merge(trained.graphdef, trained.ema, trained.constants).vae
+    sample_size = max(trained.config.data.size)
+    model.config = dataclasses.replace(model.config, sample_size=sample_size)
+    folder.save(model, out)
     return trained.step
 
 
@@ -34,12 +41,10 @@ def reconstruct(
     and grid.png: originals, each with what became of it on its right.
     Raises InputError if there is no picture, or the VAE cannot be used.
     """
-    codec, pairs = make_codec(vae), list(pictures)
-    if not pairs:
-        raise errors.InputError("no pictures are held out; set data.hold_out, such as 0.05")
-    entries, shown = [], []
-    for first in range(0, len(pairs), BATCH):
-        part = pairs[first : first + BATCH]
+    codec, pictures = make_codec(vae), iter(pictures)
+    entries: list[dict] = []
+    while part := list(itertools.islice(pictures, BATCH)):
+        first = len(entries)
         originals = np.stack([image for _, image in part])
         filled = np.concatenate([originals, originals[-1:].repeat(BATCH - len(part), 0)])
         decoded = np.asarray(codec.decode(codec.encode(filled)))
@@ -48,8 +53,12 @@ def reconstruct(
             files.write_png(out / "originals" / name, original)
             files.write_png(out / name, decoded[i - first])
             entries.append({"file": name, "prompt": captions[0], "seed": 0})
-            shown += [original, decoded[i - first]] if i < SHOWN else []
+    if not entries:
+        raise errors.InputError("no pictures are held out; set data.hold_out, such as 0.05")
     files.write_json(out / MANIFEST, {"vae": codec.identity(), "pictures": entries})
+    names = [entries[i]["file"] for i in records.spaced(len(entries), SHOWN)]
+    paths = [path for name in names for path in (out / "originals" / name, out / name)]
+    shown = [np.asarray(Image.open(path)) for path in paths]
     zoom = max(1, 96 // shown[0].shape[0])
     files.write_png(out / "grid.png", files.picture_grid(shown, columns=8, zoom=zoom))
     return out / "grid.png"

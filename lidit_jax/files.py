@@ -16,22 +16,36 @@ from lidit_jax import errors
 
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds."""
+def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds.
+
+    first: where several processes write `path` at once, the first one's stays.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
-        temporary.replace(path)
+        if first:
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+        else:
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, value: Any):
-    """Writes indented JSON, atomically. Raises ValueError for a NaN or an infinity."""
+def remove_leftovers(path: str | os.PathLike):
+    """Removes the temporary files of writers of `path` that were killed. None may be writing it now."""
+    path = pathlib.Path(path)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, value: Any, first: bool = False):
+    """Writes indented JSON, atomically; see `atomic`. Raises ValueError for a NaN or an infinity."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic(path) as temporary:
+    with atomic(path, first) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -54,9 +68,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_npy(path: str | os.PathLike, array: np.ndarray):
-    """Writes one numpy array, atomically."""
-    with atomic(path) as temporary, open(temporary, "wb") as f:
+def write_npy(path: str | os.PathLike, array: np.ndarray, first: bool = False):
+    """Writes one numpy array, atomically; see `atomic`."""
+    with atomic(path, first) as temporary, open(temporary, "wb") as f:
         np.save(f, array, allow_pickle=False)
 
 

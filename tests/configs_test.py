@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from lidit_jax import errors, sharding
+from lidit_jax.data.buckets import make_bins
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
 from lidit_jax.training.tasks import without_data
@@ -40,6 +41,15 @@ def test_a_config_builds(name, argument):
     if argument == "smoke":
         part = config.vae.model if config.task == "vae" else config.model
         assert config.train.steps <= 4 and part.dtype == "float32"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("argument", ["", "smoke"])
+def test_the_network_divides_every_bin_also_in_a_vaes_latents(name, argument):
+    config = parse(load_config(name, argument))
+    data, vae = config.data, 1 if config.data.codec == "pixels" else 8
+    for size in make_bins(data.bins, data.size, data.bin_step).sizes:
+        assert all(side % (vae * config.cells) == 0 for side in size), size
 
 
 @pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])

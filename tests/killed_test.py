@@ -64,7 +64,10 @@ def test_killed_at_ten_random_moments_the_bytes_are_the_same(command, whole, tmp
             process.wait()
             killed += 1
     assert start(command(tmp_path / "set")).wait() == 0
-    for left in (tmp_path / "set").rglob(".*.tmp"):  # of writes that were cut off
+    for left in (tmp_path / "set").glob(
+        "**/.*.tmp"
+    ):  # of the plan, which others may be writing too
+        assert left.parent.name not in ("images", "features")
         left.unlink()
     assert killed >= 3
     assert_same(expected, tmp_path / "set")

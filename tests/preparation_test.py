@@ -1,5 +1,6 @@
 """From raw input to a data set that trains: whole or resumed, by one process or several, checked and told."""
 
+import dataclasses
 import filecmp
 import json
 import pathlib
@@ -13,9 +14,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from lidit_jax import errors, files, preparation
-from lidit_jax.data import dataset, pipeline, records
+from lidit_jax.data import dataset, pipeline, records, sources
 from lidit_jax.data.dataset import Dataset
-from lidit_jax.preparation import estimate, report, share, verify
+from lidit_jax.data.plan import Plan
+from lidit_jax.preparation import estimate, images, report, share, verify
 from lidit_jax.training import loop
 from lidit_jax.training.config import parse
 from lidit_jax.training.inputs import open_inputs
@@ -171,7 +173,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_killed_run_continues_to_the_same_bytes(config, prepared, tmp_path, seed, monkeypatch):
     """Killed at a random record, again and again; the real SIGKILL is in `killed_test`."""
-    rng, write = np.random.default_rng(seed), records.Writer.write
+    rng, write, replace = np.random.default_rng(seed), records.Writer.write, pathlib.Path.replace
     left = [0]
 
     def mortal(self, record):
@@ -180,7 +182,16 @@ def test_a_killed_run_continues_to_the_same_bytes(config, prepared, tmp_path, se
             raise Killed
         write(self, record)
 
+    def renamed(self, target):
+        left[0] -= 1
+        if left[0] == 0:  # just before
+            raise Killed
+        replace(self, target)
+        if left[0] < 0:  # just after
+            raise Killed
+
     monkeypatch.setattr(records.Writer, "write", mortal)
+    monkeypatch.setattr(pathlib.Path, "replace", renamed)
     for _ in range(100):
         left[0] = int(rng.integers(1, 25))
         try:
@@ -217,6 +228,12 @@ def test_a_source_that_changed_is_not_mixed_in(llms, tmp_path):
     (raw / "even" / "0000.jpg").unlink()
     with pytest.raises(errors.InputError, match="was made otherwise: described is"):
         preparation.prepare(config, tmp_path / "set", share.parse("1/2"))
+    found = json.loads((tmp_path / "set" / "recipe.json").read_text())
+    plan, source = Plan(tmp_path / "set"), sources.make("folder", path=str(raw))
+    found["described"] = source.describe()  # as if names and sizes told nothing
+    files.write_json(tmp_path / "set" / "recipe.json", found)
+    with pytest.raises(errors.InputError, match="the source has changed since .* was planned"):
+        list(images.planned(source, plan, 0))
 
 
 def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepared, raw, tmp_path):
@@ -231,6 +248,9 @@ def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepa
     std_E = np.asarray(exact.info["std"])
     off = [(exact[i].astype(np.float32) - coarse[i]) / std_E for i in range(len(exact))]
     assert 0 < np.sqrt(np.mean(np.square(np.concatenate(off)))) < 0.02
+    packed = [Dataset(int8).features(e.store)._rows for e in (config.encoders[0], encoder)]
+    full, half = (sum(len(rows[i]) for i in range(len(rows))) for rows in packed)
+    assert half < 0.8 * full  # of so narrow an LLM's, where names and scales are a large part
     assert coarse.info["error"]["mean"] < 0.02 and coarse.info["codec"] == "int8"
     assert exact.info["error"]["mean"] < 0.01
     _, reader, _ = open_inputs(c, int8)
@@ -303,6 +323,18 @@ PROBLEMS = {
         lambda f: change_json(f / "dataset.json", latent_mean=[1.0, 1.0, 1.0]),
         "dataset.json: its statistics are not those",
     ),
+    "a marker": (
+        lambda f: (f / "images" / "piece-00001-of-00003.json").write_text("{"),
+        "piece 1 of the pictures cannot be read: .*is damaged",
+    ),
+    "a count": (
+        lambda f: change_json(f / "dataset.json", count=3),
+        "dataset.json counts",
+    ),
+    "a piece of the plan": (
+        lambda f: next((f / "plan").glob("piece-00001*")).unlink(),
+        "a file of the plan is missing",
+    ),
     "captions": (
         lambda f: records.write_records(f / "captions.array_record", []),
         "captions.array_record",
@@ -364,6 +396,49 @@ def test_an_estimate_is_near_what_is_written(config, prepared):
     many = estimate.estimate(config, plan, source, pictures=9000)
     assert [line.count for line in many] == [9000, 1000 * captions.count]
     assert "9,000" in estimate.table(many, price=2.0) and "cost" in estimate.table(many, price=2.0)
+
+
+def test_merging_is_refused_where_there_is_nothing_or_not_all(config, prepared, tmp_path):
+    with pytest.raises(errors.InputError, match="no plan .run `prepare` first"):
+        preparation.merge(config, tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+    folder = broken(prepared, tmp_path)
+    next(folder.rglob("latents-00002*")).unlink()
+    with pytest.raises(errors.InputError, match="pieces 2 of 3 of the pictures are missing"):
+        preparation.merge(config, folder)
+
+
+def test_references_are_what_is_trained_on_and_what_is_held_out(llms, raw):
+    texts = {s.caption for s in tiny_sources.SAMPLES}
+    few = config_of(llms, "folder", {"path": str(raw)}, rules=(), limit=4)
+    assert len(list(preparation.references(few))) == 4
+    split = config_of(llms, "folder", {"path": str(raw)}, rules=(), hold_out=0.5)
+    kept, out = (
+        {captions[0] for captions, _ in preparation.references(split, held_out)}
+        for held_out in (False, True)
+    )
+    assert kept and out and kept | out == texts and not kept & out
+
+
+def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path):
+    options = {"path": str(raw)}
+    for config, folder, message in (
+        (config_of(llms, "folder", options), raw / "set", "is inside .*, its own source"),
+        (config_of(llms, "folder", {"path": ""}), tmp_path / "a", "needs its option 'path'"),
+        (config_of(llms, "folder", options, size=(32, 33), bins="square", bin_step=0), tmp_path / "a", "33 does not divide by 4"),
+    ):  # fmt: skip
+        with pytest.raises(errors.InputError, match=message):
+            preparation.prepare(config, folder)
+        assert not folder.exists()
+    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; want data.shards of 8"):
+        preparation.prepare(config_of(llms, "folder", options), tmp_path / "a", share.parse("7/8"))
+
+
+def test_a_bin_that_the_network_does_not_divide_is_refused_before_training(llms, raw, prepared):
+    c = config_of(llms, "folder", {"path": str(raw)}, shards=3)
+    wide = dataclasses.replace(c, model=dataclasses.replace(c.model, patch=16))
+    with pytest.raises(errors.InputError, match="does not divide by 16"):
+        open_inputs(wide, prepared)
 
 
 def test_an_unknown_share_is_refused():

@@ -2,7 +2,7 @@
 
 <dataset>/
   recipe.json               what the set is made of, written first: a second run must agree
-  plan.json  plan/          what becomes of every row of the source (data/planning)
+  plan.json  plan/          what becomes of every row of the source (data/plan)
   captions.array_record     caption id (the row) -> text, language
   prompts.txt               prompts to judge a model of this set by, one per line
   images/piece-00000-of-00004.json     a piece is whole: counts, checksums, statistics, what was dropped
@@ -27,6 +27,7 @@ from lidit_jax import errors, files
 from lidit_jax.data import records
 from lidit_jax.data.buckets import Size
 from lidit_jax.data.feature_codecs import FEATURE_CODECS, FeatureCodec
+from lidit_jax.data.plan import captions_path
 
 FORMAT = 2
 
@@ -37,14 +38,19 @@ def claim(folder: pathlib.Path, recipe: dict):
     Raises InputError, naming what differs, if the folder holds another recipe's data.
     """
     path = folder / "recipe.json"
-    if path.exists():
-        check_equal(files.read_json(path, "data set's recipe"), recipe, folder)
-        return
-    if folder.exists() and any(not p.name.endswith(".tmp") for p in folder.iterdir()):
-        raise errors.InputError(
-            f"{folder} is not empty and holds no data set; give an empty or new folder"
-        )
-    files.write_json(path, recipe)
+    if not path.exists():
+        strange = folder.exists() and any(not p.name.endswith(".tmp") for p in folder.iterdir())
+        if strange and not path.exists():  # another process may just have written it
+            raise errors.InputError(
+                f"{folder} is not empty and holds no data set; give an empty or new folder"
+            )
+        files.write_json(path, recipe, first=True)
+    check_claimed(folder, recipe)
+
+
+def check_claimed(folder: pathlib.Path, recipe: dict):
+    """Raises InputError, naming what differs, if `folder` is not the data set of this recipe."""
+    check_equal(files.read_json(folder / "recipe.json", "data set's recipe"), recipe, folder)
 
 
 def check_equal(found: dict, wanted: dict, where: pathlib.Path):
@@ -159,7 +165,7 @@ class Captions:
     """The texts of a planned data set, by caption id."""
 
     def __init__(self, folder: pathlib.Path):
-        self._rows = records.read_shards([folder / "captions.array_record"])
+        self._rows = records.read_shards([captions_path(folder)])
 
     def __len__(self):
         return len(self._rows)

@@ -13,7 +13,12 @@ from lidit_jax import errors
 
 
 class FeatureCodec(Protocol):
-    """Packs f32 tokens [S, E] into msgpack-able fields, and unpacks them."""
+    """Packs f32 tokens [S, E] into msgpack-able fields, and unpacks them.
+
+    needs_channels: is it made from each channel's mean and std, or from nothing?
+    """
+
+    needs_channels: bool
 
     def pack(self, hidden_SxE: np.ndarray) -> dict[str, Any]: ...
 
@@ -24,9 +29,6 @@ class BF16:
     """Two bytes a number; unpacks to bf16."""
 
     needs_channels = False
-
-    def __init__(self, mean_E: np.ndarray | None = None, std_E: np.ndarray | None = None):
-        del mean_E, std_E
 
     def pack(self, hidden_SxE):
         return {

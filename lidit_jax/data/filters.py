@@ -134,7 +134,8 @@ RULES: dict[str, Callable[[Pair], bool]] = {  # in the order of judging
     "R7-language": has_known_language,
     "R8-safety": is_safe,
 }
-ORDER = (*list(RULES)[:3], DUPLICATE, *list(RULES)[3:])
+# The recipe has R9 after R2. It is judged last: the first of two that are alike must be one that stays.
+ORDER = (*RULES, DUPLICATE)
 PROFILES = {
     "paper": ("R3-shape", "R1-aesthetic", "R2-resolution", "R4-url", "R5-tags"),
     "strict": ORDER,

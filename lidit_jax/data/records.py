@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import pathlib
+import resource
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -95,9 +96,10 @@ def write_records(path: pathlib.Path, records: Iterable[bytes]):
             writer.write(record)
 
 
-def shard_ranges(count: int, shards: int) -> list[range]:
-    """Returns `shards` consecutive ranges that cover range(count), sizes equal to within one."""
-    return [range(i * count // shards, (i + 1) * count // shards) for i in range(shards)]
+def spaced(total: int, count: int) -> list[int]:
+    """Returns `count` rows, evenly spaced over range(total); all of them if there are not so many."""
+    count = min(total, count)
+    return [i * total // count for i in range(count)]
 
 
 def shard_path(folder: pathlib.Path, stem: str, i: int, shards: int) -> pathlib.Path:
@@ -105,7 +107,11 @@ def shard_path(folder: pathlib.Path, stem: str, i: int, shards: int) -> pathlib.
 
 
 def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
-    """Returns the files as one random-access sequence of bytes; InputError names one that is missing."""
+    """Returns the files as one random-access sequence of bytes.
+
+    Each is held open. Raises InputError if one is missing or damaged, or if they are too many.
+    """
+    _allow_open_files(len(paths) + 256)
     for path in paths:
         if not path.exists():
             raise errors.InputError(
@@ -119,6 +125,17 @@ def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
                 f"shard {path} is damaged ({str(e).splitlines()[0]}); delete it and run `prepare` again"
             ) from e
     return ArrayRecordDataSource([str(p) for p in paths])
+
+
+def _allow_open_files(count: int):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if count > soft:
+        if count > hard:
+            raise errors.InputError(
+                f"this data set needs {count} open files, and the system allows {hard}; raise it "
+                f"(ulimit -n), or prepare with fewer data.shards"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def checksum(path: pathlib.Path) -> str:

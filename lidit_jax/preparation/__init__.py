@@ -9,19 +9,22 @@ features  captions to an LLM's features                share     which pieces ar
 estimate  what it will cost    verify  every problem that it has    report  a page about it
 """
 
+import json
 import pathlib
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 
 from lidit_jax import errors
-from lidit_jax.data import buckets, dataset, filters, planning, sources
-from lidit_jax.data.sources.example import Example
+from lidit_jax.data import buckets, dataset, decoding, filters, judging, planning, sources
+from lidit_jax.data.plan import Plan, ledger_path
+from lidit_jax.data.sources.example import Example, Source
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.preparation import features, images
 from lidit_jax.preparation.share import WHOLE, Share
 from lidit_jax.text import llm
-from lidit_jax.training.config import Config, DataConfig
+from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import recipe
 
 
@@ -30,22 +33,28 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_si
 
     Raises InputError if the folder holds another recipe's data.
     """
+    if share.count > config.data.shards:
+        raise errors.InputError(
+            f"{share.count} shares of {config.data.shards} pieces; want data.shards of {share.count} or more"
+        )
     plan, source = prepare_plan(config, folder)
     images.write(config.data, source, plan, share, batch_size)
     unfinished = images.finish(config.data, plan)
     for encoder in config.encoders:
         features.write(encoder, plan, share, batch_size)
         unfinished += features.finish(encoder, plan)
-    report_unfinished(unfinished)
+    for line in unfinished:
+        print(line)
+    if unfinished:
+        print("when the other shares are done: the same command with --merge in place of --shard")
 
 
-def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[planning.Plan, sources.Source]:
+def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     """Makes the plan of the config's data set, after checking whatever can be checked before."""
-    data = config.data
-    source = sources.make(data.source, **data.options)
-    wanted = planning_recipe(data)
-    for size in wanted.bins.sizes:
-        latent_size(make_codec(data.codec), size, config.cells)
+    source, wanted = sources.make(config.data.source, **config.data.options), recipe_of(config)
+    raw = pathlib.Path(config.data.options.get("path") or folder.parent / "elsewhere")
+    if folder.resolve().is_relative_to(raw.resolve()):
+        raise errors.InputError(f"{folder} is inside {raw}, its own source; give another --data")
     for encoder in config.encoders:  # a wrong path is told now, not after a day of pictures
         if not (folder / "features" / encoder.store / "encoder.json").exists():
             llm.check(encoder, llm.default_cache())
@@ -58,8 +67,8 @@ def merge(config: Config, folder: pathlib.Path):
 
     Raises InputError naming the pieces that are missing.
     """
-    dataset.claim(folder, recipe(config))
-    plan = planning.Plan(folder)
+    plan = Plan(folder)
+    dataset.check_claimed(folder, recipe(config))
     unfinished = images.finish(config.data, plan)
     for encoder in config.encoders:
         unfinished += features.finish(encoder, plan)
@@ -67,17 +76,17 @@ def merge(config: Config, folder: pathlib.Path):
         raise errors.InputError(f"{folder} is not complete: {'; '.join(unfinished)}")
 
 
-def report_unfinished(unfinished: list[str]):
-    for line in unfinished:
-        print(line)
-    if unfinished:
-        print("when the other shares are done: the same command with --merge in place of --shard")
+def recipe_of(config: Config) -> judging.Recipe:
+    """Returns how the config's source is planned.
 
-
-def planning_recipe(data: DataConfig) -> planning.Recipe:
-    """Returns how the config's source is planned."""
-    return planning.Recipe(
-        bins=buckets.make_bins(data.bins, data.size, data.bin_step),
+    Raises InputError if VAE and network do not divide a bin.
+    """
+    data = config.data
+    bins = buckets.make_bins(data.bins, data.size, data.bin_step)
+    for size in bins.sizes:
+        latent_size(make_codec(data.codec), size, config.cells)
+    return judging.Recipe(
+        bins=bins,
         side=min(data.size),
         rules=filters.expand(data.rules),
         pieces=data.shards,
@@ -93,12 +102,31 @@ def references(
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
     """Yields captions and uint8 picture, at the config's size, of every example that it trains on.
 
-    held_out: those instead that `data.hold_out` keeps from it.
+    held_out: those instead that `data.hold_out` keeps from it. What cannot be decoded is left out.
+    The source is planned anew, beside no data set.
     """
-    data, wanted = config.data, planning_recipe(config.data)
-    reason = planning.HELD_OUT if held_out else None
-    for example in sources.make(data.source, **data.options).piece(0, 1):
-        if isinstance(example, Example):
-            verdict = planning.judge(example, wanted)
-            if verdict.reason == reason:
-                yield tuple(c.text for c in verdict.captions), example.picture.pixels(*data.size)
+    data = config.data
+    source = sources.make(data.source, **data.options)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = planning.make(source, recipe_of(config), pathlib.Path(folder))
+        found = _held_out(source, plan) if held_out else _trained_on(source, plan)
+        for example, captions in found:
+            decoded = decoding.decode(decoding.Job(example.picture, data.size))
+            if not decoded.reason:
+                yield captions, decoded.pixels_HxWx3
+
+
+def _trained_on(source: Source, plan: Plan) -> Iterator[tuple[Example, tuple[str, ...]]]:
+    texts = dataset.Captions(plan.folder)
+    for i in range(plan.pieces):
+        for row in images.planned(source, plan, i):
+            yield row.example, tuple(texts[c].text for c in row.captions + row.synthetic)
+
+
+def _held_out(source: Source, plan: Plan) -> Iterator[tuple[Example, tuple[str, ...]]]:
+    with open(ledger_path(plan.folder), encoding="utf-8") as ledger:
+        entries = map(json.loads, ledger)
+        keys = {entry["key"] for entry in entries if entry["reason"] == judging.HELD_OUT}
+    for example in source.piece(0, 1):
+        if isinstance(example, Example) and example.key in keys:
+            yield example, tuple(c.text for c in example.captions)

@@ -1,14 +1,16 @@
 """What a data set will cost before it is made: bytes, time and money, from a short measured sample."""
 
 import dataclasses
+import itertools
 import time
 
 import msgpack
 import numpy as np
 
-from lidit_jax.data import dataset, decoding, records
+from lidit_jax.data import decoding, records
 from lidit_jax.data.dataset import Captions
-from lidit_jax.data.planning import Plan
+from lidit_jax.data.feature_codecs import FEATURE_CODECS
+from lidit_jax.data.plan import Plan
 from lidit_jax.data.sources.example import Source
 from lidit_jax.models.vae import make_codec
 from lidit_jax.preparation import images
@@ -44,13 +46,12 @@ class Line:
 def estimate(
     config: Config, plan: Plan, source: Source, pictures: int = 0, batch_size: int = 32
 ) -> list[Line]:
-    """Returns a line per stage of what `prepare` would still write, for the plan or for `pictures` of its kind."""
+    """Returns a line per stage of what `prepare` writes, for the plan or for `pictures` of its kind."""
     planned = sum(map(sum, plan.info["counts"]))
     scale = pictures / planned if pictures else 1.0
     lines = [_pictures(config.data, plan, source, planned * scale, batch_size)]
     captions = Captions(plan.folder)
-    count = min(CAPTIONS, len(captions))
-    texts = [captions[i * len(captions) // count].text for i in range(count)]
+    texts = [captions[row].text for row in records.spaced(len(captions), CAPTIONS)]
     for encoder in config.encoders:
         lines.append(_features(encoder, texts, len(captions) * scale, batch_size))
     return lines
@@ -59,28 +60,21 @@ def estimate(
 def _pictures(data: DataConfig, plan: Plan, source: Source, count: float, batch_size: int) -> Line:
     """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
     codec = make_codec(data.codec)
-    rows = []
-    for piece in range(plan.pieces):
-        for row in images.planned(source, plan, piece):
-            rows.append(row)
-            if len(rows) == PICTURES:
-                break
-        if len(rows) == PICTURES:
-            break
+    every = (row for i in range(plan.pieces) for row in images.planned(source, plan, i))
+    rows = list(itertools.islice(every, PICTURES))
     size = plan.bins[int(np.argmax([sum(c) for c in plan.info["counts"]]))]
     jobs = [decoding.Job(row.example.picture, size) for row in rows]
     codec.encode(np.zeros((batch_size, *size, 3), np.uint8))
     start, written = time.perf_counter(), 0
-    pixels = [d.pixels_HxWx3 for d in decoding.decode_all(jobs, 0) if d.pixels_HxWx3 is not None]
-    for first in range(0, len(pixels), batch_size):
-        part = pixels[first : first + batch_size]
-        full = np.stack(part + part[-1:] * (batch_size - len(part)))
-        for row, latent in zip(rows, np.asarray(codec.encode(full))[: len(part)]):
-            record = records.ImageRecord(
-                row.example.key, latent, row.captions, row.synthetic, row.example.metadata
-            )
-            written += len(records.pack_image(record))
-    done = max(len(pixels), 1)
+    decoded = zip(rows, decoding.decode_all(jobs, data.workers))
+    made = [(row, d.pixels_HxWx3) for row, d in decoded if not d.reason]
+    for first in range(0, len(made), batch_size):
+        part = made[first : first + batch_size]
+        pixels = [image for _, image in part]
+        latents = codec.encode(np.stack(pixels + pixels[-1:] * (batch_size - len(part))))
+        for (row, _), latent_HxWxC in zip(part, np.asarray(latents)):
+            written += len(records.pack_image(row.record(latent_HxWxC)))
+    done = max(len(made), 1)
     return Line("pictures", count, written / done, (time.perf_counter() - start) / done)
 
 
@@ -91,12 +85,9 @@ def _features(encoder: EncoderConfig, texts: list[str], count: float, batch_size
     start = time.perf_counter()
     features = model.encode(texts)
     seconds = (time.perf_counter() - start) / len(texts)
-    codec_type = dataset.FEATURE_CODECS[encoder.codec]
-    codec = (
-        codec_type(np.zeros(model.width), np.ones(model.width))
-        if codec_type.needs_channels
-        else codec_type()
-    )
+    codec_type = FEATURE_CODECS[encoder.codec]
+    channels = (np.zeros(model.width), np.ones(model.width)) if codec_type.needs_channels else ()
+    codec = codec_type(*channels)
     written = sum(len(msgpack.packb(codec.pack(np.asarray(f)))) for f in features)
     return Line(f"captions read by {encoder.name}", count, written / len(texts), seconds)
 

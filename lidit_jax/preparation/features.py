@@ -10,7 +10,8 @@ from lidit_jax import files
 from lidit_jax.data import dataset, records
 from lidit_jax.data.dataset import Captions, FeatureStore
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
-from lidit_jax.data.planning import Plan
+from lidit_jax.data.plan import Plan
+from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.preparation.share import Share
 from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
@@ -47,11 +48,11 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
     if FEATURE_CODECS[encoder.codec].needs_channels:
         _write_channels(store / "channels.npy", model, captions)
     (store / "encoder.json").unlink(missing_ok=True)  # written again when all is there
-    ranges = records.shard_ranges(len(captions), shards)
-    total = sum(len(ranges[i]) for i in missing)
+    rows = {i: bounds(len(captions), i, shards) for i in missing}
+    total = sum(map(len, rows.values()))
     with tqdm(total=total, desc=f"captions read by {encoder.name}", mininterval=2) as progress:
         for i in missing:
-            texts = [captions[row].text for row in ranges[i]]
+            texts = [captions[row].text for row in rows[i]]
             features = encode.encode_captions(model, texts, batch_size, progress.update)
             _write_shard(dataset.feature_path(store, i, shards), texts, features, encoder, model)
 
@@ -60,19 +61,19 @@ def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions
     """Writes mean and std per channel over some captions, evenly spaced, unless they are there."""
     if path.exists():
         return
-    count = min(SAMPLE, len(captions))
-    sample = [captions[i * len(captions) // count].text for i in range(count)]
+    sample = [captions[row].text for row in records.spaced(len(captions), SAMPLE)]
     statistics = encode.ChannelStatistics(model.width)
     for text, features in zip(sample, encode.encode_captions(model, sample)):
         statistics.add(text, features)
     channels_2xE = np.stack([statistics.mean_E, statistics.std_E])
-    files.write_npy(path, channels_2xE.astype(np.float32))
+    files.write_npy(path, channels_2xE.astype(np.float32), first=True)
 
 
 def _write_shard(path, texts, features, encoder, model):
     """Writes one shard and, last, its marker: what encoder.json needs to know of it."""
     codec = dataset.feature_codec(path.parent, encoder.codec)
     statistics, squared_E = encode.ChannelStatistics(model.width), np.zeros(model.width)
+    files.remove_leftovers(path)
     with records.writing(path) as writer:
         for text, f in zip(texts, features, strict=True):
             statistics.add(text, f)

@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lidit_jax import errors, files
-from lidit_jax.data import dataset, decoding, planning, records
-from lidit_jax.data.planning import Piece, Plan
+from lidit_jax.data import dataset, decoding, records
+from lidit_jax.data.plan import Piece, Plan, key_hash, ledger_path
 from lidit_jax.data.sources.example import Example, Source
 from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.moments import Moments
@@ -62,6 +62,10 @@ class _Planned:
     synthetic: tuple[int, ...]
     natural: tuple[int, int]
 
+    def record(self, latent_HxWxC: np.ndarray) -> records.ImageRecord:
+        e = self.example
+        return records.ImageRecord(e.key, latent_HxWxC, self.captions, self.synthetic, e.metadata)
+
 
 def planned(source: Source, plan: Plan, piece: int) -> Iterator[_Planned]:
     """Yields the rows of a piece that the plan keeps.
@@ -73,7 +77,7 @@ def planned(source: Source, plan: Plan, piece: int) -> Iterator[_Planned]:
     count = 0
     for row, example in enumerate(examples):
         count += 1
-        if row >= len(rows.key_N) or planning.key_hash(example.key) != rows.key_N[row]:
+        if row >= len(rows.key_N) or key_hash(example.key) != rows.key_N[row]:
             raise _changed(plan, f"its row {row} of piece {piece} is now {example.key!r}")
         if rows.bin_N[row] >= 0:
             natural = tuple(rows.size_Nx2[row].tolist())
@@ -105,6 +109,8 @@ class _PieceWriter:
         bins = range(len(self.plan.bins))
         paths = [dataset.image_path(self.plan.folder, s, *self.place) for s in self.plan.bins]
         expected = [counts[self.piece] for counts in self.plan.info["counts"]]
+        for path in paths:
+            files.remove_leftovers(path)
         with contextlib.ExitStack() as stack:
             self.writers = [
                 stack.enter_context(records.writing(path)) if n else None
@@ -156,10 +162,7 @@ class _PieceWriter:
         latents = np.asarray(self.codec.encode(np.stack(images)))
         for (row, _), latent_HxWxC in zip(waiting, latents):
             self.latents.add(latent_HxWxC)
-            record = records.ImageRecord(
-                row.example.key, latent_HxWxC, row.captions, row.synthetic, row.example.metadata
-            )
-            self.writers[bin].write(records.pack_image(record))
+            self.writers[bin].write(records.pack_image(row.record(latent_HxWxC)))
         self.counts[bin] += len(waiting)
 
 
@@ -168,13 +171,12 @@ def finish(data: DataConfig, plan: Plan) -> list[str]:
 
     Raises InputError if no picture could be decoded.
     """
-    if (plan.folder / "dataset.json").exists():
-        return []
     missing = [i for i in range(plan.pieces) if not is_whole(plan, i)]
     if missing:
-        return [
-            f"pieces {', '.join(map(str, missing))} of {plan.pieces} of the pictures are missing"
-        ]
+        told = ", ".join(map(str, missing))
+        return [f"pieces {told} of {plan.pieces} of the pictures are missing"]
+    if (plan.folder / "dataset.json").exists():
+        return []
     paths = [dataset.image_marker(plan.folder, i, plan.pieces) for i in range(plan.pieces)]
     markers = [files.read_json(path, "marker of a piece") for path in paths]
     _write_ledger(plan.folder, markers)
@@ -223,8 +225,8 @@ def _summary(data: DataConfig, plan: Plan, markers: list[dict]) -> dict:
 def _write_ledger(folder: pathlib.Path, markers: list[dict]):
     """Joins what the plan dropped and what each piece dropped or mended."""
     with files.atomic(folder / "ledger.jsonl") as path, open(path, "w", encoding="utf-8") as ledger:
-        with open(folder / "plan" / "ledger.jsonl", encoding="utf-8") as planned_ledger:
-            shutil.copyfileobj(planned_ledger, ledger)
+        with open(ledger_path(folder), encoding="utf-8") as of_plan:
+            shutil.copyfileobj(of_plan, ledger)
         for marker in markers:
             for key, reason in marker["ledger"]:
                 ledger.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")

@@ -8,9 +8,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from lidit_jax import files
+from lidit_jax import errors, files
+from lidit_jax.data import records
 from lidit_jax.data.dataset import Dataset
-from lidit_jax.data.planning import Plan
+from lidit_jax.data.plan import Plan
 from lidit_jax.models.vae import make_codec
 from lidit_jax.preparation.estimate import amount
 
@@ -78,19 +79,18 @@ def _sizes(folder: pathlib.Path) -> dict[str, int]:
 def _sheet(dataset: Dataset, bin: int) -> str:
     """Returns a bin's contact sheet: pictures evenly spaced over it, each with its first caption."""
     first, count = sum(dataset.counts[:bin]), dataset.counts[bin]
-    rows = (
-        [first + i * count // SHOWN for i in range(SHOWN)]
-        if count > SHOWN
-        else range(first, first + count)
-    )
-    records = [dataset.image(row) for row in rows]
+    shown = [dataset.image(first + i) for i in records.spaced(count, SHOWN)]
     codec = make_codec(dataset.info["codec"])
-    pictures = np.asarray(codec.decode(np.stack([r.latent_HxWxC for r in records])))
+    if codec.identity() != dataset.info["codec_identity"]:
+        raise errors.InputError(
+            f"{dataset.info['codec']} is not the VAE that {dataset.folder} was made with"
+        )
+    pictures = np.asarray(codec.decode(np.stack([r.latent_HxWxC for r in shown])))
     height, width = dataset.bins[bin]
     grid = files.picture_grid(
         list(pictures), columns=max(1, min(8, 960 // width)), zoom=max(1, 96 // height)
     )
-    captions = (dataset.captions[(r.captions + r.synthetic)[0]].text for r in records)
+    captions = (dataset.captions[(r.captions + r.synthetic)[0]].text for r in shown)
     told = html.escape(" · ".join(text[:80] for text in captions))
     return f'<h2>{height} x {width}: {count:,}</h2><img src="{_inline(grid)}"><p>{told}</p>'
 

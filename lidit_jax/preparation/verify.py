@@ -1,5 +1,6 @@
 """Reads a whole data set, and tells every problem that it finds."""
 
+import collections
 import pathlib
 from collections.abc import Iterator
 
@@ -10,7 +11,8 @@ from tqdm import tqdm
 from lidit_jax import errors, files
 from lidit_jax.data import dataset, records
 from lidit_jax.data.dataset import Captions
-from lidit_jax.data.planning import Plan
+from lidit_jax.data.plan import Plan
+from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.moments import Moments
 from lidit_jax.preparation import features, images
 
@@ -23,52 +25,91 @@ def verify(folder: pathlib.Path) -> list[str]:
     Raises InputError if the folder holds no planned data set.
     """
     plan = Plan(folder)
-    problems = [*_captions(plan), *_images(plan)]
+    problems = [
+        *_told(_plan(plan), "the plan"),
+        *_told(_captions(plan), "captions.array_record"),
+        *_told(_images(plan), "dataset.json"),
+    ]
     for store in sorted(p for p in (folder / "features").glob("*") if p.is_dir()):
-        problems += _features(plan, store)
+        problems += _told(_features(plan, store), store.name)
     return problems
 
 
-def _captions(plan: Plan) -> Iterator[str]:
+def _told(problems: Iterator[str], what: str) -> Iterator[str]:
+    """Yields the problems of a part, and, where the part cannot be read, that."""
     try:
-        captions = Captions(plan.folder)
-        if len(captions) != plan.info["captions"]:
-            yield f"captions.array_record has {len(captions)} captions, the plan {plan.info['captions']}"
-        for i in range(len(captions)):
-            if not captions[i].text.strip():
-                yield f"caption {i} is empty"
-    except _UNREADABLE as e:
-        yield f"captions.array_record cannot be read: {_first_line(e)}"
+        yield from problems
+    except (errors.InputError, OSError, EOFError, RuntimeError, ValueError, LookupError) as e:
+        yield f"{what} cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]}"
+
+
+def _plan(plan: Plan) -> Iterator[str]:
+    if not plan.is_whole():
+        yield "a file of the plan is missing; run `prepare` again"
+    for i in range(plan.pieces):
+        kept = int((plan.piece(i).bin_N >= 0).sum())
+        if kept != sum(counts[i] for counts in plan.info["counts"]):
+            yield f"piece {i} of the plan keeps {kept} rows, which plan.json says otherwise"
+
+
+def _captions(plan: Plan) -> Iterator[str]:
+    captions = Captions(plan.folder)
+    if len(captions) != plan.info["captions"]:
+        yield f"captions.array_record has {len(captions)} captions, the plan {plan.info['captions']}"
+    for i in range(len(captions)):
+        if not captions[i].text.strip():
+            yield f"caption {i} is empty"
 
 
 def _images(plan: Plan) -> Iterator[str]:
     """Yields the problems of the pieces, and of what dataset.json says of them all."""
-    moments, keys = None, set()
+    found = _Found()
     for i in tqdm(range(plan.pieces), desc="pictures", unit="piece"):
-        marker = dataset.image_marker(plan.folder, i, plan.pieces)
-        if not images.is_whole(plan, i):
-            yield f"piece {i} of the pictures is not whole; run `prepare` again"
-            continue
-        found = files.read_json(marker, "marker of a piece")
-        for size, count, checksum in zip(plan.bins, found["counts"], found["sha256"]):
-            path = dataset.image_path(plan.folder, size, i, plan.pieces)
-            for record, problem in _records(path, count, checksum) if count else ():
-                problem = problem or _problem_of(record, size, plan, keys)
-                if problem:
-                    yield f"{path.relative_to(plan.folder)}: {problem}"
-                    continue
-                latent_HxWxC = records.unpack_image(record).latent_HxWxC
-                moments = moments or Moments(latent_HxWxC.shape[-1])
-                moments.add(latent_HxWxC)
-    if not (plan.folder / "dataset.json").exists():
+        yield from _told(_piece(plan, i, found), f"piece {i} of the pictures")
+    path = plan.folder / "dataset.json"
+    if not path.exists():
         yield "dataset.json is missing; run `prepare` again"
-    elif moments:
-        info = files.read_json(plan.folder / "dataset.json", "data set")
-        yield from _statistics("dataset.json", info["latent_mean"], info["latent_std"], moments)
+    elif found.pieces == plan.pieces:  # else its counts and statistics are those of more
+        info = files.read_json(path, "data set")
+        counts = {tuple(b["size"]): sum(b["counts"]) for b in info["bins"]}
+        if counts != found.counts or info["count"] != sum(found.counts.values()):
+            yield f"dataset.json counts {counts}, and there are {dict(found.counts)}"
+        yield from _statistics(
+            "dataset.json", info["latent_mean"], info["latent_std"], found.latents
+        )
 
 
-def _problem_of(record: bytes, size: tuple[int, int], plan: Plan, keys: set[int]) -> str | None:
-    """Returns what is wrong with one picture, whose key's hash it adds to `keys`."""
+class _Found:
+    """What all the pieces hold together."""
+
+    def __init__(self):
+        self.pieces, self.keys, self.counts = 0, set(), collections.Counter()
+        self.latents: Moments | None = None
+
+
+def _piece(plan: Plan, i: int, found: _Found) -> Iterator[str]:
+    if not images.is_whole(plan, i):
+        yield f"piece {i} of the pictures is not whole; run `prepare` again"
+        return
+    marker = files.read_json(dataset.image_marker(plan.folder, i, plan.pieces), "marker")
+    sound = True
+    for size, count, checksum in zip(plan.bins, marker["counts"], marker["sha256"]):
+        path = dataset.image_path(plan.folder, size, i, plan.pieces)
+        for record, problem in _records(path, count, checksum) if count else ():
+            problem = problem or _problem_of(record, size, plan, found.keys)
+            if problem:
+                sound = False
+                yield f"{path.relative_to(plan.folder)}: {problem}"
+                continue
+            latent_HxWxC = records.unpack_image(record).latent_HxWxC
+            found.latents = found.latents or Moments(latent_HxWxC.shape[-1])
+            found.latents.add(latent_HxWxC)
+            found.counts[size] += 1
+    found.pieces += sound
+
+
+def _problem_of(record: bytes, size: tuple[int, int], plan: Plan, keys: set[str]) -> str | None:
+    """Returns what is wrong with one picture, whose key it adds to `keys`."""
     image = records.unpack_image(record)
     height, width = image.latent_HxWxC.shape[:2]
     if height * size[1] != width * size[0] or size[0] % height:
@@ -78,9 +119,9 @@ def _problem_of(record: bytes, size: tuple[int, int], plan: Plan, keys: set[int]
     ids = image.captions + image.synthetic
     if not ids or not all(0 <= c < plan.info["captions"] for c in ids):
         return f"{image.key}: its captions are {ids}, of {plan.info['captions']}"
-    if len(keys) == len(keys | {hash(image.key)}):
+    if image.key in keys:
         return f"{image.key}: its key is not the only one"
-    keys.add(hash(image.key))
+    keys.add(image.key)
     return None
 
 
@@ -91,19 +132,19 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
         return
     info = files.read_json(store / "encoder.json", "text features")
     codec = dataset.feature_codec(store, info["codec"])
-    moments, shards = Moments(info["width"]), info["shards"]
-    ranges = records.shard_ranges(plan.info["captions"], shards)
+    moments, shards, whole = Moments(info["width"]), info["shards"], True
     for i in tqdm(range(shards), desc=store.name, unit="shard"):
         path = dataset.feature_path(store, i, shards)
         if not features.is_whole(store, i, shards):
             yield f"{store.name}: shard {i} is not whole; run `prepare` again"
+            whole = False
             continue
         checksum = files.read_json(path.with_suffix(".json"), "marker of a shard")["sha256"]
-        for row, (record, problem) in enumerate(
-            _records(path, len(ranges[i]), checksum), ranges[i].start
-        ):
+        rows = bounds(plan.info["captions"], i, shards)
+        for row, (record, problem) in enumerate(_records(path, len(rows), checksum), rows.start):
             if problem:
                 yield f"{path.relative_to(plan.folder)}: {problem}"
+                whole = False
                 continue
             hidden_SxE = codec.unpack(msgpack.unpackb(record)).astype(np.float32)
             if hidden_SxE.shape[1] != info["width"] or not 0 < len(hidden_SxE) <= info["longest"]:
@@ -112,14 +153,16 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
                 yield f"{store.name}: the features of caption {row} are not finite"
             else:
                 moments.add(hidden_SxE)
-    yield from _statistics(f"{store.name}/encoder.json", info["mean"], info["std"], moments)
+    if whole:
+        yield from _statistics(f"{store.name}/encoder.json", info["mean"], info["std"], moments)
     for name in ("prefix.npy", "null.npy"):
-        try:
-            array = np.load(store / name, allow_pickle=False)
-            if array.shape[1:] != (info["width"],) or not np.isfinite(array).all():
-                yield f"{store.name}/{name} has shape {array.shape}, or is not finite"
-        except (OSError, EOFError, ValueError) as e:
-            yield f"{store.name}/{name} cannot be read: {_first_line(e)}"
+        yield from _told(_array(store / name, info["width"]), f"{store.name}/{name}")
+
+
+def _array(path: pathlib.Path, width: int) -> Iterator[str]:
+    array = np.load(path, allow_pickle=False)
+    if array.shape[1:] != (width,) or not np.isfinite(array).all():
+        yield f"{path.parent.name}/{path.name} has shape {array.shape}, or is not finite"
 
 
 def _records(path: pathlib.Path, count: int, checksum: str) -> Iterator[tuple[bytes, str | None]]:
@@ -141,10 +184,3 @@ def _statistics(where: str, mean, std, moments: Moments) -> Iterator[str]:
     off[1] *= told[1] > 1.01 * told[1].min()  # a std may have been raised to a floor
     if not off.max() <= TOLERANCE:
         yield f"{where}: its statistics are not those of what is stored (off by {off.max():.3g} std)"
-
-
-_UNREADABLE = (errors.InputError, OSError, RuntimeError, ValueError, IndexError)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -48,6 +48,8 @@ class DataConfig:
         errors.check_range("data.shards", self.shards, 1)
         for name in ("bin_step", "min_bin", "limit", "workers"):
             errors.check_range(f"data.{name}", getattr(self, name), 0)
+        if not all(text.strip() for text in self.preview):
+            raise errors.InputError(f"data.preview is {self.preview}; want captions, none empty")
         errors.check_range("data.hold_out", self.hold_out, 0, 0.999)
         for side in self.size:
             errors.check_range("data.size, height and width,", side, 1)

@@ -5,18 +5,26 @@ import pathlib
 
 import numpy as np
 
-from lidit_jax import errors, files
+from lidit_jax import errors
 from lidit_jax.data import dataset, filters, pipeline
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.models.lidit import LiDiT
-from lidit_jax.models.vae import make_codec
+from lidit_jax.models.vae import latent_size, make_codec
+from lidit_jax.models.vae.discriminator import LEAST_SIDE
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config
 
 
 def recipe(config: Config) -> dict:
-    """Returns what decides the pictures and captions of a data set, but not its text features."""
-    data = config.data
+    """Returns what decides the pictures and captions of a data set, but not its text features.
+
+    Raises InputError if the VAE is not the one that `data.codec_hash` wants.
+    """
+    data, codec = config.data, make_codec(config.data.codec).identity()
+    if data.codec_hash and data.codec_hash != codec.get("hash"):
+        raise errors.InputError(
+            f"{data.codec} is the VAE {codec.get('hash')}, and data.codec_hash wants {data.codec_hash}"
+        )
     return {
         "format": dataset.FORMAT,
         "source": data.source,
@@ -25,7 +33,7 @@ def recipe(config: Config) -> dict:
         "bins": data.bins,
         "bin_step": data.bin_step,
         "min_bin": data.min_bin,
-        "codec": make_codec(data.codec).identity(),
+        "codec": codec,
         "rules": list(data.rules),
         "rules_hash": filters.rules_hash(filters.expand(data.rules)),
         "limit": data.limit,
@@ -58,13 +66,26 @@ def open_pictures(config: Config, folder: pathlib.Path) -> tuple[Config, pipelin
         raise errors.InputError(
             f"data.codec is {config.data.codec!r}, but a VAE is trained on pictures; set it to 'pixels'"
         )
-    return config, pipeline.Reader(_open(config, folder), [], config.seed, raw=True)
+    opened = _open(config, folder)
+    least = min(min(size) for size in opened.bins)
+    if config.vae.discriminator_weight and least < LEAST_SIDE:
+        raise errors.InputError(
+            f"{folder} has pictures of {least} px, and the discriminator needs {LEAST_SIDE}; "
+            f"use larger pictures, or vae.discriminator_weight=0"
+        )
+    return config, pipeline.Reader(opened, [], config.seed, raw=True)
 
 
 def _open(config: Config, folder: pathlib.Path) -> Dataset:
     opened = Dataset(folder)
-    found = files.read_json(folder / "recipe.json", "data set's recipe")
-    dataset.check_equal(found, recipe(config), folder)
+    dataset.check_claimed(folder, recipe(config))
+    for size, count in zip(opened.bins, opened.counts):
+        latent_size(make_codec(config.data.codec), size, config.cells)
+        if count < config.train.batch_size and len(opened.bins) > 1:
+            print(
+                f"bin {size[0]} x {size[1]} has {count} pictures, fewer than a batch: some come twice in "
+                f"one (prepare with a larger data.min_bin)"
+            )
     return opened
 
 

@@ -287,8 +287,8 @@ def test_profiles_and_ids_expand_to_the_order_of_judging():
         "R3-shape", "R1-aesthetic", "R2-resolution", "R4-url", "R5-tags"
     )  # fmt: skip
     assert filters.expand(["strict"]) == (
-        "R3-shape", "R1-aesthetic", "R2-resolution", "R9-duplicate", "R6-text", "R4-url", "R5-tags",
-        "R7-language", "R8-safety",
+        "R3-shape", "R1-aesthetic", "R2-resolution", "R6-text", "R4-url", "R5-tags", "R7-language",
+        "R8-safety", "R9-duplicate",
     )  # fmt: skip
     assert filters.expand(["R4-url", "R6-text", "R4-url"]) == ("R6-text", "R4-url")
     assert filters.expand(["R6-text", "paper"])[3] == "R6-text"

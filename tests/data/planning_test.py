@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lidit_jax import errors
-from lidit_jax.data import buckets, dataset, filters, planning
+from lidit_jax.data import buckets, dataset, filters, judging, plan_texts, planning
 from lidit_jax.data.sources.example import Caption, Drawing, Example, Unusable
 from lidit_jax.data.sources.pieces import bounds
 
@@ -36,7 +36,7 @@ def example(key, *captions, size=(100, 100), **metadata):
 
 def recipe(**changes):
     values = {"bins": buckets.make_bins("grid33", (64, 64)), "side": 64, "rules": (), "pieces": 3}
-    return planning.Recipe(**values | changes)
+    return judging.Recipe(**values | changes)
 
 
 def make(folder, examples, **changes):
@@ -143,6 +143,53 @@ def test_what_is_held_out_is_a_share_of_the_keys(tmp_path):
     assert set(out) < set(more)
 
 
+def test_a_copy_of_what_is_held_out_is_not_trained_on(tmp_path):
+    examples = [example(f"k{i}", "x", url=f"u{i % 50}") for i in range(150)]
+    rules = (filters.DUPLICATE,)
+    out = {key for key, r in ledger(make(tmp_path, examples, hold_out=0.3, rules=rules).folder) if r == "held-out"}  # fmt: skip
+    urls = {e.metadata["url"] for e in examples if e.key in out}
+    dropped = {key for key, _ in ledger(tmp_path)}
+    kept = [e for e in examples if e.key not in dropped]
+    assert kept and urls and urls.isdisjoint(e.metadata["url"] for e in kept)
+
+
+def test_a_picture_that_its_new_bin_would_enlarge_goes_by_r2(tmp_path):
+    examples = [example(f"a{i}", "x", size=(64, 64)) for i in range(10)]
+    examples += [example("flat", "x", size=(33, 130)), example("large", "x", size=(70, 280))]
+    plan = make(tmp_path, examples, least=5, rules=("R2-resolution",))
+    assert ledger(tmp_path) == [("flat", "R2-resolution")] and plan.info["enlarged"] == 0
+    assert len(rows(plan)) == 11
+
+
+def test_a_prompt_has_one_line(tmp_path):
+    examples = [example("a", "a lake,\nat dawn"), example("b", "a hill")]
+    plan = make(tmp_path, examples)
+    assert (tmp_path / "prompts.txt").read_text() == "a hill\n"
+    assert len(plan.info["preview"]) == 1 and plan.info["captions"] == 2
+
+
+def test_keys_and_texts_that_are_not_utf8_are_spelt_out(tmp_path):
+    examples = [example("caf\udce9", "a"), example("caf\udce8", "b"), Unusable("\ud800", "x")]
+    assert len(rows(make(tmp_path, examples))) == 2
+    assert ledger(tmp_path) == [("\\xed\\xa0\\x80", "x")]
+
+
+def test_captions_past_the_most_are_counted(tmp_path):
+    plan = make(tmp_path, [example("a", *(f"text {i}" for i in range(300)))])
+    assert plan.info["captions"] == judging.MOST_CAPTIONS
+    assert plan.info["captions_dropped"] == {"caption-limit": 300 - judging.MOST_CAPTIONS}
+
+
+@pytest.mark.parametrize("lost", ["captions.array_record", "prompts.txt", "plan/ledger.jsonl"])
+def test_a_plan_without_one_of_its_files_is_made_again(tmp_path, lost):
+    examples = [example(f"k{i}", f"text {i}") for i in range(5)] + [Unusable("u", "x")]
+    make(tmp_path, examples)
+    content = (tmp_path / lost).read_bytes()
+    (tmp_path / lost).unlink()
+    make(tmp_path, examples)
+    assert (tmp_path / lost).read_bytes() == content
+
+
 def test_a_plan_does_not_depend_on_who_makes_it_or_when(tmp_path):
     examples = [example(f"k{i}", f"text {i % 7}", size=(50 + i, 80)) for i in range(40)]
     for name in ("one", "other"):
@@ -155,7 +202,7 @@ def test_a_plan_does_not_depend_on_who_makes_it_or_when(tmp_path):
 
 def test_a_plan_of_nothing_says_what_dropped_it_all(tmp_path):
     examples = [example("a", "www.x.org"), example("b", ""), Unusable("c", "tar-damaged")]
-    with pytest.raises(errors.InputError, match="no picture is left of 2: .*R4-url dropped 1"):
+    with pytest.raises(errors.InputError, match="no picture is left: .*R4-url dropped 1"):
         make(tmp_path, examples, rules=("R4-url",))
     assert not (tmp_path / "plan.json").exists()
 
@@ -164,8 +211,8 @@ def test_prompts_and_preview_are_captions_that_the_rules_left(tmp_path):
     examples = [example(f"k{i}", f"text {i}" if i % 2 else "www.x.org") for i in range(400)]
     plan = make(tmp_path, examples, rules=("R4-url",))
     prompts = (tmp_path / "prompts.txt").read_text().splitlines()
-    assert len(set(prompts)) == planning.JUDGED and all(p.startswith("text ") for p in prompts)
-    assert len(plan.info["preview"]) == planning.PREVIEWED
+    assert len(set(prompts)) == plan_texts.JUDGED and all(p.startswith("text ") for p in prompts)
+    assert len(plan.info["preview"]) == plan_texts.PREVIEWED
     named = make(tmp_path / "named", examples, preview=("a dragon", "text 5"), rules=("R4-url",))
     texts = dataset.Captions(tmp_path / "named")
     assert [texts[c].text for c in named.info["preview"]] == ["a dragon", "text 5"]

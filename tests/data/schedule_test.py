@@ -23,9 +23,13 @@ def test_a_bins_batches_come_in_turn_and_in_proportion(counts):
 def test_a_step_far_from_the_start_is_found_without_the_ones_before(counts):
     schedule, start = Schedule(counts), 10**7
     seen = [schedule(step) for step in range(start, start + 200)]
-    for bin in range(len(counts)):
-        turns = [k for b, k in seen if b == bin]
-        assert turns == list(range(turns[0], turns[0] + len(turns))) if turns else True
+    for bin, count in enumerate(counts):
+        share, turns = count / sum(counts), [k for b, k in seen if b == bin]
+        if turns:
+            assert turns == list(range(turns[0], turns[0] + len(turns)))
+            assert abs(turns[0] - start * share) < 2
+        else:
+            assert 200 * share < 2
 
 
 def test_after_whole_epochs_every_bin_has_had_its_batches_exactly():

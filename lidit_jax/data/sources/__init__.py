@@ -39,6 +39,6 @@ def make(name: str, /, **options: Any) -> Source:
         if option not in known:
             raise unknown_name(f"option of source {name}", option, known)
     for option, parameter in known.items():
-        if parameter.default is parameter.empty and option not in options:
-            raise InputError(f"source {name} needs its option {option!r}")
+        if parameter.default is parameter.empty and not options.get(option):
+            raise InputError(f"source {name} needs its option {option!r} (data.options.{option})")
     return SOURCES[name](**options)

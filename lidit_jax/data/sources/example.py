@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-Size = tuple[int, int]  # height, width in pixels
+from lidit_jax.data.buckets import Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,9 @@ class Example:
     captions: tuple[Caption, ...]
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self):
+        object.__setattr__(self, "key", _printable(self.key))
+
 
 @dataclasses.dataclass(frozen=True)
 class Unusable:
@@ -71,6 +74,18 @@ class Unusable:
 
     key: str
     reason: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", _printable(self.key))
+
+
+def _printable(key: str) -> str:
+    """Returns a key with the bytes of file names that are not UTF-8 spelt out, such as \\xe9."""
+    return (
+        key
+        if key.isascii()
+        else key.encode(errors="surrogatepass").decode(errors="backslashreplace")
+    )
 
 
 class Source(Protocol):
@@ -89,7 +104,10 @@ class Source(Protocol):
         """Returns `count` prompts to judge a model of this set by; none if its captions serve as well."""
 
     def describe(self) -> dict[str, Any]:
-        """Returns JSON: name, version, licence, options. It changes if an example does."""
+        """Returns JSON: name, version, licence, options.
+
+        It changes if an example does, as far as names and sizes of files tell.
+        """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from PIL import (
 )
 
 from lidit_jax.data import buckets
-from lidit_jax.data.sources.example import Size
+from lidit_jax.data.buckets import Size
 
 MAX_PIXELS = 2**28  # by the header; 16,384 x 16,384
 

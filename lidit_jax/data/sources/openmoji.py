@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lidit_jax.data.sources.example import Caption, Drawing, Example, Picture, Size, on_white
+from lidit_jax.data.buckets import Size
+from lidit_jax.data.sources.example import Caption, Drawing, Example, Picture, on_white
 from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import InputError, unknown_name
 

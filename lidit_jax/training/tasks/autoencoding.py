@@ -9,6 +9,7 @@ from flax import nnx
 
 from lidit_jax import rng
 from lidit_jax.batch import Batch, BatchShape, spec
+from lidit_jax.data import records
 from lidit_jax.models import layers
 from lidit_jax.models.vae import perceptual, posterior
 from lidit_jax.models.vae.discriminator import (
@@ -95,9 +96,8 @@ class VAETask:
         """Pictures of the data set, as many as are shown, of one size."""
         bin = int(np.argmax(reader.dataset.counts))
         first, count = sum(reader.dataset.counts[:bin]), reader.dataset.counts[bin]
-        shown = min(SHOWN, count)
-        rows = [first + i * count // shown for i in range(shown)]
-        return np.stack([reader.dataset.image(row).latent_HxWxC for row in rows])
+        rows = records.spaced(count, SHOWN)
+        return np.stack([reader.dataset.image(first + row).latent_HxWxC for row in rows])
 
     def preview(self, model, inputs, keys_B):
         """Each picture, and beside it what is decoded from the mean of its latents."""

@@ -1,0 +1,90 @@
+"""A plan on disk: what becomes of every row of a source, and how it is read.
+
+<dataset>/
+  plan/piece-00000-of-00004.npz   per row of a piece: bin (-1 = dropped), size, caption ids, a hash of the key
+  plan/ledger.jsonl               what was dropped: {"key", "reason"}, one per line
+  captions.array_record           caption id (the row) -> text, language; each text once
+  prompts.txt                     prompts to judge a model of this set by, one per line
+  plan.json                       counts; written last
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+
+from lidit_jax import errors, files
+from lidit_jax.data.buckets import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """The rows of one piece of the source, in its order.
+
+    key_N: uint64 hashes of the keys. bin_N: index into the plan's bins; -1 = dropped.
+    size_Nx2: height and width as judged. caption_M, synthetic_M: caption ids, and whether a
+    captioning model wrote them; those of row r are [start_N[r], start_N[r + 1]).
+    """
+
+    key_N: np.ndarray
+    bin_N: np.ndarray
+    size_Nx2: np.ndarray
+    start_N: np.ndarray
+    caption_M: np.ndarray
+    synthetic_M: np.ndarray
+
+    def captions(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the ids of a row's original and of its synthetic captions."""
+        span = slice(self.start_N[row], self.start_N[row + 1])
+        ids, synthetic = self.caption_M[span], self.synthetic_M[span]
+        return tuple(ids[~synthetic].tolist()), tuple(ids[synthetic].tolist())
+
+
+class Plan:
+    """A plan, opened for reading. Raises InputError if the folder holds none."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.info = files.read_json(folder / "plan.json", "plan (run `prepare` first)")
+        self.bins: list[Size] = [tuple(size) for size in self.info["bins"]]
+        self.pieces: int = self.info["pieces"]
+
+    def is_whole(self) -> bool:
+        """Returns whether every file that is written before plan.json is there."""
+        paths = [piece_path(self.folder, i, self.pieces) for i in range(self.pieces)]
+        paths += [ledger_path(self.folder), captions_path(self.folder), prompts_path(self.folder)]
+        return all(path.exists() for path in paths)
+
+    def piece(self, i: int) -> Piece:
+        """Returns the rows of piece i. Raises InputError if its file is missing or damaged."""
+        path = piece_path(self.folder, i, self.pieces)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return Piece(**arrays)
+        except Exception as e:  # zipfile, zlib and numpy each have their own
+            raise errors.InputError(
+                f"{path} is missing or damaged; delete plan.json and run `prepare` again"
+            ) from e
+
+
+def piece_path(folder: pathlib.Path, i: int, pieces: int) -> pathlib.Path:
+    return folder / "plan" / f"piece-{i:05d}-of-{pieces:05d}.npz"
+
+
+def ledger_path(folder: pathlib.Path) -> pathlib.Path:
+    return folder / "plan" / "ledger.jsonl"
+
+
+def captions_path(folder: pathlib.Path) -> pathlib.Path:
+    return folder / "captions.array_record"
+
+
+def prompts_path(folder: pathlib.Path) -> pathlib.Path:
+    return folder / "prompts.txt"
+
+
+def key_hash(text: str) -> int:
+    """Returns the 64-bit hash that a plan keeps of a key or a text."""
+    digest = hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -1,0 +1,132 @@
+"""The texts of a plan: captions numbered and written once each, and the prompts to judge a model by."""
+
+import bisect
+import collections
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+
+from lidit_jax import files
+from lidit_jax.data import filters, records
+from lidit_jax.data.judging import Recipe
+from lidit_jax.data.plan import captions_path, prompts_path
+from lidit_jax.data.sources.example import Source
+
+if TYPE_CHECKING:
+    from lidit_jax.data.planning import Rows
+
+JUDGED = 64  # prompts in prompts.txt
+PREVIEWED = 16  # prompts of the training previews, if the recipe names none
+LENGTHS = (
+    20,
+    40,
+    60,
+    80,
+    120,
+    160,
+    240,
+    320,
+    480,
+    1000,
+)  # upper edges of plan.json's caption lengths
+
+
+def numbered(rows: "Rows") -> np.ndarray:
+    """Returns the id of every caption, numbered as they first come in kept rows; 0 in the others.
+
+    Texts are told apart by 64-bit hashes: two of 60 million are taken for one with probability 1e-4.
+    """
+    kept_M = np.repeat(rows.kept_N, np.diff(rows.start_N))
+    id_M = np.zeros(len(kept_M), np.uint32)
+    _, first, inverse = np.unique(rows.text_M[kept_M], return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.uint32)
+    number[np.argsort(first)] = np.arange(len(first), dtype=np.uint32)
+    id_M[kept_M] = number[inverse]
+    return id_M
+
+
+def write(
+    rows: "Rows",
+    id_M: np.ndarray,
+    spooled: Iterable[tuple[int, list[tuple[str, str]]]],
+    source: Source,
+    recipe: Recipe,
+    folder: pathlib.Path,
+) -> dict[str, Any]:
+    """Writes captions and prompts, and returns what plan.json says of them.
+
+    id_M: of `numbered`. spooled: row and (text, language) of each caption, of the rows that are kept.
+    """
+    kept = np.flatnonzero(rows.kept_N)
+    prompts, preview = (
+        _Chosen(given, {int(id_M[rows.start_N[kept[i]]]) for i in records.spaced(len(kept), count)})
+        for given, count in (
+            (source.prompts(JUDGED), JUDGED),
+            (list(recipe.preview) or source.prompts(PREVIEWED), PREVIEWED),
+        )
+    )
+    counted = _Counted()
+
+    def packed() -> Iterator[bytes]:
+        for row, texts in spooled:
+            ids = id_M[rows.start_N[row] : rows.start_N[row + 1]].tolist()
+            for caption, (text, language) in zip(ids, texts, strict=True):
+                preview.see(text, caption)
+                prompts.see(text, caption)
+                if caption == counted.captions:  # the first time that this text comes
+                    counted.add(text, language)
+                    yield msgpack.packb({"text": text, "language": language})
+        for text in preview.number_unseen(counted.captions):
+            yield msgpack.packb({"text": text, "language": filters.language(text)})
+
+    records.write_records(captions_path(folder), packed())
+    with files.atomic(prompts_path(folder)) as path:
+        path.write_text("".join(f"{text}\n" for text in prompts.texts()), encoding="utf-8")
+    return {
+        "captions": counted.captions + preview.added,
+        "preview": [preview.ids[text] for text in preview.texts()],
+        "languages": dict(counted.languages.most_common()),
+        "caption_lengths": {"edges": list(LENGTHS), "counts": counted.lengths},
+    }
+
+
+class _Counted:
+    """How many texts there are, of which language and length."""
+
+    def __init__(self):
+        self.captions, self.languages = 0, collections.Counter()
+        self.lengths = [0] * (len(LENGTHS) + 1)
+
+    def add(self, text: str, language: str):
+        self.captions += 1
+        self.languages[language] += 1
+        self.lengths[bisect.bisect_left(LENGTHS, len(text))] += 1
+
+
+class _Chosen:
+    """The texts of some captions: those given, or else those with the ids that are wanted.
+
+    A text of several lines is no prompt: a file has one on each line.
+    """
+
+    def __init__(self, given: list[str], wanted: set[int]):
+        self._given, self._known, self._wanted = given, set(given), set() if given else wanted
+        self.ids: dict[str, int] = {}
+        self.added = 0
+
+    def see(self, text: str, caption: int):
+        if (caption in self._wanted or text in self._known) and len(text.splitlines()) == 1:
+            self.ids[text] = caption
+
+    def number_unseen(self, first: int) -> list[str]:
+        """Gives ids from `first` on to the given texts that no picture bears, and returns those."""
+        unseen = [text for text in dict.fromkeys(self._given) if text not in self.ids]
+        self.ids |= {text: first + i for i, text in enumerate(unseen)}
+        self.added = len(unseen)
+        return unseen
+
+    def texts(self) -> list[str]:
+        return self._given or list(self.ids)
