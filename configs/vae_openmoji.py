@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.hold_out = 0.1
     c.vae.model.block_out_channels = (8, 16, 64, 128)
     c.vae.model.layers_per_block = 1
-    c.vae.model.norm_num_groups = 8
+    c.vae.model.norm_num_groups = 2  # of 4 channels or more: of one alone, a norm would erase its level, a colour
     c.vae.model.dtype = "float32"
     c.vae.discriminator_weight = 0.0
     c.optim.learning_rate = 2e-3
@@ -25,10 +25,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.decay = "cosine"
     c.optim.b1, c.optim.b2 = 0.9, 0.99
     c.optim.ema = 0.99
-    c.train.steps = 3600
+    c.train.steps = 3000
     c.train.batch_size = 8
     c.train.log_every = 100
-    c.train.save_every = c.train.preview_every = 1200
+    c.train.save_every = c.train.preview_every = 1000
     if base.is_smoke(arg):
         vae.smoke(c)
     return c

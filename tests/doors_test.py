@@ -33,6 +33,14 @@ def door(name, *args, code=None):
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: no run's config|error: --llm=x: want NAME=MODEL"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run"], "error: no finished data set .run `prepare` first. at /none"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--config.text.encoders.smollm2.model=/no/such.gguf", "--data={tmp}/data"], "error: no such model folder or GGUF file: /no/such.gguf"),
+        ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--shard=2/2"], "error: --shard=2/2: want i/n"),
+        ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--merge", "--verify"], "error: --merge and --verify are different jobs"),
+        ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--merge"], "error: no plan .run `prepare` first. at "),
+        ("prepare", ["--config=configs/own_data.py:folder", "--data={tmp}/out"], "error: source folder needs its option 'path'"),
+        ("prepare", ["--data={tmp}/out", "--verify"], "error: no plan "),
+        ("prepare", ["--data={tmp}/out", "--report"], "error: no finished data set "),
+        ("export", ["--workdir={tmp}", "--out={tmp}/out"], "error: no run's config .train there first. at "),
+        ("reconstruct", ["--config=configs/vae.py:smoke", "--vae={tmp}/none", "--out={tmp}/out"], "error: unknown codec .*; known: pixels; or name a folder"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out"], "error: no prompt given"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--size=32"], "error: --size=32: want height,width"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a"], "error: no run's config .train there first. at "),
@@ -48,11 +56,14 @@ def test_a_mistake_is_one_line(name, args, message, tmp_path):
     assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "sample", "evaluate"])
+DOORS = ["prepare", "train", "sample", "evaluate", "export", "reconstruct"]
+
+
+@pytest.mark.parametrize("name", DOORS)
 def test_a_door_imports_neither_tensorflow_nor_yet_torch(name):
     code = f"""
 import sys, lidit_jax.{name}
-heavy = {{m.split('.')[0] for m in sys.modules}} & {{'tensorflow', 'torch', 'transformers'}}
+heavy = {{m.split('.')[0] for m in sys.modules}} & {{'tensorflow', 'torch', 'transformers', 'pyarrow', 'tensorflow_datasets'}}
 assert not heavy, heavy
 """
     status, stderr = door("", code=code)
