@@ -23,10 +23,16 @@ def get_config(arg: str = "folder") -> ConfigDict:
     c = quickstart.get_config("smoke" if smoke else "")
     c.data.source = source
     options = inspect.signature(SOURCES[source]).parameters.values()
-    text = {None: placeholder(str), inspect.Parameter.empty: ""}
-    c.data.options = ConfigDict({o.name: text.get(o.default, o.default) for o in options})
+    c.data.options = ConfigDict({o.name: _start_value(o.default) for o in options})
     c.data.bins = "grid33"
     c.data.bin_step = 16
     c.data.min_bin = 32
     c.data.rules = ("R3-shape", "R4-url", "R5-tags")
     return c
+
+
+def _start_value(default):
+    """An option without a default is an empty text; one of None can be set to a text."""
+    if default is inspect.Parameter.empty:
+        return ""
+    return placeholder(str) if default is None else default

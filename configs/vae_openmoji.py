@@ -17,7 +17,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.hold_out = 0.1
     c.vae.model.block_out_channels = (8, 16, 64, 128)
     c.vae.model.layers_per_block = 1
-    c.vae.model.norm_num_groups = 2  # of 4 channels or more: of one alone, a norm would erase its level, a colour
+    c.vae.model.norm_num_groups = (
+        2  # of 4 channels or more: of one alone, a norm would erase its level, a colour
+    )
     c.vae.model.dtype = "float32"
     c.vae.discriminator_weight = 0.0
     c.optim.learning_rate = 2e-3

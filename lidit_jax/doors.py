@@ -36,7 +36,7 @@ def define_folder(name: str, meaning: str):
     def value() -> pathlib.Path:
         if not flag.value:
             raise errors.InputError(f"no --{name} given: {meaning}")
-        return pathlib.Path(flag.value)
+        return pathlib.Path(flag.value).expanduser()
 
     return value
 
@@ -55,6 +55,11 @@ def run(main: Callable[[], None]):
             main()
         except errors.InputError as e:
             told = str(e)
+        except KeyboardInterrupt:
+            print(
+                "stopped; what is finished stays, and the same command continues", file=sys.stderr
+            )
+            sys.exit(130)
         except FloatingPointError as e:  # training that diverged
             told = str(e)
         except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:

@@ -49,17 +49,29 @@ def write_json(path: str | os.PathLike, value: Any, first: bool = False):
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike, what: str) -> dict[str, Any]:
-    """Reads a JSON object; InputError if it is missing or is none. `what` is a noun for what it is."""
+def read_json(path: str | os.PathLike, what: str, *keys: str) -> dict[str, Any]:
+    """Reads a JSON object; InputError if it is missing, is none, or lacks one of `keys`.
+
+    what: a noun for what it is.
+    """
     try:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise errors.InputError(f"{path} is damaged, not the {what} it should be: {e}") from None
+        raise _damaged(path, what, e) from None
     if not isinstance(value, dict):
-        raise errors.InputError(f"{path} is damaged, not the {what} it should be: no JSON object")
+        raise _damaged(path, what, "no JSON object")
+    for key in keys:
+        if key not in value:
+            raise _damaged(path, what, f"it has no {key!r}")
     return value
+
+
+def _damaged(path, what, why) -> errors.InputError:
+    return errors.InputError(
+        f"{path} is damaged, not the {what} it should be: {why}; delete it and make it again"
+    )
 
 
 def digest(value: Any) -> str:

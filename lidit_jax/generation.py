@@ -54,10 +54,6 @@ class Generator:
         self.config: Config = _moved(trained.config, llms or {})
         self.sample = sample or self.config.sample
         self.codec = make_codec(self.config.data.codec)
-        if self.codec.identity().get("hash", "") != self.config.data.codec_hash:
-            raise errors.InputError(
-                f"{self.config.data.codec} is not the VAE that {workdir} was trained with"
-            )
         self.graphdef, self.ema, self.constants = trained.graphdef, trained.ema, trained.constants
         self.step, self.identity = trained.step, trained.identity
         self._llms: dict[int, llm.FrozenLLM] = {}

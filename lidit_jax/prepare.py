@@ -32,7 +32,7 @@ _REPORT = flags.DEFINE_bool(
 
 def main():
     chosen = [f.name for f in (_MERGE, _ESTIMATE, _VERIFY, _REPORT) if f.value]
-    if _SHARD.value:
+    if _SHARD.value is not None:
         chosen.append("shard")
     if len(chosen) > 1:
         raise errors.InputError(
@@ -49,7 +49,11 @@ def main():
     elif _REPORT.value:
         print(f"report: {report.write(_data())}")
     else:
-        prepare(doors.config(), _data(), share.parse(_SHARD.value or "0/1"))
+        prepare(
+            doors.config(),
+            _data(),
+            share.WHOLE if _SHARD.value is None else share.parse(_SHARD.value),
+        )
 
 
 def _verify():

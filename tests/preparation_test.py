@@ -226,7 +226,7 @@ def test_a_source_that_changed_is_not_mixed_in(llms, tmp_path):
     config = config_of(llms, "folder", {"path": str(raw)})
     preparation.prepare(config, tmp_path / "set", share.parse("0/2"))
     (raw / "even" / "0000.jpg").unlink()
-    with pytest.raises(errors.InputError, match="was made otherwise: described is"):
+    with pytest.raises(errors.InputError, match="the source has changed since .*set was made"):
         preparation.prepare(config, tmp_path / "set", share.parse("1/2"))
     found = json.loads((tmp_path / "set" / "recipe.json").read_text())
     plan, source = Plan(tmp_path / "set"), sources.make("folder", path=str(raw))
@@ -432,6 +432,42 @@ def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path
         assert not folder.exists()
     with pytest.raises(errors.InputError, match="8 shares of 2 pieces; want data.shards of 8"):
         preparation.prepare(config_of(llms, "folder", options), tmp_path / "a", share.parse("7/8"))
+
+
+@pytest.mark.parametrize("pattern", ["latents-00001*", "features-00001*.array_record", "captions*"])
+@pytest.mark.parametrize("how", ["cut", "changed"])
+def test_reading_what_is_damaged_is_one_error_that_says_what_to_do(pattern, how, config, prepared, tmp_path):  # fmt: skip
+    folder = broken(prepared, tmp_path)
+    path = next(folder.rglob(pattern))
+    content = bytearray(path.read_bytes())
+    content[100:] = b"" if how == "cut" else bytes(b ^ 255 for b in content[100:])
+    path.write_bytes(content)
+    with pytest.raises(errors.InputError, match="is damaged .*(prepare|verify)"):
+        found = Dataset(folder)
+        store = found.features(config.encoders[0].store)
+        for i in range(len(found)):
+            found.image(i)
+        for i in range(len(store)):
+            store[i], found.captions[i]
+
+
+def test_a_plan_that_failed_leaves_the_folder_to_another_recipe(llms, raw, tmp_path):
+    options = {"path": str(raw)}
+    with pytest.raises(errors.InputError, match="no picture is left: .*R1-aesthetic|held-out"):
+        preparation.prepare(config_of(llms, "folder", options, hold_out=0.999), tmp_path / "set")
+    preparation.prepare(config_of(llms, "folder", options), tmp_path / "set")
+    assert verify.verify(tmp_path / "set") == []
+
+
+def test_the_instructions_features_are_made_again(config, prepared, tmp_path):
+    folder = broken(prepared, tmp_path)
+    lost = next(folder.rglob("prefix.npy"))
+    lost.write_bytes(b"")
+    with pytest.raises(errors.InputError, match="prefix.npy is missing or damaged; delete it"):
+        open_inputs(config, folder)
+    lost.unlink()
+    preparation.prepare(config, folder)
+    assert_same(prepared, folder)
 
 
 def test_a_bin_that_the_network_does_not_divide_is_refused_before_training(llms, raw, prepared):

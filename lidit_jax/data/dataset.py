@@ -60,6 +60,11 @@ def check_equal(found: dict, wanted: dict, where: pathlib.Path):
         for k, v in wanted.items()
         if found.get(k) != v
     ]
+    if found.get("described") != wanted.get("described", found.get("described")):
+        raise errors.InputError(
+            f"the source has changed since {where} was made: it was {found.get('described')}, and is "
+            f"now {wanted['described']}; use another folder"
+        )
     if different:
         raise errors.InputError(
             f"{where} was made otherwise: {'; '.join(different)}. Change the config, or use another folder"
@@ -83,7 +88,17 @@ def feature_path(store: pathlib.Path, shard: int, shards: int) -> pathlib.Path:
 def feature_codec(store: pathlib.Path, name: str) -> FeatureCodec:
     """Returns the codec of a store, with the channels that it standardises by, if it does."""
     codec = FEATURE_CODECS[name]
-    return codec(*np.load(store / "channels.npy")) if codec.needs_channels else codec()
+    return codec(*read_array(store / "channels.npy")) if codec.needs_channels else codec()
+
+
+def read_array(path: pathlib.Path) -> np.ndarray:
+    """Reads one array of a feature store. Raises InputError if it is missing or damaged."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as e:
+        raise errors.InputError(
+            f"{path} is missing or damaged; delete it, if it is there, and run `prepare` again"
+        ) from e
 
 
 class FeatureStore:
@@ -107,11 +122,11 @@ class FeatureStore:
 
     @property
     def prefix_PxE(self) -> np.ndarray:
-        return np.load(self.folder / "prefix.npy", allow_pickle=False)
+        return read_array(self.folder / "prefix.npy")
 
     @property
     def null_ZxE(self) -> np.ndarray:
-        return np.load(self.folder / "null.npy", allow_pickle=False)
+        return read_array(self.folder / "null.npy")
 
 
 class Dataset:
@@ -176,8 +191,8 @@ class Captions:
 
 def _read_info(path: pathlib.Path, what: str) -> dict:
     info = files.read_json(path, what)
-    if info["format"] != FORMAT:
+    if info.get("format") != FORMAT:
         raise errors.InputError(
-            f"{path.parent} has data set format {info['format']}, this version reads {FORMAT}; prepare it again"
+            f"{path.parent} has data set format {info.get('format')}, this version reads {FORMAT}; prepare it again"
         )
     return info

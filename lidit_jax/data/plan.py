@@ -46,7 +46,8 @@ class Plan:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        self.info = files.read_json(folder / "plan.json", "plan (run `prepare` first)")
+        what = "plan (run `prepare` first)"
+        self.info = files.read_json(folder / "plan.json", what, "bins", "pieces", "counts")
         self.bins: list[Size] = [tuple(size) for size in self.info["bins"]]
         self.pieces: int = self.info["pieces"]
 

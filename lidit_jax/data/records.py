@@ -106,10 +106,10 @@ def shard_path(folder: pathlib.Path, stem: str, i: int, shards: int) -> pathlib.
     return folder / f"{stem}-{i:05d}-of-{shards:05d}.array_record"
 
 
-def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
-    """Returns the files as one random-access sequence of bytes.
+def read_shards(paths: list[pathlib.Path]) -> "Shards":
+    """Returns the files as one sequence. Each is held open.
 
-    Each is held open. Raises InputError if one is missing or damaged, or if they are too many.
+    Raises InputError if one is missing or damaged, or if they are too many.
     """
     _allow_open_files(len(paths) + 256)
     for path in paths:
@@ -117,14 +117,39 @@ def read_shards(paths: list[pathlib.Path]) -> ArrayRecordDataSource:
             raise errors.InputError(
                 f"shard {path} is missing; run `prepare` again, it continues where it stopped"
             )
-    for path in paths:
+    return Shards(paths)
+
+
+class Shards:
+    """Files of records as one random-access sequence of bytes."""
+
+    def __init__(self, paths: list[pathlib.Path]):
+        self._paths = paths
+        for path in paths:
+            try:
+                ArrayRecordDataSource(str(path))
+            except (RuntimeError, IndexError) as e:
+                raise errors.InputError(
+                    f"shard {path} is damaged ({_first_line(e)}); delete it and run `prepare` again"
+                ) from e
+        self._rows = ArrayRecordDataSource([str(p) for p in paths])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> bytes:
+        """Raises InputError if the record cannot be read."""
         try:
-            ArrayRecordDataSource(str(path))
-        except RuntimeError as e:
+            return self._rows[row]
+        except (RuntimeError, IndexError) as e:
             raise errors.InputError(
-                f"shard {path} is damaged ({str(e).splitlines()[0]}); delete it and run `prepare` again"
+                f"record {row} of {self._paths[0].parent} is damaged ({_first_line(e)}); "
+                f"`prepare --verify` says which file to delete"
             ) from e
-    return ArrayRecordDataSource([str(p) for p in paths])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _allow_open_files(count: int):

@@ -9,6 +9,7 @@ features  captions to an LLM's features                share     which pieces ar
 estimate  what it will cost    verify  every problem that it has    report  a page about it
 """
 
+import contextlib
 import json
 import pathlib
 import tempfile
@@ -58,8 +59,17 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     for encoder in config.encoders:  # a wrong path is told now, not after a day of pictures
         if not (folder / "features" / encoder.store / "encoder.json").exists():
             llm.check(encoder, llm.default_cache())
+    begun = (folder / "recipe.json").exists()
     dataset.claim(folder, recipe(config) | {"described": source.describe()})
-    return planning.make(source, wanted, folder), source
+    try:
+        return planning.make(source, wanted, folder), source
+    except errors.InputError:
+        if not begun:  # nothing was made; another recipe may have the folder
+            (folder / "recipe.json").unlink(missing_ok=True)
+            for empty in (folder / "plan", folder):
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
+        raise
 
 
 def merge(config: Config, folder: pathlib.Path):
@@ -83,8 +93,14 @@ def recipe_of(config: Config) -> judging.Recipe:
     """
     data = config.data
     bins = buckets.make_bins(data.bins, data.size, data.bin_step)
-    for size in bins.sizes:
-        latent_size(make_codec(data.codec), size, config.cells)
+    codec = make_codec(data.codec)
+    latent_size(codec, data.size, config.cells)
+    try:
+        for size in bins.sizes:
+            latent_size(codec, size, config.cells)
+    except errors.InputError as e:
+        unit = codec.downsample * config.cells
+        raise errors.InputError(f"bins {data.bins}: {e}, by a data.bin_step of {unit}") from e
     return judging.Recipe(
         bins=bins,
         side=min(data.size),

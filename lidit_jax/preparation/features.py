@@ -38,7 +38,7 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
     """Writes the shards of this share that are not there yet."""
     store, shards = store_folder(plan, encoder), shard_count(plan)
     missing = [i for i in share.of(shards) if not is_whole(store, i, shards)]
-    if not missing:
+    if not missing and all((store / name).exists() for name in ("prefix.npy", "null.npy")):
         return
     captions = Captions(plan.folder)
     model = llm.load(encoder, llm.default_cache())

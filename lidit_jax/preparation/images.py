@@ -32,7 +32,7 @@ def is_whole(plan: Plan, piece: int) -> bool:
     marker = dataset.image_marker(plan.folder, piece, plan.pieces)
     if not marker.exists():
         return False
-    counts = files.read_json(marker, "marker of a piece")["counts"]
+    counts = files.read_json(marker, "marker of a piece", "counts", "sha256", "latents")["counts"]
     paths = [dataset.image_path(plan.folder, size, piece, plan.pieces) for size in plan.bins]
     return all(path.exists() for path, count in zip(paths, counts) if count)
 
@@ -175,7 +175,8 @@ def finish(data: DataConfig, plan: Plan) -> list[str]:
     if missing:
         told = ", ".join(map(str, missing))
         return [f"pieces {told} of {plan.pieces} of the pictures are missing"]
-    if (plan.folder / "dataset.json").exists():
+    done = plan.folder / "dataset.json"
+    if done.exists() and files.read_json(done, "data set", "format", "bins"):
         return []
     paths = [dataset.image_marker(plan.folder, i, plan.pieces) for i in range(plan.pieces)]
     markers = [files.read_json(path, "marker of a piece") for path in paths]

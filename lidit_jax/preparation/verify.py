@@ -44,6 +44,7 @@ def _told(problems: Iterator[str], what: str) -> Iterator[str]:
 
 
 def _plan(plan: Plan) -> Iterator[str]:
+    files.read_json(plan.folder / "recipe.json", "data set's recipe", "format")
     if not plan.is_whole():
         yield "a file of the plan is missing; run `prepare` again"
     for i in range(plan.pieces):

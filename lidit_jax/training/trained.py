@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from lidit_jax import errors, files, sharding
+from lidit_jax.models.vae import make_codec
 from lidit_jax.training import checkpoints, optim, state, tasks
 from lidit_jax.training.config import Config, build
 
@@ -32,7 +33,8 @@ def read_config(workdir: pathlib.Path) -> Config:
 def open_trained(workdir: pathlib.Path, task: str, codec: str | None = None) -> Trained:
     """Opens the last checkpoint's EMA of a run of this task; `codec` replaces the config's.
 
-    Raises InputError if `workdir` holds no finished checkpoint, or another task's.
+    Raises InputError if `workdir` holds no finished checkpoint, or another task's, or if the VAE is
+    not the one that it was trained with.
     """
     config = read_config(workdir)
     if codec:
@@ -41,8 +43,17 @@ def open_trained(workdir: pathlib.Path, task: str, codec: str | None = None) -> 
         raise errors.InputError(
             f"{workdir} is a run of task {config.task!r}; want one of task {task!r}"
         )
+    if task == "diffusion":
+        _check_codec(config, workdir)
     optimizer = optim.make_optimizer(config.optim, config.train.steps)
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     graphdef, like = state.abstract(tasks.without_data(config), optimizer, mesh)
     step, ema, constants = checkpoints.restore_ema(workdir, like)
     return Trained(config, step, checkpoints.identity(workdir, step), graphdef, ema, constants)
+
+
+def _check_codec(config: Config, workdir: pathlib.Path):
+    if make_codec(config.data.codec).identity().get("hash", "") != config.data.codec_hash:
+        raise errors.InputError(
+            f"{config.data.codec} is not the VAE that {workdir} was trained with"
+        )

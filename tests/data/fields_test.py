@@ -150,3 +150,12 @@ def test_a_missing_column_is_named_with_those_there():
         Fields().check(["image", "captions"], "x")
     with pytest.raises(InputError, match="'cogvlm'; known: "):
         Fields("caption", "cogvlm").check(["image", "caption"], "x")
+
+
+def test_what_no_record_can_hold_is_left_out():
+    huge = int("9" * 400)
+    found = fields.metadata(
+        {"width": huge, "id": 2**70, "a\ud800": "b", "height": 1e300, "n": 2**40}
+    )
+    assert found["width"] is None and found["height"] is None and found["id"] is None
+    assert found["n"] == 2**40 and all(name.isascii() for name in found)

@@ -6,8 +6,9 @@ import pytest
 
 from lidit_jax.data import sources
 from lidit_jax.data.sources import Unusable
+from lidit_jax.data.sources.images import ImageError
 from lidit_jax.errors import InputError
-from tests.tiny_sources import encode, every, picture
+from tests.tiny_sources import encode, every, picture, write_folder, write_table
 
 PICTURE = encode(picture(20, 30), "PNG")
 
@@ -138,3 +139,20 @@ def test_a_folder_that_cannot_serve_is_refused(folder, files, message):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="no folder .*none"):
         sources.make("folder", path=tmp_path / "none")
+
+
+def test_a_link_to_nothing_is_one_picture_that_cannot_be_read(tmp_path):
+    write_folder(tmp_path / "raw")
+    (tmp_path / "raw" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "raw" / "gone.txt").write_text("a link")
+    examples = {e.key: e for e in every("folder", path=str(tmp_path / "raw"))}
+    with pytest.raises(ImageError, match="image-unreadable"):
+        examples["gone"].picture.size()
+
+
+def test_a_table_with_an_open_quote_is_refused(tmp_path):
+    write_table(tmp_path / "raw")
+    with open(tmp_path / "raw" / "metadata.csv", "a") as file:
+        file.write('"0003.jpg","no end of it')
+    with pytest.raises(InputError, match="is no table: .*a quote that is not closed"):
+        sources.make("folder", path=str(tmp_path / "raw"))

@@ -64,7 +64,12 @@ class Tfds:
     def piece(self, i: int, n: int) -> Iterator[Example | Unusable]:
         data = self._data()
         for k in bounds(len(self), i, n):
-            yield self._example(f"{self.options['split']}-{k:08d}", dict(data[k]))
+            try:
+                row = dict(data[k])
+            except (RuntimeError, IndexError) as e:
+                why = str(e).splitlines()[0]
+                raise InputError(f"{self.options['name']}: its row {k} is damaged ({why})") from e
+            yield self._example(f"{self.options['split']}-{k:08d}", row)
 
     def prompts(self, count: int) -> list[str]:
         return []
@@ -102,7 +107,9 @@ class Tfds:
         labels = features["label"].names
         path = self.options["names"]
         names = _read_names(path) if path else {}
-        captions = tuple(self.options["template"].format(_first(names.get(x, x))) for x in labels)
+        captions = tuple(
+            self.options["template"].replace("{}", _first(names.get(x, x))) for x in labels
+        )
         _check_names([x for x in labels if x not in names], dict(zip(labels, captions)))
         return captions
 
@@ -146,8 +153,9 @@ def _read_names(path: str) -> dict[str, str]:
     """Reads lines "label name"; InputError if there is no such file."""
     try:
         lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except OSError as e:
-        raise InputError(f"source tfds: cannot read names {path}: {e.strerror}") from None
+    except (OSError, UnicodeError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise InputError(f"source tfds: cannot read names {path}: {why}") from None
     pairs = (line.partition(" ") for line in lines if line.strip())
     return {label: name.strip() for label, _, name in pairs}
 

@@ -76,7 +76,7 @@ class Fields:
             row = json.loads(record) if record else {}
         except UnicodeError:
             return Unusable(key, "caption-not-utf8")
-        except ValueError:
+        except (ValueError, RecursionError):
             return Unusable(key, "caption-unreadable")
         if not isinstance(row, dict):
             return Unusable(key, "caption-unreadable")
@@ -110,7 +110,7 @@ def metadata(row: Row) -> Row:
 
     Numbers that are not finite are None; bytes, lists and whatever else is no scalar are left out.
     """
-    values = {name: _scalar(value) for name, value in row.items() if _is_scalar(value)}
+    values = {_scalar(name): _scalar(value) for name, value in row.items() if _is_scalar(value)}
     for name, aliases in ALIASES.items():
         found = [values.pop(n) for n in (name, *aliases) if n in values]
         if found:
@@ -127,14 +127,17 @@ def _scalar(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # more than a record can hold
+        return None
     return value
 
 
 def _number(value: Any, kind: Callable[[float], float]) -> float | None:
     """Returns a number, also of a text in a CSV file; None if it is none."""
     try:
-        return kind(float(value)) if math.isfinite(float(value)) else None
-    except (TypeError, ValueError):
+        number = float(value)
+        return _scalar(kind(number)) if math.isfinite(number) else None
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

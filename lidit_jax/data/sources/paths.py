@@ -10,13 +10,20 @@ from lidit_jax.errors import InputError
 
 
 def walk(folder: pathlib.Path) -> list[str]:
-    """Returns the files below `folder` as sorted relative paths with "/"; hidden ones are left out."""
+    """Returns the files below `folder` as sorted relative paths with "/"; hidden ones are left out.
+
+    Links to folders are not followed. Raises InputError if a folder cannot be read.
+    """
     found = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [f for f in folders if not f.startswith(".")]
         relative = pathlib.PurePath(root).relative_to(folder)
         found += [(relative / f).as_posix() for f in files if not f.startswith(".")]
     return sorted(found)
+
+
+def _refuse(error: OSError):
+    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
 def find(path: str | os.PathLike, suffix: str, source: str) -> list[pathlib.Path]:
@@ -44,7 +51,11 @@ def fingerprint(paths: Iterable[pathlib.Path], root: pathlib.Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         name = os.path.relpath(path, root)
-        digest.update(f"{name}\0{path.stat().st_size}\n".encode(errors="surrogateescape"))
+        try:
+            size = path.stat().st_size
+        except OSError:  # a link to nothing; reading it has a named reason
+            size = -1
+        digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 

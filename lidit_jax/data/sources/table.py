@@ -26,7 +26,10 @@ def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
     Bytes that are not UTF-8 become surrogates. Raises InputError without rows, or the column file_name.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = list(_csv_rows(file) if path.suffix == ".csv" else _jsonl_rows(file))
+        try:
+            rows = list(_csv_rows(file) if path.suffix == ".csv" else _jsonl_rows(file))
+        except csv.Error as e:
+            raise InputError(f"{path} is no table: {e}; look for a quote that is not closed") from e
     columns = {name for row in rows if row for name in row}
     if not columns:
         raise InputError(f"{path} has no rows; wanted one for each picture, with {KEY}")
@@ -37,7 +40,7 @@ def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
 
 def _csv_rows(file: Iterator[str]) -> Iterator[Row | None]:
     csv.field_size_limit(2**24)  # characters; the default is 131,072
-    for row in csv.DictReader(file):
+    for row in csv.DictReader(file, strict=True):
         yield None if None in row else row  # more cells than columns
 
 
@@ -45,7 +48,7 @@ def _jsonl_rows(file: Iterator[str]) -> Iterator[Row | None]:
     for line in file:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         yield row if isinstance(row, dict) else None
 
