@@ -231,6 +231,7 @@ def test_a_source_that_changed_is_not_mixed_in(llms, tmp_path):
     found = json.loads((tmp_path / "set" / "recipe.json").read_text())
     plan, source = Plan(tmp_path / "set"), sources.make("folder", path=str(raw))
     found["described"] = source.describe()  # as if names and sizes told nothing
+    assert "path" in found["described"]["options"] and "path" not in found["options"]
     files.write_json(tmp_path / "set" / "recipe.json", found)
     with pytest.raises(errors.InputError, match="the source has changed since .* was planned"):
         list(images.planned(source, plan, 0))
@@ -430,7 +431,7 @@ def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path
         with pytest.raises(errors.InputError, match=message):
             preparation.prepare(config, folder)
         assert not folder.exists()
-    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; want data.shards of 8"):
+    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; data.shards"):
         preparation.prepare(config_of(llms, "folder", options), tmp_path / "a", share.parse("7/8"))
 
 
@@ -481,6 +482,16 @@ def test_an_unknown_share_is_refused():
     for text in ("2/2", "1", "-1/2", "a/b", "1/0"):
         with pytest.raises(errors.InputError, match="want i/n"):
             share.parse(text)
+
+
+def test_a_source_may_be_elsewhere_on_another_machine(config, llms, raw, prepared, tmp_path):
+    moved = config_of(
+        llms, "folder", {"path": str(shutil.copytree(raw, tmp_path / "raw"))}, shards=3
+    )
+    folder = broken(prepared, tmp_path)
+    next(folder.rglob("latents-00002*")).unlink()
+    preparation.prepare(moved, folder)
+    assert_same(prepared, folder)
 
 
 @pytest.mark.parametrize("key", ["format", "codec_identity"])

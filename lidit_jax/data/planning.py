@@ -2,7 +2,7 @@
 
 A plan depends on the source and the recipe alone, so any number of machines may make it at once
 and find the same; each then makes its own pieces of it. It holds some 50 bytes of memory a row, and
-half as much again or more while it is finished (`benchmarks/planning.py` measures it).
+up to 250 while hashes are sorted at the end (`benchmarks/planning.py` measures it).
 """
 
 import array
@@ -160,13 +160,14 @@ def _judge_all(source: Source, recipe: Recipe, ledger: _Ledger, spool: BinaryIO)
 
 
 def _judge_content(example: Example, recipe: Recipe) -> tuple[Verdict, str, str]:
-    """Returns the verdict, and url and content hash where duplicates are looked for."""
-    verdict = judge(example, recipe)
-    if filters.DUPLICATE not in recipe.rules or verdict.reason not in (None, HELD_OUT):
+    """Returns the verdict, and url and content hash where rows are chosen or compared by them."""
+    verdict, url = judge(example, recipe), str(example.metadata.get("url") or "")
+    if verdict.reason not in (None, HELD_OUT):
         return verdict, "", ""
-    url, sha = example.metadata.get("url") or "", example.metadata.get("sha256") or ""
+    if filters.DUPLICATE not in recipe.rules:
+        return verdict, url if recipe.limit else "", ""
     try:
-        return verdict, str(url), str(sha or example.picture.digest())
+        return verdict, url, str(example.metadata.get("sha256") or example.picture.digest())
     except ImageError as e:
         return Verdict(e.reason), "", ""
 

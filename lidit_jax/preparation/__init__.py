@@ -34,9 +34,10 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_si
 
     Raises InputError if the folder holds another recipe's data.
     """
-    if share.count > config.data.shards:
+    pieces = Plan(folder).pieces if (folder / "plan.json").exists() else config.data.shards
+    if share.count > pieces:
         raise errors.InputError(
-            f"{share.count} shares of {config.data.shards} pieces; want data.shards of {share.count} or more"
+            f"{share.count} shares of {pieces} pieces; data.shards, as the set was begun with, is the most"
         )
     plan, source = prepare_plan(config, folder)
     images.write(config.data, source, plan, share, batch_size)
@@ -48,6 +49,8 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_si
         print(line)
     if unfinished:
         print("when the other shares are done: the same command with --merge in place of --shard")
+    else:
+        _print_complete(plan)
 
 
 def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
@@ -60,7 +63,9 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
         if not (folder / "features" / encoder.store / "encoder.json").exists():
             llm.check(encoder, llm.default_cache())
     begun = (folder / "recipe.json").exists()
-    dataset.claim(folder, recipe(config) | {"described": source.describe()})
+    described = source.describe()
+    described["options"] = sources.placeless(described["options"])
+    dataset.claim(folder, recipe(config) | {"described": described})
     try:
         return planning.make(source, wanted, folder), source
     except errors.InputError:
@@ -84,6 +89,12 @@ def merge(config: Config, folder: pathlib.Path):
         unfinished += features.finish(encoder, plan)
     if unfinished:
         raise errors.InputError(f"{folder} is not complete: {'; '.join(unfinished)}")
+    _print_complete(plan)
+
+
+def _print_complete(plan: Plan):
+    count = dataset.Dataset(plan.folder).info["count"]
+    print(f"{plan.folder} is complete: {count:,} pictures, {plan.info['captions']:,} captions")
 
 
 def recipe_of(config: Config) -> judging.Recipe:

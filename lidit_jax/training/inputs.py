@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from lidit_jax import errors
-from lidit_jax.data import dataset, filters, pipeline
+from lidit_jax.data import dataset, filters, pipeline, sources
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.models.vae import latent_size, make_codec
@@ -28,7 +28,7 @@ def recipe(config: Config) -> dict:
     return {
         "format": dataset.FORMAT,
         "source": data.source,
-        "options": data.options,
+        "options": sources.placeless(data.options),
         "size": list(data.size),
         "bins": data.bins,
         "bin_step": data.bin_step,
@@ -83,7 +83,7 @@ def _open(config: Config, folder: pathlib.Path) -> Dataset:
         latent_size(make_codec(config.data.codec), size, config.cells)
         if count < config.train.batch_size and len(opened.bins) > 1:
             print(
-                f"bin {size[0]} x {size[1]} has {count} pictures, fewer than a batch: some come twice in "
+                f"bin {size[0]} x {size[1]} has fewer pictures, {count}, than a batch: some come twice in "
                 f"one (prepare with a larger data.min_bin)"
             )
     return opened

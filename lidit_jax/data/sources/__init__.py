@@ -17,6 +17,9 @@ from lidit_jax.errors import InputError, unknown_name
 
 __all__ = ["SOURCES", "Caption", "Example", "Source", "Unusable", "make"]
 
+# Options that say where a source is, and nothing of what it holds: another machine may have it elsewhere.
+PLACES = ("path", "data_dir", "names")
+
 SOURCES: dict[str, type[Source]] = {
     "folder": Folder,
     "openmoji": OpenMoji,
@@ -25,6 +28,11 @@ SOURCES: dict[str, type[Source]] = {
     "tfds": Tfds,
     "webdataset": WebDataset,
 }
+
+
+def placeless(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns a source's options without its place."""
+    return {name: value for name, value in options.items() if name not in PLACES}
 
 
 def make(name: str, /, **options: Any) -> Source:

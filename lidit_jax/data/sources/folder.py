@@ -84,7 +84,10 @@ class Folder:
         return self._fields.example(_key(name), self._picture(name), row)
 
     def _beside(self, name: str, _: None) -> Example | Unusable:
-        text, record = (self._read(_key(name) + suffix) for suffix in (".txt", ".json"))
+        try:
+            text, record = (self._read(_key(name) + suffix) for suffix in (".txt", ".json"))
+        except OSError:
+            return Unusable(_key(name), "caption-unreadable")
         return self._fields.example_of_files(_key(name), self._picture(name), text, record)
 
     def _read(self, name: str) -> bytes | None:
