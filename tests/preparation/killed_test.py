@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests import tiny_sources
-from tests.preparation_test import assert_same
+from tests.tiny_prepared import assert_same
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")

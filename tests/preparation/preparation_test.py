@@ -1,0 +1,222 @@
+"""From raw input to a data set that trains: whole or resumed, by one process or several."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from lidit_jax import errors, files, preparation
+from lidit_jax.data import pipeline, records, sources
+from lidit_jax.data.dataset import Dataset
+from lidit_jax.data.plan import Plan
+from lidit_jax.preparation import estimate, images, report, share, verify
+from lidit_jax.training import loop
+from lidit_jax.training.inputs import open_inputs
+from tests import tiny_sources
+from tests.tiny_prepared import SOURCES, assert_same, config_of, whole
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_kind_of_source_gives_batches_of_its_pictures(kind, llms, tmp_path):
+    config = config_of(llms, *SOURCES[kind](tmp_path / "raw"))
+    preparation.prepare(config, tmp_path / "set")
+    found = Dataset(tmp_path / "set")
+    assert found.info["dropped"] == {"R4-url": 1} and len(found) == 9
+    assert found.info["captions_dropped"] == {"R5-tags": 1}
+    assert sorted(found.counts) == [1, 1, 2, 2, 3] and found.info["languages"]["zh"] == 3
+    measured, reader, _ = open_inputs(config, tmp_path / "set")
+    batches = pipeline.batches(reader, 4)
+    for _ in range(3):
+        batch = next(batches)
+        assert batch.latents_BxHxWxC.shape[1:3] in found.bins
+        assert np.isfinite(batch.latents_BxHxWxC).all() and batch.text[0].mask_BxS.any(1).all()
+    assert verify.verify(tmp_path / "set") == []
+
+
+def test_a_run_trains_on_several_bins_and_logs_its_tokens(config, prepared, tmp_path):
+    loop.train(config, prepared, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    sizes = [h * w // 16 * 8 for h, w in Dataset(prepared).bins]  # patch 4, batch 8
+    assert min(sizes) <= line["tokens"] <= max(sizes)
+
+
+def test_an_epoch_shows_every_picture_once_whatever_its_bin(config, prepared):
+    _, reader, _ = open_inputs(config, prepared)
+    counts, batch = reader.dataset.counts, 2
+    assert len(counts) > 2
+    seen = {bin: [] for bin in range(len(counts))}
+    first = np.concatenate([[0], np.cumsum(counts)])
+    batches = pipeline.batches(reader, batch)
+    for _ in range(sum(counts) * 4 // batch):
+        rows = next(batches).row_B
+        bins = set(np.searchsorted(first, rows, side="right") - 1)
+        assert len(bins) == 1  # one size a batch
+        seen[bins.pop()] += rows.tolist()
+    for bin, rows in seen.items():
+        every = list(range(first[bin], first[bin + 1]))
+        assert len(rows) >= 3 * len(every)
+        for epoch in range(len(rows) // len(every)):  # what is left of an epoch starts a batch
+            part = rows[epoch * len(every) : (epoch + 1) * len(every)]
+            assert sorted(part) == every
+
+
+def test_hosts_draw_the_same_bin_at_every_step(config, prepared):
+    _, reader, _ = open_inputs(config, prepared)
+    whole = pipeline.batches(reader, 4)
+    parts = [pipeline.batches(reader, 4, process_index=i, process_count=2) for i in range(2)]
+    for _ in range(12):
+        batch, halves = next(whole), [next(part) for part in parts]
+        np.testing.assert_array_equal(batch.row_B, np.concatenate([h.row_B for h in halves]))
+        np.testing.assert_array_equal(
+            batch.latents_BxHxWxC, np.concatenate([h.latents_BxHxWxC for h in halves])
+        )
+
+
+def test_half_of_the_epochs_show_the_synthetic_caption(config, prepared):
+    _, reader, _ = open_inputs(config, prepared)
+    image = records.ImageRecord("k", None, (1, 2), (3, 4))
+    shown = []
+    for k in range(2000):
+        keyed = records.ImageRecord(f"k{k}", None, (1, 2), (3, 4))
+        shown += [reader.caption(keyed, epoch) for epoch in range(50)]
+    share_of = [np.mean(np.asarray(shown) == c) for c in (1, 2, 3, 4)]
+    assert abs(share_of[2] + share_of[3] - 0.5) < 0.005
+    assert np.abs(np.asarray(share_of) - 0.25).max() < 0.01
+    per_key = np.asarray(shown).reshape(2000, 50) > 2
+    assert abs((per_key[:, 0] != per_key[:, 1]).mean() - 0.5) < 0.05
+    only = records.ImageRecord("k", None, (), (9,))
+    assert reader.caption(only, 0) == reader.caption(only, 1) == 9
+    assert reader.caption(image, 7) == reader.caption(image, 7)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shares_of_several_processes_are_the_set_of_one(
+    config, llms, raw, prepared, tmp_path, workers, capsys
+):
+    config = config_of(llms, "folder", {"path": str(raw)}, shards=3, workers=workers)
+    folder = tmp_path / "set"
+    preparation.prepare(config, folder, share.parse("1/2"))
+    told = capsys.readouterr().out
+    assert "pieces 0, 2 of 3 of the pictures are missing" in told and "--merge" in told
+    assert not (folder / "dataset.json").exists()
+    with pytest.raises(errors.InputError, match="is not complete: pieces 0, 2 of 3"):
+        preparation.merge(config, folder)
+    preparation.prepare(config, folder, share.parse("0/2"))
+    preparation.merge(config, folder)
+    assert_same(prepared, folder)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_run_continues_to_the_same_bytes(config, prepared, tmp_path, seed, monkeypatch):
+    """Killed at a random record, again and again; the real SIGKILL is in `killed_test`."""
+    rng, write, replace = np.random.default_rng(seed), records.Writer.write, pathlib.Path.replace
+    left = [0]
+
+    def mortal(self, record):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        write(self, record)
+
+    def renamed(self, target):
+        left[0] -= 1
+        if left[0] == 0:  # just before
+            raise Killed
+        replace(self, target)
+        if left[0] < 0:  # just after
+            raise Killed
+
+    monkeypatch.setattr(records.Writer, "write", mortal)
+    monkeypatch.setattr(pathlib.Path, "replace", renamed)
+    for _ in range(100):
+        left[0] = int(rng.integers(1, 25))
+        try:
+            preparation.prepare(config, tmp_path / "set")
+            break
+        except Killed:
+            continue
+    assert_same(prepared, tmp_path / "set")
+
+
+def test_a_disk_that_fills_up_loses_nothing(config, prepared, tmp_path, monkeypatch):
+    """The file that is written when the disk is full is on a device that always is."""
+    opened, full = records.ArrayRecordWriter, [2]
+
+    def writer(path, options):
+        full[0] -= 1
+        return opened("/dev/full" if full[0] == 0 else path, options)
+
+    monkeypatch.setattr(records, "ArrayRecordWriter", writer)
+    with pytest.raises(OSError, match="No space left on device"):
+        preparation.prepare(config, tmp_path / "set")
+    assert not list((tmp_path / "set").rglob("piece*.json"))
+    for path in (tmp_path / "set").rglob("latents*"):
+        assert path.read_bytes() == (prepared / path.relative_to(tmp_path / "set")).read_bytes()
+    assert not [p for p in (tmp_path / "set").rglob("*") if p.name.endswith(".tmp")]
+    preparation.prepare(config, tmp_path / "set")
+    assert_same(prepared, tmp_path / "set")
+
+
+def test_a_source_that_changed_is_not_mixed_in(llms, tmp_path):
+    raw = tiny_sources.write_folder(tmp_path / "raw")
+    config = config_of(llms, "folder", {"path": str(raw)})
+    preparation.prepare(config, tmp_path / "set", share.parse("0/2"))
+    (raw / "even" / "0000.jpg").unlink()
+    with pytest.raises(errors.InputError, match="the source has changed since .*set was made"):
+        preparation.prepare(config, tmp_path / "set", share.parse("1/2"))
+    found = json.loads((tmp_path / "set" / "recipe.json").read_text())
+    plan, source = Plan(tmp_path / "set"), sources.make("folder", path=str(raw))
+    found["described"] = source.describe()  # as if names and sizes told nothing
+    assert "path" in found["described"]["options"] and "path" not in found["options"]
+    files.write_json(tmp_path / "set" / "recipe.json", found)
+    with pytest.raises(errors.InputError, match="the source has changed since .* was planned"):
+        list(images.planned(source, plan, 0))
+
+
+def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepared, raw, tmp_path):
+    c = config_of(llms, "folder", {"path": str(raw)}, shards=3)
+    int8 = shutil.copytree(prepared, tmp_path / "set")
+    before = {f: (int8 / f).read_bytes() for f in whole(int8)}
+    encoder = type(c.encoders[0])(**vars(c.encoders[0]) | {"codec": "int8"})
+    c = type(c)(**vars(c) | {"encoders": (encoder,)})
+    preparation.prepare(c, int8)
+    assert all((int8 / f).read_bytes() == content for f, content in before.items())
+    exact, coarse = (Dataset(int8).features(e.store) for e in (config.encoders[0], encoder))
+    std_E = np.asarray(exact.info["std"])
+    off = [(exact[i].astype(np.float32) - coarse[i]) / std_E for i in range(len(exact))]
+    assert 0 < np.sqrt(np.mean(np.square(np.concatenate(off)))) < 0.02
+    packed = [Dataset(int8).features(e.store)._rows for e in (config.encoders[0], encoder)]
+    full, half = (sum(len(rows[i]) for i in range(len(rows))) for rows in packed)
+    assert half < 0.8 * full  # of so narrow an LLM's, where names and scales are a large part
+    assert coarse.info["error"]["mean"] < 0.02 and coarse.info["codec"] == "int8"
+    assert exact.info["error"]["mean"] < 0.01
+    _, reader, _ = open_inputs(c, int8)
+    assert np.isfinite(next(pipeline.batches(reader, 4)).text[0].hidden_BxSxE).all()
+
+
+def test_a_report_shows_pictures_of_every_bin_and_every_drop(prepared, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "set")
+    page = report.write(folder).read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(Dataset(folder).bins)
+    for told in ("9 pictures of 10 rows", "R4-url", "R5-tags", "zh", "两只猫坐在沙发上", "images"):
+        assert told in page
+
+
+def test_an_estimate_is_near_what_is_written(config, prepared):
+    plan, source = preparation.prepare_plan(config, prepared)
+    pictures, captions = estimate.estimate(config, plan, source)
+    assert (pictures.count, captions.count) == (9, plan.info["captions"])
+    for line, pattern in ((pictures, "latents*"), (captions, "features*.array_record")):
+        rows = records.read_shards(sorted(prepared.rglob(pattern)))  # a file itself has 128 kB more
+        written = sum(len(rows[i]) for i in range(len(rows)))
+        assert line.seconds_each > 0
+        assert abs(line.count * line.bytes_each / written - 1) < 0.25
+    many = estimate.estimate(config, plan, source, pictures=9000)
+    assert [line.count for line in many] == [9000, 1000 * captions.count]
+    assert "9,000" in estimate.table(many, price=2.0) and "cost" in estimate.table(many, price=2.0)

@@ -1,0 +1,149 @@
+"""What cannot work is told early; what cannot be used is counted by name, and the rest is kept."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import zlib
+
+import pytest
+
+from lidit_jax import errors, preparation
+from lidit_jax.data import dataset
+from lidit_jax.data.dataset import Dataset
+from lidit_jax.preparation import share, verify
+from lidit_jax.training.inputs import open_inputs
+from tests import tiny_sources
+from tests.tiny_prepared import assert_same, broken, change_json, config_of
+
+
+def test_merging_is_refused_where_there_is_nothing_or_not_all(config, prepared, tmp_path):
+    with pytest.raises(errors.InputError, match="no plan .run `prepare` first"):
+        preparation.merge(config, tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+    folder = broken(prepared, tmp_path)
+    next(folder.rglob("latents-00002*")).unlink()
+    with pytest.raises(errors.InputError, match="pieces 2 of 3 of the pictures are missing"):
+        preparation.merge(config, folder)
+
+
+def test_references_are_what_is_trained_on_and_what_is_held_out(llms, raw):
+    texts = {s.caption for s in tiny_sources.SAMPLES}
+    few = config_of(llms, "folder", {"path": str(raw)}, rules=(), limit=4)
+    assert len(list(preparation.references(few))) == 4
+    split = config_of(llms, "folder", {"path": str(raw)}, rules=(), hold_out=0.5)
+    kept, out = (
+        {captions[0] for captions, _ in preparation.references(split, held_out)}
+        for held_out in (False, True)
+    )
+    assert kept and out and kept | out == texts and not kept & out
+
+
+def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path):
+    options = {"path": str(raw)}
+    for config, folder, message in (
+        (config_of(llms, "folder", options), raw / "set", "is inside .*, its own source"),
+        (config_of(llms, "folder", {"path": ""}), tmp_path / "a", "needs its option 'path'"),
+        (config_of(llms, "folder", options, size=(32, 33), bins="square", bin_step=0), tmp_path / "a", "33 does not divide by 4"),
+    ):  # fmt: skip
+        with pytest.raises(errors.InputError, match=message):
+            preparation.prepare(config, folder)
+        assert not folder.exists()
+    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; data.shards"):
+        preparation.prepare(config_of(llms, "folder", options), tmp_path / "a", share.parse("7/8"))
+
+
+def test_a_plan_that_failed_leaves_the_folder_to_another_recipe(llms, raw, tmp_path):
+    options = {"path": str(raw)}
+    with pytest.raises(errors.InputError, match="no picture is left: .*R1-aesthetic|held-out"):
+        preparation.prepare(config_of(llms, "folder", options, hold_out=0.999), tmp_path / "set")
+    preparation.prepare(config_of(llms, "folder", options), tmp_path / "set")
+    assert verify.verify(tmp_path / "set") == []
+
+
+def test_a_bin_that_the_network_does_not_divide_is_refused_before_training(llms, raw, prepared):
+    c = config_of(llms, "folder", {"path": str(raw)}, shards=3)
+    wide = dataclasses.replace(c, model=dataclasses.replace(c.model, patch=16))
+    with pytest.raises(errors.InputError, match="does not divide by 16"):
+        open_inputs(wide, prepared)
+
+
+def test_an_unknown_share_is_refused():
+    for text in ("2/2", "1", "-1/2", "a/b", "1/0"):
+        with pytest.raises(errors.InputError, match="want i/n"):
+            share.parse(text)
+
+
+def test_a_source_may_be_elsewhere_on_another_machine(config, llms, raw, prepared, tmp_path):
+    moved = config_of(
+        llms, "folder", {"path": str(shutil.copytree(raw, tmp_path / "raw"))}, shards=3
+    )
+    folder = broken(prepared, tmp_path)
+    next(folder.rglob("latents-00002*")).unlink()
+    preparation.prepare(moved, folder)
+    assert_same(prepared, folder)
+
+
+@pytest.mark.parametrize("key", ["format", "codec_identity"])
+def test_a_set_of_another_kind_is_not_trained_on(key, config, prepared, tmp_path):
+    folder = broken(prepared, tmp_path)
+    if key == "format":
+        change_json(folder / "dataset.json", format=1)
+    else:
+        change_json(folder / "recipe.json", codec={"name": "kl", "hash": "abc"})
+    with pytest.raises(errors.InputError, match="format 1, this version|codec is .*'abc'"):
+        open_inputs(config, folder)
+
+
+def test_bad_files_are_counted_by_name_and_the_rest_is_kept(llms, tmp_path):
+    """Each under its reason in the ledger; none of them ends the job."""
+    raw = tiny_sources.write_folder(tmp_path / "raw")
+    good = tiny_sources.picture(64, 64)
+    jpeg = tiny_sources.encode(good, "JPEG")
+    huge = tiny_sources.encode(good, "PNG")
+    header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + huge[24:29]
+    huge = huge[:12] + header + zlib.crc32(header).to_bytes(4, "big") + huge[33:]
+    pictures = {
+        "truncated.jpg": jpeg[:-200],
+        "empty.jpg": b"",
+        "text.jpg": b"no picture",
+        "huge.png": huge,
+        "good.jpg": jpeg,
+        "long.jpg": jpeg,
+        "emoji.jpg": jpeg,
+        "blank.jpg": jpeg,
+        "latin.jpg": jpeg,
+    }
+    captions = {"long": "word " * 20_000, "emoji": "🐈🐈‍⬛", "blank": " \n"}
+    for name, content in pictures.items():
+        stem = name.split(".")[0]
+        (raw / name).write_bytes(content)
+        (raw / f"{stem}.txt").write_text(captions.get(stem, f"a {stem} one"), encoding="utf-8")
+    (raw / "latin.txt").write_bytes(b"caf\xe9 au lait")
+    config = config_of(llms, "folder", {"path": str(raw)}, rules=("R6-text",))
+    preparation.prepare(config, tmp_path / "set")
+    lines = (tmp_path / "set" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    found = {entry["key"]: entry["reason"] for entry in map(json.loads, lines)}
+    assert found == {
+        "truncated": "image-truncated",
+        "empty": "image-empty",
+        "text": "image-unknown",
+        "huge": "image-too-large",
+        "long": "R6-text",
+        "emoji": "R6-text",
+        "blank": "caption-missing",
+        "latin": "caption-not-utf8",
+    }
+    info = dataset.Dataset(tmp_path / "set").info
+    assert info["count"] == 11 and sum(info["dropped"].values()) == 8
+
+
+def test_a_decoder_that_mends_says_so(llms, tmp_path):
+    raw = pathlib.Path(tiny_sources.write_folder(tmp_path / "raw"))
+    grey = tiny_sources.encode(tiny_sources.picture(64, 64)[..., 0], "PNG")
+    (raw / "grey.png").write_bytes(grey)
+    (raw / "grey.txt").write_text("a grey one")
+    config = config_of(llms, "folder", {"path": str(raw)}, rules=())
+    preparation.prepare(config, tmp_path / "set")
+    assert Dataset(tmp_path / "set").info["mended"] == {"image-grey": 1}
+    assert Dataset(tmp_path / "set").info["count"] == 11
