@@ -31,7 +31,7 @@ vae_openmoji: VAE = out/vae_openmoji
 quickstart shapes shapes_two_llms shapes_direct quickstart_latent: .venv/ready
 	$(RUN).prepare --config=configs/$@.py --data=$(OUT)/data
 	$(RUN).train --config=configs/$@.py --data=$(OUT)/data --workdir=$(OUT)/run
-	$(RUN).sample --workdir=$(OUT)/run --prompts=$(OUT)/data/prompts.txt --out=$(OUT)/samples
+	$(RUN).sample --workdir=$(OUT)/run --prompts=$(OUT)/data/prompts.jsonl --out=$(OUT)/samples
 	$(RUN).evaluate --config=configs/$@.py --suite=$(SUITE) --samples=$(OUT)/samples --out=$(OUT)/$(SUITE)
 	@echo "pictures: $(OUT)/samples/grid.png"
 

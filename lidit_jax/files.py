@@ -93,14 +93,16 @@ def write_png(path: str | os.PathLike, image_HxWx3: np.ndarray):
 
 
 def picture_grid(images: list[np.ndarray], columns: int, zoom: int = 1, gap: int = 2) -> np.ndarray:
-    """Returns equal-sized uint8 pictures side by side, row by row, on a grey ground.
+    """Returns uint8 pictures side by side, row by row, on a grey ground, each centred in its cell.
 
     Every picture is enlarged `zoom` times without interpolation, so that pixels stay visible.
     """
-    height, width = images[0].shape[0] * zoom, images[0].shape[1] * zoom
+    height, width = (max(image.shape[side] for image in images) * zoom for side in (0, 1))
     rows = -(-len(images) // columns)
     canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 128, np.uint8)
     for i, image in enumerate(images):
-        y, x = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
-        canvas[y : y + height, x : x + width] = image.repeat(zoom, 0).repeat(zoom, 1)
+        large = image.repeat(zoom, 0).repeat(zoom, 1)
+        y = gap + (i // columns) * (height + gap) + (height - large.shape[0]) // 2
+        x = gap + (i % columns) * (width + gap) + (width - large.shape[1]) // 2
+        canvas[y : y + large.shape[0], x : x + large.shape[1]] = large
     return canvas

@@ -17,6 +17,7 @@ from lidit_jax.batch import TextFeatures
 from lidit_jax.data.pipeline import pad_features, padded_length
 from lidit_jax.evaluation.pictures import MANIFEST
 from lidit_jax.models.vae import latent_size, make_codec
+from lidit_jax.prompts import Prompt
 from lidit_jax.text import llm
 from lidit_jax.training.config import Config, SampleConfig
 from lidit_jax.training.tasks.diffusion import draw
@@ -67,6 +68,10 @@ class Generator:
             out.append(pad_features(tokens, padded_length(max(map(len, tokens)))))
         return tuple(out)
 
+    def latent_size(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Returns (h, w, C) of pictures of `size`; InputError if VAE or patch do not divide it."""
+        return latent_size(self.codec, size, self.config.model.patch)
+
     def _llm(self, i: int) -> llm.FrozenLLM:
         """Returns LLM i, loaded once; InputError if it is not the one that the run was trained with."""
         if i not in self._llms:
@@ -110,7 +115,7 @@ class Generator:
             raise errors.InputError(
                 f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
             )
-        shape = latent_size(self.codec, size or self.config.data.size, self.config.model.patch)
+        shape = self.latent_size(size or self.config.data.size)
         text = self.encode(prompts)
         n, batch = len(prompts), min(self.sample.batch_size, len(prompts))
         for first in tqdm(range(0, n, batch), desc="pictures", unit="batch", disable=n <= batch):
@@ -136,21 +141,6 @@ def _moved(config: Config, llms: dict[str, str]) -> Config:
     return dataclasses.replace(config, encoders=tuple(encoders))
 
 
-def read_prompts(path: pathlib.Path) -> list[str]:
-    """Returns the lines of a text file, without empty ones.
-
-    Raises InputError if the file is missing, is not UTF-8, or has no prompt.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise errors.InputError(f"cannot read prompts from {path}: {e}") from None
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise errors.InputError(f"{path} has no prompt; want one per line")
-    return prompts
-
-
 def sample_config(workdir: pathlib.Path, guidance: float | None = None, **sampler) -> SampleConfig:
     """Returns how the run in `workdir` samples, with what is not None replaced."""
     own = read_config(workdir).sample
@@ -166,26 +156,27 @@ def sample_config(workdir: pathlib.Path, guidance: float | None = None, **sample
 
 def generate(
     generator: Generator,
-    prompts: list[str],
+    prompts: list[Prompt],
     seeds: list[int],
     out: pathlib.Path,
-    size: tuple[int, int] | None = None,
 ) -> pathlib.Path:
     """Writes manifest.json, a PNG per prompt and a grid of the first GRID; returns the grid's path.
 
-    Each picture is written when its batch is drawn, and one that is there is not drawn again, so
-    that a request that was stopped continues. Raises InputError if `out` holds another request's
-    pictures.
+    A prompt without a size is drawn at the size trained at. Each picture is written when its batch
+    is drawn, and one that is there is not drawn again, so that a request that was stopped continues.
+    Raises InputError as `Generator.draw` does, and if `out` holds another request's pictures.
     """
+    sizes = [prompt.size or generator.config.data.size for prompt in prompts]
+    for size in set(sizes):
+        generator.latent_size(size)
     request = {
         "run": generator.identity,
         "step": generator.step,
-        "size": list(size or generator.config.data.size),
         "guidance": generator.sample.guidance,
         "sampler": dataclasses.asdict(generator.sample.sampler),
         "pictures": [
-            {"file": f"{i:06d}.png", "prompt": p, "seed": s}
-            for i, (p, s) in enumerate(zip(prompts, seeds))
+            {"file": f"{i:06d}.png", "prompt": p.text, "seed": seed, "size": list(size)}
+            for i, (p, seed, size) in enumerate(zip(prompts, seeds, sizes))
         ],
     }
     begun = (out / MANIFEST).exists()
@@ -196,11 +187,12 @@ def generate(
     if not missing and grid.exists():
         print(f"{len(prompts)} pictures are already in {out}")
         return grid
-    if missing:
-        drawn = generator.draw([prompts[i] for i in missing], [seeds[i] for i in missing], size)
+    for size in dict.fromkeys(sizes[i] for i in missing):
+        rows = [i for i in missing if sizes[i] == size]
+        drawn = generator.draw([prompts[i].text for i in rows], [seeds[i] for i in rows], size)
         first = next(drawn)  # a mistake shows by now, and has written nothing
         files.write_json(out / MANIFEST, request)
-        for i, image in zip(missing, itertools.chain([first], drawn)):
+        for i, image in zip(rows, itertools.chain([first], drawn)):
             files.write_png(paths[i], image)
     images = [np.asarray(Image.open(path)) for path in paths[:GRID]]
     columns = min(8, math.ceil(math.sqrt(len(images))))

@@ -7,14 +7,16 @@ import pathlib
 
 from absl import flags
 
-from lidit_jax import doors, errors
-from lidit_jax.generation import Generator, generate, read_prompts, sample_config
+from lidit_jax import doors, errors, prompts
+from lidit_jax.generation import Generator, generate, sample_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
 _out = doors.define_folder("out", "folder for the pictures, grid.png and manifest.json")
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "a prompt; may be given several times")
-_PROMPTS = flags.DEFINE_string("prompts", None, "a text file with one prompt per line")
-_SIZE = flags.DEFINE_list("size", None, "height,width in pixels; default: the size trained at")
+_PROMPTS = flags.DEFINE_string("prompts", None, "a .txt with one prompt per line, or a .jsonl")
+_SIZE = flags.DEFINE_list(
+    "size", None, "height,width in pixels; default: the prompt's, or else the size trained at"
+)
 _SEED = flags.DEFINE_integer(
     "seed", 0, "picture k is drawn from seed + k", lower_bound=0, upper_bound=2**31
 )
@@ -32,15 +34,17 @@ _ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run'
 
 
 def main():
-    prompts = list(_PROMPT.value)
+    wanted = [prompts.Prompt(text) for text in _PROMPT.value]
     if _PROMPTS.value:
-        prompts += read_prompts(pathlib.Path(_PROMPTS.value))
-    if not prompts:
+        wanted += prompts.read(pathlib.Path(_PROMPTS.value).expanduser())
+    if not wanted:
         raise errors.InputError('no prompt given; use --prompt="a red heart" or --prompts=FILE')
-    prompts = [p for p in prompts for _ in range(_PER_PROMPT.value)]
     size = tuple(_number(s) for s in _SIZE.value) if _SIZE.value else None
     if size and len(size) != 2:
         raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
+    wanted = [
+        prompts.Prompt(p.text, size or p.size) for p in wanted for _ in range(_PER_PROMPT.value)
+    ]
     sample = sample_config(
         _workdir(),
         guidance=_GUIDANCE.value,
@@ -48,10 +52,10 @@ def main():
         steps=_STEPS.value,
         eta=_ETA.value,
     )
-    seeds = [_SEED.value + k for k in range(len(prompts))]
+    seeds = [_SEED.value + k for k in range(len(wanted))]
     llms = dict(_name_and_model(text) for text in _LLM.value)
     generator = Generator(_workdir(), sample, llms, _VAE.value)
-    print(f"grid: {generate(generator, prompts, seeds, _out(), size)}")
+    print(f"grid: {generate(generator, wanted, seeds, _out())}")
 
 
 def _name_and_model(text):

@@ -13,6 +13,7 @@ from PIL import Image
 from lidit_jax import errors, files, generation, preparation
 from lidit_jax.data import pipeline
 from lidit_jax.evaluation import pictures
+from lidit_jax.prompts import Prompt
 from lidit_jax.training import checkpoints, loop
 from lidit_jax.training.inputs import open_inputs
 from lidit_jax.training.tasks.diffusion import diffusion_task
@@ -188,16 +189,35 @@ def test_generated_pictures_are_each_seeds_own(config, workdir):
 
 def test_a_samples_folder_is_read_by_the_judges_and_found_done(workdir, tmp_path, capsys):
     generator = generation.Generator(workdir)
-    grid = generation.generate(generator, ["a red circle", "a blue star"], [0, 1], tmp_path / "out")
+    grid = generation.generate(
+        generator, [Prompt("a red circle"), Prompt("a blue star")], [0, 1], tmp_path / "out"
+    )
     assert np.asarray(Image.open(grid)).std() > 1
     found = pictures.read(tmp_path / "out")
     assert [(p.prompt, p.seed) for p in found] == [("a red circle", 0), ("a blue star", 1)]
     stamp = grid.stat().st_mtime_ns
-    generation.generate(generator, ["a red circle", "a blue star"], [0, 1], tmp_path / "out")
+    generation.generate(
+        generator, [Prompt("a red circle"), Prompt("a blue star")], [0, 1], tmp_path / "out"
+    )
     assert grid.stat().st_mtime_ns == stamp and "already" in capsys.readouterr().out
     grid.unlink()
     with pytest.raises(errors.InputError, match="another request"):
-        generation.generate(generator, ["a red circle"], [0], tmp_path / "out")
+        generation.generate(generator, [Prompt("a red circle")], [0], tmp_path / "out")
+
+
+def test_each_prompt_is_drawn_at_its_own_size(workdir, tmp_path):
+    generator = generation.Generator(workdir)
+    wanted = [Prompt("a red circle"), Prompt("a blue star", (8, 24)), Prompt("a cyan star")]
+    grid = generation.generate(generator, wanted, [0, 1, 2], tmp_path / "out")
+    drawn = [p.load() for p in pictures.read(tmp_path / "out")]
+    assert [image.shape for image in drawn] == [(16, 16, 3), (8, 24, 3), (16, 16, 3)]
+    alone = generator(["a blue star"], [1], size=(8, 24))[0]
+    assert np.abs(drawn[1].astype(int) - alone.astype(int)).max() <= 1
+    assert np.asarray(Image.open(grid)).shape[:2] == (2 * (16 * 6 + 2) + 2, 2 * (24 * 6 + 2) + 2)
+    wanted[2] = Prompt("a cyan star", (16, 18))
+    with pytest.raises(errors.InputError, match="18 does not divide"):
+        generation.generate(generator, wanted, [0, 1, 2], tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_a_request_that_was_stopped_continues(workdir, tmp_path, monkeypatch):
@@ -213,14 +233,14 @@ def test_a_request_that_was_stopped_continues(workdir, tmp_path, monkeypatch):
 
     monkeypatch.setattr(generator, "draw", stopped)
     with pytest.raises(KeyboardInterrupt):
-        generation.generate(generator, prompts, list(seeds), out)
+        generation.generate(generator, [Prompt(p) for p in prompts], list(seeds), out)
     assert sorted(p.name for p in out.glob("0*.png")) == [f"{i:06d}.png" for i in range(3)]
     with pytest.raises(errors.InputError, match="names 2 files that are not in"):
         pictures.read(out)
     first = (out / "000000.png").stat().st_mtime_ns
     monkeypatch.setattr(generator, "draw", drawn)
     (out / "000001.png").unlink()
-    generation.generate(generator, prompts, list(seeds), out)
+    generation.generate(generator, [Prompt(p) for p in prompts], list(seeds), out)
     assert (out / "000000.png").stat().st_mtime_ns == first
     for picture, image in zip(pictures.read(out), whole, strict=True):
         # in batches of other company, where rounding may differ in the last bit
@@ -232,17 +252,6 @@ def test_as_many_seeds_as_prompts_are_wanted(workdir):
     for prompts, seeds in (([], []), (["a"], []), (["a"], [0, 1])):
         with pytest.raises(errors.InputError, match="want one or more prompts and a seed for each"):
             generator(prompts, seeds)
-
-
-def test_prompt_files(tmp_path):
-    path = tmp_path / "p.txt"
-    path.write_text("a\n\n  b \n", encoding="utf-8")
-    assert generation.read_prompts(path) == ["a", "b"]
-    path.write_text("\n \n")
-    with pytest.raises(errors.InputError, match="has no prompt; want one per line"):
-        generation.read_prompts(path)
-    with pytest.raises(errors.InputError, match="cannot read prompts"):
-        generation.read_prompts(tmp_path / "none.txt")
 
 
 def test_a_workdir_of_another_config_is_refused_and_left_alone(
@@ -367,12 +376,16 @@ def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(llm
 
 def test_pictures_of_another_run_are_not_taken_for_this_ones(config, data, workdir, tmp_path):
     """Same config, same step, trained again: another run."""
-    generation.generate(generation.Generator(workdir), ["a red circle"], [0], tmp_path / "out")
+    generation.generate(
+        generation.Generator(workdir), [Prompt("a red circle")], [0], tmp_path / "out"
+    )
     again = shutil.copytree(workdir, tmp_path / "again")
     shutil.rmtree(again / "checkpoints" / "4")
     loop.train(config, data, again)
     with pytest.raises(errors.InputError, match="another request"):
-        generation.generate(generation.Generator(again), ["a red circle"], [0], tmp_path / "out")
+        generation.generate(
+            generation.Generator(again), [Prompt("a red circle")], [0], tmp_path / "out"
+        )
 
 
 def test_a_killed_encoding_is_not_finished_by_another_llm(llms, tmp_path):

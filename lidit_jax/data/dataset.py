@@ -4,7 +4,7 @@
   recipe.json               what the set is made of, written first: a second run must agree
   plan.json  plan/          what becomes of every row of the source (data/plan)
   captions.array_record     caption id (the row) -> text, language
-  prompts.txt               prompts to judge a model of this set by, one per line
+  prompts.jsonl             prompts to judge a model of this set by, and the sizes to draw them at
   images/piece-00000-of-00004.json     a piece is whole: counts, checksums, statistics, what was dropped
   images/<H>x<W>/latents-00000-of-00004.array_record     key, raw latent (bf16), caption ids, metadata
   ledger.jsonl              every example that was dropped or mended: key, reason

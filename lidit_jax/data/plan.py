@@ -4,7 +4,7 @@
   plan/piece-00000-of-00004.npz   per row of a piece: bin (-1 = dropped), size, caption ids, a hash of the key
   plan/ledger.jsonl               what was dropped: {"key", "reason"}, one per line
   captions.array_record           caption id (the row) -> text, language; each text once
-  prompts.txt                     prompts to judge a model of this set by, one per line
+  prompts.jsonl                   prompts to judge a model of this set by, and the sizes to draw them at
   plan.json                       counts; written last
 """
 
@@ -82,7 +82,7 @@ def captions_path(folder: pathlib.Path) -> pathlib.Path:
 
 
 def prompts_path(folder: pathlib.Path) -> pathlib.Path:
-    return folder / "prompts.txt"
+    return folder / "prompts.jsonl"
 
 
 def key_hash(text: str) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import numpy as np
 
-from lidit_jax import files
-from lidit_jax.data import filters, records
+from lidit_jax import prompts
+from lidit_jax.data import buckets, filters, records
 from lidit_jax.data.judging import Recipe
 from lidit_jax.data.plan import captions_path, prompts_path
 from lidit_jax.data.sources.example import Source
@@ -18,7 +18,7 @@ from lidit_jax.data.sources.example import Source
 if TYPE_CHECKING:
     from lidit_jax.data.planning import Rows
 
-JUDGED = 64  # prompts in prompts.txt
+JUDGED = 64  # prompts in prompts.jsonl
 PREVIEWED = 16  # prompts of the training previews, if the recipe names none
 LENGTHS = (
     20,
@@ -54,14 +54,15 @@ def write(
     spooled: Iterable[tuple[int, list[tuple[str, str]]]],
     source: Source,
     recipe: Recipe,
+    bins: buckets.Bins,
     folder: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes captions and prompts, and returns what plan.json says of them.
 
-    id_M: of `numbered`. spooled: row and (text, language) of each caption, of the rows that are kept.
+    id_M: of `numbered`. bins: those that the rows are in. spooled: row and (text, language) of each caption, of the rows that are kept.
     """
     kept = np.flatnonzero(rows.kept_N)
-    prompts, preview = (
+    judged, preview = (
         _Chosen(given, {int(id_M[rows.start_N[kept[i]]]) for i in records.spaced(len(kept), count)})
         for given, count in (
             (source.prompts(JUDGED), JUDGED),
@@ -69,13 +70,15 @@ def write(
         )
     )
     counted = _Counted()
+    sizes: dict[str, buckets.Size] = {}  # of the first picture that bears a text
 
     def packed() -> Iterator[bytes]:
         for row, texts in spooled:
             ids = id_M[rows.start_N[row] : rows.start_N[row + 1]].tolist()
             for caption, (text, language) in zip(ids, texts, strict=True):
                 preview.see(text, caption)
-                prompts.see(text, caption)
+                if judged.see(text, caption):
+                    sizes.setdefault(text, bins.sizes[rows.bin_N[row]])
                 if caption == counted.captions:  # the first time that this text comes
                     counted.add(text, language)
                     yield msgpack.packb({"text": text, "language": language})
@@ -83,8 +86,8 @@ def write(
             yield msgpack.packb({"text": text, "language": filters.language(text)})
 
     records.write_records(captions_path(folder), packed())
-    with files.atomic(prompts_path(folder)) as path:
-        path.write_text("".join(f"{text}\n" for text in prompts.texts()), encoding="utf-8")
+    chosen = [prompts.Prompt(text, sizes.get(text)) for text in judged.texts()]
+    prompts.write(prompts_path(folder), chosen)
     return {
         "captions": counted.captions + preview.added,
         "preview": [preview.ids[text] for text in preview.texts()],
@@ -107,19 +110,19 @@ class _Counted:
 
 
 class _Chosen:
-    """The texts of some captions: those given, or else those with the ids that are wanted.
-
-    A text of several lines is no prompt: a file has one on each line.
-    """
+    """The texts of some captions: those given, or else those with the ids that are wanted."""
 
     def __init__(self, given: list[str], wanted: set[int]):
         self._given, self._known, self._wanted = given, set(given), set() if given else wanted
         self.ids: dict[str, int] = {}
         self.added = 0
 
-    def see(self, text: str, caption: int):
-        if (caption in self._wanted or text in self._known) and len(text.splitlines()) == 1:
+    def see(self, text: str, caption: int) -> bool:
+        """Takes a caption if it is one of them; returns whether it is."""
+        is_one = caption in self._wanted or text in self._known
+        if is_one:
             self.ids[text] = caption
+        return is_one
 
     def number_unseen(self, first: int) -> list[str]:
         """Gives ids from `first` on to the given texts that no picture bears, and returns those."""

@@ -52,7 +52,7 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
         id_M = plan_texts.numbered(rows)
         info = _write(rows, id_M, bins, recipe, folder)
         kept = _spooled(rows, spool, ledger)
-        info |= plan_texts.write(rows, id_M, kept, source, recipe, folder)
+        info |= plan_texts.write(rows, id_M, kept, source, recipe, bins, folder)
     info |= {"rows": len(rows.key_N) + ledger.unusable, "dropped": ledger.most_common()}
     files.write_json(folder / "plan.json", info)
     return Plan(folder)

@@ -127,33 +127,37 @@ def recipe_of(config: Config) -> judging.Recipe:
 def references(
     config: Config, held_out: bool = False
 ) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """Yields captions and uint8 picture, at the config's size, of every example that it trains on.
+    """Yields captions and uint8 picture, as it is trained on, of every example that the config trains on.
 
-    held_out: those instead that `data.hold_out` keeps from it. What cannot be decoded is left out.
-    The source is planned anew, beside no data set.
+    held_out: those instead that `data.hold_out` keeps from it, all at the config's size. What cannot
+    be decoded is left out. The source is planned anew, beside no data set.
     """
     data = config.data
     source = sources.make(data.source, **data.options)
     with tempfile.TemporaryDirectory() as folder:
         plan = planning.make(source, recipe_of(config), pathlib.Path(folder))
-        found = _held_out(source, plan) if held_out else _trained_on(source, plan)
-        for example, captions in found:
-            decoded = decoding.decode(decoding.Job(example.picture, data.size))
+        found = _held_out(source, plan, data.size) if held_out else _trained_on(source, plan)
+        for example, captions, size in found:
+            decoded = decoding.decode(decoding.Job(example.picture, size))
             if not decoded.reason:
                 yield captions, decoded.pixels_HxWx3
 
 
-def _trained_on(source: Source, plan: Plan) -> Iterator[tuple[Example, tuple[str, ...]]]:
+Chosen = tuple[Example, tuple[str, ...], buckets.Size]
+
+
+def _trained_on(source: Source, plan: Plan) -> Iterator[Chosen]:
     texts = dataset.Captions(plan.folder)
     for i in range(plan.pieces):
         for row in images.planned(source, plan, i):
-            yield row.example, tuple(texts[c].text for c in row.captions + row.synthetic)
+            captions = tuple(texts[c].text for c in row.captions + row.synthetic)
+            yield row.example, captions, plan.bins[row.bin]
 
 
-def _held_out(source: Source, plan: Plan) -> Iterator[tuple[Example, tuple[str, ...]]]:
+def _held_out(source: Source, plan: Plan, size: buckets.Size) -> Iterator[Chosen]:
     with open(ledger_path(plan.folder), encoding="utf-8") as ledger:
         entries = map(json.loads, ledger)
         keys = {entry["key"] for entry in entries if entry["reason"] == judging.HELD_OUT}
     for example in source.piece(0, 1):
         if isinstance(example, Example) and example.key in keys:
-            yield example, tuple(c.text for c in example.captions)
+            yield example, tuple(c.text for c in example.captions), size

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from lidit_jax import errors
+from lidit_jax import errors, prompts
 from lidit_jax.data import buckets, dataset, filters, judging, plan_texts, planning
 from lidit_jax.data.sources.example import Caption, Drawing, Example, Unusable
 from lidit_jax.data.sources.pieces import bounds
+from lidit_jax.prompts import Prompt
 
 
 @dataclasses.dataclass
@@ -161,11 +162,26 @@ def test_a_picture_that_its_new_bin_would_enlarge_goes_by_r2(tmp_path):
     assert len(rows(plan)) == 11
 
 
-def test_a_prompt_has_one_line(tmp_path):
-    examples = [example("a", "a lake,\nat dawn"), example("b", "a hill")]
-    plan = make(tmp_path, examples)
-    assert (tmp_path / "prompts.txt").read_text() == "a hill\n"
-    assert len(plan.info["preview"]) == 1 and plan.info["captions"] == 2
+def test_a_prompt_is_drawn_at_its_first_pictures_size(tmp_path):
+    examples = [example(f"s{i}", "a sea", size=(64, 64)) for i in range(5)]
+    examples += [example(f"w{i}", "a hill", size=(48, 80)) for i in range(5)]
+    examples += [
+        example("tall", "a lake,\nat dawn", size=(64, 63)),
+        example("w5", "a sea", size=(48, 80)),
+    ]
+    plan = make(tmp_path, examples, least=5)  # the tall one's bin is too small
+    assert len(plan.bins) == 2
+    found = prompts.read(tmp_path / "prompts.jsonl")
+    assert found == [
+        Prompt("a sea", (64, 64)), Prompt("a hill", (48, 80)), Prompt("a lake,\nat dawn", (64, 64))
+    ]  # fmt: skip
+
+
+def test_a_given_prompt_without_a_picture_has_no_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(Listed, "prompts", lambda self, count: ["a dragon", "a hill"])
+    make(tmp_path, [example("a", "a hill"), example("b", "a sea")])
+    found = prompts.read(tmp_path / "prompts.jsonl")
+    assert found == [Prompt("a dragon"), Prompt("a hill", (64, 64))]
 
 
 def test_keys_and_texts_that_are_not_utf8_are_spelt_out(tmp_path):
@@ -180,7 +196,7 @@ def test_captions_past_the_most_are_counted(tmp_path):
     assert plan.info["captions_dropped"] == {"caption-limit": 300 - judging.MOST_CAPTIONS}
 
 
-@pytest.mark.parametrize("lost", ["captions.array_record", "prompts.txt", "plan/ledger.jsonl"])
+@pytest.mark.parametrize("lost", ["captions.array_record", "prompts.jsonl", "plan/ledger.jsonl"])
 def test_a_plan_without_one_of_its_files_is_made_again(tmp_path, lost):
     examples = [example(f"k{i}", f"text {i}") for i in range(5)] + [Unusable("u", "x")]
     make(tmp_path, examples)
@@ -210,8 +226,8 @@ def test_a_plan_of_nothing_says_what_dropped_it_all(tmp_path):
 def test_prompts_and_preview_are_captions_that_the_rules_left(tmp_path):
     examples = [example(f"k{i}", f"text {i}" if i % 2 else "www.x.org") for i in range(400)]
     plan = make(tmp_path, examples, rules=("R4-url",))
-    prompts = (tmp_path / "prompts.txt").read_text().splitlines()
-    assert len(set(prompts)) == plan_texts.JUDGED and all(p.startswith("text ") for p in prompts)
+    texts = [p.text for p in prompts.read(tmp_path / "prompts.jsonl")]
+    assert len(set(texts)) == plan_texts.JUDGED and all(t.startswith("text ") for t in texts)
     assert len(plan.info["preview"]) == plan_texts.PREVIEWED
     named = make(tmp_path / "named", examples, preview=("a dragon", "text 5"), rules=("R4-url",))
     texts = dataset.Captions(tmp_path / "named")

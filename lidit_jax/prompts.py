@@ -1,0 +1,67 @@
+"""Files of prompts: one per line in a .txt, one JSON object per line in a .jsonl.
+
+    {"prompt": "flag: Norway", "size": [48, 80]}
+
+`size` is height and width in pixels, and may be left out, as may any other key be there: the prompts
+of GenEval and DPG-Bench are read as they are.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable
+
+from lidit_jax import errors, files
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """What to draw, and at which (height, width) in pixels; None leaves that to the run."""
+
+    text: str
+    size: tuple[int, int] | None = None
+
+
+def write(path: pathlib.Path, prompts: Iterable[Prompt]):
+    """Writes a .jsonl, atomically."""
+    with files.atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
+        for prompt in prompts:
+            fields = {"prompt": prompt.text} | ({"size": prompt.size} if prompt.size else {})
+            f.write(json.dumps(fields, ensure_ascii=False) + "\n")
+
+
+def read(path: pathlib.Path) -> list[Prompt]:
+    """Returns the prompts of a file, without empty lines.
+
+    Raises InputError if the file is missing, is not UTF-8, has no prompt, or has a line that is not
+    of its kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise errors.InputError(f"cannot read prompts from {path}: {e}") from None
+    if path.suffix == ".jsonl":
+        lines = enumerate(text.split("\n"), 1)
+        prompts = [_parsed(path, number, line) for number, line in lines if line.strip()]
+    else:
+        prompts = [Prompt(line.strip()) for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise errors.InputError(f"{path} has no prompt; want one per line")
+    return prompts
+
+
+def _parsed(path: pathlib.Path, number: int, line: str) -> Prompt:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as e:
+        raise errors.InputError(f"{path}, line {number} is not JSON: {e}") from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("prompt"), str):
+        raise errors.InputError(f'{path}, line {number}: want {{"prompt": "a red heart"}}')
+    size = fields.get("size")
+    if size is None:
+        return Prompt(fields["prompt"])
+    if not (isinstance(size, list) and len(size) == 2 and all(type(s) is int for s in size)):
+        raise errors.InputError(
+            f"{path}, line {number}: its size is {size!r}; want [height, width] in pixels"
+        )
+    return Prompt(fields["prompt"], tuple(size))
