@@ -96,5 +96,8 @@ def _parse_flags(argv):
             told = told.strip().splitlines()[-1].split("Error: ", 1)[-1]
         # ml_collections raises the repr of a KeyError, its suggestion on a second line.
         told = told.replace("\\n", " ").replace("\\", "").replace("'", "")
-        print(f"error: config key or flag: {' '.join(told.split())}", file=sys.stderr)
+        told = " ".join(told.split())
+        if isinstance(e, (AttributeError, KeyError)):
+            told += "; configs/base.py has every key of a config"
+        print(f"error: config key or flag: {told}", file=sys.stderr)
         sys.exit(2)

@@ -3,6 +3,8 @@
 python -m lidit_jax.prepare --config=configs/quickstart.py --data=out/quickstart/data
 """
 
+import math
+
 from absl import flags
 
 from lidit_jax import doors, errors
@@ -38,6 +40,11 @@ def main():
         raise errors.InputError(
             f"--{' and --'.join(chosen)} are different jobs; give one at a time"
         )
+    for f in (_PICTURES, _PRICE):
+        if f.present and not _ESTIMATE.value:
+            raise errors.InputError(f"--{f.name} says nothing without --estimate")
+    if not math.isfinite(_PRICE.value):
+        raise errors.InputError(f"--price={_PRICE.value}: want the price of one hour, such as 2.5")
     if _MERGE.value:
         merge(doors.config(), _data())
     elif _ESTIMATE.value:

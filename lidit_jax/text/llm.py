@@ -65,7 +65,23 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
         hf_config = transformers.AutoConfig.from_pretrained(found.folder, **_SAFE)
     if config.template != "encoder" and hf_config.is_encoder_decoder:
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
+    shape = hf_config.get_text_config()
+    blocks, width = shape.num_hidden_layers, shape.hidden_size
+    if config.layer is not None and -config.layer > blocks + 1:
+        raise InputError(
+            f"{config.model} has {blocks} blocks: layer must be in -{blocks + 1}..-1, not {config.layer}"
+        )
+    _check_measured(config, "width", width)
     return found, tokenizer, hf_config
+
+
+def _check_measured(config: instruct.EncoderConfig, name: str, value: int):
+    expected = getattr(config, name)
+    if expected and expected != value:
+        raise InputError(
+            f"encoder {config.name!r}: {name} is {value}, the config says {expected}; "
+            f"set {name}=0 to take what is measured"
+        )
 
 
 @contextlib.contextmanager
@@ -106,7 +122,7 @@ class FrozenLLM:
         self._state_index = config.layer  # into hidden_states; None: last_hidden_state
         self._check_length()
         self._read_prefix()
-        self._check_measured()
+        _check_measured(config, "prefix_len", len(self._prefix_PxE))
 
     def prefix(self) -> np.ndarray:
         """Returns the prefix's features, f32 [P, E]; P is 0 for an encoder, whose prefix reads the prompt."""
@@ -179,13 +195,7 @@ class FrozenLLM:
         cache = getattr(output, "past_key_values", None)
         if self._state_index is None:
             return output.last_hidden_state, cache
-        states = output.hidden_states
-        if -self._state_index > len(states):
-            raise InputError(
-                f"{self.config.model} has {len(states) - 1} blocks: layer must be in "
-                f"-{len(states)}..-1, not {self.config.layer}"
-            )
-        return states[self._state_index], cache
+        return output.hidden_states[self._state_index], cache
 
     def _read_prefix(self):
         """Checks that the template suits the model, drops the blocks that are not needed, reads the prefix."""
@@ -235,15 +245,6 @@ class FrozenLLM:
                 f"{self.config.model} reads at most {min(limits)} tokens, {len(self.prefix_ids)} of them "
                 f"prefix: max_prompt_tokens={self.config.max_prompt_tokens} must be at most {most}"
             )
-
-    def _check_measured(self):
-        for name, value in (("width", self.width), ("prefix_len", len(self._prefix_PxE))):
-            expected = getattr(self.config, name)
-            if expected and expected != value:
-                raise InputError(
-                    f"encoder {self.config.name!r}: {name} is {value}, the config says {expected}; "
-                    f"set {name}=0 to take what is measured"
-                )
 
 
 def _close(x, y) -> bool:

@@ -128,6 +128,15 @@ def test_an_encoder_needs_no_pooler(tiny_llm, tmp_path):
     assert llm.load(config, tmp_path).width == 16
 
 
+@pytest.mark.parametrize("changes", [{"layer": -6}, {"width": 32}])
+def test_a_shape_that_is_not_the_models_is_told_without_its_weights(tiny_llm, tmp_path, changes):
+    folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="has 4 blocks|width is 16"):
+        llm.check(EncoderConfig("llama", str(folder), **changes), tmp_path)
+
+
 @pytest.mark.parametrize(
     "family, changes, message",
     [

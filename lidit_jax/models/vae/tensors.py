@@ -40,7 +40,7 @@ def write(path: str | os.PathLike, tensors: dict[str, np.ndarray]):
     """Writes the file, atomically."""
     dense = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with files.atomic(path) as temporary:  # readers of PyTorch weights ask for this format
-        safetensors.numpy.save_file(dense, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(safetensors.numpy.save(dense, metadata={"format": "pt"}))
 
 
 def take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path) -> np.ndarray:
