@@ -86,10 +86,11 @@ def get_config() -> ConfigDict:
     c.objective.time_shift = 1.0  # > 1 = toward noise
 
     c.optim = ConfigDict()
+    c.optim.name = "adamw"  # or muon
     c.optim.learning_rate = 1e-4
     c.optim.warmup_steps = 1000
     c.optim.decay = "constant"  # or linear, cosine: to zero at the last step
-    c.optim.b1 = 0.9
+    c.optim.b1 = 0.9  # Muon's momentum too
     c.optim.b2 = 0.999
     c.optim.weight_decay = 0.0
     c.optim.clip_norm = 1.0

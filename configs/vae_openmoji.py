@@ -15,20 +15,21 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.size = (64, 64)
     c.data.rules = ()
     c.data.hold_out = 0.1
-    c.vae.model.block_out_channels = (8, 16, 64, 128)
+    c.vae.model.block_out_channels = (16, 32, 64, 64)
     c.vae.model.layers_per_block = 1
     c.vae.model.norm_num_groups = (
-        2  # of 4 channels or more: of one alone, a norm would erase its level, a colour
+        2  # of 8 channels or more: of one alone, a norm would erase its level, a colour
     )
     c.vae.model.dtype = "float32"
     c.vae.discriminator_weight = 0.0
-    c.optim.learning_rate = 2e-3
+    c.optim.name = "muon"
+    c.optim.learning_rate = 4e-3
     c.optim.warmup_steps = 50
     c.optim.decay = "cosine"
     c.optim.b1, c.optim.b2 = 0.9, 0.99
     c.optim.ema = 0.99
-    c.train.steps = 3000
-    c.train.batch_size = 8
+    c.train.steps = 2800
+    c.train.batch_size = 4
     c.train.log_every = 100
     c.train.save_every = c.train.preview_every = 1000
     if base.is_smoke(arg):

@@ -59,8 +59,9 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW; see configs/base.py."""
+    """AdamW or Muon; see configs/base.py."""
 
+    name: str
     learning_rate: float
     warmup_steps: int
     decay: str
@@ -80,6 +81,8 @@ class OptimConfig:
             raise errors.InputError(
                 f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large number for no clipping"
             )
+        if self.name not in ("adamw", "muon"):
+            raise errors.unknown_name("optim.name", self.name, ("adamw", "muon"))
         if self.decay not in ("constant", "linear", "cosine"):
             raise errors.unknown_name("optim.decay", self.decay, ("constant", "linear", "cosine"))
 

@@ -1,6 +1,8 @@
-"""The optimizer: AdamW with warm-up, decay and clipping (section 4.1: AdamW's learning rate 1e-4)."""
+"""The optimizer: AdamW, as the paper's (section 4.1: learning rate 1e-4), or Muon; warm-up, decay, clipping."""
 
 import optax
+from flax import nnx
+from optax import contrib
 
 from lidit_jax.training.config import OptimConfig
 
@@ -19,13 +21,41 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with decoupled weight decay."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, steps), config.b1, config.b2, weight_decay=config.weight_decay
-        ),
+    """Clipping by global norm, then AdamW or Muon, with decoupled weight decay.
+
+    Muon (arXiv 2502.16982) makes the update of every matrix orthogonal, of the size that AdamW's
+    would have; what is no matrix is left to AdamW. A learning rate thus serves both.
+    """
+    rate, decay = learning_rate(config, steps), config.weight_decay
+    if config.name == "adamw":
+        update = optax.adamw(rate, config.b1, config.b2, weight_decay=decay)
+    else:
+        update = contrib.muon(
+            rate, beta=config.b1, weight_decay=decay, consistent_rms=0.2,
+            adam_b1=config.b1, adam_b2=config.b2, adam_weight_decay=decay,
+            muon_weight_dimension_numbers=_matrices,
+        )  # fmt: skip
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def _matrices(params: nnx.State) -> nnx.State:
+    """Returns which axes of each kernel are a matrix's rows and which its columns; None for the rest.
+
+    A convolution's taps are rows. Stacked layers are matrices of their own.
+    """
+    flat = nnx.to_flat_state(params)
+    return nnx.from_flat_state(
+        [(path, param.replace(_matrix(path, param))) for path, param in flat]
     )
+
+
+def _matrix(path: tuple, param: nnx.Variable) -> contrib.MuonDimensionNumbers | None:
+    if path[-1] != "kernel":
+        return None
+    axes = param.get_metadata("axes")
+    first = int(axes[0] == "layers")
+    rows = axes.index("embed") + 1 if "embed" in axes[:-1] else len(axes) - 1
+    return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(range(rows, len(axes))))
 
 
 def ema_decay(config: OptimConfig, step):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from lidit_jax import rng, sharding
 from lidit_jax.models.layers import Constant
@@ -39,14 +39,26 @@ def abstract(
     everywhere = sharding.replicated(mesh)
     where = sharding.param_shardings(mesh, params)
     opt_state = jax.eval_shape(optimizer.init, params)
-    opt_where = optax.tree_map_params(
-        optimizer, lambda _, s: s, opt_state, where, transform_non_params=lambda _: everywhere
-    )
+    opt_where = _like_params(opt_state, where, everywhere)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     state = TrainState(step, params, params, constants, opt_state)
     constants_where = jax.tree.map(lambda _: everywhere, constants)
     shardings = TrainState(everywhere, where, where, constants_where, opt_where)
     return graphdef, jax.tree.map(lambda a, s: a.update(sharding=s), state, shardings)
+
+
+def _like_params(opt_state: Any, where: nnx.State, everywhere: NamedSharding) -> Any:
+    """Returns the shardings of an optimizer's state: moments live where their parameters do.
+
+    A moment is what has a parameter's path at the end of its own.
+    """
+    known = dict(jax.tree_util.tree_leaves_with_path(where))
+
+    def shard(path, _):
+        ends = (path[k:] for k in range(len(path)))
+        return next((known[end] for end in ends if end in known), everywhere)
+
+    return jax.tree_util.tree_map_with_path(shard, opt_state)
 
 
 def shardings_of(like: TrainState) -> TrainState:
