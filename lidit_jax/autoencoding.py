@@ -59,6 +59,5 @@ def reconstruct(
     names = [entries[i]["file"] for i in records.spaced(len(entries), SHOWN)]
     paths = [path for name in names for path in (out / "originals" / name, out / name)]
     shown = [np.asarray(Image.open(path)) for path in paths]
-    zoom = max(1, 96 // shown[0].shape[0])
-    files.write_png(out / "grid.png", files.picture_grid(shown, columns=8, zoom=zoom))
+    files.write_png(out / "grid.png", files.picture_grid(shown, columns=8))
     return out / "grid.png"

@@ -92,12 +92,17 @@ def write_png(path: str | os.PathLike, image_HxWx3: np.ndarray):
         Image.fromarray(image_HxWx3).save(temporary, format="PNG")
 
 
-def picture_grid(images: list[np.ndarray], columns: int, zoom: int = 1, gap: int = 2) -> np.ndarray:
+def picture_grid(
+    images: list[np.ndarray], columns: int, height: int = 96, gap: int = 2
+) -> np.ndarray:
     """Returns uint8 pictures side by side, row by row, on a grey ground, each centred in its cell.
 
-    Every picture is enlarged `zoom` times without interpolation, so that pixels stay visible.
+    All are enlarged alike, a whole number of times, as far as the tallest stays within `height`;
+    without interpolation, so that pixels stay visible.
     """
-    height, width = (max(image.shape[side] for image in images) * zoom for side in (0, 1))
+    tallest, widest = (max(image.shape[side] for image in images) for side in (0, 1))
+    zoom = max(1, height // tallest)
+    height, width = tallest * zoom, widest * zoom
     rows = -(-len(images) // columns)
     canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 128, np.uint8)
     for i, image in enumerate(images):

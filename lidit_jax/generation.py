@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -111,10 +111,7 @@ class Generator:
         Raises InputError if there is no prompt, not a seed for each, or if the VAE or the patch
         does not divide the size.
         """
-        if not prompts or len(prompts) != len(seeds):
-            raise errors.InputError(
-                f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
-            )
+        _check_count(prompts, seeds)
         shape = self.latent_size(size or self.config.data.size)
         text = self.encode(prompts)
         n, batch = len(prompts), min(self.sample.batch_size, len(prompts))
@@ -154,6 +151,13 @@ def sample_config(workdir: pathlib.Path, guidance: float | None = None, **sample
     )
 
 
+def _check_count(prompts: Sequence, seeds: Sequence[int]):
+    if not prompts or len(prompts) != len(seeds):
+        raise errors.InputError(
+            f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
+        )
+
+
 def generate(
     generator: Generator,
     prompts: list[Prompt],
@@ -166,6 +170,7 @@ def generate(
     is drawn, and one that is there is not drawn again, so that a request that was stopped continues.
     Raises InputError as `Generator.draw` does, and if `out` holds another request's pictures.
     """
+    _check_count(prompts, seeds)
     sizes = [prompt.size or generator.config.data.size for prompt in prompts]
     for size in set(sizes):
         generator.latent_size(size)
@@ -190,13 +195,13 @@ def generate(
     for size in dict.fromkeys(sizes[i] for i in missing):
         rows = [i for i in missing if sizes[i] == size]
         drawn = generator.draw([prompts[i].text for i in rows], [seeds[i] for i in rows], size)
-        first = next(drawn)  # a mistake shows by now, and has written nothing
-        files.write_json(out / MANIFEST, request)
+        first = next(drawn)
+        if not begun:  # a mistake showed by now, and has written nothing
+            files.write_json(out / MANIFEST, request)
+            begun = True
         for i, image in zip(rows, itertools.chain([first], drawn)):
             files.write_png(paths[i], image)
     images = [np.asarray(Image.open(path)) for path in paths[:GRID]]
     columns = min(8, math.ceil(math.sqrt(len(images))))
-    files.write_png(
-        grid, files.picture_grid(images, columns, zoom=max(1, 96 // images[0].shape[0]))
-    )
+    files.write_png(grid, files.picture_grid(images, columns))
     return grid

@@ -1,9 +1,9 @@
 """Files of prompts: one per line in a .txt, one JSON object per line in a .jsonl.
 
-    {"prompt": "flag: Norway", "size": [48, 80]}
+    {"prompt": "flag of Norway", "size": [48, 80]}
 
-`size` is height and width in pixels, and may be left out, as may any other key be there: the prompts
-of GenEval and DPG-Bench are read as they are.
+`size` is height and width in pixels, and may be left out. Other keys are skipped: GenEval's
+evaluation_metadata.jsonl is read as it is.
 """
 
 import dataclasses
@@ -33,14 +33,17 @@ def write(path: pathlib.Path, prompts: Iterable[Prompt]):
 def read(path: pathlib.Path) -> list[Prompt]:
     """Returns the prompts of a file, without empty lines.
 
-    Raises InputError if the file is missing, is not UTF-8, has no prompt, or has a line that is not
-    of its kind.
+    Raises InputError if the file is neither .txt nor .jsonl, is missing, is not UTF-8, has no prompt,
+    or has a line that is not of its kind.
     """
+    kind = path.suffix.lower()
+    if kind not in (".txt", ".jsonl"):
+        raise errors.InputError(f"cannot read prompts from {path}: want a .txt or a .jsonl")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise errors.InputError(f"cannot read prompts from {path}: {e}") from None
-    if path.suffix == ".jsonl":
+    if kind == ".jsonl":
         lines = enumerate(text.split("\n"), 1)
         prompts = [_parsed(path, number, line) for number, line in lines if line.strip()]
     else:
@@ -53,15 +56,22 @@ def read(path: pathlib.Path) -> list[Prompt]:
 def _parsed(path: pathlib.Path, number: int, line: str) -> Prompt:
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError as e:
+    except (ValueError, RecursionError) as e:
         raise errors.InputError(f"{path}, line {number} is not JSON: {e}") from None
-    if not isinstance(fields, dict) or not isinstance(fields.get("prompt"), str):
+    if not isinstance(fields, dict) or not _is_text(fields.get("prompt")):
         raise errors.InputError(f'{path}, line {number}: want {{"prompt": "a red heart"}}')
     size = fields.get("size")
     if size is None:
         return Prompt(fields["prompt"])
-    if not (isinstance(size, list) and len(size) == 2 and all(type(s) is int for s in size)):
+    if not (
+        isinstance(size, list) and len(size) == 2 and all(type(s) is int and s > 0 for s in size)
+    ):
         raise errors.InputError(
             f"{path}, line {number}: its size is {size!r}; want [height, width] in pixels"
         )
     return Prompt(fields["prompt"], tuple(size))
+
+
+def _is_text(value) -> bool:
+    """Whether a value is a text that UTF-8 can write: JSON can spell others."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)

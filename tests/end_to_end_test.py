@@ -207,12 +207,12 @@ def test_a_samples_folder_is_read_by_the_judges_and_found_done(workdir, tmp_path
 
 def test_each_prompt_is_drawn_at_its_own_size(workdir, tmp_path):
     generator = generation.Generator(workdir)
-    wanted = [Prompt("a red circle"), Prompt("a blue star", (8, 24)), Prompt("a cyan star")]
+    wanted = [Prompt("a blue star", (8, 24)), Prompt("a red circle"), Prompt("a cyan star")]
     grid = generation.generate(generator, wanted, [0, 1, 2], tmp_path / "out")
     drawn = [p.load() for p in pictures.read(tmp_path / "out")]
-    assert [image.shape for image in drawn] == [(16, 16, 3), (8, 24, 3), (16, 16, 3)]
-    alone = generator(["a blue star"], [1], size=(8, 24))[0]
-    assert np.abs(drawn[1].astype(int) - alone.astype(int)).max() <= 1
+    assert [image.shape for image in drawn] == [(8, 24, 3), (16, 16, 3), (16, 16, 3)]
+    alone = generator(["a blue star"], [0], size=(8, 24))[0]
+    assert np.abs(drawn[0].astype(int) - alone.astype(int)).max() <= 1
     assert np.asarray(Image.open(grid)).shape[:2] == (2 * (16 * 6 + 2) + 2, 2 * (24 * 6 + 2) + 2)
     wanted[2] = Prompt("a cyan star", (16, 18))
     with pytest.raises(errors.InputError, match="18 does not divide"):
@@ -247,11 +247,14 @@ def test_a_request_that_was_stopped_continues(workdir, tmp_path, monkeypatch):
         assert np.abs(picture.load().astype(int) - image.astype(int)).max() <= 1
 
 
-def test_as_many_seeds_as_prompts_are_wanted(workdir):
+def test_as_many_seeds_as_prompts_are_wanted(workdir, tmp_path):
     generator = generation.Generator(workdir)
     for prompts, seeds in (([], []), (["a"], []), (["a"], [0, 1])):
         with pytest.raises(errors.InputError, match="want one or more prompts and a seed for each"):
             generator(prompts, seeds)
+        with pytest.raises(errors.InputError, match="want one or more prompts and a seed for each"):
+            generation.generate(generator, [Prompt(p) for p in prompts], seeds, tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_workdir_of_another_config_is_refused_and_left_alone(

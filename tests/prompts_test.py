@@ -20,6 +20,13 @@ def test_lines_of_text(tmp_path):
         prompts.read(tmp_path / "none.txt")
 
 
+@pytest.mark.parametrize("name", ["p.json", "p.csv", "p"])
+def test_another_kind_of_file_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("a\n")
+    with pytest.raises(errors.InputError, match="want a .txt or a .jsonl"):
+        prompts.read(tmp_path / name)
+
+
 def test_what_is_written_is_read(tmp_path):
     wanted = [Prompt("two\nlines\u2028three", (48, 80)), Prompt("一只猫"), Prompt("")]
     prompts.write(tmp_path / "p.jsonl", wanted)
@@ -39,6 +46,9 @@ def test_other_keys_are_left_alone(tmp_path):
         ('["a"]', "line 2: want"),
         ('{"text": "a"}', "line 2: want"),
         ('{"prompt": 3}', "line 2: want"),
+        ('{"prompt": "\\ud800"}', "line 2: want"),
+        ("[" * 100_000, "line 2 is not JSON"),
+        ('{"prompt": "a", "size": [0, 8]}', "want .height, width. in pixels"),
         ('{"prompt": "a", "size": 64}', "line 2: its size is 64; want"),
         ('{"prompt": "a", "size": [64]}', "want .height, width. in pixels"),
         ('{"prompt": "a", "size": [64, true]}', "want .height, width. in pixels"),

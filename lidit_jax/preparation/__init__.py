@@ -28,6 +28,8 @@ from lidit_jax.text import llm
 from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import recipe
 
+_Taken = tuple[Example, tuple[str, ...], buckets.Size]  # an example, its captions, its size here
+
 
 def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_size: int = 32):
     """Makes the config's data set in `folder`, with a feature store per encoder, or this share of it.
@@ -143,10 +145,7 @@ def references(
                 yield captions, decoded.pixels_HxWx3
 
 
-Chosen = tuple[Example, tuple[str, ...], buckets.Size]
-
-
-def _trained_on(source: Source, plan: Plan) -> Iterator[Chosen]:
+def _trained_on(source: Source, plan: Plan) -> Iterator[_Taken]:
     texts = dataset.Captions(plan.folder)
     for i in range(plan.pieces):
         for row in images.planned(source, plan, i):
@@ -154,7 +153,7 @@ def _trained_on(source: Source, plan: Plan) -> Iterator[Chosen]:
             yield row.example, captions, plan.bins[row.bin]
 
 
-def _held_out(source: Source, plan: Plan, size: buckets.Size) -> Iterator[Chosen]:
+def _held_out(source: Source, plan: Plan, size: buckets.Size) -> Iterator[_Taken]:
     with open(ledger_path(plan.folder), encoding="utf-8") as ledger:
         entries = map(json.loads, ledger)
         keys = {entry["key"] for entry in entries if entry["reason"] == judging.HELD_OUT}

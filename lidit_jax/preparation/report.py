@@ -87,9 +87,7 @@ def _sheet(dataset: Dataset, bin: int) -> str:
         )
     pictures = np.asarray(codec.decode(np.stack([r.latent_HxWxC for r in shown])))
     height, width = dataset.bins[bin]
-    grid = files.picture_grid(
-        list(pictures), columns=max(1, min(8, 960 // width)), zoom=max(1, 96 // height)
-    )
+    grid = files.picture_grid(list(pictures), columns=max(1, min(8, 960 // width)))
     captions = (dataset.captions[(r.captions + r.synthetic)[0]].text for r in shown)
     told = html.escape(" · ".join(text[:80] for text in captions))
     return f'<h2>{height} x {width}: {count:,}</h2><img src="{_inline(grid)}"><p>{told}</p>'

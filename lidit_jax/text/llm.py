@@ -22,7 +22,8 @@ def default_cache() -> Path:
 
 def check(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     """Raises InputError for what can be told of a model without reading its weights."""
-    _open(config, cache_dir)
+    _, _, hf_config = _open(config, cache_dir)
+    _check_measured(config, "width", hf_config.get_text_config().hidden_size)
 
 
 def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "FrozenLLM":
@@ -63,15 +64,13 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **_SAFE)
         instruct.prompt_parts(tokenizer, config)
         hf_config = transformers.AutoConfig.from_pretrained(found.folder, **_SAFE)
+        blocks = hf_config.get_text_config().num_hidden_layers
     if config.template != "encoder" and hf_config.is_encoder_decoder:
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
-    shape = hf_config.get_text_config()
-    blocks, width = shape.num_hidden_layers, shape.hidden_size
-    if config.layer is not None and -config.layer > blocks + 1:
+    if -config.layer > blocks + 1:
         raise InputError(
             f"{config.model} has {blocks} blocks: layer must be in -{blocks + 1}..-1, not {config.layer}"
         )
-    _check_measured(config, "width", width)
     return found, tokenizer, hf_config
 
 
@@ -97,6 +96,7 @@ def _told(model: str):
         OSError,
         ValueError,
         KeyError,
+        AttributeError,
         TypeError,
         RuntimeError,
         safetensors.SafetensorError,
@@ -122,6 +122,7 @@ class FrozenLLM:
         self._state_index = config.layer  # into hidden_states; None: last_hidden_state
         self._check_length()
         self._read_prefix()
+        _check_measured(config, "width", self.width)
         _check_measured(config, "prefix_len", len(self._prefix_PxE))
 
     def prefix(self) -> np.ndarray:

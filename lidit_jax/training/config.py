@@ -23,6 +23,7 @@ from lidit_jax.models.vae.kl import VAEConfig
 from lidit_jax.text.instruct import EncoderConfig
 
 TASKS = ("diffusion", "vae")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +82,8 @@ class OptimConfig:
             raise errors.InputError(
                 f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large number for no clipping"
             )
-        if self.name not in ("adamw", "muon"):
-            raise errors.unknown_name("optim.name", self.name, ("adamw", "muon"))
+        if self.name not in OPTIMIZERS:
+            raise errors.unknown_name("optim.name", self.name, OPTIMIZERS)
         if self.decay not in ("constant", "linear", "cosine"):
             raise errors.unknown_name("optim.decay", self.decay, ("constant", "linear", "cosine"))
 

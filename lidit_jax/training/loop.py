@@ -136,4 +136,4 @@ class Preview:
         """Returns the uint8 grid; every process must call it."""
         latents = jax.device_get(self._draw(current.ema, current.constants, self._inputs))
         images = np.asarray(self.codec.decode(latents))
-        return files.picture_grid(list(images), columns=8, zoom=max(1, 64 // images.shape[1]))
+        return files.picture_grid(list(images), columns=8, height=64)

@@ -23,8 +23,9 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or Muon, with decoupled weight decay.
 
-    Muon (arXiv 2502.16982) makes the update of every matrix orthogonal, of the size that AdamW's
-    would have; what is no matrix is left to AdamW. A learning rate thus serves both.
+    Muon (arXiv 2502.16982) makes the update of every matrix orthogonal, first and last layers
+    included, of about the size that AdamW's would have; what is no matrix is left to AdamW with
+    Nesterov's momentum. A learning rate thus serves both.
     """
     rate, decay = learning_rate(config, steps), config.weight_decay
     if config.name == "adamw":
@@ -41,7 +42,8 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 def _matrices(params: nnx.State) -> nnx.State:
     """Returns which axes of each kernel are a matrix's rows and which its columns; None for the rest.
 
-    A convolution's taps are rows. Stacked layers are matrices of their own.
+    A convolution's taps are rows; stacked layers are matrices of their own, and so are keys and
+    values. All of a block's modulation is one.
     """
     flat = nnx.to_flat_state(params)
     return nnx.from_flat_state(
@@ -55,7 +57,8 @@ def _matrix(path: tuple, param: nnx.Variable) -> contrib.MuonDimensionNumbers | 
     axes = param.get_metadata("axes")
     first = int(axes[0] == "layers")
     rows = axes.index("embed") + 1 if "embed" in axes[:-1] else len(axes) - 1
-    return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(range(rows, len(axes))))
+    columns = axes.index("heads") if "heads" in axes[rows:] else rows
+    return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(range(columns, len(axes))))
 
 
 def ema_decay(config: OptimConfig, step):

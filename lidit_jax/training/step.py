@@ -1,4 +1,4 @@
-"""One update: loss, gradients, clipping, AdamW, EMA, as one jitted and sharded program."""
+"""One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program."""
 
 from collections.abc import Callable
 

@@ -1,11 +1,13 @@
 """What cannot work is told early; what cannot be used is counted by name, and the rest is kept."""
 
+import collections
 import dataclasses
 import json
 import pathlib
 import shutil
 import zlib
 
+import numpy as np
 import pytest
 
 from lidit_jax import errors, preparation
@@ -37,6 +39,17 @@ def test_references_are_what_is_trained_on_and_what_is_held_out(llms, raw):
         for held_out in (False, True)
     )
     assert kept and out and kept | out == texts and not kept & out
+
+
+def test_references_have_the_sizes_that_are_trained_at(llms, raw, tmp_path):
+    many = {"rules": (), "hold_out": 0.3}
+    config = config_of(llms, "folder", {"path": str(raw)}, **many)
+    plan, _ = preparation.prepare_plan(config, tmp_path)
+    found = collections.Counter(x.shape[:2] for _, x in preparation.references(config))
+    counts = np.sum(plan.info["counts"], 1).tolist()
+    assert len(found) > 2 and found == dict(zip(plan.bins, counts))
+    held_out = [image.shape[:2] for _, image in preparation.references(config, held_out=True)]
+    assert set(held_out) == {config.data.size}
 
 
 def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path):

@@ -21,9 +21,10 @@ from lidit_jax.training.tasks.autoencoding import vae_task
 from tests import tiny
 
 
-def config_of(**vae):
+def config_of(optimizer="adamw", **vae):
     c = tiny.load_config("vae", "smoke")
     c.data.size = (32, 32)
+    c.optim.name = optimizer
     c.vae.update({"discriminator_weight": 0.0} | vae)
     return parse(c)
 
@@ -119,9 +120,9 @@ def test_text_is_neither_wanted_nor_read():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A VAE trained two steps, resumed for two more, and exported."""
+    """A VAE trained two steps by Muon, resumed for two more, and exported."""
     root = tmp_path_factory.mktemp("vae")
-    config = config_of(discriminator_weight=0.1)
+    config = config_of("muon", discriminator_weight=0.1)
     preparation.prepare(config, root / "data")
     loop.train(config, root / "data", root / "run")
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
@@ -138,6 +139,14 @@ def test_a_run_logs_its_losses_and_shows_originals_beside_decoded(run):
     assert names <= lines[0].keys() and lines[0]["tokens"] == 8 * 4 * 4
     preview = np.asarray(Image.open(root / "run" / "samples" / "step-0000004.png"))
     assert preview.std() > 1
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path):
+    config, root = run
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
+    loop.train(longer, root / "data", tmp_path / "run")
+    autoencoding.export(tmp_path / "run", tmp_path / "vae")
+    assert folders.digest(tmp_path / "vae") == folders.digest(root / "vae")
 
 
 def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_without(

@@ -5,21 +5,26 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
-from lidit_jax.training import optim
+from lidit_jax.training import optim, state
 from lidit_jax.training.config import parse
+from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import load_config
 
 CONFIG = parse(load_config("shapes", "smoke")).optim
-KERNELS = {  # the axes of a kernel, its shape, and that of the matrices in it: (layers, rows, columns)
-    "linear": (("embed", "mlp"), (12, 20), (1, 12, 20)),
-    "pixels": ((None, "embed"), (12, 20), (1, 12, 20)),
-    "conv": ((None, None, "embed", "embed_out"), (3, 3, 6, 10), (1, 54, 10)),
-    "heads": (("layers", "embed", None, "heads", None), (2, 12, 2, 3, 4), (2, 12, 24)),
-    "out": (("layers", "heads", None, "embed"), (2, 3, 4, 10), (2, 12, 10)),
-}
+KERNELS = {  # the axes of a kernel, its shape, and how an einsum and a shape make matrices of it
+    "linear": (("embed", "mlp"), (12, 20), "ij->ij", (1, 12, 20)),
+    "pixels": ((None, "embed"), (12, 20), "ij->ij", (1, 12, 20)),
+    "conv": ((None, None, "embed", "embed_out"), (3, 3, 6, 10), "yxij->yxij", (1, 54, 10)),
+    "heads": (("layers", "embed", "heads", None), (2, 12, 3, 4), "ldnk->ldnk", (2, 12, 12)),
+    "keys and values": (
+        ("layers", "embed", None, "heads", None), (2, 12, 2, 3, 5), "ldcnk->lcdnk", (4, 12, 15)
+    ),
+    "out": (("layers", "heads", None, "embed"), (2, 3, 4, 10), "lnkd->lnkd", (2, 12, 10)),
+}  # fmt: skip
 
 
 def test_learning_rate_by_hand():
@@ -39,22 +44,27 @@ def test_ema_starts_fast_and_ends_at_its_decay():
     assert float(optim.ema_decay(config, jnp.int32(10**7))) == pytest.approx(config.ema)
 
 
-def first_update(name, axes, shape):
-    """Returns what the optimizer adds to a random parameter at its first step, at full rate."""
-    config = dataclasses.replace(
-        CONFIG, name="muon", learning_rate=0.5, warmup_steps=0, clip_norm=1e9
-    )
-    optimizer = optim.make_optimizer(config, 10)
-    params = nnx.State({"layer": {name: nnx.Param(jnp.zeros(shape), axes=axes)}})
-    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(0), p.shape), params)
-    updates, _ = optimizer.update(grads, optimizer.init(params), params)
-    return np.asarray(updates["layer"][name][...])
+def updates(config, name, axes, shape, count=1):
+    """Returns what the optimizer adds to a random parameter at each of its first steps, at full rate."""
+    config = dataclasses.replace(config, learning_rate=0.5, warmup_steps=0, clip_norm=1e9)
+    optimizer = optim.make_optimizer(config, 1000)
+    value, *grads = jax.random.normal(jax.random.key(0), (count + 1, *shape))
+    params = nnx.State({"layer": {name: nnx.Param(value, axes=axes)}})
+    state, found = optimizer.init(params), []
+    for grad in grads:
+        given = jax.tree.map(lambda _, grad=grad: grad, params)
+        update, state = optimizer.update(given, state, params)
+        found.append(np.asarray(update["layer"][name][...]))
+    return found
+
+
+MUON = dataclasses.replace(CONFIG, name="muon", b1=0.9, b2=0.99)
 
 
 @pytest.mark.parametrize("kind", KERNELS)
 def test_muons_update_of_a_matrix_is_orthogonal_and_of_adamws_size(kind):
-    axes, shape, matrices = KERNELS[kind]
-    update = first_update("kernel", axes, shape).reshape(matrices)
+    axes, shape, order, matrices = KERNELS[kind]
+    update = np.einsum(order, updates(MUON, "kernel", axes, shape)[0]).reshape(matrices)
     found = np.linalg.svd(update, compute_uv=False)
     wanted = 0.5 * 0.2 * np.sqrt(max(matrices[1:]))  # arXiv 2502.16982, section 2.2
     assert found.min() > 0.6 * wanted and found.max() < 1.3 * wanted
@@ -64,6 +74,45 @@ def test_muons_update_of_a_matrix_is_orthogonal_and_of_adamws_size(kind):
     ("name", "axes", "shape"),
     [("bias", ("heads", None), (3, 4)), ("scale", ("layers", None), (2, 4))],
 )
-def test_muon_leaves_what_is_no_matrix_to_adamw(name, axes, shape):
-    update = np.abs(first_update(name, axes, shape))
-    np.testing.assert_allclose(update, update.mean(), rtol=1e-4)  # at first, the gradient's sign
+def test_muon_leaves_what_is_no_matrix_to_adamw_with_nesterovs_momentum(name, axes, shape):
+    config = dataclasses.replace(MUON, weight_decay=0.1)
+    peer = optax.nadamw(0.5, b1=0.9, b2=0.99, weight_decay=0.1)
+    value, *grads = jax.random.normal(jax.random.key(0), (4, *shape))
+    state = peer.init(value)
+    for grad, found in zip(grads, updates(config, name, axes, shape, count=3), strict=True):
+        wanted, state = peer.update(grad, state, value)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"b1": 0.5}, {"weight_decay": 0.1}])
+def test_momentum_and_weight_decay_are_muons_too(change):
+    one, other = (
+        updates(c, "kernel", ("embed", "mlp"), (12, 20), count=2)[1]
+        for c in (MUON, dataclasses.replace(MUON, **change))
+    )
+    assert np.abs(one - other).max() > 1e-2
+
+
+def test_every_kernel_of_a_model_is_muons_and_nothing_else():
+    config = parse(load_config("shapes_two_llms", "smoke"))
+    encoders = tuple(dataclasses.replace(e, width=24, prefix_len=3) for e in config.encoders)
+    task = diffusion_task(dataclasses.replace(config, encoders=encoders), (6, 6))
+    _, params, _ = state.split(jax.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    optimizer = optim.make_optimizer(MUON, 10)
+    halves = jax.eval_shape(optimizer.init, params)[1].inner_states
+    muons, adams = (
+        {
+            path
+            for path, _ in nnx.to_flat_state(params)
+            if _has(halves[name].inner_state[0].mu, path)
+        }
+        for name in ("muon", "adam")
+    )
+    assert muons == {path for path, _ in nnx.to_flat_state(params) if path[-1] == "kernel"}
+    assert adams == {path for path, _ in nnx.to_flat_state(params)} - muons
+
+
+def _has(moments, path) -> bool:
+    for key in path:
+        moments = moments[key]
+    return bool(jax.tree.leaves(moments))
