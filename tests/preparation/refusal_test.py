@@ -42,14 +42,14 @@ def test_references_are_what_is_trained_on_and_what_is_held_out(llms, raw):
 
 
 def test_references_have_the_sizes_that_are_trained_at(llms, raw, tmp_path):
-    many = {"rules": (), "hold_out": 0.3}
-    config = config_of(llms, "folder", {"path": str(raw)}, **many)
+    config = config_of(llms, "folder", {"path": str(raw)}, rules=())
     plan, _ = preparation.prepare_plan(config, tmp_path)
     found = collections.Counter(x.shape[:2] for _, x in preparation.references(config))
     counts = np.sum(plan.info["counts"], 1).tolist()
     assert len(found) > 2 and found == dict(zip(plan.bins, counts))
-    held_out = [image.shape[:2] for _, image in preparation.references(config, held_out=True)]
-    assert set(held_out) == {config.data.size}
+    split = config_of(llms, "folder", {"path": str(raw)}, rules=(), hold_out=0.5)
+    held_out = {image.shape[:2] for _, image in preparation.references(split, held_out=True)}
+    assert held_out == {split.data.size}
 
 
 def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path):
