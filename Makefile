@@ -43,11 +43,13 @@ vae_openmoji: .venv/ready
 	$(RUN).evaluate --suite=psnr --samples=$(VAE)/decoded --out=$(VAE)/psnr
 	@echo "pictures beside what is decoded of them: $(VAE)/decoded/grid.png"
 
+# Files of tests go to as many processes as there are cores, 4 at most: each may hold several GB.
+PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 test: .venv/ready
-	.venv/bin/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/ready
-	.venv/bin/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from lidit_jax import sharding
 from lidit_jax.training import optim, state
 from lidit_jax.training.config import parse
 from lidit_jax.training.tasks.diffusion import diffusion_task
@@ -18,12 +19,12 @@ CONFIG = parse(load_config("shapes", "smoke")).optim
 KERNELS = {  # the axes of a kernel, its shape, and how an einsum and a shape make matrices of it
     "linear": (("embed", "mlp"), (12, 20), "ij->ij", (1, 12, 20)),
     "pixels": ((None, "embed"), (12, 20), "ij->ij", (1, 12, 20)),
-    "conv": ((None, None, "embed", "embed_out"), (3, 3, 6, 10), "yxij->yxij", (1, 54, 10)),
-    "heads": (("layers", "embed", "heads", None), (2, 12, 3, 4), "ldnk->ldnk", (2, 12, 12)),
+    "conv": ((None, None, "embed", "embed_out"), (3, 3, 8, 10), "yxij->yxij", (1, 72, 10)),
+    "heads": (("layers", "embed", "heads", None), (2, 12, 4, 3), "ldnk->ldnk", (2, 12, 12)),
     "keys and values": (
-        ("layers", "embed", None, "heads", None), (2, 12, 2, 3, 5), "ldcnk->lcdnk", (4, 12, 15)
+        ("layers", "embed", None, "heads", None), (2, 12, 2, 4, 5), "ldcnk->lcdnk", (4, 12, 20)
     ),
-    "out": (("layers", "heads", None, "embed"), (2, 3, 4, 10), "lnkd->lnkd", (2, 12, 10)),
+    "out": (("layers", "heads", None, "embed"), (2, 4, 3, 10), "lnkd->lnkd", (2, 12, 10)),
 }  # fmt: skip
 
 
@@ -68,6 +69,30 @@ def test_muons_update_of_a_matrix_is_orthogonal_and_of_adamws_size(kind):
     found = np.linalg.svd(update, compute_uv=False)
     wanted = 0.5 * 0.2 * np.sqrt(max(matrices[1:]))  # arXiv 2502.16982, section 2.2
     assert found.min() > 0.6 * wanted and found.max() < 1.3 * wanted
+
+
+def test_matrices_that_lie_across_devices_are_orthogonalised_whole():
+    params = nnx.State(
+        {
+            kind: {"kernel": nnx.Param(jnp.zeros(KERNELS[kind][1]), axes=KERNELS[kind][0])}
+            for kind in KERNELS
+        }
+    )
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+    optimizer = optim.make_optimizer(dataclasses.replace(MUON, warmup_steps=0), 10)
+
+    def update(grads, params):
+        return optimizer.update(grads, optimizer.init(params), params)[0]
+
+    where = sharding.param_shardings(sharding.make_mesh((2, 2, 2)), params)
+    split = jax.tree.map(jax.device_put, (grads, params), (where, where))
+    assert len(jax.tree.leaves(split)[0].addressable_shards) == 8
+    for one, eight in zip(
+        jax.tree.leaves(update(grads, params)),
+        jax.tree.leaves(jax.jit(update)(*split)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(eight, one, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -74,18 +74,6 @@ def test_eight_devices_train_as_one(single):
         assert array.addressable_shards[0].data.shape == (2, 16, 64)
 
 
-def test_muon_trains_on_eight_devices_as_on_one():
-    """Its matrices lie across devices, and are orthogonalised whole."""
-    config = make_config("muon")
-    one, eight = (
-        run(config, sharding.make_mesh(sizes, jax.devices()[: math.prod(sizes)]), steps=3)
-        for sizes in ((1, 1, 1), (2, 2, 2))
-    )
-    np.testing.assert_allclose(eight[0], one[0], rtol=1e-4)
-    for a, b in zip(jax.tree.leaves(eight[2].ema), jax.tree.leaves(one[2].ema)):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_every_moment_lives_where_its_parameter_does(optimizer):
     config = make_config(optimizer)
