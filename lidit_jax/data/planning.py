@@ -1,8 +1,9 @@
 """What becomes of every example of a source, decided before any picture is decoded, and written.
 
 A plan depends on the source and the recipe alone, so any number of machines may make it at once
-and find the same; each then makes its own pieces of it. It holds some 50 bytes of memory a row, and
-up to 250 while hashes are sorted at the end (`benchmarks/planning.py` measures it).
+and find the same; each then makes its own pieces of it. It holds no text, but some 60 bytes of memory
+a row, and up to 250 at the end: hashes are sorted, and ArrayRecord keeps an index of what it writes
+(`benchmarks/planning.py` measures it).
 """
 
 import array
