@@ -59,7 +59,8 @@ def write(
 ) -> dict[str, Any]:
     """Writes captions and prompts, and returns what plan.json says of them.
 
-    id_M: of `numbered`. bins: those that the rows are in. spooled: row and (text, language) of each caption, of the rows that are kept.
+    id_M: of `numbered`. spooled: row and (text, language) of each caption, of the rows that are kept.
+    bins: those that the rows are in.
     """
     kept = np.flatnonzero(rows.kept_N)
     judged, preview = (

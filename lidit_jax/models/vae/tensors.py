@@ -39,9 +39,8 @@ def _array(name, entry, path):
 def write(path: str | os.PathLike, tensors: dict[str, np.ndarray]):
     """Writes the file, atomically."""
     dense = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    with (
-        files.atomic(path) as temporary
-    ):  # save_file would let nobody else read it; readers of PyTorch weights ask for this format
+    with files.atomic(path) as temporary:
+        # Readers of PyTorch weights ask for this format; save_file would let nobody else read it.
         temporary.write_bytes(safetensors.numpy.save(dense, metadata={"format": "pt"}))
 
 
