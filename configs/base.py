@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     )
     c.data.bin_step = 0  # pixels between the sides of grid33's bins; 0 = a 16th of the side
     c.data.min_bin = 256  # a bin of fewer pictures goes to the nearest other
-    c.data.codec = "pixels"  # or the folder of a KL autoencoder, as diffusers saves one
+    c.data.codec = "pixels"  # or a KL autoencoder's folder, as diffusers saves one, or its numbers
     c.data.codec_hash = ""  # of the autoencoder; "" = as found by prepare
     c.data.rules = ("R3-shape", "R4-url", "R5-tags")  # ids or profiles of lidit_jax.data.filters
     c.data.limit = 0  # pictures, chosen by a hash of their url or key; 0 = all

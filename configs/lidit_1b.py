@@ -14,6 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = base.get_config()
     c.data.bins = "grid33"
     c.data.rules = ("paper",)
+    c.data.codec = "latents:8x16"  # a VAE's numbers, to plan with; a run names its folder
     c.text.use = ("llama3", "qwen")
     c.train.steps = 500_000
     c.train.batch_size = 2048
@@ -25,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def smoke(c: ConfigDict):
     """Shrinks a config to seconds on a CPU, on the shapes world and SmolLM2's features."""
     c.data.source, c.data.size = "shapes", (16, 16)
-    c.data.bins, c.data.rules = "square", ()
+    c.data.bins, c.data.rules, c.data.codec = "square", (), "pixels"
     c.data.options.count = 16
     c.text.use = ("smollm2",)
     c.model.width, c.model.depth, c.model.heads = 32, 2, 2

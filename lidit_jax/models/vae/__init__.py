@@ -1,6 +1,7 @@
 """Pictures <-> latents. A codec turns uint8 pictures into raw latents and back.
 
 pixels         the picture is its own latent
+numbers        a VAE that is not here, known by its numbers
 codec          a trained KL autoencoder as a codec: jitted, tiled where a picture is large
 kl             the autoencoder of latent diffusion, a network
 blocks         what that network is made of
@@ -20,7 +21,7 @@ from typing import Protocol
 from lidit_jax import errors
 from lidit_jax.batch import Array
 from lidit_jax.models.vae import codec as kl_codec
-from lidit_jax.models.vae import folder
+from lidit_jax.models.vae import folder, numbers
 from lidit_jax.models.vae.pixels import Pixels
 
 
@@ -49,10 +50,13 @@ CODECS = {"pixels": Pixels}
 def make_codec(name: str) -> Codec:
     """Returns the codec of that name, or the KL autoencoder in the folder of that name.
 
-    Raises InputError if it is neither, or if the folder's autoencoder cannot be used.
+    "latents:8x16" stands for a VAE that is not here, of 16 channels and a side 8 times shorter.
+    Raises InputError if it is none of these, or if the folder's autoencoder cannot be used.
     """
     if name in CODECS:
         return CODECS[name]()
+    if stand_in := numbers.parse(name):
+        return stand_in
     if pathlib.Path(name).expanduser().is_dir():
         return kl_codec.from_folder(pathlib.Path(name).expanduser())
     raise errors.InputError(
