@@ -20,6 +20,7 @@ MESH_AXES = ("replica", "fsdp", "tensor")
 LOGICAL_TO_MESH = {
     "embed": "fsdp",  # the model width on the input side of a matrix
     "heads": "tensor",
+    "parts": None,  # queries, keys and values made by one matrix
     "mlp": "tensor",  # the hidden width of an FFN
     "embed_out": None,  # the model width on the output side of a D x D matrix
     "modulation": None,

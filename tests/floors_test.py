@@ -7,7 +7,17 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "rng", "batch", "sharding", "files", "moments", "prompts", "shapes_world"},
+    {
+        "errors",
+        "rng",
+        "batch",
+        "sharding",
+        "files",
+        "moments",
+        "prompts",
+        "shapes_world",
+        "compiler",
+    },
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
     {"training"},
@@ -79,12 +89,13 @@ def test_a_broken_floor_is_found(room, line):
 
 
 def test_models_inside():
-    """In models/, layers know no one, conditioners know layers, lidit knows both."""
+    """In models/, layers know no one, attention knows layers, conditioners know both, lidit knows all three."""
     below = {
         "layers": set(),
-        "conditioners": {"layers"},
+        "attention": {"layers"},
+        "conditioners": {"layers", "attention"},
         "vae": {"layers"},
-        "lidit": {"layers", "conditioners"},
+        "lidit": {"layers", "attention", "conditioners"},
     }
     for path in (ROOT / "lidit_jax/models").rglob("*.py"):
         own = path.relative_to(ROOT / "lidit_jax/models").parts[0].removesuffix(".py")

@@ -58,7 +58,8 @@ def _matrix(path: tuple, param: nnx.Variable) -> contrib.MuonDimensionNumbers | 
     first = int(axes[0] == "layers")
     rows = axes.index("embed") + 1 if "embed" in axes[:-1] else len(axes) - 1
     columns = axes.index("heads") if "heads" in axes[rows:] else rows
-    return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(range(columns, len(axes))))
+    outputs = [i for i in range(columns, len(axes)) if axes[i] != "parts"]
+    return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(outputs))
 
 
 def ema_decay(config: OptimConfig, step):

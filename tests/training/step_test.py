@@ -166,7 +166,7 @@ def test_a_parameter_that_does_not_divide_is_named_with_a_mesh_that_would():
     task, optimizer = diffusion_task(config, LENGTHS), optim.make_optimizer(config.optim, 5)
     with pytest.raises(
         errors.InputError,
-        match=r"attention.kv.bias of shape \(2, 4, 8\) does not divide over 8 .*'tensor' "
+        match=r"attention.kv.bias of shape \(4, 2, 8\) does not divide over 8 .*'tensor' "
         r"\(its side of 4\); a mesh of \(2, 1, 4\) .* would work",
     ):
         state.abstract(task, optimizer, sharding.make_mesh((1, 1, 8)))
