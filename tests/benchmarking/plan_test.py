@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from lidit_jax import errors, sharding
-from lidit_jax.benchmarking import assumed, chips, plan, program
+from lidit_jax.benchmarking import assumed, chips, devices, plan, program
 from lidit_jax.benchmarking.program import Program, Setting, TooLarge
 from lidit_jax.training.config import parse
 from tests.benchmarking.flops_test import make_step
@@ -30,16 +30,17 @@ def abstract_mesh(sizes):
     return AbstractMesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-@pytest.mark.parametrize("sizes", [(1, 64, 1), (1, 256, 1), (4, 64, 1), (1, 64, 4)])
-def test_a_parameter_takes_sixteen_bytes_over_the_devices_that_share_it(sizes):
-    """Itself, two moments and its average, in f32; what is not split is little."""
+@pytest.mark.parametrize(
+    ("sizes", "over"), [((1, 64, 1), 0.02), ((4, 64, 1), 0.02), ((2, 128, 1), 0.05), ((1, 256, 1), 0.08)]
+)  # fmt: skip
+def test_a_parameter_takes_sixteen_bytes_over_the_devices_that_share_it(sizes, over):
+    """Itself, two moments and its average, in f32; biases are not split, and weigh more on more devices."""
     config = assumed.measured(parse(load_config("lidit_10b")), assumed.Lengths())
     step = program.Step(config, assumed.task(config, assumed.Lengths()), abstract_mesh(sizes))
     parts = program.state_bytes(step.like)
     each = 10_463_117_120 * 16 / (sizes[1] * sizes[2])
-    assert sum(parts[k] for k in ("parameters", "optimizer", "EMA")) == pytest.approx(
-        each, rel=0.05
-    )
+    found = sum(parts[k] for k in ("parameters", "optimizer", "EMA"))
+    assert 1 <= found / each <= 1 + over
     assert parts["optimizer"] == pytest.approx(2 * parts["parameters"], rel=0.001)
 
 
@@ -70,13 +71,14 @@ def test_two_compilations_foretell_a_third(compiled):
     assert line.bytes(1) == small.bytes and line.bytes(4) == large.bytes
 
 
-def test_more_micro_batches_gather_the_parameters_more_often(compiled):
-    gathered = [
-        sum(c.bytes for (kind, _), c in compiled[1][m].collectives.by_kind.items() if kind == "all-gather")
-        for m in (4, 2, 1)
-    ]  # fmt: skip
-    assert gathered[1] == pytest.approx(2 * gathered[0], rel=0.05)
-    assert gathered[2] == pytest.approx(4 * gathered[0], rel=0.05)
+def test_every_parameter_is_gathered_for_each_step(compiled):
+    """At least once; forward and backward of each micro-batch gather it again, or XLA keeps it."""
+    step, programs = compiled
+    parameters = 8 * program.state_bytes(step.like)["parameters"]
+    for m, found in programs.items():
+        kinds = found.collectives.by_kind.items()
+        gathered = sum(c.bytes for (kind, _), c in kinds if kind == "all-gather")
+        assert 0.9 * parameters < gathered < 2 * (8 // m) * parameters
 
 
 def fake_lines(**first_and_slope):
@@ -184,5 +186,30 @@ def test_what_a_config_says_of_an_encoder_stays():
     assert llama.width == 4096
 
 
-def test_the_devices_are_the_cpus_and_none_are_taken():
+@pytest.fixture(scope="module")
+def libtpu():
+    return pytest.importorskip("libtpu", reason="the TPU compiler is not installed")
+
+
+def test_a_slice_of_tpus_can_be_had_without_one(libtpu):
+    assert len(devices.of_topology("v5e:8x8")) == 64
+    mesh = sharding.make_mesh((1, 4, 1), devices.of_topology("v5e:2x2"))
+    assert {d.platform for d in mesh.devices.flat} == {"tpu"}
     assert {d.platform for d in jax.devices()} == {"cpu"}
+    with pytest.raises(
+        errors.InputError, match="--topology=v5e:3x3: .*want a slice such as v5e:8x8"
+    ):
+        devices.of_topology("v5e:3x3")
+    with pytest.raises(errors.InputError, match=r"does not lie on these TPUs' torus"):
+        sharding.make_mesh((2, 32, 1), devices.of_topology("v5p:4x4x4"))
+
+
+def test_a_tpu_compiler_that_refuses_is_an_answer(libtpu):
+    """The 1B's blocks without recomputation, at 2,048 pictures a chip; only two of them, to compile soon."""
+    c = load_config("lidit_1b")
+    c.train.batch_size, c.model.depth, c.model.remat = 4 * 2048, 2, "none"
+    asked = plan.Asked(parse(c), (1, 4, 1), topology="v5e:2x2", search=False)
+    made = plan.make(asked)
+    (refused,), (choice,) = made.tried, made.choices
+    assert isinstance(refused, TooLarge) and refused.wanted > chips.CHIPS["v5e"].memory
+    assert choice.setting is None and "exceeds available HBM" in refused.told
