@@ -135,7 +135,7 @@ def _tried_cells(row) -> list[str]:
 def _chosen_cells(row) -> list[str]:
     head = [row["chip"], _gib(row["memory"])]
     if not row["fits"]:
-        return [*head, "nothing fits", "", "", f"{_gib(row['bytes'])} at least", "", ""]
+        return [*head, "too large", "", "", f"wants {_gib(row['bytes'])}", "", ""]
     larger = _gib(row["next_larger"]) if row["next_larger"] else "none"
     numbers = [str(row["micro_batch"]), str(row["accumulate"]), _gib(row["bytes"]), larger]
     return [*head, row["remat"], *numbers, f"{row['seconds_at_peak']:.3f}"]
