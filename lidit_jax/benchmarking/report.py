@@ -51,7 +51,7 @@ def device_bytes(plan: Plan) -> dict[str, int]:
 def _tried(found) -> dict:
     row = vars(found.setting) | {"compile_seconds": round(found.seconds, 1)}
     if not isinstance(found, Program):
-        return row | {"refused": found.told}
+        return row | {"refused": found.told, "wanted": found.wanted}
     parts = {k: getattr(found, k) for k in ("arguments", "temporaries", "code", "bytes")}
     counted = found.collectives
     kinds = [
@@ -128,7 +128,7 @@ def _tried_cells(row) -> list[str]:
     head = [row["remat"], str(row["micro_batch"]), str(row["accumulate"])]
     seconds = f"{row['compile_seconds']:.0f} s"
     if "refused" in row:
-        return [*head, "", "", row["refused"], seconds]
+        return [*head, "", "refused", f"wants {_gib(row['wanted'])}", seconds]
     return [*head, *(_gib(row[k]) for k in ("arguments", "temporaries", "bytes")), seconds]
 
 

@@ -33,8 +33,8 @@ def test_what_is_printed_says_what_fits_and_what_was_refused():
     told = report.text(made())
     for line in (
         "v5e:2x4 devices (replica 1, fsdp 8, tensor 1), batch 64",
-        "none   8            1                          wants 30.00G  1 s",
-        "dots   2            4  1.00       2.00         3.00          3 s",
+        "none   8            1             refused      wants 30.00  1 s",
+        "dots   2            4  1.00       2.00         3.00         3 s",
         "all-gather  f32  1  0.000 GB",
         "v5e   15.75  dots       2            4  3.00         30.00",
         "v6e   31.25  too large                  wants 40.00",
