@@ -34,7 +34,7 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
     """Returns a mesh of (replica, fsdp, tensor) devices.
 
     One size may be -1: whatever is left. Raises InputError if the product is not the number
-    of devices.
+    of devices, or if TPUs are not linked in such a shape.
     """
     devices = jax.devices() if devices is None else devices
     if len(sizes) != 3 or sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
@@ -50,7 +50,13 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
             f"{len(devices)}; use (1, -1, 1) to shard over all of them"
         )
     auto = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
+    try:
+        return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
+    except NotImplementedError as e:  # of TPUs, whose links make a torus
+        raise errors.InputError(
+            f"mesh {dict(zip(MESH_AXES, sizes))} does not lie on these TPUs' torus; each size must be the "
+            "product of some of its sides, as (4, 16, 1) is on 4x4x4"
+        ) from e
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -21,9 +21,9 @@ FLOORS = [
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
     {"training"},
-    {"preparation", "generation", "autoencoding"},
+    {"preparation", "generation", "autoencoding", "benchmarking"},
     {"doors"},
-    {"prepare", "train", "sample", "evaluate", "export", "reconstruct"},
+    {"prepare", "train", "sample", "evaluate", "export", "reconstruct", "benchmark"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what, whatever the floor. torch and transformers also arrive lazily.
