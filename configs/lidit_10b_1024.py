@@ -13,7 +13,7 @@ decided here, see docs/model.md.
 
 from ml_collections import ConfigDict
 
-from configs import base, lidit_10b_512, lidit_1b
+from configs import base, lidit_1b, lidit_10b_512
 
 
 def get_config(arg: str = "") -> ConfigDict:

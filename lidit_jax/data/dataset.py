@@ -164,10 +164,6 @@ class Dataset:
         """Returns one picture with its raw latent."""
         return records.unpack_image(self._images[row])
 
-    def normalised(self, latent_HxWxC: np.ndarray) -> np.ndarray:
-        """Returns a raw latent in model units: zero mean, unit variance per channel over the set."""
-        return (latent_HxWxC - self.mean_C) / self.std_C
-
     @functools.cached_property
     def captions(self) -> "Captions":
         return Captions(self.folder)

@@ -73,7 +73,7 @@ def open_pictures(config: Config, folder: pathlib.Path) -> tuple[Config, pipelin
             f"{folder} has pictures of {least} px, and the discriminator needs {LEAST_SIDE}; "
             f"use larger pictures, or vae.discriminator_weight=0"
         )
-    return config, pipeline.Reader(opened, [], config.seed, raw=True)
+    return config, pipeline.Reader(opened, [], config.seed)
 
 
 def _open(config: Config, folder: pathlib.Path) -> Dataset:
