@@ -12,7 +12,7 @@ from lidit_jax import errors, files, rng, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.models.vae import Codec, make_codec
-from lidit_jax.training import checkpoints, optim, state, step
+from lidit_jax.training import checkpoints, handover, optim, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tasks import Task, open_run
@@ -39,17 +39,24 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
     batches = pipeline.batches(
         reader, t.batch_size, process_index=jax.process_index(), process_count=jax.process_count()
     )
+    if t.init_from and checkpoints.last_step(workdir) is None:
+        handover.check(config, like, constants)
     checkpoints.claim(workdir, config)
     with checkpoints.make_manager(workdir, t.keep) as manager:
         done = manager.latest_step()
         if done is not None and done >= t.steps:
             print(f"{workdir} is already trained to step {done}")
             return
-        if done is None:
+        if done is None and t.init_from:
+            current, done = handover.begin(config, optimizer, like), 0
+        elif done is None:
             current, done = state.initial(task, optimizer, config.seed, like, constants), 0
         else:
             current, place = checkpoints.restore(manager, done, like)
-            check_same_data(current.constants, constants, data)
+            if t.init_from:
+                handover.check_constants(current.constants, constants, config, str(workdir))
+            else:
+                check_same_data(current.constants, constants, data)
             batches.set_state(place)
             print(f"resuming {workdir} at step {done}")
         if chief:

@@ -33,6 +33,7 @@ def make_step(
     """
     accumulate = config.train.accumulate
     rate = optim.learning_rate(config.optim, config.train.steps)
+    carried = bool(config.train.init_from)
 
     def mean_loss(params, constants, batch, keys_B):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
@@ -65,7 +66,7 @@ def make_step(
         (loss, parts), grads = gradients(state.params, state.constants, batch, keys_B)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = optim.ema_decay(config.optim, state.step)
+        decay = optim.ema_decay(config.optim, state.step, carried)
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
         metrics = {
             "loss": loss,
