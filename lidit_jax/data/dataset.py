@@ -164,6 +164,11 @@ class Dataset:
         """Returns one picture with its raw latent."""
         return records.unpack_image(self._images[row])
 
+    @property
+    def statistics(self) -> dict:
+        """What another data set of the same recipe has otherwise, as JSON values."""
+        return {"counts": self.counts} | {k: self.info[k] for k in ("latent_mean", "latent_std")}
+
     @functools.cached_property
     def captions(self) -> "Captions":
         return Captions(self.folder)

@@ -54,10 +54,12 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
         else:
             current, place = checkpoints.restore(manager, done, like)
             if t.init_from:
+                check_same_data(place["data"], reader.dataset.statistics, data)
                 handover.check_constants(current.constants, constants, config, str(workdir))
             else:
-                check_same_data(current.constants, constants, data)
-            batches.set_state(place)
+                known, found = map(checkpoints.by_name, (current.constants, constants))
+                check_same_data(known, found, data)
+            batches.set_state(place["batches"])
             print(f"resuming {workdir} at step {done}")
         if chief:
             describe(current, mesh, t.batch_size)
@@ -80,7 +82,8 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
                 metrics.log(now)
             if now % t.save_every == 0 or last:
                 check_finite(now, jax.device_get(latest))
-                checkpoints.save(manager, current, batches.get_state())
+                place = {"batches": batches.get_state(), "data": reader.dataset.statistics}
+                checkpoints.save(manager, current, place)
             if preview and (now % t.preview_every == 0 or last):
                 grid = preview.grid(current)
                 if metrics:
@@ -110,13 +113,17 @@ def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int
         )
 
 
-def check_same_data(restored: nnx.State, constants: dict, data: pathlib.Path):
-    """Raises InputError if a restored run was trained on features or latents of other statistics."""
-    restored = jax.device_get(nnx.to_pure_dict(restored))
-    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-5), restored, constants)
-    different = [
-        jax.tree_util.keystr(k) for k, v in jax.tree_util.tree_leaves_with_path(same) if not v
-    ]
+def check_same_data(known: dict, found: dict, data: pathlib.Path):
+    """Raises InputError if a run was trained on features or latents of other statistics.
+
+    known, found: the run's and the data set's, arrays by name.
+    """
+
+    def same(name) -> bool:
+        a, b = (np.asarray(values.get(name)) for values in (known, found))
+        return a.shape == b.shape and np.allclose(a, b, rtol=1e-5)
+
+    different = [name for name in sorted(known.keys() | found.keys()) if not same(name)]
     if different:
         raise errors.InputError(
             f"{data} is not the data set that the run was trained on: its {different[0]} is otherwise "

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lidit_jax import errors, preparation, rng, sharding
+from lidit_jax import errors, files, preparation, rng, sharding
 from lidit_jax.data import pipeline
 from lidit_jax.training import checkpoints, handover, loop, optim, state
 from lidit_jax.training.config import parse
@@ -145,6 +145,20 @@ def test_a_second_stage_resumes_by_itself_bit_for_bit(llms, first, second, secon
     for name in whole:
         np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
     assert losses(stopped) == losses(second)
+
+
+def test_a_second_stage_resumes_on_its_own_data_alone(llms, second, second_data, first, tmp_path):
+    """Its model's constants are the first stage's, and tell no data sets apart."""
+    stopped = shutil.copytree(second, tmp_path / "stopped")
+    shutil.rmtree(stopped / "checkpoints" / "4")
+    other = shutil.copytree(second_data, tmp_path / "data")
+    info = json.loads((other / "dataset.json").read_text())
+    info["latent_mean"][0] += 0.01
+    files.write_json(other / "dataset.json", info)
+    with pytest.raises(
+        errors.InputError, match="is not the data set .* its latent_mean is otherwise"
+    ):
+        loop.train(parse(stage_dict(llms, first)), other, stopped)
 
 
 def other_llms(constants):
