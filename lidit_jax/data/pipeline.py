@@ -11,6 +11,7 @@ import hashlib
 import sys
 
 import grain
+import jax
 import numpy as np
 
 from lidit_jax import errors
@@ -69,6 +70,19 @@ class Reader:
         captions = [self.caption(i, epoch) for i, (_, epoch) in zip(images, samples)]
         rows = np.asarray([row for row, _ in samples], np.int32)
         return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
+
+    def specs(self, batch_size: int, first: int, last: int) -> list[Batch]:
+        """Returns what a global batch may be at steps first to last - 1, of each bin one.
+
+        As `jax.ShapeDtypeStruct`s, of the dtypes that are on disk.
+        """
+        counts = self.dataset.counts
+        rows = [sum(counts[:bin]) for bin in Schedule(tuple(counts)).among(first, last)]
+
+        def many(a):
+            return jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype)
+
+        return [jax.tree.map(many, self.batch([(row, 0)])) for row in rows]
 
 
 def batches(

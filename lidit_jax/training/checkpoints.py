@@ -51,6 +51,21 @@ def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tupl
     return TrainState(step=count, **_parts(like, names, items)), items["iterator"]
 
 
+def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State, nnx.State]:
+    """Returns the last step, and its EMA and constants; nothing else is read.
+
+    Raises InputError if the run has no checkpoint.
+    """
+    step, parts = restore_last(workdir, like, ("ema", "constants"))
+    return step, parts["ema"], parts["constants"]
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether every number is finite; asked where the arrays are, since no host may hold them all."""
+    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
+
+
 def last_step(workdir: pathlib.Path) -> int | None:
     """Returns the step of a run's last finished checkpoint, or None if it has none."""
     if not (workdir / "checkpoints").is_dir():
@@ -75,18 +90,12 @@ def restore_last(
         if step is None:
             raise errors.InputError(f"{folder} holds no finished checkpoint; train longer")
         parts = _parts(like, names, _read(manager, step, _wanted(like, names)))
-        for name, part in parts.items():
-            if not _is_finite(jax.tree.leaves(part)):
+        for name in [k for k, part in parts.items() if jax.tree.leaves(part)]:
+            if not _all_finite(parts[name]):
                 raise errors.InputError(
                     _damaged(manager, step, f"its {name} holds numbers that are not finite")
                 )
     return step, parts
-
-
-@jax.jit
-def _is_finite(arrays: list[jax.Array]) -> jax.Array:
-    """Whether every number is finite, each device looking at its own part."""
-    return jnp.stack([jnp.isfinite(a).all() for a in arrays] or [jnp.bool_(True)]).all()
 
 
 def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple[int, ...]]:
@@ -94,11 +103,12 @@ def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple
     return {name: tuple(a.shape) for name, a in by_name(_metadata(workdir, step, item)).items()}
 
 
-def saved_constants(workdir: pathlib.Path, step: int) -> dict:
-    """Returns a checkpoint's constants as they were saved, nested; every process reads them whole."""
+def saved_constants(
+    workdir: pathlib.Path, step: int, everywhere: jax.sharding.NamedSharding
+) -> dict:
+    """Returns a checkpoint's constants as they were saved, nested, whole on every device."""
     if not (workdir / "checkpoints" / str(step) / "constants").is_dir():
         return {}
-    everywhere = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere),
         _metadata(workdir, step, "constants"),

@@ -44,7 +44,8 @@ def check(config: Config, like: TrainState, constants: dict):
             f"{where} cannot be gone on from with another config ({different}); give the old values, "
             f"or another train.init_from"
         )
-    check_constants(checkpoints.saved_constants(source, step), constants, config, where)
+    known = checkpoints.saved_constants(source, step, like.step.sharding)
+    check_constants(known, constants, config, where)
 
 
 def begin(config: Config, optimizer: optax.GradientTransformation, like: TrainState) -> TrainState:
@@ -58,7 +59,8 @@ def begin(config: Config, optimizer: optax.GradientTransformation, like: TrainSt
     else:
         where = jax.tree.map(lambda a: a.sharding, like.opt_state)
         carried["opt_state"] = jax.jit(optimizer.init, out_shardings=where)(carried["params"])
-    print(f"beginning from step {step} of {config.train.init_from}")
+    if jax.process_index() == 0:
+        print(f"beginning from step {step} of {config.train.init_from}")
     return TrainState(step=_zero(like.step.sharding), **carried)
 
 

@@ -1,6 +1,7 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -64,6 +65,8 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
         if chief:
             describe(current, mesh, t.batch_size)
         update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+        specs = reader.specs(t.batch_size, done, t.steps)
+        update = compile_bins(update, like, specs, chief)
         preview = Preview(task, graphdef, reader, config, mesh) if t.preview_every else None
         metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
         pending = None
@@ -92,6 +95,18 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
         manager.wait_until_finished()
         if metrics:
             metrics.close()
+
+
+def compile_bins(
+    update: step.Step, like: state.TrainState, specs: list[Batch], tell: bool
+) -> step.Step:
+    """Returns the step compiled for each bin of the data set, and says how long that took."""
+    begun = time.perf_counter()
+    compiled = step.compile_each(update, like, specs)
+    if tell:
+        took = time.perf_counter() - begun
+        print(f"compiled for {len(specs)} sizes of pictures in {took:.0f} s", flush=True)
+    return compiled
 
 
 def to_devices(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:

@@ -1,6 +1,6 @@
 """One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from lidit_jax.training.config import Config
 from lidit_jax.training.state import TrainState, shardings_of
 from lidit_jax.training.tasks import Task
 
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
 
 def make_step(
     task: Task,
@@ -23,7 +25,7 @@ def make_step(
     config: Config,
     mesh: Mesh,
     like: TrainState,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Step:
     """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
 
     Metrics are f32 scalars: "loss" and the task's own (means over the batch), "grad_norm" (before
@@ -82,3 +84,17 @@ def make_step(
         out_shardings=(shardings_of(like), sharding.replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def compile_each(update: Step, like: TrainState, specs: Iterable[Batch]) -> Step:
+    """Returns the step of `make_step`, compiled by now for batches of these specs and of no others.
+
+    A data set's bins are of one shape each; a program that is first wanted after hours of training
+    would stop every process then.
+    """
+    programs = {_shape(spec): update.lower(like, spec).compile() for spec in specs}
+    return lambda state, batch: programs[_shape(batch)](state, batch)
+
+
+def _shape(batch: Batch) -> tuple[int, ...]:
+    return batch.latents_BxHxWxC.shape

@@ -48,8 +48,8 @@ def open_trained(workdir: pathlib.Path, task: str, codec: str | None = None) -> 
     optimizer = optim.make_optimizer(config.optim, config.train.steps)
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     graphdef, like = state.abstract(tasks.without_data(config), optimizer, mesh)
-    step, read = checkpoints.restore_last(workdir, like, ("ema", "constants"))
-    return Trained(config, step, checkpoints.identity(workdir, step), graphdef, **read)
+    step, ema, constants = checkpoints.restore_ema(workdir, like)
+    return Trained(config, step, checkpoints.identity(workdir, step), graphdef, ema, constants)
 
 
 def _check_codec(config: Config, workdir: pathlib.Path):
