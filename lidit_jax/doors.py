@@ -64,8 +64,8 @@ def run(main: Callable[[], None]):
         except FloatingPointError as e:  # training that diverged
             told = str(e)
         except jax.errors.JaxRuntimeError as e:
-            if "RESOURCE_EXHAUSTED" not in str(e):
-                raise
+            if "RESOURCE_EXHAUSTED" not in str(e) and "Out of memory" not in str(e):
+                raise  # a CPU that runs out while it computes calls that INTERNAL
             told = _out_of_memory(e)
         except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
             told = f"cannot use {e.filename}: {e.strerror}; give another path"
@@ -86,8 +86,8 @@ def run(main: Callable[[], None]):
 
 def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
     """Returns what to do about an accelerator, or a CPU, that has too little memory."""
-    why = str(error).splitlines()[0].split("RESOURCE_EXHAUSTED:")[-1].strip().rstrip(".")
-    told = f"out of memory on {jax.device_count()} x {jax.devices()[0].device_kind} ({why[:200]}); "
+    why = str(error).splitlines()[0].rstrip(".")[:200]
+    told = f"out of memory on {jax.device_count()} x {jax.devices()[0].device_kind} ({why}); "
     if CONFIG.value is None:  # a door that reads a run
         return told + "use devices with more, or draw fewer pictures at once (sample.batch_size)"
     path = config_flags.get_config_filename(flags.FLAGS["config"])

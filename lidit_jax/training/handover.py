@@ -67,8 +67,8 @@ def begin(config: Config, optimizer: optax.GradientTransformation, like: TrainSt
 def check_constants(known: dict, found: dict, config: Config, where: str):
     """Raises InputError where a model's constants are not those of the config's LLMs, VGG and data.
 
-    known: the model's own; found: as the data set has them; both nested. What a data set's statistics
-    fill may differ. where: whose the known ones are, for the message.
+    known: the model's own; found: as the data set has them; as nested dicts or a model's variables.
+    What a data set's statistics fill may differ. where: whose the known ones are, for the message.
     """
     known, found = checkpoints.by_name(known), checkpoints.by_name(found)
     for i, encoder in enumerate(config.encoders):

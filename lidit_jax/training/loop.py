@@ -105,7 +105,9 @@ def compile_bins(
     compiled = step.compile_each(update, like, specs)
     if tell:
         took = time.perf_counter() - begun
-        print(f"compiled for {len(specs)} sizes of pictures in {took:.0f} s", flush=True)
+        print(
+            f"programs compiled, one per size of pictures: {len(specs)} in {took:.0f} s", flush=True
+        )
     return compiled
 
 
