@@ -5,6 +5,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -62,6 +63,10 @@ def run(main: Callable[[], None]):
             sys.exit(130)
         except FloatingPointError as e:  # training that diverged
             told = str(e)
+        except jax.errors.JaxRuntimeError as e:
+            if "RESOURCE_EXHAUSTED" not in str(e) and "Out of memory" not in str(e):
+                raise  # a CPU that runs out while it computes calls that INTERNAL
+            told = _out_of_memory(e)
         except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
             told = f"cannot use {e.filename}: {e.strerror}; give another path"
         except FileNotFoundError as e:
@@ -77,6 +82,20 @@ def run(main: Callable[[], None]):
         sys.exit(2)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
+    """Returns what to do about an accelerator, or a CPU, that has too little memory."""
+    why = str(error).splitlines()[0].rstrip(".")[:200]
+    told = f"out of memory on {jax.device_count()} x {jax.devices()[0].device_kind} ({why}); "
+    if CONFIG.value is None:  # a door that reads a run
+        return told + "use devices with more, or draw fewer pictures at once (sample.batch_size)"
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return told + (
+        f"`python -m lidit_jax.benchmark --plan --config={path} --devices={jax.device_count()}` says what "
+        f"a run needs. Less of it: a smaller train.batch_size, more train.accumulate, model.remat=full, "
+        f"or a train.mesh with more devices along fsdp"
+    )
 
 
 def _cause(error: BaseException) -> str:
