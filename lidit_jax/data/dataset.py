@@ -108,7 +108,7 @@ class FeatureStore:
         self.folder = folder
         what = f"text features (run `prepare` with encoder {folder.name!r} in text.use)"
         self.info = _read_info(folder / "encoder.json", what)
-        self._codec = feature_codec(folder, self.info["codec"])
+        self.codec = feature_codec(folder, self.info["codec"])
         shards = self.info["shards"]
         self._rows = records.read_shards([feature_path(folder, i, shards) for i in range(shards)])
 
@@ -118,7 +118,11 @@ class FeatureStore:
     @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
     def __getitem__(self, caption: int) -> np.ndarray:
         """Returns the kept tokens of one caption: [S, E], bf16 (codec bf16) or f32 (int8)."""
-        return self._codec.unpack(msgpack.unpackb(self._rows[caption]))
+        return self.codec.unpack(msgpack.unpackb(self.packed(caption)))
+
+    def packed(self, caption: int) -> bytes:
+        """Returns one caption's record, as it is in the file."""
+        return self._rows[caption]
 
     @property
     def prefix_PxE(self) -> np.ndarray:
@@ -162,7 +166,11 @@ class Dataset:
 
     def image(self, row: int) -> records.ImageRecord:
         """Returns one picture with its raw latent."""
-        return records.unpack_image(self._images[row])
+        return records.unpack_image(self.packed(row))
+
+    def packed(self, row: int) -> bytes:
+        """Returns one picture's record, as it is in the file."""
+        return self._images[row]
 
     @property
     def statistics(self) -> dict:

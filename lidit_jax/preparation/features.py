@@ -1,6 +1,7 @@
 """The captions of a plan through one frozen LLM, shard by shard."""
 
 import pathlib
+from collections.abc import Iterable
 
 import msgpack
 import numpy as np
@@ -54,7 +55,7 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
         for i in missing:
             texts = [captions[row].text for row in rows[i]]
             features = encode.encode_captions(model, texts, batch_size, progress.update)
-            _write_shard(dataset.feature_path(store, i, shards), texts, features, encoder, model)
+            write_shard(dataset.feature_path(store, i, shards), texts, features, encoder.codec)
 
 
 def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions):
@@ -69,10 +70,16 @@ def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions
     files.write_npy(path, channels_2xE.astype(np.float32), first=True)
 
 
-def _write_shard(path, texts, features, encoder, model):
-    """Writes one shard and, last, its marker: what encoder.json needs to know of it."""
-    codec = dataset.feature_codec(path.parent, encoder.codec)
-    statistics, squared_E = encode.ChannelStatistics(model.width), np.zeros(model.width)
+def write_shard(
+    path: pathlib.Path, texts: Iterable[str], features: Iterable[encode.Features], codec_name: str
+):
+    """Writes one shard and, last, its marker: what encoder.json needs to know of it.
+
+    The store has its prefix.npy, which says how wide features are, and, for int8, its channels.npy.
+    """
+    codec = dataset.feature_codec(path.parent, codec_name)
+    width = dataset.read_array(path.parent / "prefix.npy").shape[1]
+    statistics, squared_E = encode.ChannelStatistics(width), np.zeros(width)
     files.remove_leftovers(path)
     with records.writing(path) as writer:
         for text, f in zip(texts, features, strict=True):

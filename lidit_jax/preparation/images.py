@@ -37,12 +37,22 @@ def is_whole(plan: Plan, piece: int) -> bool:
     return all(path.exists() for path, count in zip(paths, counts) if count)
 
 
-def write(data: DataConfig, source: Source, plan: Plan, share: Share, batch_size: int):
-    """Writes the pieces of this share that are not there yet."""
+def write(
+    data: DataConfig,
+    source: Source,
+    plan: Plan,
+    share: Share,
+    batch_size: int,
+    codec: Codec | None = None,
+):
+    """Writes the pieces of this share that are not there yet.
+
+    codec: what makes the latents; that of `data`, unless given.
+    """
     missing = [i for i in share.of(plan.pieces) if not is_whole(plan, i)]
     if not missing:
         return
-    codec = make_codec(data.codec)
+    codec = codec or make_codec(data.codec)
     total = sum(sum(counts[i] for i in missing) for counts in plan.info["counts"])
     with tqdm(total=total, desc="pictures", unit="img", mininterval=2) as progress:
         for i in missing:
@@ -166,8 +176,10 @@ class _PieceWriter:
         self.counts[bin] += len(waiting)
 
 
-def finish(data: DataConfig, plan: Plan) -> list[str]:
+def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str]:
     """Writes dataset.json and ledger.jsonl if every piece is whole, else returns what is missing, told.
+
+    codec: what made the latents; that of `data`, unless given.
 
     Raises InputError if no picture could be decoded.
     """
@@ -181,7 +193,7 @@ def finish(data: DataConfig, plan: Plan) -> list[str]:
     paths = [dataset.image_marker(plan.folder, i, plan.pieces) for i in range(plan.pieces)]
     markers = [files.read_json(path, "marker of a piece") for path in paths]
     _write_ledger(plan.folder, markers)
-    info = _summary(data, plan, markers)
+    info = _summary(data, plan, markers, codec or make_codec(data.codec))
     if not info["count"]:
         raise errors.InputError(f"no picture is left: {info['dropped']}")
     files.write_json(plan.folder / "dataset.json", info)
@@ -189,9 +201,8 @@ def finish(data: DataConfig, plan: Plan) -> list[str]:
     return []
 
 
-def _summary(data: DataConfig, plan: Plan, markers: list[dict]) -> dict:
+def _summary(data: DataConfig, plan: Plan, markers: list[dict], codec: Codec) -> dict:
     """Returns what dataset.json holds."""
-    codec = make_codec(data.codec)
     latents = Moments(codec.channels)
     dropped, mended = collections.Counter(plan.info["dropped"]), collections.Counter()
     for marker in markers:

@@ -1,0 +1,156 @@
+"""A data set of noise, as large as a real one's rows and written by what writes real ones.
+
+Pictures are never drawn and no LLM reads: what is made up are latents and hidden states. Planning,
+files, codecs, markers and statistics are those of `prepare`.
+"""
+
+import dataclasses
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from lidit_jax import files
+from lidit_jax.benchmarking import assumed
+from lidit_jax.data import dataset, planning
+from lidit_jax.data.dataset import Dataset
+from lidit_jax.data.pipeline import Reader
+from lidit_jax.data.plan import Plan
+from lidit_jax.data.sources.example import Caption, Drawing, Example
+from lidit_jax.data.sources.pieces import bounds
+from lidit_jax.models.vae import make_codec
+from lidit_jax.preparation import features, images, recipe_of
+from lidit_jax.preparation.share import WHOLE
+from lidit_jax.text import encode
+from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.config import Config
+
+ASPECTS = ((1, 1), (3, 4), (4, 3))  # height, width; every third picture has each
+SHORTEST, USUAL, LONGEST = 20, 60, 100  # tokens of a caption, end token included: least, mean, most
+_POOL = 1024  # tokens of noise that captions take their runs of; a record never holds one twice
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What is to be made up: rows, one caption each, for the bins, encoders and seed of a config."""
+
+    config: Config
+    rows: int
+
+    def recipe(self) -> dict:
+        """Returns what the folder belongs to; another folder is made for another."""
+        stores = [e.store for e in self.config.encoders]
+        widths = [e.width for e in self.config.encoders]
+        size, codec = list(self.config.data.size), self.config.data.codec
+        return {
+            "format": dataset.FORMAT, "source": "made up", "rows": self.rows, "size": size,
+            "codec": codec, "stores": stores, "widths": widths,
+        }  # fmt: skip
+
+
+def made(config: Config, rows: int, codec: str) -> Made:
+    """Returns what to make for a config: its LLMs' widths as assumed, features stored by `codec`.
+
+    Raises InputError for a config of another task than diffusion.
+    """
+    config = assumed.measured(config, assumed.Lengths())
+    data = dataclasses.replace(config.data, rules=(), limit=0, hold_out=0.0, min_bin=1, preview=())
+    encoders = tuple(dataclasses.replace(e, codec=codec) for e in config.encoders)
+    return Made(dataclasses.replace(config, data=data, encoders=encoders), rows)
+
+
+def write(wanted: Made, folder: pathlib.Path):
+    """Writes the set, or what is missing of it.
+
+    Raises InputError if the folder holds something else, or VAE and network do not fit the size.
+    """
+    config, noise = wanted.config, Noise(wanted)
+    dataset.claim(folder, wanted.recipe())
+    plan = planning.make(_Pictures(wanted.rows), recipe_of(config), folder)
+    images.write(config.data, _Pictures(wanted.rows), plan, WHOLE, 64, noise)
+    images.finish(config.data, plan, noise)
+    for encoder in config.encoders:
+        _write_features(encoder, plan)
+
+
+def opened(wanted: Made, folder: pathlib.Path) -> Reader:
+    """Returns the set's reader, with nothing remembered of what another one read."""
+    found = Dataset(folder)
+    return Reader(found, [found.features(e.store) for e in wanted.config.encoders], 0)
+
+
+class Noise:
+    """Stands for the config's VAE: of its numbers, and every picture's latent is noise."""
+
+    def __init__(self, wanted: Made):
+        codec = make_codec(wanted.config.data.codec)
+        self.downsample, self.channels = codec.downsample, codec.channels
+        self._rng = np.random.default_rng(0)
+
+    def encode(self, images_BxHxWx3: np.ndarray) -> np.ndarray:
+        B, H, W, _ = images_BxHxWx3.shape
+        shape = (B, H // self.downsample, W // self.downsample, self.channels)
+        return self._rng.standard_normal(shape, np.float32)
+
+    def identity(self) -> dict:
+        return {"name": "noise", "channels": self.channels}
+
+
+class _Pictures:
+    """As many drawings of nothing, each with a caption of its own."""
+
+    def __init__(self, rows: int):
+        self._rows = rows
+
+    def __len__(self):
+        return self._rows
+
+    def piece(self, i: int, n: int) -> Iterator[Example]:
+        for row in bounds(self._rows, i, n):
+            blank = Drawing(_blank, f"{row}", ASPECTS[row % len(ASPECTS)])
+            yield Example(f"{row}", blank, (Caption(f"made-up picture number {row}", "en"),))
+
+    def prompts(self, count: int) -> list[str]:
+        return []
+
+    def describe(self) -> dict:
+        return {"name": "made up", "rows": self._rows}
+
+
+def _blank(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def _write_features(encoder: EncoderConfig, plan: Plan):
+    """Writes one encoder's store, the channels of unequal mean and size, as an LLM's are."""
+    store, shards = features.store_folder(plan, encoder), features.shard_count(plan)
+    rng = np.random.default_rng(zlib.crc32(encoder.name.encode()))
+    mean_E = rng.standard_normal(encoder.width, np.float32)
+    std_E = np.exp(rng.standard_normal(encoder.width, np.float32) / 2)
+    pool_NxE = mean_E + std_E * rng.standard_normal((_POOL, encoder.width), np.float32)
+    dataset.claim(store, {"model": "made up", "layer": encoder.layer})
+    files.write_npy(store / "prefix.npy", pool_NxE[: encoder.prefix_len])
+    files.write_npy(store / "null.npy", pool_NxE[: encoder.null_len])
+    files.write_npy(store / "channels.npy", np.stack([mean_E, std_E]))
+    for i in range(shards):
+        if not features.is_whole(store, i, shards):
+            rows = bounds(plan.info["captions"], i, shards)
+            states = [_states(pool_NxE, row) for row in rows]  # views of the pool
+            texts = [str(row) for row in rows]
+            features.write_shard(
+                dataset.feature_path(store, i, shards), texts, states, encoder.codec
+            )
+    features.finish(encoder, plan)
+
+
+def length(caption: int) -> int:
+    """Returns how many tokens a caption has: from SHORTEST to LONGEST, USUAL on average, by its id alone."""
+    spread = np.random.default_rng(caption).triangular(SHORTEST, USUAL, LONGEST)
+    return int(round(spread))
+
+
+def _states(pool_NxE: np.ndarray, caption: int) -> encode.Features:
+    tokens = length(caption)
+    start = np.random.default_rng((caption, 1)).integers(len(pool_NxE) - tokens)
+    return encode.Features(pool_NxE[start : start + tokens], False)
