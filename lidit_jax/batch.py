@@ -19,7 +19,8 @@ Array = Any  # jax.Array, np.ndarray or jax.ShapeDtypeStruct
 class TextFeatures:
     """What one frozen LLM said about each prompt of a batch, tokens padded on the right.
 
-    hidden_BxSxE: the LLM's hidden states, raw (no normalisation); bf16 as stored, or f32 as just read.
+    hidden_BxSxE: the LLM's hidden states, raw (no normalisation): bf16 as stored, or f32, as just
+      read or made of `Int8Features`.
     mask_BxS: True where a token may be attended to: real, and not the sequence's first token,
       whose norm is dozens of times that of any other (an attention sink).
     keep_BxS: True at the prompt and its end token; these remain after the refiners.
@@ -39,17 +40,32 @@ class TextFeatures:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Int8Features:
+    """What codec int8 stores of each prompt of a batch, on its way to the devices: a quarter of f32.
+
+    `data.pipeline.Reader.restored` makes `TextFeatures` of it; nothing else reads it.
+    int8_BxSxE: rounded standardised states; scale_BxS: f32, by which a token is multiplied.
+    mask_BxS: True where a token is real.
+    """
+
+    int8_BxSxE: Array
+    scale_BxS: Array
+    mask_BxS: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Batch:
     """One training batch.
 
     latents_BxHxWxC: f32, raw, as the VAE gave them; the model knows its own units.
     text: one `TextFeatures` per LLM, prompt and end token only (prefix_len 0): the instruction's
-      features are equal in every row and live in the model.
+      features are equal in every row and live in the model. `Int8Features` until they are restored.
     row_B: int32, the sample's row in the data set, for logs, ledgers and tests.
     """
 
     latents_BxHxWxC: Array
-    text: tuple[TextFeatures, ...]
+    text: tuple[TextFeatures | Int8Features, ...]
     row_B: Array
 
 

@@ -129,7 +129,7 @@ def _write_features(encoder: EncoderConfig, plan: Plan):
     mean_E = rng.standard_normal(encoder.width, np.float32)
     std_E = np.exp(rng.standard_normal(encoder.width, np.float32) / 2)
     pool_NxE = mean_E + std_E * rng.standard_normal((_POOL, encoder.width), np.float32)
-    dataset.claim(store, {"model": "made up", "layer": encoder.layer})
+    dataset.claim(store, {"layer": encoder.layer, "max_prompt_tokens": encoder.max_prompt_tokens})
     files.write_npy(store / "prefix.npy", pool_NxE[: encoder.prefix_len])
     files.write_npy(store / "null.npy", pool_NxE[: encoder.null_len])
     files.write_npy(store / "channels.npy", np.stack([mean_E, std_E]))

@@ -19,9 +19,15 @@ from lidit_jax import errors, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.benchmarking import made_up
 from lidit_jax.data import pipeline, records
+from lidit_jax.data.dataset import FeatureStore
 from lidit_jax.data.pipeline import Reader
 from lidit_jax.training import loop
 
+# The steps of making a batch, by what they are called in print.
+RECORD, MSGPACK, CODEC, PADDING = "ArrayRecord", "msgpack", "codec", "padding"
+LATENTS, CAPTION = "latents unpacked and stacked", "choice of a caption"
+GIVEN, RESTORED = "given to the device", "restored on the device"
+ON_DEVICE = (RESTORED,)  # not the host's, where the device is another
 _SOUGHT = 256  # samples whose making is looked at step by step
 _NEAR = 0.7  # of a limit: that near it, it is what limits
 
@@ -139,14 +145,13 @@ def measure(asked: Asked) -> Reading:
     """Reads the set, which `made_up.write` has written, and returns what was found."""
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     plain = _plain(asked.folder)
+    batches, hand_over = _sought(asked), loop.HandOver(_opened(asked), mesh)
+    hand_over(_opened(asked).batch(batches[0]))  # compiled before it is timed
     forget(asked.folder)
-    stream = _stream(asked, mesh)
-    samples = [(row, 0) for row in range(min(_SOUGHT, max(_counts(asked))))]
-    batches = [samples[i : i + asked.share] for i in range(0, len(samples), asked.share)]
-    batches = [b for b in batches if len(b) == asked.share] or [samples]
-    parts = _parts(made_up.opened(asked.wanted, asked.folder), batches, mesh)
-    whole, one = _whole(made_up.opened(asked.wanted, asked.folder), batches, mesh)
-    reader = made_up.opened(asked.wanted, asked.folder)
+    stream = _stream(asked, hand_over)
+    parts = _parts(_opened(asked), batches, hand_over)
+    whole, one = _whole(_opened(asked), batches, hand_over)
+    reader = _opened(asked)
     return Reading(
         asked.share,
         stream,
@@ -171,11 +176,21 @@ def forget(folder: pathlib.Path):
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted([*folder.glob("images/*/*.array_record"), *folder.rglob("features-*.array_record")])
+    return sorted(
+        [*folder.glob("images/*/*.array_record"), *folder.rglob("features-*.array_record")]
+    )
 
 
-def _counts(asked: Asked) -> list[int]:
-    return made_up.opened(asked.wanted, asked.folder).dataset.counts
+def _opened(asked: Asked) -> Reader:
+    """Returns a reader that remembers nothing of what another one read."""
+    return made_up.opened(asked.wanted, asked.folder)
+
+
+def _sought(asked: Asked) -> list[list[tuple[int, int]]]:
+    """Returns (row, epoch) pairs of a few whole batches of the first bin; of a smaller one, if it is small."""
+    rows = min(_SOUGHT, _opened(asked).dataset.counts[0])
+    size = min(asked.share, rows)
+    return [[(first + i, 0) for i in range(size)] for first in range(0, rows - size + 1, size)]
 
 
 def _bytes(tree: Any) -> int:
@@ -211,15 +226,15 @@ def _copied(batch: Any) -> float:
     return float(np.median(rates))
 
 
-def _stream(asked: Asked, mesh) -> Stream:
+def _stream(asked: Asked, hand_over: loop.HandOver) -> Stream:
     """Reads as many whole batches as the set has rows for, each row once."""
-    reader = made_up.opened(asked.wanted, asked.folder)
+    reader = _opened(asked)
     count = len(reader.dataset) // asked.share
     batches = pipeline.batches(reader, asked.share, threads=asked.threads)
     seconds, disk, processor = [], disk_bytes(), time.process_time()
     last = time.perf_counter()
     for _ in range(count):
-        jax.block_until_ready(loop.to_devices(next(batches), mesh))
+        jax.block_until_ready(hand_over(next(batches)))
         now = time.perf_counter()
         seconds.append(now - last)
         last = now
@@ -250,33 +265,42 @@ class _Clock:
         return found
 
 
-def _parts(reader: Reader, batches: list, mesh) -> dict[str, float]:
-    """Returns the seconds of each step of a sample, of the very steps of `Reader.batch`."""
+def _parts(reader: Reader, batches: list, hand_over: loop.HandOver) -> dict[str, float]:
+    """Returns the seconds of each step of a sample: the steps of `Reader.batch`, and the devices'."""
     clock = _Clock()
     for samples in batches:
-        packed = clock("ArrayRecord", lambda: [reader.dataset.packed(row) for row, _ in samples])
-        images = clock("latents", lambda: [records.unpack_image(p) for p in packed])
-        latents = clock("latents", lambda: np.stack([i.latent_HxWxC for i in images]))
-        captions = clock("caption", lambda: [reader.caption(i, 0) for i in images])
-        text = [_text_parts(clock, reader, i, captions) for i in range(len(reader.stores))]
-        batch = Batch(latents, tuple(text), np.zeros(len(samples), np.int32))
-        clock("hand-over", lambda: jax.block_until_ready(loop.to_devices(batch, mesh)))
+        rows = [row for row, _ in samples]
+        images, latents = _image_parts(clock, reader, rows)
+        captions = clock(CAPTION, _each(lambda image: reader.caption(image, 0)), images)
+        text = [_text_parts(clock, *pair, captions) for pair in zip(reader.stores, reader.lengths)]
+        batch = Batch(latents, tuple(text), np.asarray(rows, np.int32))
+        given = clock(GIVEN, lambda b: jax.block_until_ready(hand_over.given(b)), batch)
+        clock(RESTORED, lambda b: jax.block_until_ready(hand_over.restored(b)), given)
     count = sum(map(len, batches))
     return {name: seconds / count for name, seconds in clock.seconds.items()}
 
 
-def _text_parts(clock: _Clock, reader: Reader, i: int, captions: list[int]):
-    store, length = reader.stores[i], reader.lengths[i]
-    packed = clock("ArrayRecord", lambda: [store.packed(c) for c in captions])
-    fields = clock("msgpack", lambda: [msgpack.unpackb(p) for p in packed])
-    tokens = clock("codec", lambda: [store.codec.unpack(f) for f in fields])
-    return clock("padding", lambda: pipeline.pad_features(tokens, length))
+def _image_parts(clock: _Clock, reader: Reader, rows: list[int]):
+    packed = clock(RECORD, _each(reader.dataset.packed), rows)
+    images = clock(LATENTS, _each(records.unpack_image), packed)
+    return images, clock(LATENTS, lambda: np.stack([image.latent_HxWxC for image in images]))
 
 
-def _whole(reader: Reader, batches: list, mesh) -> tuple[float, Any]:
+def _text_parts(clock: _Clock, store: FeatureStore, length: int, captions: list[int]):
+    packed = clock(RECORD, _each(store.packed), captions)
+    fields = clock(MSGPACK, _each(msgpack.unpackb), packed)
+    prompts = clock(CODEC, _each(store.codec.stored), fields)
+    return clock(PADDING, pipeline.pad_stored, prompts, length)
+
+
+def _each(step: Callable[[Any], Any]) -> Callable[[list], list]:
+    return lambda values: [step(value) for value in values]
+
+
+def _whole(reader: Reader, batches: list, hand_over: loop.HandOver) -> tuple[float, Batch]:
     """Returns the seconds of processor time of a sample, nothing in between, and the last batch."""
     begun = time.process_time()
     for samples in batches:
         batch = reader.batch(samples)
-        jax.block_until_ready(loop.to_devices(batch, mesh))
+        jax.block_until_ready(hand_over(batch))
     return (time.process_time() - begun) / sum(map(len, batches)), batch

@@ -115,10 +115,14 @@ class FeatureStore:
     def __len__(self):
         return len(self._rows)
 
-    @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
     def __getitem__(self, caption: int) -> np.ndarray:
         """Returns the kept tokens of one caption: [S, E], bf16 (codec bf16) or f32 (int8)."""
-        return self.codec.unpack(msgpack.unpackb(self.packed(caption)))
+        return self.codec.states(*self.stored(caption))
+
+    @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
+    def stored(self, caption: int) -> tuple[np.ndarray, ...]:
+        """Returns what the codec has stored of one caption, a row for each kept token."""
+        return self.codec.stored(msgpack.unpackb(self.packed(caption)))
 
     def packed(self, caption: int) -> bytes:
         """Returns one caption's record, as it is in the file."""

@@ -10,12 +10,14 @@ import ml_dtypes
 import numpy as np
 
 from lidit_jax import errors
+from lidit_jax.batch import Array
 
 
 class FeatureCodec(Protocol):
     """Packs f32 tokens [S, E] into msgpack-able fields, and unpacks them.
 
     needs_channels: is it made from each channel's mean and std, or from nothing?
+    `unpack` is `states` of `stored`; the arrays of `stored` have a token's numbers in one row each.
     """
 
     needs_channels: bool
@@ -23,6 +25,10 @@ class FeatureCodec(Protocol):
     def pack(self, hidden_SxE: np.ndarray) -> dict[str, Any]: ...
 
     def unpack(self, packed: dict[str, Any]) -> np.ndarray: ...
+
+    def stored(self, packed: dict[str, Any]) -> tuple[np.ndarray, ...]: ...
+
+    def states(self, *stored: Array) -> Array: ...
 
 
 class BF16:
@@ -37,7 +43,13 @@ class BF16:
         }
 
     def unpack(self, packed):
-        return np.frombuffer(packed["bf16"], ml_dtypes.bfloat16).reshape(packed["shape"])
+        return self.states(*self.stored(packed))
+
+    def stored(self, packed):
+        return (np.frombuffer(packed["bf16"], ml_dtypes.bfloat16).reshape(packed["shape"]),)
+
+    def states(self, hidden_SxE):
+        return hidden_SxE
 
 
 class Int8:
@@ -62,9 +74,17 @@ class Int8:
         }
 
     def unpack(self, packed):
+        return self.states(*self.stored(packed))
+
+    def stored(self, packed):
         rounded_SxE = np.frombuffer(packed["int8"], np.int8).reshape(packed["shape"])
-        scale_S = np.frombuffer(packed["scale"], np.float32)
-        return rounded_SxE * scale_S[:, None] * self.std_E + self.mean_E
+        return rounded_SxE, np.frombuffer(packed["scale"], np.float32)
+
+    def states(self, rounded_SxE, scale_S):
+        """Returns f32 states, of numpy's arrays or of JAX's, which may be those of a whole batch."""
+        ones = (1,) * scale_S.ndim
+        std_E, mean_E = self.std_E.reshape(*ones, -1), self.mean_E.reshape(*ones, -1)
+        return rounded_SxE * scale_S[..., None] * std_E + mean_E
 
 
 FEATURE_CODECS = {"bf16": BF16, "int8": Int8}

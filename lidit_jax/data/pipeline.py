@@ -9,13 +9,15 @@ batches drawn.
 
 import hashlib
 import sys
+from dataclasses import replace
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lidit_jax import errors
-from lidit_jax.batch import Batch, TextFeatures
+from lidit_jax.batch import Batch, Int8Features, TextFeatures
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.data.records import ImageRecord
 from lidit_jax.data.schedule import Schedule
@@ -30,11 +32,29 @@ def padded_length(longest: int) -> int:
 
 def pad_features(tokens: list[np.ndarray], length: int) -> TextFeatures:
     """Returns the kept tokens [S_i, E] of each prompt as one `TextFeatures` padded to `length` tokens."""
-    hidden_BxSxE = np.zeros((len(tokens), length, tokens[0].shape[-1]), tokens[0].dtype)
-    for row, t in zip(hidden_BxSxE, tokens):
+    mask_BxS = _mask(tokens, length)
+    return TextFeatures(_pad(tokens, length), mask_BxS, mask_BxS)
+
+
+def pad_stored(prompts: list[tuple[np.ndarray, ...]], length: int) -> TextFeatures | Int8Features:
+    """Returns what is stored of each prompt, by `FeatureStore.stored`, padded to `length` tokens."""
+    first, *others = (list(tokens) for tokens in zip(*prompts, strict=True))
+    if not others:
+        return pad_features(first, length)
+    (scales,) = others
+    return Int8Features(_pad(first, length), _pad(scales, length), _mask(first, length))
+
+
+def _pad(tokens: list[np.ndarray], length: int) -> np.ndarray:
+    """Returns arrays [S_i, ...] as [B, length, ...], zeros on the right."""
+    padded = np.zeros((len(tokens), length, *tokens[0].shape[1:]), tokens[0].dtype)
+    for row, t in zip(padded, tokens):
         row[: len(t)] = t
-    mask_BxS = np.arange(length) < np.asarray([len(t) for t in tokens])[:, None]
-    return TextFeatures(hidden_BxSxE, mask_BxS, mask_BxS)
+    return padded
+
+
+def _mask(tokens: list[np.ndarray], length: int) -> np.ndarray:
+    return np.arange(length) < np.asarray([len(t) for t in tokens])[:, None]
 
 
 class Reader:
@@ -56,12 +76,19 @@ class Reader:
         ids = kinds[hashed % len(kinds)]
         return ids[hashed // 2 % len(ids)]
 
-    def text(self, captions: list[int]) -> tuple[TextFeatures, ...]:
-        """Returns the features of these captions, one `TextFeatures` per LLM."""
+    def text(self, captions: list[int]) -> tuple[TextFeatures | Int8Features, ...]:
+        """Returns the features of these captions, per LLM, as they are stored."""
         return tuple(
-            pad_features([store[c] for c in captions], length)
+            pad_stored([store.stored(c) for c in captions], length)
             for store, length in zip(self.stores, self.lengths)
         )
+
+    def restored(self, text: tuple[TextFeatures | Int8Features, ...]) -> tuple[TextFeatures, ...]:
+        """Returns the features of `text` as the model reads them: f32 of int8, zeros where padded.
+
+        To be jitted: the devices do it in passing, and the host has a quarter to write and to send.
+        """
+        return tuple(_states(f, store) for f, store in zip(text, self.stores, strict=True))
 
     def batch(self, samples: list[tuple[int, int]]) -> Batch:
         """Returns the batch of these (row, epoch) pairs, rows of one bin."""
@@ -74,7 +101,7 @@ class Reader:
     def specs(self, batch_size: int, first: int, last: int) -> list[Batch]:
         """Returns what a global batch may be at steps first to last - 1, of each bin one.
 
-        As `jax.ShapeDtypeStruct`s, of the dtypes that are on disk.
+        As `jax.ShapeDtypeStruct`s, features restored.
         """
         counts = self.dataset.counts
         rows = [sum(counts[:bin]) for bin in Schedule(tuple(counts)).among(first, last)]
@@ -82,7 +109,16 @@ class Reader:
         def many(a):
             return jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype)
 
-        return [jax.tree.map(many, self.batch([(row, 0)])) for row in rows]
+        stored = [jax.tree.map(many, self.batch([(row, 0)])) for row in rows]
+        return [replace(b, text=jax.eval_shape(self.restored, b.text)) for b in stored]
+
+
+def _states(features: TextFeatures | Int8Features, store: FeatureStore) -> TextFeatures:
+    if isinstance(features, TextFeatures):
+        return features
+    states_BxSxE = store.codec.states(features.int8_BxSxE, features.scale_BxS)
+    hidden_BxSxE = jnp.where(features.mask_BxS[..., None], states_BxSxE, 0)
+    return TextFeatures(hidden_BxSxE, features.mask_BxS, features.mask_BxS)
 
 
 def batches(

@@ -1,5 +1,6 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
+import dataclasses
 import pathlib
 import time
 
@@ -10,7 +11,7 @@ from clu import parameter_overview
 from flax import nnx
 
 from lidit_jax import errors, files, rng, sharding
-from lidit_jax.batch import Batch
+from lidit_jax.batch import Batch, Int8Features
 from lidit_jax.data import pipeline
 from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.training import checkpoints, handover, optim, state, step
@@ -67,13 +68,14 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
         update = step.make_step(task, graphdef, optimizer, config, mesh, like)
         specs = reader.specs(t.batch_size, done, t.steps)
         update = compile_bins(update, like, specs, chief)
+        hand_over = HandOver(reader, mesh)
         preview = Preview(task, graphdef, reader, config, mesh) if t.preview_every else None
         metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
         pending = None
         for now in range(done + 1, t.steps + 1):
             batch = next(batches)
             tokens = task.tokens(batch) * jax.process_count()
-            current, latest = update(current, to_devices(batch, mesh))
+            current, latest = update(current, hand_over(batch))
             # The next step is queued: only now wait for the one before it.
             if metrics and pending is not None:
                 metrics.add(jax.device_get(pending))
@@ -115,6 +117,27 @@ def to_devices(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
     """Returns this process' rows as its part of the global batch."""
     where = sharding.batch_sharding(mesh)
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), batch)
+
+
+class HandOver:
+    """Gives batches to the devices, and has int8 features restored there: a host has less to send."""
+
+    def __init__(self, reader: pipeline.Reader, mesh: jax.sharding.Mesh):
+        self._mesh = mesh
+        self._restored = jax.jit(reader.restored, out_shardings=sharding.batch_sharding(mesh))
+
+    def __call__(self, batch: Batch) -> Batch:
+        return self.restored(self.given(batch))
+
+    def given(self, batch: Batch) -> Batch:
+        """Returns this process' rows as its part of the global batch, as they are stored."""
+        return to_devices(batch, self._mesh)
+
+    def restored(self, batch: Batch) -> Batch:
+        """Returns a batch that is on the devices as the model reads it."""
+        if any(isinstance(features, Int8Features) for features in batch.text):
+            return dataclasses.replace(batch, text=self._restored(batch.text))
+        return batch
 
 
 def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):

@@ -53,7 +53,7 @@ class DiffusionTask:
         return B * H * W // self.model.patch**2
 
     def preview_inputs(self, reader):
-        return reader.text(reader.dataset.info["preview"])
+        return reader.restored(reader.text(reader.dataset.info["preview"]))
 
     def preview(self, model, inputs, keys_B):
         return draw(model, self.objective, self.sample, inputs, keys_B, self.shape.latent)
