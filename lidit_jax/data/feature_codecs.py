@@ -17,10 +17,12 @@ class FeatureCodec(Protocol):
     """Packs f32 tokens [S, E] into msgpack-able fields, and unpacks them.
 
     needs_channels: is it made from each channel's mean and std, or from nothing?
+    compressed: are its records worth compressing? Reading takes four times as long where they are.
     `unpack` is `states` of `stored`; the arrays of `stored` have a token's numbers in one row each.
     """
 
     needs_channels: bool
+    compressed: bool
 
     def pack(self, hidden_SxE: np.ndarray) -> dict[str, Any]: ...
 
@@ -35,6 +37,7 @@ class BF16:
     """Two bytes a number; unpacks to bf16."""
 
     needs_channels = False
+    compressed = True  # by a quarter
 
     def pack(self, hidden_SxE):
         return {
@@ -59,6 +62,7 @@ class Int8:
     """
 
     needs_channels = True
+    compressed = False  # SmolLM2's would be by 1%
 
     def __init__(self, mean_E: np.ndarray, std_E: np.ndarray):
         self.mean_E, self.std_E = mean_E.astype(np.float32), std_E.astype(np.float32)

@@ -58,10 +58,14 @@ def unpack_image(data: bytes) -> ImageRecord:
 
 
 class Writer:
-    """Writes one ArrayRecord file with random access to each record."""
+    """Writes one ArrayRecord file with random access to each record.
 
-    def __init__(self, path: pathlib.Path):
-        self._path, self._writer = path, ArrayRecordWriter(str(path), "group_size:1")
+    compressed: by Zstandard; a reader finds out by itself.
+    """
+
+    def __init__(self, path: pathlib.Path, compressed: bool = True):
+        options = "group_size:1" if compressed else "group_size:1,uncompressed"
+        self._path, self._writer = path, ArrayRecordWriter(str(path), options)
 
     def write(self, record: bytes):
         """Raises OSError if the disk is full, or writing fails otherwise."""
@@ -83,9 +87,12 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writing(path: pathlib.Path) -> Iterator[Writer]:
+def writing(path: pathlib.Path, compressed: bool = True) -> Iterator[Writer]:
     """Yields a writer of `path`, which is there when the block succeeds, and else is not."""
-    with files.atomic(path) as temporary, contextlib.closing(Writer(temporary)) as writer:
+    with (
+        files.atomic(path) as temporary,
+        contextlib.closing(Writer(temporary, compressed)) as writer,
+    ):
         yield writer
 
 

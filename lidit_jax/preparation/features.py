@@ -81,7 +81,7 @@ def write_shard(
     width = dataset.read_array(path.parent / "prefix.npy").shape[1]
     statistics, squared_E = encode.ChannelStatistics(width), np.zeros(width)
     files.remove_leftovers(path)
-    with records.writing(path) as writer:
+    with records.writing(path, codec.compressed) as writer:
         for text, f in zip(texts, features, strict=True):
             statistics.add(text, f)
             packed = codec.pack(f.hidden_SxE)
