@@ -28,7 +28,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what, whatever the floor. torch and transformers also arrive lazily.
 ONLY_IN = {
-    "torch": {"text", "evaluation"},
+    "torch": {"text", "evaluation", "benchmarking"},
     "transformers": {"text", "evaluation"},
     "optax": {"training"},
     "orbax": {"training"},
@@ -37,7 +37,7 @@ ONLY_IN = {
     "array_record": {"data"},
     "tensorflow_datasets": {"data"},
     "pyarrow": {"data"},
-    "diffusers": set(),
+    "diffusers": {"benchmarking"},
     "tensorflow": set(),
 }
 
