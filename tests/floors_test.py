@@ -7,7 +7,17 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "rng", "batch", "sharding", "files", "moments", "prompts", "shapes_world"},
+    {
+        "errors",
+        "rng",
+        "batch",
+        "sharding",
+        "files",
+        "moments",
+        "prompts",
+        "shapes_world",
+        "processes",
+    },
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
     {"training"},
