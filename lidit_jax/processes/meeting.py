@@ -104,8 +104,10 @@ def _preside(place: Place, card: dict, timeout: float) -> str:
             lines.enter_context(line)
             guest = _read(line, 5.0)
             if guest and "facts" in guest:  # else some other program's: a health check, a port scan
-                guests = [(g, c) for g, c in guests if _is_open(g)] + [(line, guest)]
-        told = verdict([card] + [c for g, c in guests if _is_open(g)], place.processes, timeout)
+                guests.append((line, guest))
+            guests = [(line, card) for line, card in guests if _is_open(line)]
+        guests = [(line, card) for line, card in guests if _is_open(line)]
+        told = verdict([card] + [guest for _, guest in guests], place.processes, timeout)
         for line, _ in guests:
             with contextlib.suppress(OSError):  # it has left; JAX's start will miss it
                 _write(line, {"verdict": told})
