@@ -40,6 +40,11 @@ def define_folder(name: str, meaning: str):
     def value() -> pathlib.Path:
         if not flag.value:
             raise errors.InputError(f"no --{name} given: {meaning}")
+        if "://" in flag.value:
+            raise errors.InputError(
+                f"--{name}={flag.value}: want a folder of a mounted filesystem; docs/launch.md tells how a "
+                f"bucket becomes one"
+            )
         return pathlib.Path(flag.value).expanduser()
 
     return value
@@ -115,7 +120,8 @@ def run(main: Callable[[], None]):
                 print(f"error{processes.name()}: {told}", file=sys.stderr)
                 processes.leave(1)
             print(f"error{processes.name()}: {told}", file=sys.stderr)
-            processes.leave(2)
+            # Status 2 says that the same command would fail again.
+            processes.leave(1 if isinstance(e, processes.Absent) else 2)
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -123,7 +129,8 @@ def run(main: Callable[[], None]):
 def _told(error: Exception) -> str | None:
     """Returns the line that tells a user's mistake, or a full disk; None for any other error."""
     match error:
-        case errors.InputError() | FloatingPointError():  # the latter is training that diverged
+        # FloatingPointError is training that diverged
+        case errors.InputError() | processes.Absent() | FloatingPointError():
             return str(error)
         case FileExistsError() | NotADirectoryError() | IsADirectoryError() | PermissionError():
             return f"cannot use {error.filename}: {error.strerror}; give another path"

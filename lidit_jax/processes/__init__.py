@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lidit_jax import errors
-from lidit_jax.processes.meeting import meet
+from lidit_jax.processes.meeting import Absent, meet
 from lidit_jax.processes.place import Place
 
 _TOLD = 2000  # bytes of an error that the other processes get to know
@@ -39,7 +39,8 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
       facts: returns what must be equal on every process; see `meeting.meet`.
       timeout: seconds to wait for the others.
 
-    Raises InputError, the same on every process, if they cannot train as one.
+    Raises, the same on every process, InputError if they cannot train as one, and Absent if one is
+    missing.
     """
     global _here
     _here = place
@@ -152,5 +153,5 @@ def leave(status: int):
 
 
 __all__ = [
-    "Place", "Stopped", "barrier", "check_shared", "end", "leave", "name", "start", "together", "use_cpu",
+    "Absent", "Place", "Stopped", "barrier", "check_shared", "end", "leave", "name", "start", "together", "use_cpu",
 ]  # fmt: skip

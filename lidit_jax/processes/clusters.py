@@ -4,6 +4,7 @@ JAX reads the same variables, but starts at once; here they are read first, so t
 can meet before JAX is started (see `meeting`).
 """
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from lidit_jax import errors
 from lidit_jax.processes.place import Place, own_device
 
+PORT = "JAX_COORDINATOR_PORT"  # JAX's own variable for another port than those chosen here
 TPU_PORT = 8476  # any that is free on every TPU host would do
 
 
@@ -23,7 +25,12 @@ def from_cluster(env: Mapping[str, str] = os.environ) -> Place | None:
     Raises InputError where a cluster names several processes but not where the first one is.
     """
     found = (find(env) for find in (slurm, open_mpi, gke_tpu, cloud_tpu_vm))
-    return next((place for place in found if place and place.processes > 1), None)
+    place = next((place for place in found if place and place.processes > 1), None)
+    if place is None or PORT not in env:
+        return place
+    return dataclasses.replace(
+        place, coordinator=f"{place.coordinator.rpartition(':')[0]}:{env[PORT]}"
+    )
 
 
 def slurm(env: Mapping[str, str]) -> Place | None:

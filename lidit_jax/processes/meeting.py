@@ -15,6 +15,11 @@ from typing import Any
 from lidit_jax import errors
 from lidit_jax.processes.place import Place
 
+
+class Absent(Exception):
+    """A process did not come in time; started again, all may."""
+
+
 SHOWN = 5  # differences in one message
 _LONGEST = 1 << 24  # bytes of one message: a config is some kilobytes
 
@@ -28,28 +33,44 @@ def meet(place: Place, facts: dict[str, Any], problem: str, timeout: float):
       problem: why this process cannot take part; "" if it can.
       timeout: seconds to wait for the others.
 
-    Raises InputError, the same on every process, if one is missing, has a problem, or differs.
+    Raises, the same on every process, InputError if one has a problem or differs, and Absent if one
+    is missing.
     """
     card = {"process_id": place.process_id, "host": socket.gethostname(), "problem": problem}
     card["facts"] = {"processes": place.processes} | facts
-    verdict = (
+    found = (
         _preside(place, card, timeout) if place.process_id == 0 else _attend(place, card, timeout)
     )
-    if verdict:
-        raise errors.InputError(verdict)
+    if found["problem"]:
+        raise errors.InputError(found["problem"])
+    if found["absent"]:
+        raise Absent(found["absent"])
 
 
-def verdict(cards: list[dict], processes: int, timeout: float) -> str:
-    """Returns what keeps these processes from training as one; "" if nothing does."""
+def judge(cards: list[dict], processes: int, timeout: float) -> dict[str, str]:
+    """Returns the "problem" that keeps these processes from training as one, or who is "absent"; else ""."""
     cards = sorted(cards, key=lambda card: card["process_id"])
+    absent = _absence(cards, processes, timeout)
+    return {
+        "problem": _twice(cards) or ("" if absent else _problems(cards) or _differences(cards)),
+        "absent": absent,
+    }
+
+
+def _twice(cards: list[dict]) -> str:
+    came = [card["process_id"] for card in cards]
+    twice = sorted({i for i in came if came.count(i) > 1})
+    if not twice:
+        return ""
+    hosts = _join([card["host"] for card in cards if card["process_id"] == twice[0]])
+    return f"process {twice[0]} was started {came.count(twice[0])} times, on {hosts}; give each its own process_id"
+
+
+def _absence(cards: list[dict], processes: int, timeout: float) -> str:
     came = [card["process_id"] for card in cards]
     missing = [i for i in range(processes) if i not in came]
-    twice = sorted({i for i in came if came.count(i) > 1})
-    if twice:
-        hosts = " and ".join(card["host"] for card in cards if card["process_id"] == twice[0])
-        return f"process {twice[0]} was started {came.count(twice[0])} times, on {hosts}; give each its own process_id"
-    if any(i >= processes for i in came) or not missing:
-        return _problems(cards) or _differences(cards)
+    if not missing or max(came) >= processes:  # the latter differ in how many they are
+        return ""
     here = _join([f"{card['process_id']} ({card['host']})" for card in cards])
     return (
         f"{_join(missing)} of {processes} processes did not come within {timeout:g} s; {here} did. Start "
@@ -89,7 +110,7 @@ def _join(items: list) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _preside(place: Place, card: dict, timeout: float) -> str:
+def _preside(place: Place, card: dict, timeout: float) -> dict[str, str]:
     """Process 0's part."""
     deadline = time.monotonic() + timeout
     guests: list[tuple[socket.socket, dict]] = []
@@ -107,14 +128,14 @@ def _preside(place: Place, card: dict, timeout: float) -> str:
                 guests.append((line, guest))
             guests = [(line, card) for line, card in guests if _is_open(line)]
         guests = [(line, card) for line, card in guests if _is_open(line)]
-        told = verdict([card] + [guest for _, guest in guests], place.processes, timeout)
+        found = judge([card] + [guest for _, guest in guests], place.processes, timeout)
         for line, _ in guests:
             with contextlib.suppress(OSError):  # it has left; JAX's start will miss it
-                _write(line, {"verdict": told})
-    return told
+                _write(line, {"verdict": found})
+    return found
 
 
-def _attend(place: Place, card: dict, timeout: float) -> str:
+def _attend(place: Place, card: dict, timeout: float) -> dict[str, str]:
     """Every other process' part."""
     deadline, why = time.monotonic() + timeout, ""
     while (left := deadline - time.monotonic()) > 0:
@@ -128,10 +149,11 @@ def _attend(place: Place, card: dict, timeout: float) -> str:
         if answer and "verdict" in answer:
             return answer["verdict"]
         time.sleep(min(0.3, max(left, 0)))
-    return (
-        f"process 0 did not answer at {place.coordinator} within {timeout:g} s{why}; start it, give "
-        f"its address as --coordinator, or raise --start_timeout"
-    )
+    return {
+        "problem": "",
+        "absent": f"process 0 did not answer at {place.coordinator} within {timeout:g} s{why}; start it, "
+        f"give its address as --coordinator, or raise --start_timeout",
+    }
 
 
 def _listen(place: Place) -> socket.socket:
@@ -143,7 +165,7 @@ def _listen(place: Place) -> socket.socket:
     except OSError as e:
         raise errors.InputError(
             f"process 0 cannot listen on port {place.address[1]} ({e.strerror}); end what uses it, or give "
-            f"another port in every process' --coordinator"
+            f"every process another, in --coordinator or, in a cluster, as JAX_COORDINATOR_PORT"
         ) from e
 
 
