@@ -82,7 +82,7 @@ def define_processes():
             return
         processes.start(here, lambda: facts() | {"cpu_devices": cpu_devices.value}, timeout.value)
         if here.process_id == 0:
-            print(f"{here.processes} processes train as one, as {here.named_by} say", flush=True)
+            print(f"processes that train as one: {here.processes}, by {here.named_by}", flush=True)
         yield
         processes.end()
 

@@ -144,7 +144,7 @@ def free_job():
 def test_slurm_tasks_train_as_one(config_file, data, tmp_path):
     done, requeued, _ = slurm(tmp_path, config_file, data)
     assert done.returncode == 0, done.stderr
-    assert "2 processes train as one, as SLURM say" in done.stdout and not requeued
+    assert "processes that train as one: 2, by SLURM" in done.stdout and not requeued
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert [line["step"] for line in lines] == [1]
     assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
@@ -231,7 +231,7 @@ def test_the_jobsets_command_trains_as_one_where_gke_tells_the_place(
         )
     )  # fmt: skip
     assert [e.status for e in ends] == [0, 0], ends
-    assert "2 processes train as one, as GKE say" in ends[0].out and "step 1/1" in ends[0].out
+    assert "processes that train as one: 2, by GKE" in ends[0].out and "step 1/1" in ends[0].out
 
 
 # Cloud TPU VM

@@ -128,10 +128,43 @@ def test_a_run_that_is_told_to_stop_saves_and_continues(one, config_file, data, 
     assert lines == list(range(1, int(saved.name) + 1))
 
 
+@pytest.mark.slow
+def test_training_that_diverges_ends_on_every_process(config_file, data, tmp_path):
+    more = ["--config.optim.learning_rate=1e30", "--config.optim.warmup_steps=0"]
+    ends = several.train(2, 2, config_file, data, tmp_path / "run", *more)
+    assert [e.status for e in ends] == [2, 2], ends
+    assert all("not finite at or before step" in e.error for e in ends), ends
+
+
+LATE = """
+import sys, time, jax, numpy as np
+from lidit_jax import processes, sharding
+from lidit_jax.processes import Place
+
+processes.use_cpu(2)
+processes.start(Place(f"localhost:{sys.argv[2]}", 2, int(sys.argv[1])), dict, 60)
+mesh = sharding.make_mesh((1, 2, 2))
+processes.connect(mesh)
+where = sharding.batch_sharding(mesh)
+x = jax.make_array_from_callback((4,), where, lambda index: np.arange(4.0)[index])
+time.sleep(40 * int(sys.argv[1]))
+print("sum", float(jax.jit(jax.numpy.sum)(x)))
+processes.end()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_longer_is_waited_for():
+    port = several.free_port()
+    ends = several.ended(*(several.start("-c", LATE, i, port) for i in range(2)))
+    assert [e.status for e in ends] == [0, 0] and "sum 6.0" in ends[0].out, ends
+
+
 def wait_for(path, running, when=lambda path: True):
     """Waits until a path is there and `when` holds, or fails when a process has ended."""
     while not (path.exists() and when(path)):
-        assert all(p.poll() is None for p in running), several.ended(*running)
+        if any(p.poll() is not None for p in running):
+            pytest.fail("\n".join(end.err[-3000:] for end in several.ended(*running)))
         time.sleep(0.1)
 
 
@@ -337,6 +370,7 @@ def test_strangers_and_the_dead_do_not_count():
 
     threads = [threading.Thread(target=come, args=(i,)) for i in range(3)]
     threads[0].start()
+    stranger = connect(port, b'{"a": 1}\n')
     for line in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"", json.dumps(card(1)).encode() + b"\n"):
         connect(port, line).close()
     time.sleep(0.2)
@@ -344,6 +378,7 @@ def test_strangers_and_the_dead_do_not_count():
         thread.start()
     for thread in threads:
         thread.join()
+    stranger.close()
     assert [told[i] for i in range(3)] == [{"problem": "", "absent": ""}] * 3
 
 

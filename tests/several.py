@@ -15,6 +15,7 @@ def get_config():
     c = tiny.config_dict({llms!r}, steps=4, save_every=2, log_every=1, preview_every=0)
     c.model.depth = 1
     c.model.conditioner.n_ltr = 1
+    c.optim.decay = "constant"  # or the number of steps is part of the run
     return c
 """
 

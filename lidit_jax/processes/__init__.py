@@ -5,6 +5,9 @@ meeting    all are there, and are about to do the same; else every one ends with
 """
 
 import contextlib
+import functools
+import itertools
+import math
 import os
 import pathlib
 import sys
@@ -59,6 +62,7 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
         cluster_detection_method="deactivate",
         initialization_timeout=timeout,
     )  # fmt: skip
+    barrier("start")
 
 
 def name() -> str:
@@ -76,6 +80,26 @@ def barrier(name: str):
     """Waits until every process has come this far."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def connect(mesh: jax.sharding.Mesh):
+    """Lets the CPU devices of a mesh find one another, in every group that may exchange numbers.
+
+    Gloo gives each new group 30 seconds for all to come, and compiling may part them by more than that.
+    """
+    if jax.process_count() == 1 or mesh.devices.flat[0].platform != "cpu":
+        return
+    split = [name for name in mesh.axis_names if mesh.shape[name] > 1]
+    for size in range(1, len(split) + 1):
+        for axes in itertools.combinations(split, size):
+            where = jax.sharding.PartitionSpec(axes)
+            count = math.prod(mesh.shape[name] for name in axes)
+            ones = jax.make_array_from_callback(
+                (count,), jax.sharding.NamedSharding(mesh, where), lambda index: np.ones(1)
+            )
+            add = functools.partial(jax.lax.psum, axis_name=axes)
+            summed = jax.shard_map(add, mesh=mesh, in_specs=where, out_specs=where)
+            jax.block_until_ready(jax.jit(summed)(ones))
 
 
 @contextlib.contextmanager
@@ -153,5 +177,5 @@ def leave(status: int):
 
 
 __all__ = [
-    "Absent", "Place", "Stopped", "barrier", "check_shared", "end", "leave", "name", "start", "together", "use_cpu",
+    "Absent", "Place", "Stopped", "barrier", "check_shared", "connect", "end", "leave", "name", "start", "together", "use_cpu",
 ]  # fmt: skip

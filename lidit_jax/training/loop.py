@@ -41,6 +41,7 @@ def train(
     config, task, reader, constants = opened.config, opened.task, opened.reader, opened.constants
     t = config.train
     mesh = sharding.make_mesh(t.mesh)
+    processes.connect(mesh)
     sharding.check_batch(mesh, t.batch_size, t.accumulate)
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
