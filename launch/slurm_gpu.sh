@@ -25,7 +25,8 @@ RUN=${RUN:-/shared/lidit/run}
 PYTHON=${PYTHON:-.venv/bin/python}
 
 # A process that fails ends the step, and keep_running.sh starts all of them again.
-launch/keep_running.sh "$RUN" srun --kill-on-bad-exit=1 \
+# srun no longer takes the CPUs of a task over from sbatch by itself.
+launch/keep_running.sh "$RUN" srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   "$PYTHON" -m lidit_jax.train --config="$CONFIG" --data="$DATA" --workdir="$RUN" "$@"
 status=$?
 if ((status == 143)); then scontrol requeue "$SLURM_JOB_ID"; fi
