@@ -17,6 +17,7 @@ FLOORS = [
         "prompts",
         "shapes_world",
         "compiler",
+        "processes",
     },
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
