@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -132,6 +133,11 @@ def _told(error: Exception) -> str | None:
         # FloatingPointError is training that diverged
         case errors.InputError() | processes.Absent() | FloatingPointError():
             return str(error)
+        # a CPU that runs out while it computes calls that INTERNAL
+        case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(
+            error
+        ) or "Out of memory" in str(error):
+            return _out_of_memory(error)
         case FileExistsError() | NotADirectoryError() | IsADirectoryError() | PermissionError():
             return f"cannot use {error.filename}: {error.strerror}; give another path"
         case FileNotFoundError():
@@ -140,6 +146,20 @@ def _told(error: Exception) -> str | None:
             where = f" for {error.filename}" if error.filename else ""
             return f"the disk is full{where}; what is finished stays: free some space, and run it again"
     return None
+
+
+def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
+    """Returns what to do about an accelerator, or a CPU, that has too little memory."""
+    why = str(error).splitlines()[0].rstrip(".")[:200]
+    told = f"out of memory on {jax.device_count()} x {jax.devices()[0].device_kind} ({why}); "
+    if CONFIG.value is None:  # a door that reads a run
+        return told + "use devices with more, or draw fewer pictures at once (sample.batch_size)"
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return told + (
+        f"`python -m lidit_jax.benchmark --plan --config={path} --devices={jax.device_count()}` says what "
+        f"a run needs. Less of it: a smaller train.batch_size, more train.accumulate, model.remat=full, "
+        f"or a train.mesh with more devices along fsdp"
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -24,7 +24,7 @@ LOGICAL_TO_MESH = {
     "parts": None,  # queries, keys and values made by one matrix
     "mlp": "tensor",  # the hidden width of an FFN
     "embed_out": None,  # the model width on the output side of a D x D matrix
-    "modulation": None,
+    "modulation": "tensor",  # nine vectors of the width per block: a third of all parameters
     "features": None,  # an LLM's width
     "layers": None,
 }

@@ -65,6 +65,30 @@ def test_a_mistake_is_one_line(name, args, message, tmp_path):
     assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
 
 
+ALLOCATED = "jax.numpy.zeros(2**44)"
+COMPUTED = "jax.jit(lambda x: (x[:, None] * x).sort(0)[7])(jax.numpy.ones(2**21)).tolist()"
+
+
+@pytest.mark.parametrize("call", [ALLOCATED, COMPUTED])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=configs/lidit_1b.py:smoke"], r"`python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` .*train.batch_size.*train.accumulate.*model.remat.*train.mesh"),
+        ([], r"draw fewer pictures at once .sample.batch_size."),
+    ],
+)  # fmt: skip
+def test_too_little_memory_is_one_line_that_says_what_needs_less(flags, message, call):
+    """64 TiB, which no machine gives, are asked for: at once, or in the midst of a program."""
+    code = f"import jax; from lidit_jax import doors; doors.run(lambda: {call})"
+    status, stderr = door("", *flags, code=code)
+    assert status == 2 and "Traceback" not in stderr
+    told = stderr.splitlines()[-1]
+    assert re.match(
+        r"error: out of memory on 1 x cpu .*Out of memory allocating \d{14} bytes", told
+    ), told
+    assert re.search(message, told), told
+
+
 DOORS = ["prepare", "train", "sample", "evaluate", "export", "reconstruct"]
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import grain
+import jax
 import numpy as np
 
 from lidit_jax.batch import Batch, TextFeatures
@@ -37,10 +38,10 @@ def pad_features(tokens: list[np.ndarray], length: int) -> TextFeatures:
 
 
 class Reader:
-    """Rows of a data set, with every LLM's features, as batches; `raw` leaves latents as they are."""
+    """Rows of a data set, with every LLM's features, as batches."""
 
-    def __init__(self, dataset: Dataset, stores: list[FeatureStore], seed: int, raw: bool = False):
-        self.dataset, self.stores, self.seed, self.raw = dataset, stores, seed, raw
+    def __init__(self, dataset: Dataset, stores: list[FeatureStore], seed: int):
+        self.dataset, self.stores, self.seed = dataset, stores, seed
         self.lengths = [padded_length(store.info["longest"]) for store in stores]
 
     def caption(self, image: ImageRecord, epoch: int) -> int:
@@ -66,10 +67,22 @@ class Reader:
         """Returns the batch of these (row, epoch) pairs, rows of one bin."""
         images = [self.dataset.image(row) for row, _ in samples]
         latents = np.stack([i.latent_HxWxC for i in images])
-        latents = latents if self.raw else self.dataset.normalised(latents)
         captions = [self.caption(i, epoch) for i, (_, epoch) in zip(images, samples)]
         rows = np.asarray([row for row, _ in samples], np.int32)
         return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
+
+    def specs(self, batch_size: int, first: int, last: int) -> list[Batch]:
+        """Returns what a global batch may be at steps first to last - 1, of each bin one.
+
+        As `jax.ShapeDtypeStruct`s, of the dtypes that are on disk.
+        """
+        counts = self.dataset.counts
+        rows = [sum(counts[:bin]) for bin in Schedule(tuple(counts)).among(first, last)]
+
+        def many(a):
+            return jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype)
+
+        return [jax.tree.map(many, self.batch([(row, 0)])) for row in rows]
 
 
 def batches(

@@ -195,6 +195,11 @@ class LiDiT(nnx.Module):
         complete = tuple(c.complete(f, drop_B) for c, f in zip(self.text, text, strict=True))
         return self.dit(x_BxHxWxC, e_t_BxD, self.conditioner(complete, e_t_BxD))
 
+    def from_raw(self, latents_BxHxWxC):
+        """Returns the codec's raw latents in model units: about zero mean, unit variance per channel."""
+        mean, std = self.latent_mean_C[None, None, None], self.latent_std_C[None, None, None]
+        return (latents_BxHxWxC - mean) / std
+
     def to_raw(self, latents_BxHxWxC):
         """Returns latents in model units as the codec's raw latents."""
         return (

@@ -1,6 +1,7 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from lidit_jax import errors, files, processes, rng, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.models.vae import Codec, make_codec
-from lidit_jax.training import checkpoints, optim, state, step
+from lidit_jax.training import checkpoints, handover, optim, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tasks import Task, open_run
@@ -49,6 +50,8 @@ def train(
     batches = pipeline.batches(reader, t.batch_size, rows=sharding.rows_here(mesh, t.batch_size))
     tracer = Tracer(workdir / "profile", profile if chief else None, t.steps)
     with processes.together():
+        if t.init_from and checkpoints.last_step(workdir) is None:
+            handover.check(config, like, constants)
         checkpoints.claim(workdir, config)
     processes.check_shared(workdir)
     with checkpoints.make_manager(workdir, t.keep) as manager:
@@ -57,17 +60,26 @@ def train(
             if chief:
                 print(f"{workdir} is already trained to step {done}")
             return
-        if done is None:
+        if done is None and t.init_from:
+            current, done = handover.begin(config, optimizer, like), 0
+        elif done is None:
             current, done = state.initial(task, optimizer, config.seed, like, constants), 0
         else:
             current, place = checkpoints.restore(manager, done, like)
-            check_same_data(current.constants, constants, data)
-            batches.set_state(place)
+            if t.init_from:
+                check_same_data(place["data"], reader.dataset.statistics, data)
+                handover.check_constants(current.constants, constants, config, str(workdir))
+            else:
+                known, found = map(checkpoints.by_name, (current.constants, constants))
+                check_same_data(known, found, data)
+            batches.set_state(place["batches"])
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
             describe(current, mesh, t.batch_size)
         update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+        specs = reader.specs(t.batch_size, done, t.steps)
+        update = compile_bins(update, like, specs, chief)
         preview = Preview(task, graphdef, reader, config, mesh) if t.preview_every else None
         metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
         pending = None
@@ -91,7 +103,8 @@ def train(
             stopped = manager.reached_preemption(now) and not last
             if now % t.save_every == 0 or last or stopped:
                 check_finite(now, jax.device_get(latest))
-                checkpoints.save(manager, current, batches.get_state())
+                place = {"batches": batches.get_state(), "data": reader.dataset.statistics}
+                checkpoints.save(manager, current, place)
             if preview and (now % t.preview_every == 0 or last):
                 grid = preview.grid(current)
                 if metrics:
@@ -105,6 +118,20 @@ def train(
             metrics.close()
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {now}")
+
+
+def compile_bins(
+    update: step.Step, like: state.TrainState, specs: list[Batch], tell: bool
+) -> step.Step:
+    """Returns the step compiled for each bin of the data set, and says how long that took."""
+    begun = time.perf_counter()
+    compiled = step.compile_each(update, like, specs)
+    if tell:
+        took = time.perf_counter() - begun
+        print(
+            f"programs compiled, one per size of pictures: {len(specs)} in {took:.0f} s", flush=True
+        )
+    return compiled
 
 
 def to_devices(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int | None = None) -> Batch:
@@ -137,13 +164,17 @@ def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int
         )
 
 
-def check_same_data(restored: nnx.State, constants: dict, data: pathlib.Path):
-    """Raises InputError if a restored run was trained on features or latents of other statistics."""
-    restored = jax.device_get(nnx.to_pure_dict(restored))
-    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-5), restored, constants)
-    different = [
-        jax.tree_util.keystr(k) for k, v in jax.tree_util.tree_leaves_with_path(same) if not v
-    ]
+def check_same_data(known: dict, found: dict, data: pathlib.Path):
+    """Raises InputError if a run was trained on features or latents of other statistics.
+
+    known, found: the run's and the data set's, arrays by name.
+    """
+
+    def same(name) -> bool:
+        a, b = (np.asarray(values.get(name)) for values in (known, found))
+        return a.shape == b.shape and np.allclose(a, b, rtol=1e-5)
+
+    different = [name for name in sorted(known.keys() | found.keys()) if not same(name)]
     if different:
         raise errors.InputError(
             f"{data} is not the data set that the run was trained on: its {different[0]} is otherwise "

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -40,6 +41,20 @@ def test_a_run_trains_on_several_bins_and_logs_its_tokens(config, prepared, tmp_
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     sizes = [h * w // 16 * 8 for h, w in Dataset(prepared).bins]  # patch 4, batch 8
     assert min(sizes) <= line["tokens"] <= max(sizes)
+
+
+def test_the_batches_of_a_run_are_foretold_in_shape_and_dtype(config, prepared):
+    """So that every program is there before step 1."""
+    _, reader, _ = open_inputs(config, prepared)
+    batches = pipeline.batches(reader, 4)
+    specs = [forms(spec) for spec in reader.specs(4, 0, 40)]
+    assert len(specs) == len(reader.dataset.counts) > 2
+    drawn = [forms(next(batches)) for _ in range(40)]
+    assert all(drawn.count(spec) for spec in specs) and all(form in specs for form in drawn)
+
+
+def forms(batch):
+    return jax.tree.structure(batch), [(a.shape, a.dtype) for a in jax.tree.leaves(batch)]
 
 
 def test_an_epoch_shows_every_picture_once_whatever_its_bin(config, prepared):
