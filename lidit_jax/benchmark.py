@@ -2,6 +2,7 @@
 
 python -m lidit_jax.benchmark --plan --config=configs/lidit_10b.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
+python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
 """
 
 import pathlib
@@ -10,12 +11,21 @@ import sys
 
 from absl import flags
 
-from lidit_jax import doors, errors
-from lidit_jax.benchmarking import assumed, plan, report
+from lidit_jax import doors, errors, files, sharding
+from lidit_jax.benchmarking import assumed, peer, plan, report, training
 
 _PLAN = flags.DEFINE_bool(
     "plan", False, "memory, FLOPs and collectives of a train step, compiled but not run"
 )
+_TRAIN = flags.DEFINE_bool(
+    "train",
+    False,
+    "the train step's time on this process' devices, beside its matrix products' peak",
+)
+_PEER = flags.DEFINE_enum(
+    "peer", None, ["diffusers"], "--train: in turn with PixArt of that size, and the ratio"
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "--train: steps that are timed", lower_bound=1)
 _DEVICES = flags.DEFINE_integer("devices", 0, "--plan: how many virtual devices")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "--plan: a slice of TPUs instead, such as v5e:8x8; wants libtpu"
@@ -50,7 +60,19 @@ def _plan():
         report.write(made, pathlib.Path(_OUT.value).expanduser(), _command())
 
 
-MODES = ((_PLAN, _plan),)
+def _train():
+    config = assumed.measured(doors.config(), _lengths())
+    task = assumed.task(config, _lengths())
+    mesh = sharding.make_mesh(_mesh(config))
+    against = peer.pixart(task) if _PEER.value else None
+    speed = training.measure(config, task, mesh, against, _ROUNDS.value)
+    print(speed.table())
+    if _OUT.value:
+        told = {"command": _command()} | speed.as_json()
+        files.write_json(pathlib.Path(_OUT.value).expanduser() / "train.json", told)
+
+
+MODES = ((_PLAN, _plan), (_TRAIN, _train))
 
 
 def _lengths() -> assumed.Lengths:

@@ -9,6 +9,7 @@ import itertools
 import math
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -66,6 +67,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first dimension split over replica x fsdp."""
     return NamedSharding(mesh, BATCH)
+
+
+def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns which rows of a global batch the devices of this process hold, in order.
+
+    Processes that a tensor axis joins hold the same rows; and the rows of one need not be neighbours.
+    """
+    held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in held.values()]))
 
 
 def split_batch(x: jax.Array) -> jax.Array:

@@ -17,18 +17,20 @@ FLOORS = [
         "prompts",
         "shapes_world",
         "compiler",
+        "processes",
     },
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
     {"training"},
-    {"preparation", "generation", "autoencoding", "benchmarking"},
+    {"preparation", "generation", "autoencoding"},
+    {"benchmarking"},
     {"doors"},
     {"prepare", "train", "sample", "evaluate", "export", "reconstruct", "benchmark"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what, whatever the floor. torch and transformers also arrive lazily.
 ONLY_IN = {
-    "torch": {"text", "evaluation"},
+    "torch": {"text", "evaluation", "benchmarking"},
     "transformers": {"text", "evaluation"},
     "optax": {"training"},
     "orbax": {"training"},
@@ -37,7 +39,7 @@ ONLY_IN = {
     "array_record": {"data"},
     "tensorflow_datasets": {"data"},
     "pyarrow": {"data"},
-    "diffusers": set(),
+    "diffusers": {"benchmarking"},
     "tensorflow": set(),
 }
 

@@ -8,4 +8,7 @@ devices  virtual ones, or a slice of TPUs that is not here
 program  the real train step compiled for them: its memory
 plan     all of this, and the settings that fit each chip
 report   a plan in print and as JSON
+timing   things that are compared, timed in turn
+training the train step beside matrix products and a peer
+peer     PixArt of diffusers at the size of a model here
 """

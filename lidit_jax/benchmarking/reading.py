@@ -145,7 +145,7 @@ def measure(asked: Asked) -> Reading:
     """Reads the set, which `made_up.write` has written, and returns what was found."""
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     plain = _plain(asked.folder)
-    batches, hand_over = _sought(asked), loop.HandOver(_opened(asked), mesh)
+    batches, hand_over = _sought(asked), loop.HandOver(_opened(asked), mesh, asked.share)
     hand_over(_opened(asked).batch(batches[0]))  # compiled before it is timed
     forget(asked.folder)
     stream = _stream(asked, hand_over)

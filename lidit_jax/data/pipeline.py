@@ -2,13 +2,14 @@
 
 Every batch is of one bin, which `Schedule` chooses by the step. The order of a bin's pictures is a
 function of (seed, bin, epoch) alone, and a batch is a run of consecutive places in it: what an
-epoch leaves over begins the next batch. Each process reads its own rows of the global batch, so
-the batches are the same for any number of processes, and the iterator's state is the number of
-batches drawn.
+epoch leaves over begins the next batch. Each process reads the rows of the global batch that its
+devices hold, so the batches are the same for any number of processes, and the iterator's state is
+the number of batches drawn.
 """
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import grain
@@ -16,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lidit_jax import errors
 from lidit_jax.batch import Batch, Int8Features, TextFeatures
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.data.records import ImageRecord
@@ -125,19 +125,10 @@ def batches(
     reader: Reader,
     batch_size: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     threads: int = 2,
 ) -> grain.DatasetIterator:
-    """Returns an endless iterator over this process' rows of the global batches.
-
-    Raises InputError if the batch does not divide over the processes.
-    """
-    if batch_size % process_count:
-        raise errors.InputError(
-            f"batch_size {batch_size} does not divide over {process_count} processes; "
-            f"use {batch_size // process_count * process_count or process_count}"
-        )
+    """Returns an endless iterator over these rows of the global batches of `batch_size`; None: all."""
     counts = reader.dataset.counts
     schedule = Schedule(tuple(counts))
     first = np.concatenate([[0], np.cumsum(counts)])
@@ -145,13 +136,12 @@ def batches(
         grain.MapDataset.range(n).seed((reader.seed + bin) % 2**32).shuffle().repeat()
         for bin, n in enumerate(counts)
     ]
-    local = batch_size // process_count
+    offsets = range(batch_size) if rows is None else [int(row) for row in rows]
 
     def samples(step: int) -> list[tuple[int, int]]:
         """Returns the (row, epoch) pairs of this process at a step."""
         bin, k = schedule(step)
-        start = k * batch_size + process_index * local
-        places = range(start, start + local)
+        places = [k * batch_size + offset for offset in offsets]
         return [(int(first[bin] + orders[bin][i]), i // counts[bin]) for i in places]
 
     dataset = grain.MapDataset.range(sys.maxsize // batch_size).map(samples).map(reader.batch)

@@ -5,5 +5,6 @@ tasks        what is trained: diffusion                step         one jitted, 
 optim        the optimizer                             loop         the run, from start or resumed
 inputs       a data set, checked and opened
 checkpoints  Orbax                                     metrics      console, TensorBoard, JSON lines
+agreement    what several processes must share         tracing      a profile of a few steps
 handover     from one stage to the next                trained      a finished run, opened
 """

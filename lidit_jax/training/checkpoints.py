@@ -175,7 +175,7 @@ def identity(workdir: pathlib.Path, step: int) -> str:
 
 
 def claim(workdir: pathlib.Path, config: Config):
-    """Makes `workdir` this config's run, or checks that it already is.
+    """Makes `workdir` this config's run, or checks that it already is. Process 0 alone writes.
 
     Raises InputError, naming each key that differs, if it holds another config's run.
     """
@@ -201,7 +201,8 @@ def claim(workdir: pathlib.Path, config: Config):
                 f"{workdir} holds another config's run ({'; '.join(different)}); "
                 f"give another --workdir, or the same config"
             )
-    files.write_json(path, wanted)
+    if jax.process_index() == 0:
+        files.write_json(path, wanted)
 
 
 def to_json(config: Config) -> dict:

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from lidit_jax import errors
@@ -95,7 +96,8 @@ def _open(config: Config, folder: pathlib.Path) -> Dataset:
     dataset.check_claimed(folder, recipe(config))
     for size, count in zip(opened.bins, opened.counts):
         latent_size(make_codec(config.data.codec), size, config.cells)
-        if count < config.train.batch_size and len(opened.bins) > 1:
+        small = count < config.train.batch_size and len(opened.bins) > 1
+        if small and jax.process_index() == 0:
             print(
                 f"bin {size[0]} x {size[1]} has fewer pictures, {count}, than a batch: some come twice in "
                 f"one (prepare with a larger data.min_bin)"

@@ -10,7 +10,7 @@ from absl import logging
 from clu import parameter_overview
 from flax import nnx
 
-from lidit_jax import errors, files, rng, sharding
+from lidit_jax import errors, files, processes, rng, sharding
 from lidit_jax.batch import Batch, Int8Features
 from lidit_jax.data import pipeline
 from lidit_jax.models.vae import Codec, make_codec
@@ -18,36 +18,48 @@ from lidit_jax.training import checkpoints, handover, optim, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tasks import Task, open_run
+from lidit_jax.training.tracing import Tracer
 
 
-def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
+def train(
+    config: Config,
+    data: pathlib.Path,
+    workdir: pathlib.Path,
+    profile: tuple[int, int] | None = None,
+):
     """Trains to `config.train.steps`, from the last checkpoint in `workdir` if there is one.
 
     Args:
       config: the run.
       data: a folder that `prepare` made.
       workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl and samples/.
+      profile: first and last step whose trace process 0 writes to profile/.
 
-    Raises InputError, before anything is written, where config, data, mesh and workdir do not fit.
+    Raises InputError, before anything is written, where config, data, mesh and workdir do not fit;
+    and `processes.Stopped`, its state saved, where the scheduler wants its machines back.
     """
-    opened = open_run(config, data)
+    with processes.together():
+        opened = open_run(config, data)
     config, task, reader, constants = opened.config, opened.task, opened.reader, opened.constants
     t = config.train
     mesh = sharding.make_mesh(t.mesh)
+    processes.connect(mesh)
     sharding.check_batch(mesh, t.batch_size, t.accumulate)
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
     chief = jax.process_index() == 0
-    batches = pipeline.batches(
-        reader, t.batch_size, process_index=jax.process_index(), process_count=jax.process_count()
-    )
-    if t.init_from and checkpoints.last_step(workdir) is None:
-        handover.check(config, like, constants)
-    checkpoints.claim(workdir, config)
+    batches = pipeline.batches(reader, t.batch_size, rows=sharding.rows_here(mesh, t.batch_size))
+    tracer = Tracer(workdir / "profile", profile if chief else None, t.steps)
+    with processes.together():
+        if t.init_from and checkpoints.last_step(workdir) is None:
+            handover.check(config, like, constants)
+        checkpoints.claim(workdir, config)
+    processes.check_shared(workdir)
     with checkpoints.make_manager(workdir, t.keep) as manager:
         done = manager.latest_step()
         if done is not None and done >= t.steps:
-            print(f"{workdir} is already trained to step {done}")
+            if chief:
+                print(f"{workdir} is already trained to step {done}")
             return
         if done is None and t.init_from:
             current, done = handover.begin(config, optimizer, like), 0
@@ -62,30 +74,36 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
                 known, found = map(checkpoints.by_name, (current.constants, constants))
                 check_same_data(known, found, data)
             batches.set_state(place["batches"])
-            print(f"resuming {workdir} at step {done}")
         if chief:
+            if done:
+                print(f"resuming {workdir} at step {done}")
             describe(current, mesh, t.batch_size)
         update = step.make_step(task, graphdef, optimizer, config, mesh, like)
         specs = reader.specs(t.batch_size, done, t.steps)
         update = compile_bins(update, like, specs, chief)
-        hand_over = HandOver(reader, mesh)
+        hand_over = HandOver(reader, mesh, t.batch_size)
         preview = Preview(task, graphdef, reader, config, mesh) if t.preview_every else None
         metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
         pending = None
         for now in range(done + 1, t.steps + 1):
-            batch = next(batches)
-            tokens = task.tokens(batch) * jax.process_count()
-            current, latest = update(current, hand_over(batch))
+            tracer.before(now)
+            batch = hand_over(next(batches))
+            tokens = task.tokens(batch)
+            current, latest = update(current, batch)
             # The next step is queued: only now wait for the one before it.
             if metrics and pending is not None:
                 metrics.add(jax.device_get(pending))
             pending = latest | {"tokens": tokens}
             last = now == t.steps
-            if metrics and (now % t.log_every == 0 or last):
-                metrics.add(jax.device_get(pending))
-                pending = None
-                metrics.log(now)
-            if now % t.save_every == 0 or last:
+            if now % t.log_every == 0 or last:
+                check_finite(now, jax.device_get(latest))  # on every process: all end by it
+                if metrics:
+                    metrics.add(jax.device_get(pending))
+                    pending = None
+                    metrics.log(now)
+            tracer.after(now, current)
+            stopped = manager.reached_preemption(now) and not last
+            if now % t.save_every == 0 or last or stopped:
                 check_finite(now, jax.device_get(latest))
                 place = {"batches": batches.get_state(), "data": reader.dataset.statistics}
                 checkpoints.save(manager, current, place)
@@ -94,9 +112,14 @@ def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
                 if metrics:
                     files.write_png(workdir / "samples" / f"step-{now:07d}.png", grid)
                     metrics.picture(now, "preview", grid)
+            if stopped:
+                break
+        tracer.close()
         manager.wait_until_finished()
         if metrics:
             metrics.close()
+    if stopped:
+        raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {now}")
 
 
 def compile_bins(
@@ -113,25 +136,36 @@ def compile_bins(
     return compiled
 
 
-def to_devices(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-    """Returns this process' rows as its part of the global batch."""
-    where = sharding.batch_sharding(mesh)
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), batch)
+def to_devices(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int | None = None) -> Batch:
+    """Returns the global batch of `batch_size`, of which `batch` has the rows of this process.
+
+    None: `batch` is whole, as a lone process has it.
+    """
+    where, total = sharding.batch_sharding(mesh), batch_size or len(batch.row_B)
+    rows = sharding.rows_here(mesh, total)
+
+    def place(a):
+        def part(index):
+            return a[np.searchsorted(rows, np.arange(total)[index[0]])]
+
+        return jax.make_array_from_callback((total, *a.shape[1:]), where, part)
+
+    return jax.tree.map(place, batch)
 
 
 class HandOver:
     """Gives batches to the devices, and has int8 features restored there: a host has less to send."""
 
-    def __init__(self, reader: pipeline.Reader, mesh: jax.sharding.Mesh):
-        self._mesh = mesh
+    def __init__(self, reader: pipeline.Reader, mesh: jax.sharding.Mesh, batch_size: int):
+        self._mesh, self._batch_size = mesh, batch_size
         self._restored = jax.jit(reader.restored, out_shardings=sharding.batch_sharding(mesh))
 
     def __call__(self, batch: Batch) -> Batch:
         return self.restored(self.given(batch))
 
     def given(self, batch: Batch) -> Batch:
-        """Returns this process' rows as its part of the global batch, as they are stored."""
-        return to_devices(batch, self._mesh)
+        """Returns the global batch, of which `batch` has the rows of this process, as it is stored."""
+        return to_devices(batch, self._mesh, self._batch_size)
 
     def restored(self, batch: Batch) -> Batch:
         """Returns a batch that is on the devices as the model reads it."""
