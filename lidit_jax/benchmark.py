@@ -3,16 +3,20 @@
 python -m lidit_jax.benchmark --plan --config=configs/lidit_10b.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
+python -m lidit_jax.benchmark --input --config=configs/lidit_1b.py
 """
 
+import contextlib
 import pathlib
 import shlex
 import sys
+import tempfile
 
 from absl import flags
 
 from lidit_jax import doors, errors, files, sharding
-from lidit_jax.benchmarking import assumed, peer, plan, report, training
+from lidit_jax.benchmarking import assumed, made_up, peer, plan, reading, report, training
+from lidit_jax.data.feature_codecs import FEATURE_CODECS
 
 _PLAN = flags.DEFINE_bool(
     "plan", False, "memory, FLOPs and collectives of a train step, compiled but not run"
@@ -26,6 +30,20 @@ _PEER = flags.DEFINE_enum(
     "peer", None, ["diffusers"], "--train: in turn with PixArt of that size, and the ratio"
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "--train: steps that are timed", lower_bound=1)
+_INPUT = flags.DEFINE_bool(
+    "input", False, "how fast batches are made of a data set's files, and what limits it"
+)
+_DATA = flags.DEFINE_string(
+    "data",
+    "",
+    "--input: folder for the made-up data set, found again there; temporary if not given",
+)
+_ROWS = flags.DEFINE_integer("rows", 2048, "--input: pictures of the set, 0.5 MB each")
+_HOSTS = flags.DEFINE_integer("hosts", 32, "--input: over how many a batch is divided")
+_THREADS = flags.DEFINE_integer("threads", 2, "--input: that make batches, one each at a time")
+_CODEC = flags.DEFINE_enum(
+    "codec", "int8", sorted(FEATURE_CODECS), "--input: how features are stored"
+)
 _DEVICES = flags.DEFINE_integer("devices", 0, "--plan: how many virtual devices")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "--plan: a slice of TPUs instead, such as v5e:8x8; wants libtpu"
@@ -72,7 +90,22 @@ def _train():
         files.write_json(pathlib.Path(_OUT.value).expanduser() / "train.json", told)
 
 
-MODES = ((_PLAN, _plan), (_TRAIN, _train))
+def _input():
+    wanted = made_up.made(doors.config(), _ROWS.value, _CODEC.value)
+    with contextlib.ExitStack() as stack:
+        folder = _DATA.value or stack.enter_context(tempfile.TemporaryDirectory())
+        asked = reading.Asked(
+            wanted, pathlib.Path(folder).expanduser(), _HOSTS.value, _THREADS.value
+        )
+        made_up.write(wanted, asked.folder)
+        found = reading.measure(asked)
+    print(found.table())
+    if _OUT.value:
+        told = {"command": _command()} | found.as_json()
+        files.write_json(pathlib.Path(_OUT.value).expanduser() / "input.json", told)
+
+
+MODES = ((_PLAN, _plan), (_TRAIN, _train), (_INPUT, _input))
 
 
 def _lengths() -> assumed.Lengths:

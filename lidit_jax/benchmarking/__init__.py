@@ -11,4 +11,8 @@ report   a plan in print and as JSON
 timing   things that are compared, timed in turn
 training the train step beside matrix products and a peer
 peer     PixArt of diffusers at the size of a model here
+made_up  a data set of noise, written by what writes real ones
+reading  how fast such a set is read, and what limits it
+steps    what each step of that costs
+storage  its files as a disk has them
 """

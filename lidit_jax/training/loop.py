@@ -146,7 +146,9 @@ def to_devices(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int | None = N
 
     def place(a):
         def part(index):
-            return a[np.searchsorted(rows, np.arange(total)[index[0]])]
+            wanted = range(total)[index[0]]  # consecutive, so that they are a view of `a`
+            start = np.searchsorted(rows, wanted[0])
+            return a[start : start + len(wanted)]
 
         return jax.make_array_from_callback((total, *a.shape[1:]), where, part)
 

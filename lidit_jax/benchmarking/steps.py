@@ -1,0 +1,97 @@
+"""What each step of making a batch costs: in processor time, one thread, one step after the other."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import msgpack
+import numpy as np
+
+from lidit_jax.batch import Batch
+from lidit_jax.data import pipeline, records
+from lidit_jax.data.dataset import FeatureStore
+from lidit_jax.data.pipeline import Reader
+from lidit_jax.training.loop import HandOver
+
+RECORD, MSGPACK, CODEC = "ArrayRecord reads", "msgpack", "feature codec"
+PADDING, LATENTS, CAPTION = "padding", "latents, unpacked and stacked", "choice of captions"
+GIVEN = "given to the device"
+
+Samples = list[tuple[int, int]]  # row and epoch of each
+
+
+class _Clock:
+    """Adds up the processor time of named steps, of all threads."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, step: Callable[..., Any], *args) -> Any:
+        begun = time.process_time()
+        found = step(*args)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - begun
+        return found
+
+
+def parts(reader: Reader, batches: list[Samples], hand_over: HandOver) -> dict[str, float]:
+    """Returns the seconds of each step of a sample: those of `Reader.batch`, and what gives it away."""
+    clock = _Clock()
+    for samples in batches:
+        rows = [row for row, _ in samples]
+        packed = clock(RECORD, _each(reader.dataset.packed), rows)
+        images = clock(LATENTS, _each(records.unpack_image), packed)
+        latents = clock(LATENTS, lambda i: np.stack([image.latent_HxWxC for image in i]), images)
+        captions = clock(CAPTION, _each(lambda image: reader.caption(image, 0)), images)
+        text = [_text(clock, *pair, captions) for pair in zip(reader.stores, reader.lengths)]
+        batch = Batch(latents, tuple(text), np.asarray(rows, np.int32))
+        clock(GIVEN, lambda b: jax.block_until_ready(hand_over.given(b)), batch)
+    count = sum(map(len, batches))
+    return {name: seconds / count for name, seconds in clock.seconds.items()}
+
+
+def _text(clock: _Clock, store: FeatureStore, length: int, captions: list[int]):
+    packed = clock(RECORD, _each(store.packed), captions)
+    fields = clock(MSGPACK, _each(msgpack.unpackb), packed)
+    prompts = clock(CODEC, _each(store.codec.stored), fields)
+    return clock(PADDING, pipeline.pad_stored, prompts, length)
+
+
+def _each(step: Callable[[Any], Any]) -> Callable[[list], list]:
+    return lambda values: [step(value) for value in values]
+
+
+def whole(reader: Reader, batches: list[Samples], hand_over: HandOver) -> float:
+    """Returns the seconds of a sample, its batch made by `Reader.batch` and given away."""
+    begun = time.process_time()
+    for samples in batches:
+        jax.block_until_ready(hand_over.given(reader.batch(samples)))
+    return (time.process_time() - begun) / sum(map(len, batches))
+
+
+def restored(batch: Batch, hand_over: HandOver, rounds: int = 3) -> float:
+    """Returns the seconds of processor time a sample that restoring takes: on a CPU that is the device."""
+    given = hand_over.given(batch)
+    jax.block_until_ready(hand_over.restored(given))  # compiled before it is timed
+    begun = time.process_time()
+    for _ in range(rounds):
+        jax.block_until_ready(hand_over.restored(given))
+    return (time.process_time() - begun) / rounds / len(batch.row_B)
+
+
+def copied(batch: Batch) -> float:
+    """Returns the bytes a second of the batch copied in memory, by one thread, to where it was before."""
+    arrays = jax.tree.leaves(batch)
+    copies = [a.copy() for a in arrays]
+    taken = []
+    for _ in range(5):
+        begun = time.thread_time()
+        for to, a in zip(copies, arrays):
+            np.copyto(to, a)
+        taken.append(time.thread_time() - begun)
+    return size(batch) / float(np.median(taken))
+
+
+def size(batch: Batch) -> int:
+    """Returns the bytes of a batch's arrays."""
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(batch))
