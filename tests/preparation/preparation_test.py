@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from lidit_jax import errors, files, preparation
+from lidit_jax import errors, files, preparation, sharding
 from lidit_jax.data import pipeline, records, sources
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.plan import Plan
@@ -212,7 +212,23 @@ def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepa
     assert coarse.info["error"]["mean"] < 0.02 and coarse.info["codec"] == "int8"
     assert exact.info["error"]["mean"] < 0.01
     _, reader, _ = open_inputs(c, int8)
-    assert np.isfinite(next(pipeline.batches(reader, 4)).text[0].hidden_BxSxE).all()
+    batch = next(pipeline.batches(reader, 8))
+    caption_B = [reader.caption(reader.dataset.image(row), 0) for row in batch.row_B]
+    (wanted,) = open_inputs(config, int8)[1].text(caption_B)
+    mesh = sharding.make_mesh((1, 8, 1))
+    given = loop.HandOver(reader, mesh, 8)(batch)
+    assert forms(given) == forms(reader.specs(8, 0, 40)[_bin_of(batch, reader)])
+    assert given.text[0].hidden_BxSxE.sharding.is_equivalent_to(sharding.batch_sharding(mesh), 3)
+    for found in (given.text, reader.restored(batch.text)):
+        np.testing.assert_array_equal(found[0].mask_BxS, wanted.mask_BxS)
+        off_BxSxE = (found[0].hidden_BxSxE - wanted.hidden_BxSxE.astype(np.float32)) / std_E
+        assert 0 < np.sqrt(np.mean(np.square(off_BxSxE))) < 0.02
+    loop.train(c, int8, tmp_path / "run")
+
+
+def _bin_of(batch, reader):
+    sizes = [spec.latents_BxHxWxC.shape[1:] for spec in reader.specs(8, 0, 40)]
+    return sizes.index(batch.latents_BxHxWxC.shape[1:])
 
 
 def test_a_report_shows_pictures_of_every_bin_and_every_drop(prepared, tmp_path):
