@@ -17,7 +17,7 @@ class FeatureCodec(Protocol):
     """Packs f32 tokens [S, E] into msgpack-able fields, and unpacks them.
 
     needs_channels: is it made from each channel's mean and std, or from nothing?
-    compressed: are its records worth compressing? Reading takes four times as long where they are.
+    compressed: are its records worth compressing? Reading takes two to four times as long where they are.
     `unpack` is `states` of `stored`; the arrays of `stored` have a token's numbers in one row each.
     """
 
@@ -37,7 +37,7 @@ class BF16:
     """Two bytes a number; unpacks to bf16."""
 
     needs_channels = False
-    compressed = True  # by a quarter
+    compressed = True  # by a fifth
 
     def pack(self, hidden_SxE):
         return {
