@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     c.data.preview = ()  # prompts of the training previews, set by prepare; () = 16 of the source
     c.data.shards = 4  # pieces that several processes can share; set by prepare
     c.data.workers = 0  # processes that decode pictures; 0 = none but prepare's own
+    c.data.threads = 2  # that make batches to train on; each has up to three in memory
 
     c.text = ConfigDict()
     c.text.use = ("llama3",)  # which of the encoders below read the prompts

@@ -40,7 +40,6 @@ _DATA = flags.DEFINE_string(
 )
 _ROWS = flags.DEFINE_integer("rows", 2048, "--input: pictures of the set, 0.5 MB each")
 _HOSTS = flags.DEFINE_integer("hosts", 32, "--input: over how many a batch is divided")
-_THREADS = flags.DEFINE_integer("threads", 2, "--input: that make batches, one each at a time")
 _CODEC = flags.DEFINE_enum(
     "codec", "int8", sorted(FEATURE_CODECS), "--input: how features are stored"
 )
@@ -94,9 +93,7 @@ def _input():
     wanted = made_up.made(doors.config(), _ROWS.value, _CODEC.value)
     with contextlib.ExitStack() as stack:
         folder = _DATA.value or stack.enter_context(tempfile.TemporaryDirectory())
-        asked = reading.Asked(
-            wanted, pathlib.Path(folder).expanduser(), _HOSTS.value, _THREADS.value
-        )
+        asked = reading.Asked(wanted, pathlib.Path(folder).expanduser(), _HOSTS.value)
         made_up.write(wanted, asked.folder)
         found = reading.measure(asked)
     print(found.table())

@@ -30,11 +30,9 @@ class Asked:
     wanted: made_up.Made
     folder: pathlib.Path
     hosts: int = 32
-    threads: int = 2
 
     def __post_init__(self):
         errors.check_range("--hosts", self.hosts, 1)
-        errors.check_range("--threads", self.threads, 1)
         batch_size, rows = self.wanted.config.train.batch_size, self.wanted.rows
         if batch_size % self.hosts:
             raise errors.InputError(
@@ -45,6 +43,10 @@ class Asked:
                 f"--rows={rows} are under four batches of {self.share}, a host's share of {batch_size}; "
                 f"use --rows={32 * self.share}, or more --hosts"
             )
+
+    @property
+    def threads(self) -> int:
+        return self.wanted.config.data.threads
 
     @property
     def share(self) -> int:
@@ -132,7 +134,7 @@ class Reading:
         if self.busy >= _NEAR * self.cores:
             return "the processor, busy beyond what the steps cost alone"
         if self.busy >= _NEAR * min(self.threads, self.cores):
-            return f"{self.threads} threads; more of them may help"
+            return f"{self.threads} threads; more data.threads may help"
         return (
             f"waiting: {self.busy:.1f} of {self.cores} cores were busy for it with {self.threads} threads. They "
             "waited for the disk, each other, or other programs of this machine"

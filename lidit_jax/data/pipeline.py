@@ -128,7 +128,10 @@ def batches(
     rows: Sequence[int] | None = None,
     threads: int = 2,
 ) -> grain.DatasetIterator:
-    """Returns an endless iterator over these rows of the global batches of `batch_size`; None: all."""
+    """Returns an endless iterator over these rows of the global batches of `batch_size`; None: all.
+
+    threads: each makes one batch at a time, and twice as many batches are kept ready.
+    """
     counts = reader.dataset.counts
     schedule = Schedule(tuple(counts))
     first = np.concatenate([[0], np.cumsum(counts)])

@@ -24,7 +24,7 @@ from lidit_jax.training.state import TrainState
 FREE = {
     "train": ("steps", "mesh", "log_every", "save_every", "keep", "preview_every"),
     "model": ("remat", "unroll"),
-    "data": ("shards", "workers", "codec"),  # codec_hash says which
+    "data": ("shards", "workers", "threads", "codec"),  # codec_hash says which
 }
 
 

@@ -43,10 +43,12 @@ class DataConfig:
     preview: tuple[str, ...]
     shards: int
     workers: int
+    threads: int
     options: dict[str, Any]
 
     def __post_init__(self):
-        errors.check_range("data.shards", self.shards, 1)
+        for name in ("shards", "threads"):
+            errors.check_range(f"data.{name}", getattr(self, name), 1)
         for name in ("bin_step", "min_bin", "limit", "workers"):
             errors.check_range(f"data.{name}", getattr(self, name), 0)
         if not all(text.strip() for text in self.preview):

@@ -48,7 +48,8 @@ def train(
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
     chief = jax.process_index() == 0
-    batches = pipeline.batches(reader, t.batch_size, rows=sharding.rows_here(mesh, t.batch_size))
+    rows = sharding.rows_here(mesh, t.batch_size)
+    batches = pipeline.batches(reader, t.batch_size, rows=rows, threads=config.data.threads)
     tracer = Tracer(workdir / "profile", profile if chief else None, t.steps)
     with processes.together():
         if t.init_from and checkpoints.last_step(workdir) is None:

@@ -118,7 +118,7 @@ def made(seconds=1.0, processor=1.0, threads=2, cores=4, whole=0.01, plain=1e9, 
         (dict(copied=1.2e8), "the memory"),
         (dict(whole=0.035, processor=3.8), "the processor"),
         (dict(processor=3.9), "busy beyond what the steps cost alone"),
-        (dict(processor=1.8), "2 threads; more of them may help"),
+        (dict(processor=1.8), "2 threads; more data.threads may help"),
         (dict(processor=0.5), "waiting: 0.5 of 4 cores"),
     ],
 )

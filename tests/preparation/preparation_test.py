@@ -89,6 +89,15 @@ def test_hosts_draw_the_same_bin_at_every_step(config, prepared):
         )
 
 
+def test_any_number_of_threads_gives_the_same_batches(config, prepared):
+    _, reader, _ = open_inputs(config, prepared)
+    one, four = (pipeline.batches(reader, 4, threads=threads) for threads in (1, 4))
+    for _ in range(20):
+        jax.tree.map(np.testing.assert_array_equal, next(one), next(four))
+    four.set_state(one.get_state())
+    jax.tree.map(np.testing.assert_array_equal, next(one), next(four))
+
+
 def test_half_of_the_epochs_show_the_synthetic_caption(config, prepared):
     _, reader, _ = open_inputs(config, prepared)
     image = records.ImageRecord("k", None, (1, 2), (3, 4))
@@ -212,23 +221,18 @@ def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepa
     assert coarse.info["error"]["mean"] < 0.02 and coarse.info["codec"] == "int8"
     assert exact.info["error"]["mean"] < 0.01
     _, reader, _ = open_inputs(c, int8)
-    batch = next(pipeline.batches(reader, 8))
-    caption_B = [reader.caption(reader.dataset.image(row), 0) for row in batch.row_B]
+    batch = reader.batch([(0, epoch) for epoch in range(8)])
+    caption_B = [reader.caption(reader.dataset.image(0), epoch) for epoch in range(8)]
     (wanted,) = open_inputs(config, int8)[1].text(caption_B)
     mesh = sharding.make_mesh((1, 8, 1))
     given = loop.HandOver(reader, mesh, 8)(batch)
-    assert forms(given) == forms(reader.specs(8, 0, 40)[_bin_of(batch, reader)])
+    assert forms(given) == forms(reader.specs(8, 0, 40)[0])
     assert given.text[0].hidden_BxSxE.sharding.is_equivalent_to(sharding.batch_sharding(mesh), 3)
     for found in (given.text, reader.restored(batch.text)):
         np.testing.assert_array_equal(found[0].mask_BxS, wanted.mask_BxS)
         off_BxSxE = (found[0].hidden_BxSxE - wanted.hidden_BxSxE.astype(np.float32)) / std_E
         assert 0 < np.sqrt(np.mean(np.square(off_BxSxE))) < 0.02
     loop.train(c, int8, tmp_path / "run")
-
-
-def _bin_of(batch, reader):
-    sizes = [spec.latents_BxHxWxC.shape[1:] for spec in reader.specs(8, 0, 40)]
-    return sizes.index(batch.latents_BxHxWxC.shape[1:])
 
 
 def test_a_report_shows_pictures_of_every_bin_and_every_drop(prepared, tmp_path):
