@@ -36,7 +36,7 @@ def door(name, *args, code=None):
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: no run's config|error: --llm=x: want NAME=MODEL"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run"], "error: no finished data set .run `prepare` first. at /none"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--config.text.encoders.smollm2.model=/no/such.gguf", "--data={tmp}/data"], "error: no such model folder or GGUF file: /no/such.gguf"),
-        ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--shard=2/2"], "error: --shard=2/2: want i/n"),
+        ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--share=2/2"], "error: --share=2/2: want i/n"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--merge", "--verify"], "error: --merge and --verify are different jobs"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--merge"], "error: no plan .run `prepare` first. at "),
         ("prepare", ["--config=configs/own_data.py:folder", "--data={tmp}/out"], "error: source folder needs its option 'path'"),

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "rng", "batch", "sharding", "files", "moments", "prompts", "shapes_world"},
+    {"errors", "rng", "batch", "sharding", "files", "moments", "prompts", "share", "shapes_world"},
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
     {"training"},
