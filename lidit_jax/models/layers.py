@@ -45,6 +45,17 @@ def linear(d_in, d_out, axes, *, dtype, rngs, init=_xavier):
     )
 
 
+def multiplied_in(model: nnx.Module) -> dict[tuple, jnp.dtype]:
+    """Returns, by path, the dtype that each kernel of the model is cast to wherever it is used.
+
+    A kernel kept in that dtype gives the same bits, in half the memory where it is bf16. All else (norms'
+    scales, and biases, which are small) is used in f32, or may be.
+    """
+    kinds = (nnx.Linear, nnx.Einsum, nnx.Conv)
+    modules = [(path, m) for path, m in nnx.iter_modules(model) if isinstance(m, kinds)]
+    return {(*path, "kernel"): jnp.dtype(m.dtype) for path, m in modules}
+
+
 def rms_norm(width, *, rngs):
     """Returns an RMSNorm over the last axis with a learned scale, eps 1e-6; f32 in and out."""
     return nnx.RMSNorm(

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -55,9 +55,12 @@ def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tupl
     return TrainState(step=count, opt_state=opt_state, **restored), items["iterator"]
 
 
-def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State, nnx.State]:
+def restore_ema(
+    workdir: pathlib.Path, ema: nnx.State, constants: nnx.State
+) -> tuple[int, nnx.State, nnx.State]:
     """Returns the last step, and its EMA and constants; nothing else is read.
 
+    Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place.
     Raises InputError if the run has no checkpoint.
     """
     folder = workdir / "checkpoints"
@@ -67,13 +70,18 @@ def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State
         step = manager.latest_step()
         if step is None:
             raise errors.InputError(f"{folder} holds no finished checkpoint; train longer")
-        names = {k: v for k, v in _named(like).items() if k != "params"}
+        names = {k: v for k, v in {"ema": ema, "constants": constants}.items() if v}
         args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
         items = dict(_read(manager, step, args).items())
-    if not all(np.isfinite(a).all() for a in jax.tree.leaves(items["ema"])):
+    if not _all_finite(items["ema"]):
         raise errors.InputError(_damaged(manager, step, "its EMA is not finite"))
-    constants = _filled(like.constants, items.get("constants", {}))
-    return step, _filled(like.ema, items["ema"]), constants
+    return step, _filled(ema, items["ema"]), _filled(constants, items.get("constants", {}))
+
+
+@jax.jit
+def _all_finite(tree: dict) -> jax.Array:
+    """Whether every number is finite; asked where the arrays are, since no host may hold them all."""
+    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
 
 
 def _read(manager: ocp.CheckpointManager, step: int, args: dict) -> ocp.args.Composite:
