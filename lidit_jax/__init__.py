@@ -13,5 +13,6 @@ Rooms, from the bottom; imports go down only:
   2  text  data                                    prompts -> LLM features; sources -> records -> batches
   3  training                                      config, step, loop, checkpoints
   4  preparation  generation  autoencoding         sources -> records; prompts -> pictures; a VAE in use
+     benchmarking                                  how fast it is here
   5  doors  prepare  train  sample  evaluate  export  reconstruct    flags -> one library call
 """

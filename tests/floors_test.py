@@ -11,7 +11,7 @@ FLOORS = [
     {"diffusion", "models", "evaluation"},
     {"text", "data"},
     {"training"},
-    {"preparation", "generation", "autoencoding"},
+    {"preparation", "generation", "autoencoding", "benchmarking"},
     {"doors"},
     {"prepare", "train", "sample", "evaluate", "export", "reconstruct"},
 ]

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from flax import nnx
 from tqdm import tqdm
 
-from lidit_jax import errors, rng, sharding
+from lidit_jax import errors, sharding
 from lidit_jax.batch import TextFeatures
 from lidit_jax.generation.reading import Features, Readers, padded
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.training.config import Config, SampleConfig
-from lidit_jax.training.tasks.diffusion import draw
+from lidit_jax.training.drawing import make_draw
 from lidit_jax.training.trained import open_to_draw, read_config
 
 
@@ -66,11 +65,7 @@ class Generator:
         self.graphdef, self.ema, self.constants = trained.graphdef, trained.ema, trained.constants
         self.step, self.identity = trained.step, trained.identity
         self._readers = Readers(self.config.encoders, self.constants)
-        self._draw = jax.jit(
-            self._traced,
-            static_argnames=("sample", "shape"),
-            out_shardings=sharding.batch_sharding(self.mesh),
-        )
+        self._draw = make_draw(self.graphdef, self.config.objective, self.mesh)
 
     def encode(self, prompts: list[str]) -> tuple[TextFeatures, ...]:
         """Returns every LLM's features of the prompts, padded to one length per LLM."""
@@ -112,11 +107,8 @@ class Generator:
         rows = range(len(wanted)) if rows is None else rows
         batches = self._batch_sizes(wanted)
         lengths = self._readers.lengths({w.prompt: None for w in wanted})
-        with tqdm(
-            total=len(rows),
-            desc="pictures",
-            disable=len(batches) == 1 and len(rows) <= max(batches.values()),
-        ) as bar:
+        one_batch = len(rows) <= self.sample.batch_size
+        with tqdm(total=len(rows), desc="pictures", disable=one_batch) as bar:
             for size, part in self._parts(wanted, rows, batches):
                 yield from self._drawn(wanted, part, size, batches[size], lengths)
                 bar.update(len(part))
@@ -156,12 +148,6 @@ class Generator:
         shape = self.latent_size(size)
         latents = self._draw(self.ema, self.constants, *placed, sample=self.sample, shape=shape)
         yield from zip(rows[: len(part)], np.asarray(self.codec.decode(latents)))
-
-    def _traced(self, ema, constants, text, seeds_B, *, sample, shape):
-        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):  # for `sharding.split_batch`
-            model = nnx.merge(self.graphdef, ema, constants)
-            keys_B = jax.vmap(lambda seed: rng.key(seed, "sample"))(seeds_B)
-            return draw(model, self.config.objective, sample, text, keys_B, shape)
 
 
 def _moved(config: Config, llms: dict[str, str]) -> Config:

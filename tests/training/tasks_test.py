@@ -12,7 +12,8 @@ from lidit_jax import rng
 from lidit_jax.batch import fake
 from lidit_jax.diffusion import schedules
 from lidit_jax.models.conditioners import TextCondition
-from lidit_jax.training.tasks.diffusion import diffusion_task, draw
+from lidit_jax.training.drawing import draw
+from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.training.step_test import LENGTHS, make_config
 
 

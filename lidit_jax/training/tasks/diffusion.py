@@ -1,17 +1,15 @@
-"""Training LI-DiT: noise on latents, and what the network makes of it (appendix A.1); and drawing with it."""
+"""Training LI-DiT: noise on latents, and what the network makes of it (appendix A.1)."""
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
 from lidit_jax import rng
-from lidit_jax.batch import BatchShape, TextFeatures, spec
-from lidit_jax.diffusion import guidance, objectives, samplers, schedules
-from lidit_jax.models.conditioners import TextCondition, TextSource
+from lidit_jax.batch import BatchShape, spec
+from lidit_jax.diffusion import objectives, samplers, schedules
+from lidit_jax.models.conditioners import TextSource
 from lidit_jax.models.lidit import LiDiT, ModelConfig
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.training.config import Config, SampleConfig, text_sources
+from lidit_jax.training.drawing import draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,69 +66,3 @@ def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTa
         BatchShape(config.train.batch_size, latent, text),
         config.train.drop_prompt, config.sample,
     )  # fmt: skip
-
-
-def draw(
-    model: LiDiT,
-    objective: objectives.ObjectiveConfig,
-    config: SampleConfig,
-    text: tuple[TextFeatures, ...],
-    keys_B: jax.Array,
-    shape: tuple[int, int, int],
-) -> jax.Array:
-    """Returns raw latents [B, *shape] drawn for the prompts, row k from keys_B[k] alone.
-
-    Nothing is computed at every step that does not change: the LLMs' features are the caller's, and
-    a conditioner that does not use time runs once. The refiners, which do, run at every step. Under
-    guidance a doubled batch has the prompt and the empty prompt of a sample in neighbouring rows, on
-    one device; the empty prompt is the same for all, so that its one row is refined once for all.
-    """
-    B = keys_B.shape[0]
-
-    def denoise(x_t, t_B, condition):
-        return objectives.to_x0(objective, model.dit(x_t, model.time(t_B), condition), x_t, t_B)
-
-    def prompts(t_B):
-        return model.condition(text, jnp.zeros(B, bool), model.time(t_B))
-
-    def prompts_and_empty(t_B):
-        return _with_empty(prompts(t_B), model.empty_condition(model.time(t_B[:1])))
-
-    seen_at = prompts if config.guidance == 1 else prompts_and_empty
-    if not model.conditioner.uses_time:
-        seen = seen_at(jnp.zeros(B))
-        seen_at = lambda t_B: seen  # noqa: E731
-
-    def prompted(x_t, t_B):
-        return denoise(x_t, t_B, seen_at(t_B))
-
-    def both(x_t, t_B):
-        x0 = denoise(_pairs(x_t, x_t), _pairs(t_B, t_B), seen_at(t_B))
-        x0_Bx2xHxWxC = x0.reshape(B, 2, *shape)
-        return x0_Bx2xHxWxC[:, 0], x0_Bx2xHxWxC[:, 1]
-
-    denoise_guided = guidance.guided(prompted, both, config.guidance)
-    schedule = schedules.make_schedule(objective.schedule)
-    return model.to_raw(samplers.sample(config.sampler, schedule, denoise_guided, keys_B, shape))
-
-
-def _with_empty(prompts: TextCondition, empty: TextCondition) -> TextCondition:
-    """Returns conditions of 2 B rows: each prompt's, and after it the empty prompt's, given in one row."""
-    length = max(prompts.mask_BxS.shape[1], empty.mask_BxS.shape[1])
-
-    def pair(prompt, empty):
-        return _pairs(prompt, jnp.broadcast_to(empty, prompt.shape))
-
-    def longer(a):
-        return jnp.pad(a, [(0, 0), (0, length - a.shape[1])] + [(0, 0)] * (a.ndim - 2))
-
-    return TextCondition(
-        pair(longer(prompts.tokens_BxSxD), longer(empty.tokens_BxSxD)),
-        pair(longer(prompts.mask_BxS), longer(empty.mask_BxS)),
-        pair(prompts.pooled_BxD, empty.pooled_BxD),
-    )
-
-
-def _pairs(a, b):
-    """Returns the rows of a and b in turns."""
-    return jnp.stack([a, b], 1).reshape(2 * len(a), *a.shape[1:])
