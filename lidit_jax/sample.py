@@ -53,10 +53,10 @@ def main():
     if not wanted:
         raise errors.InputError('no prompt given; use --prompt="a red heart" or --prompts=FILE')
     size = tuple(_number(s) for s in _SIZE.value) if _SIZE.value else None
-    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
-    mesh = _mesh(_MESH.value) if _MESH.value else None
     if size and len(size) != 2:
         raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
+    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
+    mesh = _mesh(_MESH.value) if _MESH.value else None
     wanted = [
         prompts.Prompt(p.text, size or p.size) for p in wanted for _ in range(_PER_PROMPT.value)
     ]
