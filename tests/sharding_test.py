@@ -20,7 +20,7 @@ def test_a_mesh_that_is_not_of_the_devices_is_refused(sizes):
         sharding.make_mesh(sizes)
 
 
-def test_rows_are_split_where_they_divide_and_left_alone_where_not():
+def test_rows_are_split_where_they_divide():
     mesh = sharding.make_mesh((2, 4, 1))
 
     @jax.jit
@@ -28,8 +28,17 @@ def test_rows_are_split_where_they_divide_and_left_alone_where_not():
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return sharding.split_batch(x)
 
-    def parts(rows):
-        x = jax.device_put(jnp.zeros((rows, 2)), sharding.replicated(mesh))
-        return {s.data.shape for s in split(x).addressable_shards}
+    x = jax.device_put(jnp.zeros((16, 2)), sharding.replicated(mesh))
+    assert {s.data.shape for s in split(x).addressable_shards} == {(2, 2)}
 
-    assert parts(16) == {(2, 2)} and parts(1) == {(1, 2)}
+
+def test_one_row_that_serves_a_whole_batch_is_sent_to_no_one():
+    mesh = sharding.make_mesh((8, 1, 1))
+
+    def serve(x):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jnp.broadcast_to(sharding.split_batch(x) @ jnp.ones((4, 4)), (8, 4))
+
+    x = jax.device_put(jnp.ones((1, 4)), sharding.replicated(mesh))
+    program = jax.jit(serve, out_shardings=sharding.batch_sharding(mesh)).lower(x).compile()
+    assert "all-reduce" not in program.as_text() and "all-gather" not in program.as_text()
