@@ -60,7 +60,7 @@ def test_a_part_of_a_request_is_drawn_by_the_program_of_the_whole(make_generator
     whole = dict(generator.draw(wanted))
     assert [whole[k].shape for k in range(7)] == [(*size, 3) for size in sizes]
     programs = generator._draw._cache_size()
-    part = dict(generator.draw(wanted, [6, 1, 5])  # not the longest prompt)
+    part = dict(generator.draw(wanted, [6, 1, 5]))  # without the longest prompt
     assert part.keys() == {1, 5, 6} and generator._draw._cache_size() == programs == 2
     for k in part:
         np.testing.assert_array_equal(part[k], whole[k])
