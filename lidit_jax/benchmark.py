@@ -3,6 +3,7 @@
 python -m lidit_jax.benchmark --plan --config=configs/lidit_10b.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
+python -m lidit_jax.benchmark --sample --config=configs/benchmark_cpu.py
 """
 
 import pathlib
@@ -12,7 +13,7 @@ import sys
 from absl import flags
 
 from lidit_jax import doors, errors, files, sharding
-from lidit_jax.benchmarking import assumed, peer, plan, report, training
+from lidit_jax.benchmarking import assumed, peer, plan, report, sampling, training
 
 _PLAN = flags.DEFINE_bool(
     "plan", False, "memory, FLOPs and collectives of a train step, compiled but not run"
@@ -25,7 +26,13 @@ _TRAIN = flags.DEFINE_bool(
 _PEER = flags.DEFINE_enum(
     "peer", None, ["diffusers"], "--train: in turn with PixArt of that size, and the ratio"
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 10, "--train: steps that are timed", lower_bound=1)
+_SAMPLE = flags.DEFINE_bool(
+    "sample", False, "the time of a guided picture, and its share outside the denoiser"
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "how often everything is timed", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 28, "--sample: of the sampler", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 4, "--sample: pictures at once", lower_bound=1)
+_GUIDANCE = flags.DEFINE_float("guidance", 4.5, "--sample: 1 = off")
 _DEVICES = flags.DEFINE_integer("devices", 0, "--plan: how many virtual devices")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", "", "--plan: a slice of TPUs instead, such as v5e:8x8; wants libtpu"
@@ -67,12 +74,26 @@ def _train():
     against = peer.pixart(task) if _PEER.value else None
     speed = training.measure(config, task, mesh, against, _ROUNDS.value)
     print(speed.table())
+    _write("train", speed.as_json())
+
+
+def _sample():
+    config = assumed.measured(doors.config(), _lengths())
+    mesh = sharding.make_mesh(_mesh(config)) if _MESH.value else None
+    speed = sampling.measure(
+        config, _STEPS.value, _GUIDANCE.value, _BATCH.value, _TEXT.value, _ROUNDS.value, mesh
+    )
+    print(speed.table())
+    _write("sample", speed.as_json())
+
+
+def _write(mode: str, told: dict):
     if _OUT.value:
-        told = {"command": _command()} | speed.as_json()
-        files.write_json(pathlib.Path(_OUT.value).expanduser() / "train.json", told)
+        path = pathlib.Path(_OUT.value).expanduser() / f"{mode}.json"
+        files.write_json(path, {"command": _command()} | told)
 
 
-MODES = ((_PLAN, _plan), (_TRAIN, _train))
+MODES = ((_PLAN, _plan), (_TRAIN, _train), (_SAMPLE, _sample))
 
 
 def _lengths() -> assumed.Lengths:

@@ -11,4 +11,5 @@ report   a plan in print and as JSON
 timing   things that are compared, timed in turn
 training the train step beside matrix products and a peer
 peer     PixArt of diffusers at the size of a model here
+sampling how long a picture takes to be drawn, and what of it is not the denoiser's
 """
