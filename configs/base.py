@@ -106,6 +106,10 @@ def get_config() -> ConfigDict:
     c.train.save_every = 5_000  # steps
     c.train.keep = 3  # checkpoints
     c.train.preview_every = 5_000  # steps; 0 = never
+    c.train.init_from = (
+        ""  # a run's workdir, from whose last checkpoint this one begins; "" = from nothing
+    )
+    c.train.init_optimizer = False  # carry that run's optimizer too
 
     c.sample = ConfigDict()
     c.sample.guidance = 4.5  # 1 = off

@@ -1,8 +1,14 @@
 """LI-DiT-1B (section 4.1, appendix A.2): 256 px, two LLMs, 500k steps of batch 2048.
 
-1,093,638,432 trained parameters with 16 latent channels: 28 blocks of width 1152. The paper names
-no hardware. A full run names its source (`data.source`) and the folder of a 16-channel, 8x VAE
-(`data.codec`): one trained with configs/vae.py, or a public one in the layout of diffusers.
+1,093,638,432 trained parameters with 16 latent channels: 28 blocks of width 1152.
+1.10 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
+Hardware and time: the paper names none. Score (Table 1): GenEval 0.60, DPG-Bench 81.65.
+
+python -m lidit_jax.train --config=configs/lidit_1b.py --config.data.source=SOURCE \
+    --config.data.codec=VAE --data=DATA --workdir=RUN
+
+SOURCE is a name in lidit_jax.data.sources, its options given as --config.data.options.KEY, and VAE the
+folder of a 16-channel, 8x VAE: one trained with configs/vae.py, or a public one in the layout of diffusers.
 """
 
 from ml_collections import ConfigDict

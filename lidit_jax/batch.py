@@ -42,7 +42,7 @@ class TextFeatures:
 class Batch:
     """One training batch.
 
-    latents_BxHxWxC: f32, in model units (zero mean, unit variance per channel over the data set).
+    latents_BxHxWxC: f32, raw, as the VAE gave them; the model knows its own units.
     text: one `TextFeatures` per LLM, prompt and end token only (prefix_len 0): the instruction's
       features are equal in every row and live in the model.
     row_B: int32, the sample's row in the data set, for logs, ledgers and tests.

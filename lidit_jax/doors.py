@@ -1,14 +1,19 @@
 """What the command-line doors share: a user's mistake is one line on stderr, not a traceback."""
 
+import contextlib
 import errno
 import pathlib
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from lidit_jax import errors
+from lidit_jax import errors, processes
+from lidit_jax.processes import clusters, place
 from lidit_jax.training.config import Config, parse
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -36,9 +41,53 @@ def define_folder(name: str, meaning: str):
     def value() -> pathlib.Path:
         if not flag.value:
             raise errors.InputError(f"no --{name} given: {meaning}")
+        if "://" in flag.value:
+            raise errors.InputError(
+                f"--{name}={flag.value}: want a folder of a mounted filesystem; docs/launch.md tells how a "
+                f"bucket becomes one"
+            )
         return pathlib.Path(flag.value).expanduser()
 
     return value
+
+
+def define_processes():
+    """Defines the flags of several processes that work as one, and returns what joins them.
+
+    The returned context manager is given a function of the facts that all processes must share; see
+    `processes.start`. Within it, JAX sees every process' devices.
+    """
+    coordinator = flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT of process 0; with --processes and --process_id"
+    )
+    count = flags.DEFINE_integer("processes", None, "how many processes train as one")
+    process_id = flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
+    cluster = flags.DEFINE_bool(
+        "cluster", True, "without those three, ask SLURM, Open MPI, GKE or Cloud TPU for them"
+    )
+    timeout = flags.DEFINE_integer(
+        "start_timeout", 300, "seconds to wait for the other processes", lower_bound=1
+    )
+    cpu_devices = flags.DEFINE_integer(
+        "cpu_devices", None, "compute on the CPU, as so many devices per process", lower_bound=1
+    )
+
+    @contextlib.contextmanager
+    def joined(facts: Callable[[], dict[str, Any]]) -> Iterator[None]:
+        given = place.from_flags(coordinator.value, count.value, process_id.value)
+        here = given or (clusters.from_cluster() if cluster.value else None)
+        if cpu_devices.value:
+            processes.use_cpu(cpu_devices.value)
+        if here is None:
+            yield
+            return
+        processes.start(here, lambda: facts() | {"cpu_devices": cpu_devices.value}, timeout.value)
+        if here.process_id == 0:
+            print(f"processes that train as one: {here.processes}, by {here.named_by}", flush=True)
+        yield
+        processes.end()
+
+    return joined
 
 
 def run(main: Callable[[], None]):
@@ -53,30 +102,64 @@ def run(main: Callable[[], None]):
                     f"unexpected argument {argv[1]!r}; flags are written --name=value"
                 )
             main()
-        except errors.InputError as e:
-            told = str(e)
         except KeyboardInterrupt:
             print(
                 "stopped; what is finished stays, and the same command continues", file=sys.stderr
             )
-            sys.exit(130)
-        except FloatingPointError as e:  # training that diverged
-            told = str(e)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as e:
-            told = f"cannot use {e.filename}: {e.strerror}; give another path"
-        except FileNotFoundError as e:
-            told = f"{e.filename} is missing, or its folder cannot be made"
-        except OSError as e:
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            processes.leave(130)
+        except processes.Stopped as e:
+            processes.end()
+            print(f"{e}; the same command continues", file=sys.stderr)
+            sys.exit(143)
+        except Exception as e:
+            told = _told(e)
+            if told is None and not processes.name():
                 raise
-            where = f" for {e.filename}" if e.filename else ""
-            told = f"the disk is full{where}; what is finished stays: free some space, and run it again"
-        else:
-            return
-        print(f"error: {told}", file=sys.stderr)
-        sys.exit(2)
+            if told is None:  # of several processes, each must be told apart, and end
+                traceback.print_exc()
+                told = "ended by the above; if it is about another process, that one's error came first"
+                print(f"error{processes.name()}: {told}", file=sys.stderr)
+                processes.leave(1)
+            print(f"error{processes.name()}: {told}", file=sys.stderr)
+            # Status 2 says that the same command would fail again.
+            processes.leave(1 if isinstance(e, processes.Absent) else 2)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def _told(error: Exception) -> str | None:
+    """Returns the line that tells a user's mistake, or a full disk; None for any other error."""
+    match error:
+        # FloatingPointError is training that diverged
+        case errors.InputError() | processes.Absent() | FloatingPointError():
+            return str(error)
+        # a CPU that runs out while it computes calls that INTERNAL
+        case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(
+            error
+        ) or "Out of memory" in str(error):
+            return _out_of_memory(error)
+        case FileExistsError() | NotADirectoryError() | IsADirectoryError() | PermissionError():
+            return f"cannot use {error.filename}: {error.strerror}; give another path"
+        case FileNotFoundError():
+            return f"{error.filename} is missing, or its folder cannot be made"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            where = f" for {error.filename}" if error.filename else ""
+            return f"the disk is full{where}; what is finished stays: free some space, and run it again"
+    return None
+
+
+def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
+    """Returns what to do about an accelerator, or a CPU, that has too little memory."""
+    why = str(error).splitlines()[0].rstrip(".")[:200]
+    told = f"out of memory on {jax.device_count()} x {jax.devices()[0].device_kind} ({why}); "
+    if CONFIG.value is None:  # a door that reads a run
+        return told + "use devices with more, or draw fewer pictures at once (sample.batch_size)"
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    return told + (
+        f"`python -m lidit_jax.benchmark --plan --config={path} --devices={jax.device_count()}` says what "
+        f"a run needs. Less of it: a smaller train.batch_size, more train.accumulate, model.remat=full, "
+        f"or a train.mesh with more devices along fsdp"
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import itertools
 import math
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -20,9 +21,10 @@ MESH_AXES = ("replica", "fsdp", "tensor")
 LOGICAL_TO_MESH = {
     "embed": "fsdp",  # the model width on the input side of a matrix
     "heads": "tensor",
+    "parts": None,  # queries, keys and values made by one matrix
     "mlp": "tensor",  # the hidden width of an FFN
     "embed_out": None,  # the model width on the output side of a D x D matrix
-    "modulation": None,
+    "modulation": "tensor",  # nine vectors of the width per block: a third of all parameters
     "features": None,  # an LLM's width
     "layers": None,
 }
@@ -34,7 +36,7 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
     """Returns a mesh of (replica, fsdp, tensor) devices.
 
     One size may be -1: whatever is left. Raises InputError if the product is not the number
-    of devices.
+    of devices, or if TPUs are not linked in such a shape.
     """
     devices = jax.devices() if devices is None else devices
     if len(sizes) != 3 or sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
@@ -50,7 +52,13 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
             f"{len(devices)}; use (1, -1, 1) to shard over all of them"
         )
     auto = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
+    try:
+        return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
+    except NotImplementedError as e:  # of TPUs, whose links make a torus
+        raise errors.InputError(
+            f"mesh {dict(zip(MESH_AXES, sizes))} does not lie on these TPUs' torus; each size must be the "
+            "product of some of its sides, as (4, 16, 1) is on 4x4x4"
+        ) from e
 
 
 def one_device() -> Mesh:
@@ -76,6 +84,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first dimension split over replica x fsdp."""
     return NamedSharding(mesh, BATCH)
+
+
+def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns which rows of a global batch the devices of this process hold, in order.
+
+    Processes that a tensor axis joins hold the same rows; and the rows of one need not be neighbours.
+    """
+    held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in held.values()]))
 
 
 def split_batch(x: jax.Array) -> jax.Array:

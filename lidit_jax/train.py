@@ -3,15 +3,42 @@
 python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/data --workdir=out/quickstart/run
 """
 
-from lidit_jax import doors
+from absl import flags
+
+from lidit_jax import doors, errors
+from lidit_jax.training import agreement
 from lidit_jax.training.loop import train
 
 _data = doors.define_folder("data", "folder of the data set, made by lidit_jax.prepare")
 _workdir = doors.define_folder("workdir", "folder of the run: checkpoints, metrics, samples")
+_joined = doors.define_processes()
+_PROFILE_STEPS = flags.DEFINE_list(
+    "profile_steps", None, "FIRST,LAST: writes a trace of these steps to <workdir>/profile"
+)
 
 
 def main():
-    train(doors.config(), _data(), _workdir())
+    with _joined(lambda: agreement.facts(*_arguments()[:2])):
+        config, data, workdir = _arguments()
+        train(config, data, workdir, profile=_profile_steps())
+
+
+def _arguments():
+    return doors.config(), _data(), _workdir()
+
+
+def _profile_steps() -> tuple[int, int] | None:
+    given = _PROFILE_STEPS.value
+    if given is None:
+        return None
+    if len(given) != 2 or not all(s.strip().isdecimal() for s in given):
+        raise errors.InputError(
+            f"--profile_steps={','.join(given)}: want FIRST,LAST, such as 10,15"
+        )
+    first, last = map(int, given)
+    if not 1 <= first <= last:
+        raise errors.InputError(f"--profile_steps={first},{last}: want 1 <= FIRST <= LAST")
+    return first, last
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every config parses, builds, and has the size that it claims."""
 
 import dataclasses
+import math
 import pathlib
 import re
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax.extend import core as jex
 
 from lidit_jax import errors, sharding
 from lidit_jax.data.buckets import make_bins
@@ -21,6 +23,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 NAMES = sorted(
     p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "base")
 )
+
+PAPER = ["lidit_1b", "lidit_10b_512", "lidit_10b_1024"]
 
 
 def parameter_count(config):
@@ -54,7 +58,7 @@ def test_the_network_divides_every_bin_also_in_a_vaes_latents(name, argument):
         assert all(side % (vae * config.cells) == 0 for side in size), size
 
 
-@pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])
+@pytest.mark.parametrize("name", PAPER)
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_in_bf16_keeps_the_whole_state_in_f32(name, accumulate):
     c = load_config(name)
@@ -84,11 +88,43 @@ def test_the_vae_has_the_parameters_that_its_header_claims():
     assert claimed == [alone, whole - alone]
 
 
-@pytest.mark.parametrize("name", ["lidit_1b", "lidit_10b"])
+@pytest.mark.parametrize("name", PAPER)
 def test_a_config_has_the_parameters_that_its_header_claims(name):
     header = (ROOT / "configs" / f"{name}.py").read_text()
     claimed = int(re.search(r"([\d,]{10,}) trained parameters", header)[1].replace(",", ""))
     assert parameter_count(parse(load_config(name))) == claimed
+
+
+def multiply_adds(jaxpr):
+    """Returns the multiply-adds of every matrix product and convolution, loops counted out."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            sides = [eqn.invars[0].aval.shape[d] for d in contracted]
+            total += math.prod(eqn.outvars[0].aval.shape) * math.prod(sides)
+        elif eqn.primitive.name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval.shape
+            total += math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel[:-1])
+        loops = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        total += loops * sum(map(multiply_adds, jex.jaxprs_in_params(eqn.params)))
+    return total
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_an_image_costs_what_the_header_claims(name):
+    """Backward is twice forward; 120 prompt tokens and an instruction of 50 an LLM."""
+    config = parse(load_config(name))
+    encoders = tuple(dataclasses.replace(e, prefix_len=50) for e in config.encoders)
+    train = dataclasses.replace(config.train, batch_size=1)
+    config = dataclasses.replace(config, encoders=encoders, train=train)
+    task = diffusion_task(config, (120, 120))
+    model = jax.eval_shape(lambda: task.init(nnx.Rngs(0)))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    forward = jax.make_jaxpr(task.loss)(model, task.batch_spec(), keys)
+    header = (ROOT / "configs" / f"{name}.py").read_text()
+    claimed = float(re.search(r"([\d.]+) TFLOP an image", header)[1])
+    assert 3 * 2 * multiply_adds(forward.jaxpr) / 1e12 == pytest.approx(claimed, rel=5e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

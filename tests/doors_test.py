@@ -30,11 +30,17 @@ def door(name, *args, code=None):
         ("train", ["--config=configs/quickstart.py", "--config.data.foo=5"], "error: config key or flag: .*foo.*; configs/base.py has every key"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--pictures=9"], "error: --pictures says nothing without --estimate"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--estimate", "--price=nan"], "error: --price=nan: want the price of one hour"),
+        ("benchmark", ["--config=configs/shapes.py:smoke"], "error: 0 modes given; give one: --plan"),
+        ("benchmark", ["--plan", "--config=configs/shapes.py:smoke", "--devices=4", "--mesh=1,4"], "error: --mesh=1,4: want replica,fsdp,tensor"),
+        ("benchmark", ["--plan", "--config=configs/lidit_10b.py", "--devices=8", "--mesh=1,1,8"], r"error: parameter .*its side of 44.*a mesh of \(2, 1, 4\) .* would work"),
         ("prepare", ["--config=configs/no_such.py", "--data={tmp}/out"], "error: (cannot load --config|config key or flag): .*no_such.py"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data=README.md/x"], "error: cannot use .*README.md/x: Not a directory"),
         ("prepare", ["--config=configs/lidit_1b.py:smok"], "error: config key or flag: unknown argument of the config smok; known: smoke"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: no run's config|error: --llm=x: want NAME=MODEL"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run"], "error: no finished data set .run `prepare` first. at /none"),
+        ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir=gs://bucket/run"], "error: --workdir=gs://bucket/run: want a folder of a mounted filesystem"),
+        ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run", "--processes=2"], "error: --coordinator and --process_id missing: give --coordinator=HOST:PORT"),
+        ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run", "--coordinator=a:1", "--processes=2", "--process_id=2"], "error: process_id 2 of 2 processes"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--config.text.encoders.smollm2.model=/no/such.gguf", "--data={tmp}/data"], "error: no such model folder or GGUF file: /no/such.gguf"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--share=2/2"], "error: --share=2/2: want i/n"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--merge", "--verify"], "error: --merge and --verify are different jobs"),
@@ -61,6 +67,30 @@ def test_a_mistake_is_one_line(name, args, message, tmp_path):
     assert re.match(message, lines[-1]), stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
+
+
+ALLOCATED = "jax.numpy.zeros(2**44)"
+COMPUTED = "jax.jit(lambda x: (x[:, None] * x).sort(0)[7])(jax.numpy.ones(2**21)).tolist()"
+
+
+@pytest.mark.parametrize("call", [ALLOCATED, COMPUTED])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=configs/lidit_1b.py:smoke"], r"`python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` .*train.batch_size.*train.accumulate.*model.remat.*train.mesh"),
+        ([], r"draw fewer pictures at once .sample.batch_size."),
+    ],
+)  # fmt: skip
+def test_too_little_memory_is_one_line_that_says_what_needs_less(flags, message, call):
+    """64 TiB, which no machine gives, are asked for: at once, or in the midst of a program."""
+    code = f"import jax; from lidit_jax import doors; doors.run(lambda: {call})"
+    status, stderr = door("", *flags, code=code)
+    assert status == 2 and "Traceback" not in stderr
+    told = stderr.splitlines()[-1]
+    assert re.match(
+        r"error: out of memory on 1 x cpu .*Out of memory allocating \d{14} bytes", told
+    ), told
+    assert re.search(message, told), told
 
 
 DOORS = ["prepare", "train", "sample", "evaluate", "export", "reconstruct"]

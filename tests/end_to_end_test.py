@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from lidit_jax import errors, files, generation, preparation
@@ -74,26 +75,32 @@ def test_resumed_batches_are_the_ones_that_would_have_come(config, data):
 def test_two_processes_share_the_global_batch_of_one(config, data):
     _, reader, _ = open_inputs(config, data)
     whole = pipeline.batches(reader, 8)
-    parts = [pipeline.batches(reader, 8, process_index=i, process_count=2) for i in range(2)]
+    parts = [pipeline.batches(reader, 8, rows=range(4 * i, 4 * i + 4)) for i in range(2)]
     for _ in range(8):
         batch, (first, second) = next(whole), [next(p) for p in parts]
         joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
         jax.tree.map(np.testing.assert_array_equal, batch, joined)
 
 
-def test_a_batch_is_what_its_spec_says_and_its_latents_are_standardised(config, data):
-    config, reader, _ = open_inputs(config, data)
+def test_a_batch_is_what_its_spec_says_and_the_model_standardises_its_latents(config, data):
+    config, reader, constants = open_inputs(config, data)
     task = diffusion_task(config, tuple(reader.lengths))
     batch = next(pipeline.batches(reader, 8))
     wanted = task.batch_spec()
     assert jax.tree.structure(batch) == jax.tree.structure(wanted)
     for got, want in zip(jax.tree.leaves(batch), jax.tree.leaves(wanted)):
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
-    every = np.stack(
-        [reader.dataset.normalised(reader.dataset.image(i).latent_HxWxC) for i in range(48)]
-    )
+    model = task.init(nnx.Rngs(0))
+    for name in ("latent_mean_C", "latent_std_C"):
+        getattr(model, name).set_value(constants[name])
+    raw = np.stack([reader.dataset.image(i).latent_HxWxC for i in range(48)])
+    every = model.from_raw(raw)
     np.testing.assert_allclose(every.mean((0, 1, 2)), 0, atol=0.02)
     np.testing.assert_allclose(every.std((0, 1, 2)), 1, atol=0.02)
+    np.testing.assert_allclose(model.to_raw(every), raw, atol=1e-6)
+    seen = batch.latents_BxHxWxC
+    rows = np.stack([reader.dataset.image(i).latent_HxWxC for i in batch.row_B])
+    np.testing.assert_array_equal(seen, rows)
 
 
 def test_the_run_directory_holds_what_it_should(workdir):

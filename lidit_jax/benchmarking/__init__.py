@@ -1,4 +1,15 @@
-"""How fast it is here: each file measures one thing, and says what it measured.
+"""What a run will need and how fast it may go, before and while it runs. Map of the room:
 
-sampling  pictures drawn
+chips    memory and peak of the accelerators, as their vendors publish them
+assumed  a config as if its encoders had been measured: no data set is wanted
+flops    a model's FLOPs by formula, einsum by einsum
+hlo      the collectives of a compiled program
+devices  virtual ones, or a slice of TPUs that is not here
+program  the real train step compiled for them: its memory
+plan     all of this, and the settings that fit each chip
+report   a plan in print and as JSON
+timing   things that are compared, timed in turn
+training the train step beside matrix products and a peer
+peer     PixArt of diffusers at the size of a model here
+sampling a picture's time, and what of it is not the denoiser's
 """

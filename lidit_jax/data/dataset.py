@@ -164,9 +164,10 @@ class Dataset:
         """Returns one picture with its raw latent."""
         return records.unpack_image(self._images[row])
 
-    def normalised(self, latent_HxWxC: np.ndarray) -> np.ndarray:
-        """Returns a raw latent in model units: zero mean, unit variance per channel over the set."""
-        return (latent_HxWxC - self.mean_C) / self.std_C
+    @property
+    def statistics(self) -> dict:
+        """What another data set of the same recipe has otherwise, as JSON values."""
+        return {"counts": self.counts} | {k: self.info[k] for k in ("latent_mean", "latent_std")}
 
     @functools.cached_property
     def captions(self) -> "Captions":

@@ -75,6 +75,14 @@ def is_aesthetic(pair: Pair) -> bool:
     return _score(pair, "aesthetic") >= _LEAST_AESTHETIC
 
 
+def is_beautiful(pair: Pair) -> bool:
+    """The aesthetic score is 6 or more, for a last stage of training on few, better pictures.
+
+    A score that is missing, NaN or no number does not pass.
+    """
+    return _score(pair, "aesthetic") >= 6.0
+
+
 def is_large(pair: Pair) -> bool:
     """The picture covers its bin without being scaled up, and half the stage's side both ways."""
     height, width = pair.size
@@ -127,6 +135,7 @@ def is_safe(pair: Pair) -> bool:
 RULES: dict[str, Callable[[Pair], bool]] = {  # in the order of judging
     "R3-shape": has_fair_shape,
     "R1-aesthetic": is_aesthetic,
+    "R1-aesthetic-6": is_beautiful,
     "R2-resolution": is_large,
     "R6-text": is_text,
     "R4-url": has_no_url,
@@ -136,9 +145,11 @@ RULES: dict[str, Callable[[Pair], bool]] = {  # in the order of judging
 }
 # The recipe has R9 after R2. It is judged last: the first of two that are alike must be one that stays.
 ORDER = (*RULES, DUPLICATE)
+_PAPER = ("R3-shape", "R1-aesthetic", "R2-resolution", "R4-url", "R5-tags")
 PROFILES = {
-    "paper": ("R3-shape", "R1-aesthetic", "R2-resolution", "R4-url", "R5-tags"),
-    "strict": ORDER,
+    "paper": _PAPER,
+    "high-quality": (*_PAPER, "R1-aesthetic-6", "R8-safety"),
+    "strict": tuple(rule for rule in ORDER if rule != "R1-aesthetic-6"),
 }
 
 

@@ -2,18 +2,19 @@
 
 Every batch is of one bin, which `Schedule` chooses by the step. The order of a bin's pictures is a
 function of (seed, bin, epoch) alone, and a batch is a run of consecutive places in it: what an
-epoch leaves over begins the next batch. Each process reads its own rows of the global batch, so
-the batches are the same for any number of processes, and the iterator's state is the number of
-batches drawn.
+epoch leaves over begins the next batch. Each process reads the rows of the global batch that its
+devices hold, so the batches are the same for any number of processes, and the iterator's state is
+the number of batches drawn.
 """
 
 import hashlib
 import sys
+from collections.abc import Sequence
 
 import grain
+import jax
 import numpy as np
 
-from lidit_jax import errors
 from lidit_jax.batch import Batch, TextFeatures
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.data.records import ImageRecord
@@ -37,10 +38,10 @@ def pad_features(tokens: list[np.ndarray], length: int) -> TextFeatures:
 
 
 class Reader:
-    """Rows of a data set, with every LLM's features, as batches; `raw` leaves latents as they are."""
+    """Rows of a data set, with every LLM's features, as batches."""
 
-    def __init__(self, dataset: Dataset, stores: list[FeatureStore], seed: int, raw: bool = False):
-        self.dataset, self.stores, self.seed, self.raw = dataset, stores, seed, raw
+    def __init__(self, dataset: Dataset, stores: list[FeatureStore], seed: int):
+        self.dataset, self.stores, self.seed = dataset, stores, seed
         self.lengths = [padded_length(store.info["longest"]) for store in stores]
 
     def caption(self, image: ImageRecord, epoch: int) -> int:
@@ -66,29 +67,32 @@ class Reader:
         """Returns the batch of these (row, epoch) pairs, rows of one bin."""
         images = [self.dataset.image(row) for row, _ in samples]
         latents = np.stack([i.latent_HxWxC for i in images])
-        latents = latents if self.raw else self.dataset.normalised(latents)
         captions = [self.caption(i, epoch) for i, (_, epoch) in zip(images, samples)]
         rows = np.asarray([row for row, _ in samples], np.int32)
         return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
+
+    def specs(self, batch_size: int, first: int, last: int) -> list[Batch]:
+        """Returns what a global batch may be at steps first to last - 1, of each bin one.
+
+        As `jax.ShapeDtypeStruct`s, of the dtypes that are on disk.
+        """
+        counts = self.dataset.counts
+        rows = [sum(counts[:bin]) for bin in Schedule(tuple(counts)).among(first, last)]
+
+        def many(a):
+            return jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype)
+
+        return [jax.tree.map(many, self.batch([(row, 0)])) for row in rows]
 
 
 def batches(
     reader: Reader,
     batch_size: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     threads: int = 2,
 ) -> grain.DatasetIterator:
-    """Returns an endless iterator over this process' rows of the global batches.
-
-    Raises InputError if the batch does not divide over the processes.
-    """
-    if batch_size % process_count:
-        raise errors.InputError(
-            f"batch_size {batch_size} does not divide over {process_count} processes; "
-            f"use {batch_size // process_count * process_count or process_count}"
-        )
+    """Returns an endless iterator over these rows of the global batches of `batch_size`; None: all."""
     counts = reader.dataset.counts
     schedule = Schedule(tuple(counts))
     first = np.concatenate([[0], np.cumsum(counts)])
@@ -96,13 +100,12 @@ def batches(
         grain.MapDataset.range(n).seed((reader.seed + bin) % 2**32).shuffle().repeat()
         for bin, n in enumerate(counts)
     ]
-    local = batch_size // process_count
+    offsets = range(batch_size) if rows is None else [int(row) for row in rows]
 
     def samples(step: int) -> list[tuple[int, int]]:
         """Returns the (row, epoch) pairs of this process at a step."""
         bin, k = schedule(step)
-        start = k * batch_size + process_index * local
-        places = range(start, start + local)
+        places = [k * batch_size + offset for offset in offsets]
         return [(int(first[bin] + orders[bin][i]), i // counts[bin]) for i in places]
 
     dataset = grain.MapDataset.range(sys.maxsize // batch_size).map(samples).map(reader.batch)

@@ -14,6 +14,19 @@ class Schedule:
 
     counts: tuple[int, ...]
 
+    def among(self, first: int, last: int) -> list[int]:
+        """Returns the bins that steps first to last - 1 draw from, and at most those that they nearly do."""
+        total, bins = sum(self.counts), len(self.counts)
+        before, after = max(first - bins, 0), last + bins  # steps are that near to due times
+
+        def due(n: int, time: int) -> int:
+            return (2 * n * time + total) // (2 * total)
+
+        def drawn(n: int, time: int) -> int:
+            return (2 * n * time + total - 1) // (2 * total)
+
+        return [b for b, n in enumerate(self.counts) if due(n, after) > drawn(n, before)]
+
     def __call__(self, step: int) -> tuple[int, int]:
         """Returns the bin of a step, and which of the bin's batches it is: the k-th since step 0."""
         total, bins = sum(self.counts), len(self.counts)

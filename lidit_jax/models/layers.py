@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lidit_jax import errors
 from lidit_jax.sharding import split_batch
 
 Dtype = Any
@@ -38,11 +37,30 @@ def linear(d_in, d_out, axes, *, dtype, rngs, init=_xavier):
         d_in,
         d_out,
         dtype=dtype,
+        dot_general=_matrix_product,
         kernel_init=init,
         rngs=rngs,
         kernel_metadata={"axes": axes},
         bias_metadata={"axes": axes[-1:]},
     )
+
+
+def _matrix_product(x, kernel_IxO, dimensions, **options):
+    """`jax.lax.dot_general` for `nnx.Linear`, as one product of two matrices, whatever the axes of x.
+
+    More axes to sum over would cost the kernel's gradient half of its speed on a CPU.
+    """
+    del dimensions  # the last of x with the first of the kernel
+    y = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel_IxO, **options)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def settle(x):
+    """Returns x as an array that is computed once, where XLA might compute it anew for each reader.
+
+    On a CPU its fusion repeats a whole residual stream so, layer after layer (see `compiler`).
+    """
+    return jax.lax.optimization_barrier(x)
 
 
 def multiplied_in(model: nnx.Module) -> dict[tuple, jnp.dtype]:
@@ -51,8 +69,7 @@ def multiplied_in(model: nnx.Module) -> dict[tuple, jnp.dtype]:
     A kernel kept in that dtype gives the same bits, in half the memory where it is bf16. All else (norms'
     scales, and biases, which are small) is used in f32, or may be.
     """
-    kinds = (nnx.Linear, nnx.Einsum, nnx.Conv)
-    modules = [(path, m) for path, m in nnx.iter_modules(model) if isinstance(m, kinds)]
+    modules = [(path, m) for path, m in nnx.iter_modules(model) if hasattr(m, "kernel")]
     return {(*path, "kernel"): jnp.dtype(m.dtype) for path, m in modules}
 
 
@@ -130,61 +147,6 @@ class FFN(nnx.Module):
         return self.down(nnx.gelu(self.up(x_BxTxD), approximate=True))
 
 
-class Attention(nnx.Module):
-    """Multi-head attention with QK-RMSNorm (section 3.2; arXiv 2010.04245), from x to a memory.
-
-    q and k are normalised over the head dimension with a learned scale shared by the heads;
-    logits and softmax are f32.
-    """
-
-    def __init__(self, width, heads, *, dtype, rngs):
-        if width % heads:
-            raise errors.InputError(f"width {width} does not divide over {heads} heads")
-        K = width // heads
-        self.dtype = dtype
-
-        def project(spec, kernel, bias, axes, init):
-            return nnx.Einsum(
-                spec, kernel, bias, dtype=dtype, kernel_init=init, rngs=rngs,
-                kernel_metadata={"axes": axes[0]}, bias_metadata={"axes": axes[1]},
-            )  # fmt: skip
-
-        # Fans of one D x D matrix, whatever the shape it is stored in.
-        init_in = _xavier_of(in_axis=0, out_axis=(-2, -1))
-        init_kv = _xavier_of(in_axis=0, out_axis=(-2, -1), batch_axis=1)
-        init_out = _xavier_of(in_axis=(0, 1), out_axis=2)
-        heads_out = ("heads", None)
-        self.q = project(
-            "btd,dnk->btnk", (width, heads, K), (heads, K),
-            (("embed", *heads_out), heads_out), init_in,
-        )  # fmt: skip
-        self.kv = project(
-            "bsd,dcnk->bscnk", (width, 2, heads, K), (2, heads, K),
-            (("embed", None, *heads_out), (None, *heads_out)), init_kv,
-        )  # fmt: skip
-        self.out = project(
-            "btnk,nkd->btd", (heads, K, width), (width,),
-            ((*heads_out, "embed"), (None,)), init_out,
-        )  # fmt: skip
-        self.q_norm = rms_norm(K, rngs=rngs)
-        self.k_norm = rms_norm(K, rngs=rngs)
-
-    def __call__(self, x_BxTxD, memory_BxSxD, mask_BxTxS=None):
-        """Returns [B, T, D]. The mask is True where query t may see memory token s; T may be 1 (broadcast)."""
-        q_BxTxNxK = self.q_norm(self.q(x_BxTxD)).astype(self.dtype)
-        kv_BxSx2xNxK = self.kv(memory_BxSxD)
-        k_BxSxNxK = self.k_norm(kv_BxSx2xNxK[:, :, 0]).astype(self.dtype)
-        mask_Bx1xTxS = None if mask_BxTxS is None else mask_BxTxS[:, None]
-        mixed_BxTxNxK = jax.nn.dot_product_attention(
-            q_BxTxNxK, k_BxSxNxK, kv_BxSx2xNxK[:, :, 1], mask=mask_Bx1xTxS
-        )
-        return self.out(mixed_BxTxNxK)
-
-
-def _xavier_of(**fans):
-    return jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", **fans)
-
-
 def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
     """Returns `depth` blocks as one module whose parameters have a leading "layers" axis."""
     blocks = jax.vmap(lambda key: make(nnx.Rngs(params=key)))(
@@ -215,7 +177,7 @@ class Scan:
 
     def _body(self, args):
         def body(x, block):
-            return split_batch(block(split_batch(x), *args)), None
+            return settle(split_batch(block(split_batch(x), *args))), None
 
         if self.remat == "none":
             return body

@@ -10,7 +10,7 @@ from flax import nnx
 
 from lidit_jax import errors
 from lidit_jax.batch import TextFeatures
-from lidit_jax.models import conditioners, layers
+from lidit_jax.models import attention, conditioners, layers
 from lidit_jax.sharding import split_batch
 
 
@@ -78,18 +78,18 @@ class Block(nnx.Module):
 
     def __init__(self, width, heads, *, dtype, rngs):
         self.dtype = dtype
-        self.self_attention = layers.Attention(width, heads, dtype=dtype, rngs=rngs)
-        self.cross_attention = layers.Attention(width, heads, dtype=dtype, rngs=rngs)
+        self.self_attention = attention.SelfAttention(width, heads, dtype=dtype, rngs=rngs)
+        self.cross_attention = attention.CrossAttention(width, heads, dtype=dtype, rngs=rngs)
         self.ffn = layers.FFN(width, dtype=dtype, rngs=rngs)
         self.modulation = layers.Modulation(width, 9, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BxTxD, c_BxD, text_BxSxD, text_mask_BxS):
         s1, b1, g1, s2, b2, g2, s3, b3, g3 = self.modulation(c_BxD)
         h_BxTxD = layers.modulate(x_BxTxD, s1, b1).astype(self.dtype)
-        x_BxTxD = x_BxTxD + (g1 * self.self_attention(h_BxTxD, h_BxTxD)).astype(self.dtype)
+        x_BxTxD = layers.settle(x_BxTxD + (g1 * self.self_attention(h_BxTxD)).astype(self.dtype))
         h_BxTxD = layers.modulate(x_BxTxD, s2, b2).astype(self.dtype)
         read_BxTxD = self.cross_attention(h_BxTxD, text_BxSxD, text_mask_BxS[:, None])
-        x_BxTxD = x_BxTxD + (g2 * read_BxTxD).astype(self.dtype)
+        x_BxTxD = layers.settle(x_BxTxD + (g2 * read_BxTxD).astype(self.dtype))
         h_BxTxD = layers.modulate(x_BxTxD, s3, b3).astype(self.dtype)
         return x_BxTxD + (g3 * self.ffn(h_BxTxD)).astype(self.dtype)
 
@@ -212,6 +212,11 @@ class LiDiT(nnx.Module):
         """Returns what the DiT sees of the empty prompt: one row, as long as that prompt."""
         empty = tuple(constants.empty() for constants in self.text)
         return self.condition(empty, jnp.zeros(1, bool), e_t_1xD)
+
+    def from_raw(self, latents_BxHxWxC):
+        """Returns the codec's raw latents in model units: about zero mean, unit variance per channel."""
+        mean, std = self.latent_mean_C[None, None, None], self.latent_std_C[None, None, None]
+        return (latents_BxHxWxC - mean) / std
 
     def to_raw(self, latents_BxHxWxC):
         """Returns latents in model units as the codec's raw latents."""

@@ -6,4 +6,6 @@ optim        the optimizer                             loop         the run, fro
 inputs       a data set, checked and opened            drawing      noise to latents, as one program
 trained      a finished run, opened to be used
 checkpoints  Orbax                                     metrics      console, TensorBoard, JSON lines
+agreement    what several processes must share         tracing      a profile of a few steps
+handover     from one stage to the next                trained      a finished run, opened
 """

@@ -7,6 +7,8 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,16 +45,10 @@ def save(manager: ocp.CheckpointManager, state: TrainState, iterator_state: dict
 
 def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """Returns the state saved at `step`, each array placed as in `like`, and the iterator's state."""
-    names = _named(like)
-    args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
-    args["opt_state"] = ocp.args.StandardRestore(jax.tree.leaves(like.opt_state))
-    args["iterator"] = ocp.args.JsonRestore()
-    items = _read(manager, step, args)
-    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), items["opt_state"])
-    restored = {"constants": like.constants}
-    restored |= {k: _filled(v, items[k]) for k, v in names.items()}
-    count = jax.device_put(jax.numpy.int32(step), like.step.sharding)
-    return TrainState(step=count, opt_state=opt_state, **restored), items["iterator"]
+    names = ("params", "ema", "constants", "opt_state")
+    items = _read(manager, step, _wanted(like, names) | {"iterator": ocp.args.JsonRestore()})
+    count = jax.device_put(jnp.int32(step), like.step.sharding)
+    return TrainState(step=count, **_parts(like, names, items)), items["iterator"]
 
 
 def restore_ema(
@@ -61,27 +57,105 @@ def restore_ema(
     """Returns the last step, and its EMA and constants; nothing else is read.
 
     Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place.
-    Raises InputError if the run has no checkpoint.
+    Raises InputError as `restore_last` does.
+    """
+    like = TrainState(None, None, ema, constants, None)
+    step, parts = restore_last(workdir, like, ("ema", "constants"))
+    return step, parts["ema"], parts["constants"]
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether every number is finite; asked where the arrays are, since no host may hold them all."""
+    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
+
+
+def last_step(workdir: pathlib.Path) -> int | None:
+    """Returns the step of a run's last finished checkpoint, or None if it has none."""
+    if not (workdir / "checkpoints").is_dir():
+        return None
+    with _reader(workdir) as manager:
+        return manager.latest_step()
+
+
+def restore_last(
+    workdir: pathlib.Path, like: TrainState, names: tuple[str, ...]
+) -> tuple[int, dict[str, Any]]:
+    """Returns the last step and these fields of its `TrainState`, each array placed as in `like`.
+
+    Nothing else is read. Raises InputError if the run has no checkpoint, or if what was read is not
+    finite.
     """
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
-    with ocp.CheckpointManager(folder.absolute()) as manager:
+    with _reader(workdir) as manager:
         step = manager.latest_step()
         if step is None:
             raise errors.InputError(f"{folder} holds no finished checkpoint; train longer")
-        names = {k: v for k, v in {"ema": ema, "constants": constants}.items() if v}
-        args = {k: ocp.args.StandardRestore(_pure(v)) for k, v in names.items()}
-        items = dict(_read(manager, step, args).items())
-    if not _all_finite(items["ema"]):
-        raise errors.InputError(_damaged(manager, step, "its EMA is not finite"))
-    return step, _filled(ema, items["ema"]), _filled(constants, items.get("constants", {}))
+        parts = _parts(like, names, _read(manager, step, _wanted(like, names)))
+        for name in [k for k, part in parts.items() if jax.tree.leaves(part)]:
+            if not _all_finite(parts[name]):
+                raise errors.InputError(
+                    _damaged(manager, step, f"its {name} holds numbers that are not finite")
+                )
+    return step, parts
 
 
-@jax.jit
-def _all_finite(tree: dict) -> jax.Array:
-    """Whether every number is finite; asked where the arrays are, since no host may hold them all."""
-    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
+def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every array of one item of a checkpoint, by its name; no array is read."""
+    return {name: tuple(a.shape) for name, a in by_name(_metadata(workdir, step, item)).items()}
+
+
+def saved_constants(
+    workdir: pathlib.Path, step: int, everywhere: jax.sharding.NamedSharding
+) -> dict:
+    """Returns a checkpoint's constants as they were saved, nested, whole on every device."""
+    if not (workdir / "checkpoints" / str(step) / "constants").is_dir():
+        return {}
+    like = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere),
+        _metadata(workdir, step, "constants"),
+        is_leaf=_is_array,
+    )
+    with _reader(workdir) as manager:
+        return _read(manager, step, {"constants": ocp.args.StandardRestore(like)})["constants"]
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """Returns the arrays of a nest of models' variables, or of plain dicts, as "dit.time.up.kernel"."""
+    tree = _pure(tree) if isinstance(tree, nnx.State) else tree
+    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_array)
+    return {".".join(str(k.key) for k in path): a for path, a in flat}
+
+
+def _is_array(node: Any) -> bool:
+    return hasattr(node, "shape")
+
+
+def _metadata(workdir: pathlib.Path, step: int, item: str) -> dict:
+    folder = (workdir / "checkpoints" / str(step) / item).absolute()
+    return ocp.StandardCheckpointHandler().metadata(folder).tree
+
+
+def _reader(workdir: pathlib.Path) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager((workdir / "checkpoints").absolute())
+
+
+def _wanted(like: TrainState, names: tuple[str, ...]) -> dict[str, ocp.args.StandardRestore]:
+    """Returns what Orbax is asked for; it has saved no empty part."""
+    parts = {k: _pure(v) for k, v in _named(like).items()}
+    parts["opt_state"] = jax.tree.leaves(like.opt_state)
+    return {k: ocp.args.StandardRestore(v) for k, v in parts.items() if k in names}
+
+
+def _parts(like: TrainState, names: tuple[str, ...], items: Any) -> dict[str, Any]:
+    """Returns the fields `names` of a state from the items that `_wanted` asked for."""
+    parts = {k: _filled(v, items[k]) for k, v in _named(like).items() if k in names}
+    if "opt_state" in names:
+        structure = jax.tree.structure(like.opt_state)
+        parts["opt_state"] = jax.tree.unflatten(structure, items["opt_state"])
+    return {k: parts.get(k, getattr(like, k)) for k in names}
 
 
 def _read(manager: ocp.CheckpointManager, step: int, args: dict) -> ocp.args.Composite:
@@ -105,7 +179,7 @@ def identity(workdir: pathlib.Path, step: int) -> str:
 
 
 def claim(workdir: pathlib.Path, config: Config):
-    """Makes `workdir` this config's run, or checks that it already is.
+    """Makes `workdir` this config's run, or checks that it already is. Process 0 alone writes.
 
     Raises InputError, naming each key that differs, if it holds another config's run.
     """
@@ -123,7 +197,7 @@ def claim(workdir: pathlib.Path, config: Config):
     if path.exists():
         different = [
             f"{key}: {old!r} there, {new!r} now"
-            for key, old, new in _differences(files.read_json(path, "run's config"), wanted)
+            for key, old, new in differences(files.read_json(path, "run's config"), wanted)
             if not _is_free(key, config)
         ]
         if different:
@@ -131,7 +205,8 @@ def claim(workdir: pathlib.Path, config: Config):
                 f"{workdir} holds another config's run ({'; '.join(different)}); "
                 f"give another --workdir, or the same config"
             )
-    files.write_json(path, wanted)
+    if jax.process_index() == 0:
+        files.write_json(path, wanted)
 
 
 def to_json(config: Config) -> dict:
@@ -152,10 +227,11 @@ def _is_free(key: str, config: Config) -> bool:
     return section == "sample" or (bool(rest) and rest[0] in FREE.get(section, ()))
 
 
-def _differences(old, new, key=""):
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields what differs between two nests of dicts: the key, as "train.steps", and both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for k in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)
+            yield from differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)
     elif old != new:
         yield key, old, new
 

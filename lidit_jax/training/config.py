@@ -101,8 +101,14 @@ class TrainConfig:
     save_every: int
     keep: int
     preview_every: int
+    init_from: str
+    init_optimizer: bool
 
     def __post_init__(self):
+        if self.init_optimizer and not self.init_from:
+            raise errors.InputError(
+                "train.init_optimizer says nothing without train.init_from; name the run that it is of"
+            )
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
         errors.check_range("train.preview_every", self.preview_every, 0)

@@ -1,6 +1,7 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -8,86 +9,146 @@ from absl import logging
 from clu import parameter_overview
 from flax import nnx
 
-from lidit_jax import errors, files, rng, sharding
+from lidit_jax import errors, files, processes, rng, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.models.vae import Codec, make_codec
-from lidit_jax.training import checkpoints, optim, state, step
+from lidit_jax.training import checkpoints, handover, optim, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tasks import Task, open_run
+from lidit_jax.training.tracing import Tracer
 
 
-def train(config: Config, data: pathlib.Path, workdir: pathlib.Path):
+def train(
+    config: Config,
+    data: pathlib.Path,
+    workdir: pathlib.Path,
+    profile: tuple[int, int] | None = None,
+):
     """Trains to `config.train.steps`, from the last checkpoint in `workdir` if there is one.
 
     Args:
       config: the run.
       data: a folder that `prepare` made.
       workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl and samples/.
+      profile: first and last step whose trace process 0 writes to profile/.
 
-    Raises InputError, before anything is written, where config, data, mesh and workdir do not fit.
+    Raises InputError, before anything is written, where config, data, mesh and workdir do not fit;
+    and `processes.Stopped`, its state saved, where the scheduler wants its machines back.
     """
-    opened = open_run(config, data)
+    with processes.together():
+        opened = open_run(config, data)
     config, task, reader, constants = opened.config, opened.task, opened.reader, opened.constants
     t = config.train
     mesh = sharding.make_mesh(t.mesh)
+    processes.connect(mesh)
     sharding.check_batch(mesh, t.batch_size, t.accumulate)
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
     chief = jax.process_index() == 0
-    batches = pipeline.batches(
-        reader, t.batch_size, process_index=jax.process_index(), process_count=jax.process_count()
-    )
-    checkpoints.claim(workdir, config)
+    batches = pipeline.batches(reader, t.batch_size, rows=sharding.rows_here(mesh, t.batch_size))
+    tracer = Tracer(workdir / "profile", profile if chief else None, t.steps)
+    with processes.together():
+        if t.init_from and checkpoints.last_step(workdir) is None:
+            handover.check(config, like, constants)
+        checkpoints.claim(workdir, config)
+    processes.check_shared(workdir)
     with checkpoints.make_manager(workdir, t.keep) as manager:
         done = manager.latest_step()
         if done is not None and done >= t.steps:
-            print(f"{workdir} is already trained to step {done}")
+            if chief:
+                print(f"{workdir} is already trained to step {done}")
             return
-        if done is None:
+        if done is None and t.init_from:
+            current, done = handover.begin(config, optimizer, like), 0
+        elif done is None:
             current, done = state.initial(task, optimizer, config.seed, like, constants), 0
         else:
             current, place = checkpoints.restore(manager, done, like)
-            check_same_data(current.constants, constants, data)
-            batches.set_state(place)
-            print(f"resuming {workdir} at step {done}")
+            if t.init_from:
+                check_same_data(place["data"], reader.dataset.statistics, data)
+                handover.check_constants(current.constants, constants, config, str(workdir))
+            else:
+                known, found = map(checkpoints.by_name, (current.constants, constants))
+                check_same_data(known, found, data)
+            batches.set_state(place["batches"])
         if chief:
+            if done:
+                print(f"resuming {workdir} at step {done}")
             describe(current, mesh, t.batch_size)
         update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+        specs = reader.specs(t.batch_size, done, t.steps)
+        update = compile_bins(update, like, specs, chief)
         preview = Preview(task, graphdef, reader, config, mesh) if t.preview_every else None
         metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
         pending = None
         for now in range(done + 1, t.steps + 1):
-            batch = next(batches)
-            tokens = task.tokens(batch) * jax.process_count()
-            current, latest = update(current, to_devices(batch, mesh))
+            tracer.before(now)
+            batch = to_devices(next(batches), mesh, t.batch_size)
+            tokens = task.tokens(batch)
+            current, latest = update(current, batch)
             # The next step is queued: only now wait for the one before it.
             if metrics and pending is not None:
                 metrics.add(jax.device_get(pending))
             pending = latest | {"tokens": tokens}
             last = now == t.steps
-            if metrics and (now % t.log_every == 0 or last):
-                metrics.add(jax.device_get(pending))
-                pending = None
-                metrics.log(now)
-            if now % t.save_every == 0 or last:
+            if now % t.log_every == 0 or last:
+                check_finite(now, jax.device_get(latest))  # on every process: all end by it
+                if metrics:
+                    metrics.add(jax.device_get(pending))
+                    pending = None
+                    metrics.log(now)
+            tracer.after(now, current)
+            stopped = manager.reached_preemption(now) and not last
+            if now % t.save_every == 0 or last or stopped:
                 check_finite(now, jax.device_get(latest))
-                checkpoints.save(manager, current, batches.get_state())
+                place = {"batches": batches.get_state(), "data": reader.dataset.statistics}
+                checkpoints.save(manager, current, place)
             if preview and (now % t.preview_every == 0 or last):
                 grid = preview.grid(current)
                 if metrics:
                     files.write_png(workdir / "samples" / f"step-{now:07d}.png", grid)
                     metrics.picture(now, "preview", grid)
+            if stopped:
+                break
+        tracer.close()
         manager.wait_until_finished()
         if metrics:
             metrics.close()
+    if stopped:
+        raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {now}")
 
 
-def to_devices(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-    """Returns this process' rows as its part of the global batch."""
-    where = sharding.batch_sharding(mesh)
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(where, a), batch)
+def compile_bins(
+    update: step.Step, like: state.TrainState, specs: list[Batch], tell: bool
+) -> step.Step:
+    """Returns the step compiled for each bin of the data set, and says how long that took."""
+    begun = time.perf_counter()
+    compiled = step.compile_each(update, like, specs)
+    if tell:
+        took = time.perf_counter() - begun
+        print(
+            f"programs compiled, one per size of pictures: {len(specs)} in {took:.0f} s", flush=True
+        )
+    return compiled
+
+
+def to_devices(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int | None = None) -> Batch:
+    """Returns the global batch of `batch_size`, of which `batch` has the rows of this process.
+
+    None: `batch` is whole, as a lone process has it.
+    """
+    where, total = sharding.batch_sharding(mesh), batch_size or len(batch.row_B)
+    rows = sharding.rows_here(mesh, total)
+
+    def place(a):
+        def part(index):
+            return a[np.searchsorted(rows, np.arange(total)[index[0]])]
+
+        return jax.make_array_from_callback((total, *a.shape[1:]), where, part)
+
+    return jax.tree.map(place, batch)
 
 
 def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):
@@ -103,13 +164,17 @@ def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int
         )
 
 
-def check_same_data(restored: nnx.State, constants: dict, data: pathlib.Path):
-    """Raises InputError if a restored run was trained on features or latents of other statistics."""
-    restored = jax.device_get(nnx.to_pure_dict(restored))
-    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-5), restored, constants)
-    different = [
-        jax.tree_util.keystr(k) for k, v in jax.tree_util.tree_leaves_with_path(same) if not v
-    ]
+def check_same_data(known: dict, found: dict, data: pathlib.Path):
+    """Raises InputError if a run was trained on features or latents of other statistics.
+
+    known, found: the run's and the data set's, arrays by name.
+    """
+
+    def same(name) -> bool:
+        a, b = (np.asarray(values.get(name)) for values in (known, found))
+        return a.shape == b.shape and np.allclose(a, b, rtol=1e-5)
+
+    different = [name for name in sorted(known.keys() | found.keys()) if not same(name)]
     if different:
         raise errors.InputError(
             f"{data} is not the data set that the run was trained on: its {different[0]} is otherwise "

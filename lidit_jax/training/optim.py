@@ -58,11 +58,17 @@ def _matrix(path: tuple, param: nnx.Variable) -> contrib.MuonDimensionNumbers | 
     first = int(axes[0] == "layers")
     rows = axes.index("embed") + 1 if "embed" in axes[:-1] else len(axes) - 1
     columns = axes.index("heads") if "heads" in axes[rows:] else rows
-    return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(range(columns, len(axes))))
+    outputs = [i for i in range(columns, len(axes)) if axes[i] != "parts"]
+    return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(outputs))
 
 
-def ema_decay(config: OptimConfig, step):
+def ema_decay(config: OptimConfig, step, carried: bool = False):
     """The EMA's decay at `step`: min(ema, (1 + step) / (10 + step)), so that a short run's average
-    is not dominated by its initialisation (as in tf.train.ExponentialMovingAverage)."""
+    is not dominated by its initialisation (as in tf.train.ExponentialMovingAverage).
+
+    carried: the average is another run's, not an initialisation, and keeps its weight: `ema` always.
+    """
+    if carried:
+        return config.ema
     step = step.astype("float32")
     return ((1 + step) / (10 + step)).clip(max=config.ema)

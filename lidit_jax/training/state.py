@@ -1,6 +1,7 @@
 """What a run carries from step to step, and how it is born sharded."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -87,6 +88,13 @@ def initial(
 
     `constants` are the values of the model's constants, as nested dicts of arrays.
     """
+    return initial_program(task, optimizer, seed, like)(constants)
+
+
+def initial_program(
+    task: Task, optimizer: optax.GradientTransformation, seed: int, like: TrainState
+) -> Callable[[dict], TrainState]:
+    """Returns the jitted function that makes a fresh state from the values of the constants."""
 
     def init(constants):
         _, params, state = split(task.init(nnx.Rngs(rng.key(seed, "init"))))
@@ -95,4 +103,4 @@ def initial(
         ema = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.int32(0), params, ema, state, optimizer.init(params))
 
-    return jax.jit(init, out_shardings=shardings_of(like))(constants)
+    return jax.jit(init, out_shardings=shardings_of(like))

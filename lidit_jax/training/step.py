@@ -1,6 +1,6 @@
 """One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,14 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from lidit_jax import rng, sharding
+from lidit_jax import compiler, rng, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.training import optim
 from lidit_jax.training.config import Config
 from lidit_jax.training.state import TrainState, shardings_of
 from lidit_jax.training.tasks import Task
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_step(
@@ -23,7 +25,7 @@ def make_step(
     config: Config,
     mesh: Mesh,
     like: TrainState,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Step:
     """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
 
     Metrics are f32 scalars: "loss" and the task's own (means over the batch), "grad_norm" (before
@@ -33,6 +35,7 @@ def make_step(
     """
     accumulate = config.train.accumulate
     rate = optim.learning_rate(config.optim, config.train.steps)
+    carried = bool(config.train.init_from)
 
     def mean_loss(params, constants, batch, keys_B):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
@@ -65,7 +68,7 @@ def make_step(
         (loss, parts), grads = gradients(state.params, state.constants, batch, keys_B)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = optim.ema_decay(config.optim, state.step)
+        decay = optim.ema_decay(config.optim, state.step, carried)
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
         metrics = {
             "loss": loss,
@@ -80,4 +83,19 @@ def make_step(
         in_shardings=(shardings_of(like), sharding.batch_sharding(mesh)),
         out_shardings=(shardings_of(like), sharding.replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler.options(mesh.devices.flat[0].platform),
     )
+
+
+def compile_each(update: Step, like: TrainState, specs: Iterable[Batch]) -> Step:
+    """Returns the step of `make_step`, compiled by now for batches of these specs and of no others.
+
+    A data set's bins are of one shape each; a program that is first wanted after hours of training
+    would stop every process then.
+    """
+    programs = {_shape(spec): update.lower(like, spec).compile() for spec in specs}
+    return lambda state, batch: programs[_shape(batch)](state, batch)
+
+
+def _shape(batch: Batch) -> tuple[int, ...]:
+    return batch.latents_BxHxWxC.shape

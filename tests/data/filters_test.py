@@ -10,7 +10,7 @@ from lidit_jax import errors
 from lidit_jax.data import filters
 
 GOOD = filters.Pair(
-    "a red mug on a table", (512, 512), (256, 256), 256, {"aesthetic": 5.0, "punsafe": 0.1}
+    "a red mug on a table", (512, 512), (256, 256), 256, {"aesthetic": 6.5, "punsafe": 0.1}
 )
 STRICT = filters.expand(["strict"])
 
@@ -63,8 +63,17 @@ def test_aesthetic(score, kept):
     assert keeps("R1-aesthetic", metadata={"aesthetic": score}) == kept
 
 
-def test_a_picture_without_an_aesthetic_score_is_dropped():
-    assert not keeps("R1-aesthetic", metadata={})
+@pytest.mark.parametrize(
+    ("score", "kept"),
+    [(6, True), ("6.0", True), (5.99, False), (4.7, False), (float("nan"), False), (None, False)],
+)
+def test_the_aesthetic_score_of_a_last_stage(score, kept):
+    assert keeps("R1-aesthetic-6", metadata={"aesthetic": score}) == kept
+
+
+@pytest.mark.parametrize("rule", ["R1-aesthetic", "R1-aesthetic-6"])
+def test_a_picture_without_an_aesthetic_score_is_dropped(rule):
+    assert not keeps(rule, metadata={})
 
 
 @pytest.mark.parametrize(
@@ -285,6 +294,9 @@ def test_only_the_rules_asked_for_judge():
 def test_profiles_and_ids_expand_to_the_order_of_judging():
     assert filters.expand(["paper"]) == (
         "R3-shape", "R1-aesthetic", "R2-resolution", "R4-url", "R5-tags"
+    )  # fmt: skip
+    assert filters.expand(["high-quality"]) == (
+        "R3-shape", "R1-aesthetic", "R1-aesthetic-6", "R2-resolution", "R4-url", "R5-tags", "R8-safety"
     )  # fmt: skip
     assert filters.expand(["strict"]) == (
         "R3-shape", "R1-aesthetic", "R2-resolution", "R6-text", "R4-url", "R5-tags", "R7-language",

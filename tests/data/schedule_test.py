@@ -32,6 +32,17 @@ def test_a_step_far_from_the_start_is_found_without_the_ones_before(counts):
             assert 200 * share < 2
 
 
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 40), (7, 9), (500, 900)])
+def test_the_bins_of_some_steps_are_among_those_foretold(counts, first, last):
+    schedule = Schedule(counts)
+    drawn = {schedule(step)[0] for step in range(first, last)}
+    near = {
+        schedule(step)[0] for step in range(max(first - 2 * len(counts), 0), last + 2 * len(counts))
+    }
+    assert drawn <= set(schedule.among(first, last)) <= near
+
+
 def test_after_whole_epochs_every_bin_has_had_its_batches_exactly():
     schedule = Schedule((8, 24, 16))
     bins = [schedule(step)[0] for step in range(12)]  # 48 pictures, 4 a batch

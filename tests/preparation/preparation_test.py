@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -42,6 +43,20 @@ def test_a_run_trains_on_several_bins_and_logs_its_tokens(config, prepared, tmp_
     assert min(sizes) <= line["tokens"] <= max(sizes)
 
 
+def test_the_batches_of_a_run_are_foretold_in_shape_and_dtype(config, prepared):
+    """So that every program is there before step 1."""
+    _, reader, _ = open_inputs(config, prepared)
+    batches = pipeline.batches(reader, 4)
+    specs = [forms(spec) for spec in reader.specs(4, 0, 40)]
+    assert len(specs) == len(reader.dataset.counts) > 2
+    drawn = [forms(next(batches)) for _ in range(40)]
+    assert all(drawn.count(spec) for spec in specs) and all(form in specs for form in drawn)
+
+
+def forms(batch):
+    return jax.tree.structure(batch), [(a.shape, a.dtype) for a in jax.tree.leaves(batch)]
+
+
 def test_an_epoch_shows_every_picture_once_whatever_its_bin(config, prepared):
     _, reader, _ = open_inputs(config, prepared)
     counts, batch = reader.dataset.counts, 2
@@ -65,7 +80,7 @@ def test_an_epoch_shows_every_picture_once_whatever_its_bin(config, prepared):
 def test_hosts_draw_the_same_bin_at_every_step(config, prepared):
     _, reader, _ = open_inputs(config, prepared)
     whole = pipeline.batches(reader, 4)
-    parts = [pipeline.batches(reader, 4, process_index=i, process_count=2) for i in range(2)]
+    parts = [pipeline.batches(reader, 4, rows=range(2 * i, 2 * i + 2)) for i in range(2)]
     for _ in range(12):
         batch, halves = next(whole), [next(part) for part in parts]
         np.testing.assert_array_equal(batch.row_B, np.concatenate([h.row_B for h in halves]))

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from lidit_jax import errors, rng, sharding
-from lidit_jax.batch import fake
+from lidit_jax.batch import fake, spec
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
@@ -102,6 +102,30 @@ def test_fsdp_splits_the_work_by_samples():
     assert flops((1, 8, 1)) < 1.1 * flops((8, 1, 1))
 
 
+def test_a_step_compiled_for_every_bin_compiles_nothing_more_and_gives_the_same(single):
+    config, mesh = make_config(), sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    task, optimizer = diffusion_task(config, LENGTHS), optim.make_optimizer(config.optim, 5)
+    graphdef, like = state.abstract(task, optimizer, mesh)
+    update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+    shapes = [dataclasses.replace(task.shape, latent=(h, w, 3)) for h, w in ((16, 16), (8, 16))]
+    compiled = step.compile_each(update, like, map(spec, shapes))
+    current = jax.tree.map(jnp.copy, single[2])
+    batches = [to_devices(fake(shape), mesh) for shape in shapes]
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name))
+    for batch in batches:
+        current, metrics = compiled(current, batch)
+    jax.block_until_ready(current)
+    assert not [name for name in seen if "compile" in name]
+    wanted = jax.tree.map(jnp.copy, single[2])
+    for batch in batches:
+        wanted, latest = update(wanted, batch)
+    assert [name for name in seen if "compile" in name]  # the listener hears
+    np.testing.assert_array_equal(metrics["loss"], latest["loss"])
+    with pytest.raises(KeyError):
+        compiled(current, to_devices(fake(dataclasses.replace(task.shape, latent=(4, 4, 3))), mesh))
+
+
 def test_each_step_draws_its_own_noise():
     """The same batch, and nothing learned."""
     config = make_config()
@@ -166,7 +190,7 @@ def test_a_parameter_that_does_not_divide_is_named_with_a_mesh_that_would():
     task, optimizer = diffusion_task(config, LENGTHS), optim.make_optimizer(config.optim, 5)
     with pytest.raises(
         errors.InputError,
-        match=r"attention.kv.bias of shape \(2, 4, 8\) does not divide over 8 .*'tensor' "
+        match=r"attention.kv.bias of shape \(4, 2, 8\) does not divide over 8 .*'tensor' "
         r"\(its side of 4\); a mesh of \(2, 1, 4\) .* would work",
     ):
         state.abstract(task, optimizer, sharding.make_mesh((1, 1, 8)))

@@ -44,8 +44,11 @@ class Asked:
         self.seen.append((x_t, e_t_BxD[:, 0], condition))
         return self._answer(x_t, condition.pooled_BxD[:, 0] < 0)
 
+    def from_raw(self, latents):
+        return (latents - 3.0) / 2.0
+
     def to_raw(self, latents):
-        return latents
+        return 2.0 * latents + 3.0
 
     def _answer(self, x_t, empty_B):
         return jnp.where(empty_B, -1.0, 1.0)[:, None, None, None] * jnp.ones_like(x_t)
@@ -69,7 +72,7 @@ def test_the_network_is_asked_about_a_mixture_of_image_and_fresh_noise():
     x_t, t_B, text, drop_B = model.seen[0]
     alpha_B, sigma_B = schedules.make_schedule(config.objective.schedule).alpha_sigma(t_B)
     expand = schedules.expand
-    noise = (x_t - expand(alpha_B) * batch.latents_BxHxWxC) / expand(sigma_B)
+    noise = (x_t - expand(alpha_B) * model.from_raw(batch.latents_BxHxWxC)) / expand(sigma_B)
     each_B = np.asarray(noise).reshape(2000, -1)
     assert abs(each_B.mean()) < 0.01 and abs(each_B.std() - 1) < 0.01
     # no draw is a function of another: nothing follows the time, or what is dropped
@@ -101,7 +104,7 @@ def test_guidance_leads_from_the_empty_prompt_to_the_prompt_and_beyond(scale):
     model = Asked()
     pictures = draw(model, config.objective, sample, text, keys_B, (4, 4, 3))
     assert config.objective.prediction == "x0"
-    np.testing.assert_allclose(pictures, -1 + 2 * scale, atol=1e-5)
+    np.testing.assert_allclose(pictures, model.to_raw(-1 + 2 * scale), atol=1e-5)
     rows = {x_t.shape[0] for x_t, *_ in model.seen}
     assert rows == ({2} if scale == 1 else {4})  # one doubled batch, only where it is needed
 

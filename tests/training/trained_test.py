@@ -89,5 +89,5 @@ def test_a_checkpoint_that_is_not_finite_is_refused_wherever_it_is_put(
         return items
 
     monkeypatch.setattr(checkpoints, "_read", spoiled)
-    with pytest.raises(errors.InputError, match="its EMA is not finite"):
+    with pytest.raises(errors.InputError, match="its ema holds numbers that are not finite"):
         open_to_draw(workdir, mesh=sharding.make_mesh((1, 8, 1)))

@@ -9,7 +9,7 @@ timestep and by the prompt itself.
 import jax.numpy as jnp
 from flax import nnx
 
-from lidit_jax.models import layers
+from lidit_jax.models import attention, layers
 from lidit_jax.models.conditioners.entry import FeatureEntry, TextCondition, concat_tokens
 
 
@@ -22,7 +22,7 @@ class RefinerBlock(nnx.Module):
 
     def __init__(self, width, heads, gating, *, dtype, rngs):
         self.dtype = dtype
-        self.attention = layers.Attention(width, heads, dtype=dtype, rngs=rngs)
+        self.attention = attention.SelfAttention(width, heads, dtype=dtype, rngs=rngs)
         self.ffn = layers.FFN(width, dtype=dtype, rngs=rngs)
         self.norm1 = layers.rms_norm(width, rngs=rngs)
         self.norm2 = layers.rms_norm(width, rngs=rngs)
@@ -37,7 +37,7 @@ class RefinerBlock(nnx.Module):
         if mask_BxSxS.shape[1] > 1:
             mask_BxSxS = mask_BxSxS[:, start:]
         h_BxSxD = self.norm1(x_BxSxD).astype(self.dtype)
-        read_BxTxD = self.attention(h_BxSxD[:, start:], h_BxSxD, mask_BxSxS)
+        read_BxTxD = self.attention(h_BxSxD, mask_BxSxS, start)
         x_BxTxD = x_BxSxD[:, start:] + (g1 * read_BxTxD).astype(self.dtype)
         h_BxTxD = self.norm2(x_BxTxD).astype(self.dtype)
         return x_BxTxD + (g2 * self.ffn(h_BxTxD)).astype(self.dtype)
@@ -51,7 +51,7 @@ class CollaborativeBranch(nnx.Module):
 
     def __init__(self, width, heads, *, dtype, rngs):
         self.dtype = dtype
-        self.attention = layers.Attention(width, heads, dtype=dtype, rngs=rngs)
+        self.attention = attention.CrossAttention(width, heads, dtype=dtype, rngs=rngs)
         self.ffn = layers.FFN(width, dtype=dtype, rngs=rngs)
         self.memory_norm = layers.rms_norm(width, rngs=rngs)
         self.modulation = layers.Modulation(width, 6, dtype=dtype, rngs=rngs)

@@ -37,7 +37,7 @@ class DiffusionTask:
 
     def loss(self, model, batch, keys_B):
         """Four calls: time, corruption, network, score (appendix A.1)."""
-        x0_BxHxWxC = batch.latents_BxHxWxC
+        x0_BxHxWxC = model.from_raw(batch.latents_BxHxWxC)
         schedule = schedules.make_schedule(self.objective.schedule)
         t_B = objectives.sample_time(self.objective, rng.named_each(keys_B, "time"))
         noise_BxHxWxC = rng.normal(rng.named_each(keys_B, "noise"), x0_BxHxWxC.shape[1:])

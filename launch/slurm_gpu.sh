@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Trains on the GPUs of several nodes, one process per GPU.
+#
+#   sbatch launch/slurm_gpu.sh [--config.KEY=VALUE ...]        from the repository's root
+#
+# Every node must see the repository, DATA and RUN under the same paths. Two minutes before the time
+# limit, and when it is preempted, the run saves itself and the job goes back into the queue.
+#
+#SBATCH --job-name=lidit
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=lidit-%j.log
+# A GPU per task is left to the training (SLURM_LOCALID): with --gpus-per-task the GPUs of a node
+# would not see one another, and NCCL could not copy between them directly.
+set -uo pipefail
+CONFIG=${CONFIG:-configs/lidit_1b.py}
+DATA=${DATA:-/shared/lidit/data}
+RUN=${RUN:-/shared/lidit/run}
+PYTHON=${PYTHON:-.venv/bin/python}
+
+# A process that fails ends the step, and keep_running.sh starts all of them again.
+# srun no longer takes the CPUs of a task over from sbatch by itself.
+launch/keep_running.sh "$RUN" srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+  "$PYTHON" -m lidit_jax.train --config="$CONFIG" --data="$DATA" --workdir="$RUN" "$@"
+status=$?
+if ((status == 143)); then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$status"

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# A Cloud TPU VM slice, from the request to the run, on all of its workers.
+#
+#   launch/tpu_vm.sh create       requests the slice; waits until it is there
+#   launch/tpu_vm.sh install      this commit, Python and JAX, and the shared folder, on every worker
+#   launch/tpu_vm.sh run [--config.KEY=VALUE ...]       trains; started again, it continues
+#   launch/tpu_vm.sh keep [--config.KEY=VALUE ...]      the same, through preemptions, until it is done
+#   launch/tpu_vm.sh delete       gives the slice back; the shared folder stays
+#
+# Set the variables below, or in the environment. gcloud must be logged in, with a project set.
+set -euo pipefail
+NAME=${NAME:-lidit}
+ZONE=${ZONE:-us-east5-b}
+TYPE=${TYPE:-v6e-16}                 # gcloud compute tpus accelerator-types list --zone=$ZONE
+RUNTIME=${RUNTIME:-v2-alpha-tpuv6e}  # gcloud compute tpus versions list --zone=$ZONE
+SPOT=${SPOT---spot}                  # SPOT= for a slice that is not preempted
+SHARE=${SHARE:-10.0.0.2:/lidit}      # an NFS export, such as Filestore's, in the slice's network
+CONFIG=${CONFIG:-configs/lidit_1b.py}
+DATA=${DATA:-/mnt/lidit/data}
+RUN=${RUN:-/mnt/lidit/run}
+
+tpu() { gcloud compute tpus "$@" --zone="$ZONE"; }
+everywhere() { tpu tpu-vm ssh "$NAME" --worker=all --command="$1"; }
+state() { tpu queued-resources describe "$NAME" --format="value(state.state)" 2>/dev/null || true; }
+
+create() {
+  # shellcheck disable=SC2086  # SPOT is a flag or nothing
+  tpu queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$TYPE" \
+    --runtime-version="$RUNTIME" $SPOT
+  local now
+  until now=$(state) && [[ $now == ACTIVE ]]; do
+    if [[ $now =~ FAILED|SUSPEND ]]; then
+      echo "error: the request ended as $now; run $0 delete, and try again" >&2
+      return 1
+    fi
+    sleep 30
+  done
+}
+
+install() { # the runtimes' own Python may be older than 3.11: uv brings one
+  local archive
+  archive=$(mktemp --suffix=.tar.gz)
+  git archive --format=tar.gz -o "$archive" HEAD
+  tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all
+  rm "$archive"
+  everywhere "set -eu
+    sudo apt-get install -y -q nfs-common
+    sudo mkdir -p /mnt/lidit && (mountpoint -q /mnt/lidit || sudo mount -t nfs $SHARE /mnt/lidit)
+    rm -rf lidit_jax && mkdir lidit_jax && tar -xzf lidit_jax.tar.gz -C lidit_jax && cd lidit_jax
+    python3 -m pip install -q --user uv
+    ~/.local/bin/uv venv -q --python 3.11 .venv
+    ~/.local/bin/uv pip install -q -c constraints.txt -e '.[tpu]'"
+}
+
+run() { # every worker finds its place by the TPU's metadata
+  local more=""
+  if (($#)); then more=$(printf ' %q' "$@"); fi
+  everywhere "cd lidit_jax && launch/keep_running.sh $RUN .venv/bin/python -m lidit_jax.train \
+    --config=$CONFIG --data=$DATA --workdir=$RUN$more"
+}
+
+delete() { tpu queued-resources delete "$NAME" --force --quiet; }
+
+keep() { # a preempted slice is gone: another takes its place, and continues from the last checkpoint
+  local status now
+  while true; do
+    now=$(state)
+    if [[ $now != ACTIVE ]]; then
+      if [[ -n $now ]]; then delete; fi
+      create
+      install
+    fi
+    status=0
+    run "$@" || status=$?
+    if ((status == 0)) || [[ $(state) == ACTIVE ]]; then return "$status"; fi
+  done
+}
+
+case ${1:-} in
+  create | install | run | keep | delete) "$@" ;;
+  *)
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac

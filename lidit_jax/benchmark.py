@@ -1,0 +1,100 @@
+"""Door: what a run needs and how fast it goes, measured or foretold. One mode at a time.
+
+python -m lidit_jax.benchmark --plan --config=configs/lidit_10b.py --devices=64 --mesh=1,64,1
+python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
+python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
+"""
+
+import pathlib
+import shlex
+import sys
+
+from absl import flags
+
+from lidit_jax import doors, errors, files, sharding
+from lidit_jax.benchmarking import assumed, peer, plan, report, training
+
+_PLAN = flags.DEFINE_bool(
+    "plan", False, "memory, FLOPs and collectives of a train step, compiled but not run"
+)
+_TRAIN = flags.DEFINE_bool(
+    "train",
+    False,
+    "the train step's time on this process' devices, beside its matrix products' peak",
+)
+_PEER = flags.DEFINE_enum(
+    "peer", None, ["diffusers"], "--train: in turn with PixArt of that size, and the ratio"
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "--train: steps that are timed", lower_bound=1)
+_DEVICES = flags.DEFINE_integer("devices", 0, "--plan: how many virtual devices")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "--plan: a slice of TPUs instead, such as v5e:8x8; wants libtpu"
+)
+_MESH = flags.DEFINE_string("mesh", None, "replica,fsdp,tensor; the config's if not given")
+_SEARCH = flags.DEFINE_bool(
+    "search", True, "--plan: try remat policies and micro-batches; else the config's own"
+)
+_TEXT = flags.DEFINE_integer("text_tokens", 128, "tokens that prompts are padded to, for each LLM")
+_PREFIX = flags.DEFINE_integer(
+    "prefix_tokens", 50, "instruction tokens, where the config does not say"
+)
+_OUT = flags.DEFINE_string("out", "", "folder for the result as JSON; only printed if not given")
+
+
+def main():
+    chosen = [mode for flag, mode in MODES if flag.value]
+    if len(chosen) != 1:
+        known = " or ".join(f"--{flag.name}" for flag, _ in MODES)
+        raise errors.InputError(f"{len(chosen)} modes given; give one: {known}")
+    chosen[0]()
+
+
+def _plan():
+    config = doors.config()
+    asked = plan.Asked(
+        config, _mesh(config), _DEVICES.value, _TOPOLOGY.value, _lengths(), _SEARCH.value
+    )
+    made = plan.make(asked)
+    print(report.text(made))
+    if _OUT.value:
+        report.write(made, pathlib.Path(_OUT.value).expanduser(), _command())
+
+
+def _train():
+    config = assumed.measured(doors.config(), _lengths())
+    task = assumed.task(config, _lengths())
+    mesh = sharding.make_mesh(_mesh(config))
+    against = peer.pixart(task) if _PEER.value else None
+    speed = training.measure(config, task, mesh, against, _ROUNDS.value)
+    print(speed.table())
+    if _OUT.value:
+        told = {"command": _command()} | speed.as_json()
+        files.write_json(pathlib.Path(_OUT.value).expanduser() / "train.json", told)
+
+
+MODES = ((_PLAN, _plan), (_TRAIN, _train))
+
+
+def _lengths() -> assumed.Lengths:
+    return assumed.Lengths(_TEXT.value, _PREFIX.value)
+
+
+def _mesh(config) -> tuple[int, int, int]:
+    """The mesh that --mesh names, else the config's. Raises InputError unless it is three integers."""
+    if not _MESH.value:
+        return config.train.mesh
+    try:
+        sizes = tuple(int(size) for size in _MESH.value.split(","))
+    except ValueError:
+        sizes = ()
+    if len(sizes) != 3:
+        raise errors.InputError(f"--mesh={_MESH.value}: want replica,fsdp,tensor, such as 1,64,1")
+    return sizes
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "lidit_jax.benchmark", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    doors.run(main)

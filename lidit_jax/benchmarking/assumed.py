@@ -1,0 +1,50 @@
+"""A config as if its encoders had been measured, so that shapes and speed need no data set."""
+
+import dataclasses
+
+from lidit_jax import errors
+from lidit_jax.training.config import Config
+from lidit_jax.training.tasks import diffusion
+
+WIDTH = 576  # SmolLM2's; the paper's configs say the width of their LLMs themselves
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Tokens of one prompt, for every LLM alike.
+
+    text: tokens that a batch's prompts are padded to; prefix: tokens of the instruction.
+    """
+
+    text: int = 128
+    prefix: int = 50
+
+    def __post_init__(self):
+        errors.check_range("--text_tokens", self.text, 1)
+        errors.check_range("--prefix_tokens", self.prefix, 0)
+
+
+def measured(config: Config, lengths: Lengths) -> Config:
+    """Returns the config with what `prepare` would have measured; what it says itself stays.
+
+    Raises InputError for a config of another task than diffusion.
+    """
+    if config.task != "diffusion":
+        raise errors.InputError(
+            f"task is {config.task!r}; this wants a config of task 'diffusion', such as configs/lidit_1b.py"
+        )
+    encoders = tuple(
+        dataclasses.replace(
+            e,
+            width=e.width or WIDTH,
+            prefix_len=e.prefix_len or lengths.prefix,
+            null_len=e.null_len or 1,
+        )
+        for e in config.encoders
+    )
+    return dataclasses.replace(config, encoders=encoders)
+
+
+def task(config: Config, lengths: Lengths) -> diffusion.DiffusionTask:
+    """Returns the task of a config that `measured` returned."""
+    return diffusion.diffusion_task(config, (lengths.text,) * len(config.encoders))

@@ -1,0 +1,64 @@
+"""Devices to compile for that need not be here: virtual CPU devices, or a slice of TPUs by its name."""
+
+import os
+
+import jax
+from jax.experimental import topologies
+
+from lidit_jax import errors
+from lidit_jax.benchmarking import chips
+
+# What libtpu otherwise asks a cloud's metadata server, at length, and a lock that guards TPUs that
+# are not there; none of it changes the program that is compiled.
+_WITHOUT_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+def use_cpu():
+    """Keeps JAX from taking the accelerators of this machine: nothing is to run on them."""
+    jax.config.update("jax_platforms", "cpu")
+
+
+def virtual(count: int) -> list[jax.Device]:
+    """Returns `count` virtual devices of the CPU. Before JAX has started there may be any number.
+
+    Raises InputError if JAX has started with fewer.
+    """
+    errors.check_range("--devices", count, 1)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        pass  # JAX has started, or XLA_FLAGS says how many: it has what it has
+    devices = jax.devices("cpu")
+    if len(devices) < count:
+        raise errors.InputError(
+            f"--devices={count}, but JAX has {len(devices)} here; leave out of XLA_FLAGS "
+            f"--xla_force_host_platform_device_count, or set it to {count}"
+        )
+    return devices[:count]
+
+
+def of_topology(name: str) -> list[jax.Device]:
+    """Returns the devices of a slice such as "v5e:8x8", none of which is here, as libtpu describes them.
+
+    Raises InputError for a name that libtpu does not know, or without libtpu.
+    """
+    chips.of_topology(name)
+    for variable, value in _WITHOUT_TPU.items():
+        os.environ.setdefault(variable, value)
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+    except jax.errors.JaxRuntimeError as e:
+        told = str(e).split(": ", 1)[-1].splitlines()[0]
+        raise errors.InputError(
+            f"--topology={name}: {told}; want a slice such as v5e:8x8, v5p:4x4x4 or v6e:4x4"
+        ) from e
+    except (RuntimeError, ImportError) as e:
+        raise errors.InputError(
+            f"--topology={name} wants the TPU compiler, but libtpu is not installed; "
+            "pip install 'jax[tpu]', or give --devices"
+        ) from e

@@ -1,0 +1,192 @@
+"""What a run will need, before it runs: memory, FLOPs and collectives of the real train step, and what fits.
+
+The step is compiled for devices that are not here, and nothing is allocated. For TPUs the answer is
+their own compiler's. Virtual CPU devices answer for any chip, from above: a CPU computes bf16 in
+f32, fuses less, and reduces whole gradients where others scatter them.
+"""
+
+import dataclasses
+import math
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from lidit_jax import errors, sharding
+from lidit_jax.benchmarking import assumed, chips, devices, flops
+from lidit_jax.benchmarking.program import Program, Setting, Step, TooLarge
+from lidit_jax.models.layers import REMAT_POLICIES
+from lidit_jax.training.config import Config
+
+# From least recomputation to most: the order of choice.
+POLICIES = sorted(REMAT_POLICIES, key=["none", "dots", "full"].index)
+_PROBE = 16  # samples of the larger micro-batch that is compiled to find a policy's line
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is to be planned. Either so many virtual devices, or a topology such as "v5e:8x8"."""
+
+    config: Config
+    mesh: tuple[int, int, int]
+    devices: int = 0
+    topology: str = ""
+    lengths: assumed.Lengths = assumed.Lengths()
+    search: bool = True
+
+    def __post_init__(self):
+        if bool(self.devices) == bool(self.topology):
+            raise errors.InputError(
+                "give either --devices=64, for virtual devices, or --topology=v5e:8x8, for a slice of TPUs"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a chip would be given. bytes: on one device; next: what the next larger micro-batch would take.
+
+    setting is None where nothing fits; then bytes are the least that anything tried takes.
+    """
+
+    chip: str
+    setting: Setting | None
+    bytes: int
+    next: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The answer. tried: compiled or refused, in the order of trying; choices: one per chip."""
+
+    asked: Asked
+    step: Step
+    parameters: int
+    products: list[flops.Product]
+    xla_flops: float
+    tried: list[Program | TooLarge]
+    choices: list[Choice]
+
+
+def make(asked: Asked) -> Plan:
+    """Returns the plan. Raises InputError where config, mesh, devices and batch do not fit each other."""
+    devices.use_cpu()
+    config = assumed.measured(asked.config, asked.lengths)
+    found = devices.of_topology(asked.topology) if asked.topology else None
+    mesh = sharding.make_mesh(asked.mesh, found or devices.virtual(asked.devices))
+    sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
+    task = assumed.task(config, asked.lengths)
+    step = Step(config, task, mesh)
+    parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
+    search = _search_tpu if asked.topology else _search_virtual
+    tried, choices = search(step, asked)
+    products = flops.forward(task)
+    return Plan(asked, step, parameters, products, forward_flops(step), tried, choices)
+
+
+def forward_flops(step: Step) -> float:
+    """Returns XLA's count of FLOPs in one picture's forward pass, elementwise work included.
+
+    XLA counts a loop's body once, so the loop over blocks is unrolled; it is lowered, not compiled.
+    """
+    model = dataclasses.replace(step.task.model, unroll=step.task.model.depth, remat="none")
+    shape = dataclasses.replace(step.task.shape, batch_size=1)
+    task = dataclasses.replace(step.task, model=model, shape=shape)
+    graphdef, weights = nnx.split(jax.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    batch = task.batch_spec()
+    time_B, drop_B = jax.ShapeDtypeStruct((1,), "float32"), jax.ShapeDtypeStruct((1,), bool)
+
+    def forward(weights, x, t_B, text, drop_B):
+        return nnx.merge(graphdef, weights)(x, t_B, text, drop_B)
+
+    lowered = jax.jit(forward).lower(weights, batch.latents_BxHxWxC, time_B, batch.text, drop_B)
+    return lowered.cost_analysis()["flops"]
+
+
+def settings(config: Config, mesh: Mesh, remat: str) -> list[Setting]:
+    """Returns every micro-batch that divides a device's share of the batch, the largest first."""
+    share = config.train.batch_size // (mesh.shape["replica"] * mesh.shape["fsdp"])
+    return [Setting(remat, share // n, n) for n in range(1, share + 1) if share % n == 0]
+
+
+# ---- a TPU's compiler knows what fits: ask it in the order of choice, until something does
+
+
+def _search_tpu(step: Step, asked: Asked) -> tuple[list, list[Choice]]:
+    chip, tried = chips.of_topology(asked.topology), []
+    own = _own(step.config, step.mesh)
+    policies = POLICIES if asked.search else [own.remat]
+    for remat in policies:
+        refused = 0
+        for setting in settings(step.config, step.mesh, remat) if asked.search else [own]:
+            if refused and _at_least(refused, tried[-1], setting) > chips.CHIPS[chip].memory:
+                continue
+            found = step.compile(setting)
+            tried.append(found)
+            if isinstance(found, Program):
+                return tried, [Choice(chip, setting, found.bytes, refused)]
+            refused = found.wanted
+    return tried, [Choice(chip, None, min(t.wanted for t in tried))]
+
+
+def _at_least(wanted: int, refused: TooLarge, setting: Setting) -> float:
+    """Returns a lower bound of what a smaller micro-batch takes: half of it takes more than half."""
+    return wanted * setting.micro_batch / refused.setting.micro_batch
+
+
+# ---- virtual devices have no limit: memory is a line over micro-batches, and each chip cuts it
+
+
+def _search_virtual(step: Step, asked: Asked) -> tuple[list, list[Choice]]:
+    if not asked.search:
+        only = step.compile(_own(step.config, step.mesh))
+        fits = {name: only.bytes <= chip.memory for name, chip in chips.CHIPS.items()}
+        return [only], [
+            Choice(name, only.setting if fit else None, only.bytes) for name, fit in fits.items()
+        ]
+    lines = {remat: Line.of(step, remat) for remat in POLICIES}
+    tried = [probe for line in lines.values() for probe in line.probes]
+    return tried, [choose(name, step, lines) for name in chips.CHIPS]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A policy's memory over micro-batches, through two compiled ones; flat below the smaller."""
+
+    probes: tuple[Program, ...]
+
+    @classmethod
+    def of(cls, step: Step, remat: str) -> "Line":
+        """Compiles the smallest micro-batch, and the largest of up to `_PROBE` that leaves several."""
+        possible = settings(step.config, step.mesh, remat)
+        several = [s for s in possible if s.accumulate > 1 and s.micro_batch <= _PROBE]
+        wanted = dict.fromkeys((several or possible)[i] for i in (-1, 0))
+        return cls(tuple(step.compile(setting) for setting in wanted))
+
+    def bytes(self, micro_batch: int) -> int:
+        """Returns the bytes on one device with this micro-batch."""
+        first, last = self.probes[0], self.probes[-1]
+        span = last.setting.micro_batch - first.setting.micro_batch
+        slope = (last.bytes - first.bytes) / span if span else 0
+        above = micro_batch - first.setting.micro_batch
+        if above and not span:
+            raise ValueError("one compilation tells nothing of another micro-batch")
+        return first.bytes + int(max(slope, 0) * max(above, 0))
+
+
+def choose(chip: str, step: Step, lines: dict[str, Line]) -> Choice:
+    """Returns the setting of least recomputation, then of the largest micro-batch, that fits a chip."""
+    room, least = chips.CHIPS[chip].memory, math.inf
+    for remat, line in lines.items():
+        larger = 0
+        for setting in settings(step.config, step.mesh, remat):
+            wanted = line.bytes(setting.micro_batch)
+            if wanted <= room:
+                return Choice(chip, setting, wanted, larger)
+            larger, least = wanted, min(least, wanted)
+    return Choice(chip, None, int(least))
+
+
+def _own(config: Config, mesh: Mesh) -> Setting:
+    """The setting that the config itself has."""
+    n = config.train.accumulate
+    return next(s for s in settings(config, mesh, config.model.remat) if s.accumulate == n)

@@ -1,0 +1,155 @@
+"""The real train step, compiled for devices that need not be here, and what its compiler says of it."""
+
+import dataclasses
+import functools
+import math
+import re
+import time
+
+import jax
+from jax.sharding import Mesh
+
+from lidit_jax.benchmarking import hlo
+from lidit_jax.training import optim, state, step
+from lidit_jax.training.config import Config
+from lidit_jax.training.tasks.diffusion import DiffusionTask
+
+_SIZE = re.compile(r"([\d.]+)([KMGT])\b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What may be chosen when a model is too large.
+
+    remat: a name of `layers.REMAT_POLICIES`; micro_batch: samples per device and micro-batch;
+    accumulate: micro-batches per update.
+    """
+
+    remat: str
+    micro_batch: int
+    accumulate: int
+
+    def of(self, config: Config) -> Config:
+        """Returns the config with these choices; its batch stays."""
+        return dataclasses.replace(
+            config,
+            model=dataclasses.replace(config.model, remat=self.remat),
+            train=dataclasses.replace(config.train, accumulate=self.accumulate),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled step: bytes on each device, and its text.
+
+    arguments: state and batch, as laid out there; temporaries: all else that lives during a step,
+    gradients included; code: instructions. The new state takes the old one's place.
+    seconds: how long compiling took.
+    """
+
+    setting: Setting
+    arguments: int
+    temporaries: int
+    code: int
+    seconds: float
+    text: str = dataclasses.field(repr=False)
+
+    @property
+    def bytes(self) -> int:
+        return self.arguments + self.temporaries + self.code
+
+    @functools.cached_property
+    def collectives(self) -> hlo.Collectives:
+        return hlo.collectives(self.text)
+
+
+@dataclasses.dataclass(frozen=True)
+class TooLarge:
+    """A step that the compiler refused, because it does not fit the device's memory.
+
+    told: the compiler's sentence; wanted: the bytes that it names, of temporaries or of the whole.
+    """
+
+    setting: Setting
+    told: str
+    wanted: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """The train step of a config on a mesh, described but not compiled."""
+
+    config: Config
+    task: DiffusionTask
+    mesh: Mesh
+
+    @functools.cached_property
+    def like(self) -> state.TrainState:
+        """The state as `jax.ShapeDtypeStruct`s with shardings; InputError where the mesh does not fit."""
+        return self._abstract[1]
+
+    @functools.cached_property
+    def _abstract(self):
+        return state.abstract(self.task, self._optimizer, self.mesh)
+
+    @functools.cached_property
+    def _optimizer(self):
+        return optim.make_optimizer(self.config.optim, self.config.train.steps)
+
+    def compile(self, setting: Setting) -> Program | TooLarge:
+        """Compiles the step with other settings than the config's. Nothing is allocated."""
+        config = setting.of(self.config)
+        task = dataclasses.replace(self.task, model=config.model)
+        graphdef, like = state.abstract(task, self._optimizer, self.mesh)
+        update = step.make_step(task, graphdef, self._optimizer, config, self.mesh, like)
+        start = time.perf_counter()
+        lowered = update.lower(like, task.batch_spec())
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as e:
+            if not str(e).startswith("RESOURCE_EXHAUSTED"):
+                raise
+            told = str(e).removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0]
+            return TooLarge(setting, told, _first_size(told), time.perf_counter() - start)
+        memory = compiled.memory_analysis()
+        new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return Program(
+            setting,
+            memory.argument_size_in_bytes,
+            memory.temp_size_in_bytes + new,
+            memory.generated_code_size_in_bytes,
+            time.perf_counter() - start,
+            compiled.as_text(),
+        )
+
+
+def state_bytes(like: state.TrainState) -> dict[str, int]:
+    """Returns the bytes on each device of a sharded state, by what they are for. No padding is counted.
+
+    The gradients, which live within a step, are of the parameters' size.
+    """
+    parts = {
+        "parameters": like.params,
+        "optimizer": like.opt_state,
+        "EMA": like.ema,
+        "constants": like.constants,
+    }
+    return {name: sum(map(_bytes_on_device, jax.tree.leaves(part))) for name, part in parts.items()}
+
+
+def batch_bytes(task: DiffusionTask, mesh: Mesh) -> int:
+    """Returns the bytes on each device of one batch, split by samples."""
+    whole = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(task.batch_spec()))
+    return whole // (mesh.shape["replica"] * mesh.shape["fsdp"])
+
+
+def _bytes_on_device(a: jax.ShapeDtypeStruct) -> int:
+    return math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
+
+
+def _first_size(told: str) -> int:
+    """Returns the first size that a compiler's sentence names, in bytes; 0 for none."""
+    found = _SIZE.search(told)
+    power = {"K": 1, "M": 2, "G": 3, "T": 4}
+    return int(float(found[1]) * 1024 ** power[found[2]]) if found else 0

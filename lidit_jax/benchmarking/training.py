@@ -1,0 +1,160 @@
+"""How fast the train step is: beside the device's own matrix products, and beside a peer, in one run."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from lidit_jax import sharding
+from lidit_jax.batch import fake
+from lidit_jax.benchmarking import flops
+from lidit_jax.benchmarking.peer import Peer
+from lidit_jax.benchmarking.timing import Seconds, take
+from lidit_jax.training import optim, state, step
+from lidit_jax.training.config import Config
+from lidit_jax.training.loop import to_devices
+from lidit_jax.training.tasks.diffusion import DiffusionTask
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSpeed:
+    """What was measured, of whole steps over all devices.
+
+    flops: of a step by formula, without what is recomputed; xla_flops: of the compiled program on one
+    device, where loops count once (None: the backend does not say).
+    product, product_flops: a large matrix product in the compute dtype on one device.
+    memory: the most bytes in use on one device; on a CPU, which does not say, the program's own.
+    peer_step: of `peer`, its steps taken in turn with ours.
+    """
+
+    device: str
+    mesh: tuple[int, ...]
+    dtype: str
+    parameters: int
+    images: int
+    compile_seconds: float
+    step: Seconds
+    flops: int
+    xla_flops: float | None
+    product: Seconds
+    product_flops: int
+    memory: int
+    peer: Peer | None
+    peer_step: Seconds | None
+
+    @property
+    def peak(self) -> float:
+        """Returns the FLOP/s of the product, times the devices."""
+        devices = 1
+        for size in self.mesh:
+            devices *= size
+        return devices * self.product_flops / self.product.median
+
+    @property
+    def share(self) -> float:
+        """Returns which share of that the step's own FLOPs reach."""
+        return self.flops / self.step.median / self.peak
+
+    @property
+    def ratio(self) -> float | None:
+        """Returns our images/s over the peer's."""
+        return self.peer_step.median / self.step.median if self.peer_step else None
+
+    def as_json(self) -> dict:
+        """Returns the numbers, and what is made of them, as JSON can hold them."""
+        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("step", "product", "peer_step"):
+            told[name] = dataclasses.asdict(told[name]) if told[name] else None
+        if self.peer:
+            told["peer"] = {k: getattr(self.peer, k) for k in ("name", "parameters", "flops")}
+        return told | {"peak": self.peak, "share_of_peak": self.share, "ratio_to_peer": self.ratio}
+
+    def table(self) -> str:
+        """Returns a few lines for people."""
+        rate = self.product_flops / self.product.median
+        counted = f", XLA counts {_giga(self.xla_flops)}" if self.xla_flops else ""
+        lines = [
+            f"{self.parameters:,} parameters in {self.dtype}, mesh {self.mesh} on {self.device}, {self.images} images a step",
+            f"compiled in   {self.compile_seconds:.1f} s",
+            f"step          {self.step}, {self.images / self.step.median:.2f} images/s",
+            f"model         {_giga(self.flops)} a step{counted}; {_giga(self.flops / self.step.median)}/s",
+            f"product       {_giga(rate)}/s a device, measured between the steps",
+            f"share         {self.share:.1%} of the products' peak",
+            f"memory        {self.memory / 2**30:.2f} GiB a device",
+        ]
+        if self.peer:
+            lines += [
+                f"peer          {self.peer.name}: {self.peer.parameters:,} parameters, {_giga(self.peer.flops)} a step",
+                f"its step      {self.peer_step}, {self.images / self.peer_step.median:.2f} images/s",
+                f"ratio         {self.ratio:.2f} x the peer's images/s",
+            ]
+        return "\n".join(lines)
+
+
+def _giga(flops: float) -> str:
+    return f"{flops / 1e9:,.1f} GFLOP"
+
+
+def measure(
+    config: Config, task: DiffusionTask, mesh: Mesh, peer: Peer | None = None, rounds: int = 10
+) -> TrainingSpeed:
+    """Measures the real step of a config on a mesh, on a random batch, in turn with products and the peer.
+
+    Raises InputError where the model or the batch does not divide over the mesh.
+    """
+    sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
+    optimizer = optim.make_optimizer(config.optim, config.train.steps)
+    graphdef, like = state.abstract(task, optimizer, mesh)
+    update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+    start = time.perf_counter()
+    compiled = update.lower(like, task.batch_spec()).compile()
+    compile_seconds = time.perf_counter() - start
+    batch = to_devices(fake(task.shape), mesh)
+    held = {"state": state.initial(task, optimizer, config.seed, like, {})}
+
+    def train():
+        held["state"], metrics = compiled(held["state"], batch)
+        return metrics
+
+    side = 2048 if mesh.devices.flat[0].platform == "cpu" else 8192
+    parts = {"step": train, "product": _product(side, config.model.dtype, mesh)}
+    if peer:
+        parts["peer"] = peer.step
+    taken = take(parts, rounds)
+    return TrainingSpeed(
+        device=mesh.devices.flat[0].device_kind,
+        mesh=tuple(mesh.shape.values()),
+        dtype=config.model.dtype,
+        parameters=sum(a.size for a in jax.tree.leaves(like.params)),
+        images=config.train.batch_size,
+        compile_seconds=compile_seconds,
+        step=taken["step"],
+        flops=config.train.batch_size * flops.training(flops.forward(task)),
+        xla_flops=(compiled.cost_analysis() or {}).get("flops"),
+        product=taken["product"],
+        product_flops=2 * side**3,
+        memory=_memory(compiled, mesh),
+        peer=peer,
+        peer_step=taken.get("peer"),
+    )
+
+
+def _product(side: int, dtype: str, mesh: Mesh):
+    """Returns a product of two random matrices, ready to be called, on the mesh's first device."""
+    keys = jax.random.split(jax.random.key(0))
+    where = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0])
+    a, b = (
+        jax.device_put(jax.random.normal(k, (side, side), jnp.dtype(dtype)), where) for k in keys
+    )
+    multiply = jax.jit(jnp.matmul)
+    return lambda: multiply(a, b)
+
+
+def _memory(compiled, mesh: Mesh) -> int:
+    stats = mesh.devices.flat[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    program = compiled.memory_analysis()
+    return program.argument_size_in_bytes + program.temp_size_in_bytes

@@ -1,0 +1,181 @@
+"""Several processes that train as one: their start, what they must agree on, their end.
+
+place      which process this is          clusters  ... by the environment of SLURM, GKE and others
+meeting    all are there, and are about to do the same; else every one ends with the same line
+"""
+
+import contextlib
+import functools
+import itertools
+import math
+import os
+import pathlib
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from lidit_jax import errors
+from lidit_jax.processes.meeting import Absent, meet
+from lidit_jax.processes.place import Place
+
+_TOLD = 2000  # bytes of an error that the other processes get to know
+_LINGER = 3  # seconds
+_NEWS = 30  # seconds that a network filesystem may take to show another machine's file
+_here: Place | None = None
+
+
+class Stopped(Exception):
+    """The scheduler wants its machines back; what is done is saved."""
+
+
+def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
+    """Joins this process with the others, before anything else of JAX is used.
+
+    Args:
+      place: this process' place.
+      facts: returns what must be equal on every process; see `meeting.meet`.
+      timeout: seconds to wait for the others.
+
+    Raises, the same on every process, InputError if they cannot train as one, and Absent if one is
+    missing.
+    """
+    global _here
+    _here = place
+    found, problem = {}, ""
+    try:
+        found = facts()
+    except errors.InputError as e:
+        problem = str(e)
+    meet(place, found, problem, timeout)
+    jax.config.update(
+        "jax_cpu_collectives_implementation", "gloo"
+    )  # of a CPU; others have their own
+    jax.distributed.initialize(
+        place.coordinator, place.processes, place.process_id,
+        local_device_ids=None if place.device is None else [place.device],
+        cluster_detection_method="deactivate",
+        initialization_timeout=timeout,
+    )  # fmt: skip
+    barrier("start")
+
+
+def name() -> str:
+    """Returns which process this is, to be put behind "error"; "" if it trains alone."""
+    return f" ({_here})" if _here else ""
+
+
+def use_cpu(devices: int):
+    """Makes this process compute on the CPU, as so many devices. Call it before JAX is used."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", devices)
+
+
+def barrier(name: str):
+    """Waits until every process has come this far."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def connect(mesh: jax.sharding.Mesh):
+    """Lets the CPU devices of a mesh find one another, in every group that may exchange numbers.
+
+    Gloo gives each new group 30 seconds for all to come, and compiling may part them by more than that.
+    """
+    if jax.process_count() == 1 or mesh.devices.flat[0].platform != "cpu":
+        return
+    split = [name for name in mesh.axis_names if mesh.shape[name] > 1]
+    for size in range(1, len(split) + 1):
+        for axes in itertools.combinations(split, size):
+            where = jax.sharding.PartitionSpec(axes)
+            count = math.prod(mesh.shape[name] for name in axes)
+            ones = jax.make_array_from_callback(
+                (count,), jax.sharding.NamedSharding(mesh, where), lambda index: np.ones(1)
+            )
+            add = functools.partial(jax.lax.psum, axis_name=axes)
+            summed = jax.shard_map(add, mesh=mesh, in_specs=where, out_specs=where)
+            jax.block_until_ready(jax.jit(summed)(ones))
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Runs a block that every process runs; an InputError of one ends all of them with its message.
+
+    Without this the others would wait in their next collective for a process that has left.
+    """
+    problem = ""
+    try:
+        yield
+    except errors.InputError as e:
+        if jax.process_count() == 1:
+            raise
+        problem = str(e)
+    if jax.process_count() > 1:
+        _share(problem)
+
+
+def _share(problem: str):
+    """Tells every process the problems of all. Raises InputError if there is one."""
+    told = np.zeros(_TOLD, np.uint8)
+    encoded = np.frombuffer(problem.encode()[:_TOLD], np.uint8)
+    told[: len(encoded)] = encoded
+    everyone = [
+        bytes(row).rstrip(b"\0").decode(errors="ignore")
+        for row in multihost_utils.process_allgather(told)
+    ]
+    failed = [f"process {i}: {text}" for i, text in enumerate(everyone) if text]
+    if failed:
+        same = len(set(everyone)) == 1
+        raise errors.InputError(everyone[0] if same else "; ".join(failed)[:_TOLD])
+
+
+def check_shared(folder: pathlib.Path):
+    """Raises InputError, on every process, unless all see one and the same `folder`."""
+    if jax.process_count() == 1:
+        return
+    mine = np.frombuffer(uuid.uuid4().bytes, np.uint8)
+    token = folder / f".shared-{bytes(multihost_utils.broadcast_one_to_all(mine)).hex()}"
+    if jax.process_index() == 0:
+        token.touch()
+    barrier("token written")
+    with together():
+        deadline = time.monotonic() + _NEWS
+        while not token.exists():
+            if time.monotonic() > deadline:
+                raise errors.InputError(
+                    f"{folder} is not the folder that process 0 has by this name; put it on a filesystem "
+                    f"that all machines share"
+                )
+            time.sleep(0.5)
+    if jax.process_index() == 0:
+        token.unlink()
+
+
+def end():
+    """Parts the processes; each must call it."""
+    if jax.distributed.is_initialized():
+        barrier("end")
+        jax.distributed.shutdown()
+
+
+def leave(status: int):
+    """Ends this process by an error. An orderly end would wait for the others, who may wait for it.
+
+    Process 0 stays for a moment: when it goes JAX aborts the others, who may have the same error to tell.
+    """
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        time.sleep(_LINGER if jax.process_index() == 0 and jax.process_count() > 1 else 0)
+        os._exit(status)
+    sys.exit(status)
+
+
+__all__ = [
+    "Absent", "Place", "Stopped", "barrier", "check_shared", "connect", "end", "leave", "name", "start", "together", "use_cpu",
+]  # fmt: skip

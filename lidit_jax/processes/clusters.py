@@ -1,0 +1,121 @@
+"""What a cluster's environment says of a process' place: SLURM, Open MPI, GKE and Cloud TPU VMs.
+
+JAX reads the same variables, but starts at once; here they are read first, so that the processes
+can meet before JAX is started (see `meeting`).
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+
+from lidit_jax import errors
+from lidit_jax.processes.place import Place, own_device
+
+PORT = "JAX_COORDINATOR_PORT"  # JAX's own variable for another port than those chosen here
+TPU_PORT = 8476  # any that is free on every TPU host would do
+
+
+def from_cluster(env: Mapping[str, str] = os.environ) -> Place | None:
+    """Returns this process' place in the cluster; None where none names more than one process.
+
+    Raises InputError where a cluster names several processes but not where the first one is.
+    """
+    found = (find(env) for find in (slurm, open_mpi, gke_tpu, cloud_tpu_vm))
+    place = next((place for place in found if place and place.processes > 1), None)
+    if place is None or PORT not in env:
+        return place
+    return dataclasses.replace(
+        place, coordinator=f"{place.coordinator.rpartition(':')[0]}:{env[PORT]}"
+    )
+
+
+def slurm(env: Mapping[str, str]) -> Place | None:
+    """A task that srun started. A batch script itself has no SLURM_STEP_NODELIST, and is no task."""
+    if "SLURM_STEP_NODELIST" not in env or "SLURM_PROCID" not in env:
+        return None
+    # "a[01-03,07]x,b" begins with a01x: each bracket stands for its first number.
+    first = re.sub(r"\[(\d+)[^]]*]", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
+    # Steps of one job may run side by side; and below 30000 no system picks ports by itself.
+    job, step = int(env.get("SLURM_JOB_ID", 0)), int(env.get("SLURM_STEP_ID", 0))
+    port = 20_000 + (job + 997 * step) % 10_000
+    # "4(x2),3": four tasks on each of two nodes, three on the next.
+    counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", env.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    per_node = [int(n) for n, times in counts for _ in range(int(times or 1))]
+    local_count = per_node[min(int(env.get("SLURM_NODEID", 0)), len(per_node) - 1)]
+    return Place(
+        f"{first}:{port}", int(env.get("SLURM_STEP_NUM_TASKS", sum(per_node))),
+        int(env["SLURM_PROCID"]), own_device(int(env.get("SLURM_LOCALID", 0)), local_count), "SLURM",
+    )  # fmt: skip
+
+
+def open_mpi(env: Mapping[str, str]) -> Place | None:
+    """A process of mpirun: on one machine, or, with Open MPI 4, where mpirun itself runs."""
+    if "OMPI_COMM_WORLD_RANK" not in env:
+        return None
+    count, rank = int(env["OMPI_COMM_WORLD_SIZE"]), int(env["OMPI_COMM_WORLD_RANK"])
+    local_count = int(env.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1))
+    uri = env.get("OMPI_MCA_orte_hnp_uri", "")
+    launcher = re.search(r"tcp://([^,:]+)", uri)
+    if count > local_count and not launcher:
+        raise errors.InputError(
+            "Open MPI tells of several machines but not where process 0 is: give --coordinator=HOST:PORT "
+            "--processes=$OMPI_COMM_WORLD_SIZE --process_id=$OMPI_COMM_WORLD_RANK, or --nocluster"
+        )
+    host = "localhost" if count == local_count else launcher[1]
+    job = re.match(r"\d+", uri or env.get("PMIX_NAMESPACE", "").rpartition("-")[2])
+    port = 20_000 + (int(job[0]) // 4096 if job else 0) % 10_000
+    device = own_device(int(env.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)), local_count)
+    return Place(f"{host}:{port}", count, rank, device, "Open MPI")
+
+
+def gke_tpu(env: Mapping[str, str]) -> Place | None:
+    """A pod that GKE gave the hosts of a TPU slice, and with JobSet those of several slices."""
+    if "TPU_WORKER_HOSTNAMES" not in env or "TPU_WORKER_ID" not in env:
+        return None
+    workers = env["TPU_WORKER_HOSTNAMES"].split(",")
+    return _tpu(workers, int(env["TPU_WORKER_ID"]), env, "GKE")
+
+
+def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
+    """A TPU VM, asked through its metadata server. No other machine's is asked."""
+    asked = "GCE_METADATA_HOST" in env or any(pathlib.Path("/dev").glob("accel*"))
+    asked = asked or pathlib.Path("/dev/vfio/0").exists()
+    if (
+        "TPU_SKIP_MDS_QUERY" in env
+        or not asked
+        or not (endpoints := _metadata(env, "worker-network-endpoints"))
+    ):
+        return None
+    # Each is a host, or name:id:address.
+    workers = [worker.split(":")[-1] for worker in endpoints.split(",")]
+    pairs = re.findall(r"^(\w+): *'?([^'\n]*)", _metadata(env, "tpu-env"), re.MULTILINE)
+    return _tpu(workers, int(_metadata(env, "agent-worker-number")), dict(pairs) | env, "Cloud TPU")
+
+
+def _tpu(workers: list[str], worker: int, env: Mapping[str, str], named_by: str) -> Place:
+    """The place of one of the equally many workers of each slice."""
+    slices, slice_id = (
+        int(env.get("MEGASCALE_NUM_SLICES", 1)),
+        int(env.get("MEGASCALE_SLICE_ID", 0)),
+    )
+    host = env.get("MEGASCALE_COORDINATOR_ADDRESS", workers[0]).split(":")[0]
+    count, process_id = slices * len(workers), slice_id * len(workers) + worker
+    return Place(f"{host}:{TPU_PORT}", count, process_id, None, named_by)
+
+
+def _metadata(env: Mapping[str, str], name: str) -> str:
+    """Returns an attribute of this machine; "" if it has none."""
+    host = env.get("GCE_METADATA_HOST", "metadata.google.internal")
+    url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
+    request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as e:
+        if e.code == 404:
+            return ""
+        raise

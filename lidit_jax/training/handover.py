@@ -1,0 +1,139 @@
+"""From one stage to the next: a run that begins from another run's last checkpoint.
+
+Parameters, EMA and the model's constants are carried, so that the network goes on reading latents
+and features in the units that it was trained in, whatever the statistics of the new data set.
+Steps, schedule and, unless asked for, the optimizer begin anew.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lidit_jax import errors
+from lidit_jax.training import checkpoints, inputs
+from lidit_jax.training.config import Config
+from lidit_jax.training.state import TrainState
+from lidit_jax.training.trained import read_config
+
+# Constants that the statistics of a data set fill; a later stage keeps those of the first.
+MEASURED = ("latent_mean_C", "latent_std_C", "mean_E", "std_E")
+# Constants that an LLM fills; they may differ by a change of precision.
+READ = ("prefix_PxE", "null_ZxE")
+
+
+def check(config: Config, like: TrainState, constants: dict):
+    """Raises InputError, naming what differs, unless this run can begin from `train.init_from`.
+
+    constants: the values of the model's constants, as the new data set has them.
+    """
+    source = _source(config)
+    saved, step = read_config(source), checkpoints.last_step(source)
+    if step is None:
+        raise errors.InputError(f"{source} holds no finished checkpoint to begin from; train there")
+    where = f"step {step} of {source}"
+    old, new = (_binding(c, config.train.init_optimizer) for c in (saved, config))
+    different = "; ".join(
+        f"{key}: {a!r} there, {b!r} now" for key, a, b in checkpoints.differences(old, new)
+    )
+    _check_shapes(source, step, like, where, different)
+    if different:
+        raise errors.InputError(
+            f"{where} cannot be gone on from with another config ({different}); give the old values, "
+            f"or another train.init_from"
+        )
+    known = checkpoints.saved_constants(source, step, like.step.sharding)
+    check_constants(known, constants, config, where)
+
+
+def begin(config: Config, optimizer: optax.GradientTransformation, like: TrainState) -> TrainState:
+    """Returns the first state of a run that `check` accepts, each array read to where `like` says."""
+    names = ("params", "ema", "constants")
+    if config.train.init_optimizer:
+        names += ("opt_state",)
+    step, carried = checkpoints.restore_last(_source(config), like, names)
+    if config.train.init_optimizer:
+        carried["opt_state"] = _with_fresh_schedule(carried["opt_state"], like.step.sharding)
+    else:
+        where = jax.tree.map(lambda a: a.sharding, like.opt_state)
+        carried["opt_state"] = jax.jit(optimizer.init, out_shardings=where)(carried["params"])
+    if jax.process_index() == 0:
+        print(f"beginning from step {step} of {config.train.init_from}")
+    return TrainState(step=_zero(like.step.sharding), **carried)
+
+
+def check_constants(known: dict, found: dict, config: Config, where: str):
+    """Raises InputError where a model's constants are not those of the config's LLMs, VGG and data.
+
+    known: the model's own; found: as the data set has them; as nested dicts or a model's variables.
+    What a data set's statistics fill may differ. where: whose the known ones are, for the message.
+    """
+    known, found = checkpoints.by_name(known), checkpoints.by_name(found)
+    for i, encoder in enumerate(config.encoders):
+        old, new = ([np.asarray(c[f"text.{i}.{k}"]) for k in READ] for c in (known, found))
+        if not inputs.reads_alike(old, new):
+            raise errors.InputError(
+                f"encoder {encoder.name!r} ({encoder.model}) reads the instruction or the empty prompt "
+                f"otherwise than the LLM number {i + 1} that {where} was trained with; give that LLM, "
+                f"read with the same template, instruction and layer"
+            )
+    for name in known.keys() | found.keys():
+        if name.split(".")[-1] in MEASURED + READ:
+            continue
+        if name not in known or name not in found or not np.allclose(known[name], found[name]):
+            raise errors.InputError(f"the constant {name} is otherwise than in {where}")
+
+
+def _source(config: Config) -> pathlib.Path:
+    return pathlib.Path(config.train.init_from).expanduser()
+
+
+def _binding(config: Config, with_optimizer: bool) -> dict:
+    """Returns what of a config the meaning of its weights depends on, nested as the config is."""
+    whole = checkpoints.to_json(config)
+
+    def without(part: dict, *names: str) -> dict:
+        return {k: v for k, v in part.items() if k not in names}
+
+    kept = {"task": config.task}
+    if with_optimizer:
+        kept["optim"] = {"name": config.optim.name}
+    if config.task == "vae":
+        return kept | {"vae": {"model": without(whole["vae"]["model"], "dtype")}}
+    return kept | {
+        "model": without(whole["model"], "dtype", "remat", "unroll"),
+        "objective": {k: whole["objective"][k] for k in ("schedule", "prediction")},
+        "data": {"codec_hash": config.data.codec_hash},
+        "LLMs in text": {"use": len(config.encoders)},
+    }
+
+
+def _check_shapes(source: pathlib.Path, step: int, like: TrainState, where: str, different: str):
+    saved = checkpoints.saved_shapes(source, step, "params")
+    wanted = {name: tuple(a.shape) for name, a in checkpoints.by_name(like.params).items()}
+    for name in [*wanted, *saved]:
+        old, new = saved.get(name), wanted.get(name)
+        if old != new:
+            raise errors.InputError(
+                f"parameter {name} is {old or 'absent'} in {where} and {new or 'absent'} in this config"
+                + (f" ({different})" if different else "")
+                + "; give the old values, or another train.init_from"
+            )
+
+
+def _with_fresh_schedule(opt_state, everywhere: jax.sharding.Sharding):
+    """Returns the optimizer's state for a new schedule; what corrects the moments' bias counts on."""
+
+    def is_schedule(node) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def fresh(node):
+        return node._replace(count=_zero(everywhere)) if is_schedule(node) else node
+
+    return jax.tree.map(fresh, opt_state, is_leaf=is_schedule)
+
+
+def _zero(everywhere: jax.sharding.Sharding) -> jax.Array:
+    return jax.device_put(jnp.int32(0), everywhere)

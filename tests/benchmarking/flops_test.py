@@ -1,0 +1,63 @@
+"""FLOPs by formula are those that XLA counts, and the paper's models need what they are said to need."""
+
+import jax
+import pytest
+
+from lidit_jax import sharding
+from lidit_jax.benchmarking import assumed, flops, plan
+from lidit_jax.benchmarking.program import Step
+from lidit_jax.training.config import parse
+from tests.tiny import load_config
+
+LENGTHS = assumed.Lengths(text=24, prefix=9)
+
+
+def make_step(name="shapes_two_llms", lengths=LENGTHS, **model):
+    c = load_config(name, "smoke")
+    c.data.size = (64, 64)
+    c.model.width, c.model.heads, c.model.depth, c.model.patch = 256, 4, 3, 4
+    c.model.update({k: v for k, v in model.items() if k != "conditioner"})
+    c.model.conditioner.update(model.get("conditioner", {}))
+    config = assumed.measured(parse(c), lengths)
+    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    return Step(config, assumed.task(config, lengths), mesh)
+
+
+@pytest.mark.parametrize(
+    ("name", "conditioner"),
+    [
+        ("shapes_direct", {}),
+        ("shapes", {}),
+        ("shapes_two_llms", {}),
+        ("shapes_two_llms", {"n_ltr": 3, "n_cr": 2}),
+        ("shapes_two_llms", {"fusion": "concat"}),
+        ("shapes_two_llms", {"n_ltr": 0, "gating": False}),
+    ],
+)
+def test_the_formula_counts_what_xla_counts(name, conditioner):
+    step = make_step(name, conditioner=conditioner)
+    counted = plan.forward_flops(step)  # elementwise work too: 1 to 3% of a network this wide
+    assert counted == pytest.approx(flops.total(flops.forward(step.task)), rel=0.03)
+
+
+def test_xla_counts_every_block_and_no_more():
+    few, many = (plan.forward_flops(make_step(depth=depth)) for depth in (2, 4))
+    blocks = [p for p in flops.forward(make_step(depth=2).task) if p.where.startswith("block.")]
+    assert many - few == pytest.approx(flops.total(blocks), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "tera"), [("lidit_1b", 256, 1.107), ("lidit_10b", 512, 37.49), ("lidit_10b", 1024, 165.1)]
+)  # fmt: skip
+def test_a_picture_costs_what_is_claimed(name, side, tera):
+    c = load_config(name)
+    c.data.size = (side, side)
+    config = assumed.measured(parse(c), assumed.Lengths())
+    products = flops.forward(assumed.task(config, assumed.Lengths()))
+    assert flops.training(products) / 1e12 == pytest.approx(tera, rel=1e-3)
+
+
+def test_what_is_recomputed_grows_with_the_policy():
+    products = flops.forward(make_step().task)
+    none, dots, full = (flops.recomputed(products, r) for r in ("none", "dots", "full"))
+    assert none == 0 < dots < full < flops.total(products)

@@ -1,0 +1,136 @@
+"""Collectives are counted as often as they run, and their bytes are those of the larger side."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from lidit_jax import sharding
+from lidit_jax.benchmarking import hlo
+
+KB = 4 * 256  # bytes of f32 [256]
+
+
+@pytest.fixture(scope="module")
+def program():
+    """8 devices: gather 8 x [256] once, and in each of 5 x 3 rounds add [256] up and pass it on."""
+    mesh = sharding.make_mesh((1, 8, 1))
+    ring = [(i, (i + 1) % 8) for i in range(8)]
+
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=P("fsdp"), out_specs=(P(), P("fsdp")), check_vma=False
+    )
+    def run(x_256):
+        whole = jax.lax.all_gather(x_256, "fsdp", tiled=True)
+
+        def inner(x, _):
+            x = jnp.sin(jax.lax.psum(jnp.cos(x), "fsdp"))
+            return jax.lax.ppermute(x, "fsdp", ring), None
+
+        def outer(x, _):
+            return jax.lax.scan(inner, x, length=3)[0], None
+
+        return whole, jax.lax.scan(outer, x_256, length=5)[0]
+
+    return jax.jit(run).lower(jnp.zeros(8 * 256)).compile().as_text()
+
+
+def test_a_program_made_by_hand_is_counted_exactly(program):
+    found = hlo.collectives(program)
+    assert found.by_kind == {
+        ("all-gather", "f32"): hlo.Count(1, 8 * KB),
+        ("all-reduce", "f32"): hlo.Count(15, 15 * KB),
+        ("collective-permute", "f32"): hlo.Count(15, 15 * KB),
+    }
+    assert found.unknown_loops == 0
+
+
+def test_loops_are_counted_also_where_xla_does_not_note_how_often_they_run(program):
+    assert "known_trip_count" in program
+    bare = program.replace("known_trip_count", "forgotten")
+    counted = hlo.collectives(bare)
+    assert counted.unknown_loops > 0 or counted == hlo.collectives(program)
+    counts = hlo.collectives(_loop("s32[] constant(2)", "s32[] constant(14)", "s32[] constant(3)"))
+    assert counts.by_kind == {("all-to-all", "bf16"): hlo.Count(4, 4 * 64)}  # 2, 5, 8, 11
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_told():
+    counts = hlo.collectives(_loop("s32[] parameter(0)", "s32[] constant(14)", "s32[] constant(3)"))
+    assert counts.by_kind == {("all-to-all", "bf16"): hlo.Count(1, 64)}
+    assert counts.unknown_loops == 1
+
+
+def _loop(start, limit, step):
+    return f"""HloModule loop
+body (p: (s32[], bf16[32])) -> (s32[], bf16[32]) {{
+  %p = (s32[], bf16[32]{{0}}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = bf16[32]{{0:T(256)(2,1)}} get-tuple-element(%p), index=1
+  %step = {step}
+  %next = s32[]{{:T(128)}} add(%i, %step)
+  %y = bf16[32]{{0}} all-to-all(%x), channel_id=1
+  ROOT %r = (s32[], bf16[32]{{0}}) tuple(%next, %y)
+}}
+
+cond (q: (s32[], bf16[32])) -> pred[] {{
+  %q = (s32[], bf16[32]{{0}}) parameter(0)
+  %limit = {limit}
+  %j = s32[] get-tuple-element(%q), index=0
+  ROOT %less = pred[]{{:T(512)}} compare(%j, %limit), direction=LT
+}}
+
+ENTRY %main (a: bf16[32]) -> (s32[], bf16[32]) {{
+  %a = bf16[32]{{0}} parameter(0)
+  %start = {start}
+  %t = (s32[], bf16[32]{{0}}) tuple(%start, %a)
+  ROOT %w = (s32[], bf16[32]{{0}}) while(%t), condition=%cond, body=%body
+}}
+"""
+
+
+def test_what_a_compiler_writes_in_pieces_counts_once():
+    """A start and its end; a TPU's chain of steps; a TPU's reduce-scatter; several arrays at once."""
+    found = hlo.collectives("""HloModule pieces
+%start.1 (p0: bf16[4]) -> (bf16[4], bf16[32]) {
+  %p0 = bf16[4]{0} parameter(0)
+  %g0 = bf16[32]{0:T(8,128)(2,1)S(1)} all-gather(%p0), channel_id=7, frontend_attributes={chain_id="3"}
+  ROOT %c = (bf16[4]{0}, bf16[32]{0}) custom-call(%g0), custom_call_target="AsyncCollectiveStart"
+}
+
+%middle.1 (p1: bf16[4]) -> bf16[32] {
+  %p1 = bf16[4]{0} parameter(0)
+  ROOT %g1 = bf16[32]{0} all-gather(%p1), channel_id=7, frontend_attributes={chain_id="3"}
+}
+
+%all-reduce-scatter.2 (p2: bf16[32]) -> bf16[4] {
+  %p2 = bf16[32]{0} parameter(0)
+  %all = bf16[32]{0} all-reduce(%p2), to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %s = bf16[4]{0} dynamic-slice(%all, %zero), dynamic_slice_sizes={4}
+}
+
+ENTRY %main (a: bf16[4], b: f32[6]) -> bf16[32] {
+  %a = bf16[4]{0} parameter(0)
+  %b = f32[6]{0} parameter(1)
+  %f = (bf16[4]{0}, bf16[32]{0}) fusion(%a), kind=kCustom, calls=%start.1
+  %m = bf16[32]{0} fusion(%a), kind=kCustom, calls=%middle.1
+  %rs = bf16[4]{0} fusion(%m), kind=kCustom, calls=%all-reduce-scatter.2
+  %gs = (bf16[4]{0}, bf16[8]{0}) all-gather-start(%a), channel_id=8
+  %gd = bf16[8]{0} all-gather-done(%gs)
+  %two = (f32[6]{0}, /*index=1*/bf16[4]{0}) all-reduce(%b, %a), channel_id=9
+  ROOT %out = bf16[32]{0} copy(%m)
+}
+""")
+    assert found.by_kind == {
+        ("all-gather", "bf16"): hlo.Count(2, 64 + 16),
+        ("reduce-scatter", "bf16"): hlo.Count(1, 64),
+        ("all-reduce", "f32"): hlo.Count(1, 24),
+        ("all-reduce", "bf16"): hlo.Count(0, 8),  # the one above carries these too
+    }
+
+
+def test_text_that_is_no_program_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY"):
+        hlo.collectives("nothing")

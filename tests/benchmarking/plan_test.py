@@ -1,0 +1,215 @@
+"""What a plan says of memory is what the compiler says, and what it chooses fits where more would not."""
+
+import dataclasses
+
+import jax
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+
+from lidit_jax import errors, sharding
+from lidit_jax.benchmarking import assumed, chips, devices, plan, program
+from lidit_jax.benchmarking.program import Program, Setting, TooLarge
+from lidit_jax.training.config import parse
+from tests.benchmarking.flops_test import make_step
+from tests.tiny import load_config
+
+
+def on_mesh(sizes, batch_size=64, **model):
+    """A small step, on the suite's 8 devices."""
+    step = make_step(width=64, depth=2, **model)
+    train = dataclasses.replace(step.config.train, batch_size=batch_size)
+    shape = dataclasses.replace(step.task.shape, batch_size=batch_size)
+    return program.Step(
+        dataclasses.replace(step.config, train=train),
+        dataclasses.replace(step.task, shape=shape),
+        sharding.make_mesh(sizes),
+    )
+
+
+def abstract_mesh(sizes):
+    return AbstractMesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "over"), [((1, 64, 1), 0.02), ((4, 64, 1), 0.02), ((2, 128, 1), 0.05), ((1, 256, 1), 0.08)]
+)  # fmt: skip
+def test_a_parameter_takes_sixteen_bytes_over_the_devices_that_share_it(sizes, over):
+    """Itself, two moments and its average, in f32; biases are not split, and weigh more on more devices."""
+    config = assumed.measured(parse(load_config("lidit_10b")), assumed.Lengths())
+    step = program.Step(config, assumed.task(config, assumed.Lengths()), abstract_mesh(sizes))
+    parts = program.state_bytes(step.like)
+    each = 10_463_117_120 * 16 / (sizes[1] * sizes[2])
+    found = sum(parts[k] for k in ("parameters", "optimizer", "EMA"))
+    assert 1 <= found / each <= 1 + over
+    assert parts["optimizer"] == pytest.approx(2 * parts["parameters"], rel=0.001)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    step = on_mesh((1, 8, 1))
+    return step, {m: step.compile(Setting("full", m, 8 // m)) for m in (1, 2, 4)}
+
+
+def test_the_compiled_program_is_given_as_many_bytes(compiled):
+    step, programs = compiled
+    counted = sum(program.state_bytes(step.like).values())
+    counted += program.batch_bytes(step.task, step.mesh)
+    for found in programs.values():
+        assert found.arguments == pytest.approx(counted, rel=0.05)
+
+
+def test_a_doubled_micro_batch_takes_at_most_twice_the_temporaries(compiled):
+    small, middle, large = (compiled[1][m].temporaries for m in (1, 2, 4))
+    assert small < middle <= 2 * small
+    assert middle < large <= 2 * middle
+
+
+def test_two_compilations_foretell_a_third(compiled):
+    small, middle, large = (compiled[1][m] for m in (1, 2, 4))
+    line = plan.Line((small, large))
+    assert line.bytes(2) == pytest.approx(middle.bytes, rel=0.1)
+    assert line.bytes(1) == small.bytes and line.bytes(4) == large.bytes
+
+
+def test_every_parameter_is_gathered_for_each_step(compiled):
+    """At least once; forward and backward of each micro-batch gather it again, or XLA keeps it."""
+    step, programs = compiled
+    parameters = 8 * program.state_bytes(step.like)["parameters"]
+    for m, found in programs.items():
+        kinds = found.collectives.by_kind.items()
+        gathered = sum(c.bytes for (kind, _), c in kinds if kind == "all-gather")
+        assert 0.9 * parameters < gathered < 2 * (8 // m) * parameters
+
+
+def fake_lines(**first_and_slope):
+    """A line per policy: bytes of a micro-batch of 1, and of each more sample."""
+
+    def at(remat, m, first, slope):
+        return Program(Setting(remat, m, 8 // m), 0, first + (m - 1) * slope, 0, 0.0, "")
+
+    return {
+        remat: plan.Line((at(remat, 1, *numbers), at(remat, 4, *numbers)))
+        for remat, numbers in first_and_slope.items()
+    }
+
+
+@pytest.mark.parametrize("room", [5, 12, 30, 40, 41, 45, 60, 75, 90, 200])
+def test_what_is_chosen_fits_and_the_next_larger_does_not(monkeypatch, room):
+    step = on_mesh((1, 8, 1))
+    lines = fake_lines(none=(40, 20), dots=(20, 10), full=(10, 5))
+    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0))
+    chosen = plan.choose("v5e", step, lines)
+    if room < 10:
+        assert chosen.setting is None and chosen.bytes == 10
+        return
+    assert chosen.bytes <= room
+    assert chosen.next == 0 or chosen.next > room
+    assert (chosen.next == 0) == (chosen.setting.micro_batch == 8)
+    less = plan.POLICIES[: plan.POLICIES.index(chosen.setting.remat)]
+    assert all(lines[remat].bytes(1) > room for remat in less)
+
+
+class StandIn:
+    """A step whose compiler has so much room, and needs `each` bytes a sample of a policy."""
+
+    def __init__(self, room, **each):
+        step = on_mesh((1, 8, 1))
+        self.config, self.mesh, self.room, self.each, self.asked = (
+            step.config,
+            step.mesh,
+            room,
+            each,
+            [],
+        )
+
+    def compile(self, setting):
+        self.asked.append((setting.remat, setting.micro_batch))
+        wanted = self.each[setting.remat] * setting.micro_batch + 1
+        if wanted > self.room:
+            return TooLarge(setting, f"wants {wanted}", wanted, 0.0)
+        return Program(setting, 0, wanted, 0, 0.0, "")
+
+
+def ask_tpu(monkeypatch, step, room):
+    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, "v5e"))
+    asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4")
+    return plan._search_tpu(step, asked)
+
+
+def test_a_tpus_compiler_is_asked_until_something_fits(monkeypatch):
+    step = StandIn(room=45, none=100, dots=20, full=10)
+    tried, (chosen,) = ask_tpu(monkeypatch, step, 45)
+    assert step.asked == [("none", 8), ("dots", 8), ("dots", 2)]  # what cannot fit is not asked
+    assert chosen.setting == Setting("dots", 2, 4) and chosen.next > 45
+    assert isinstance(tried[-1], Program)
+
+
+def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
+    step = StandIn(room=5, none=100, dots=20, full=10)
+    tried, (chosen,) = ask_tpu(monkeypatch, step, 5)
+    assert chosen.setting is None
+    assert all(isinstance(t, TooLarge) for t in tried)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (dict(), "give either --devices=64, .* or --topology"),
+        (dict(devices=8, topology="v5e:2x4"), "give either --devices"),
+        (dict(devices=64), "--devices=64, but JAX has 8 here"),
+        (dict(devices=-1), "--devices is -1; use 1 or more"),
+        (dict(devices=8, mesh=(1, 3, 1)), "wants 3 devices, but there are 8"),
+        (dict(devices=8, mesh=(1, 1, 8)), r"does not divide over 8 .*'tensor' .*a mesh of \(2, 1, 4\)"),
+        (dict(devices=8, batch=12), "batch_size 12 does not divide over 8 .* use 8 or 16"),
+        (dict(topology="v9:2x2"), "unknown chip of --topology 'v9'; known: v5e, v5p, v6e"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_cannot_be_is_refused(asked, message):
+    c = load_config("lidit_10b")
+    c.train.batch_size = asked.pop("batch", 64)
+    asked = dict(mesh=(1, -1, 1)) | asked
+    with pytest.raises(errors.InputError, match=message):
+        plan.make(plan.Asked(parse(c), **asked))
+
+
+def test_a_vae_is_not_planned():
+    with pytest.raises(errors.InputError, match="task is 'vae'; .* task 'diffusion'"):
+        plan.make(plan.Asked(parse(load_config("vae", "smoke")), (1, -1, 1), devices=8))
+
+
+def test_what_a_config_says_of_an_encoder_stays():
+    c = load_config("lidit_1b")
+    c.text.encoders.qwen.prefix_len = 7
+    lengths = assumed.Lengths(text=16, prefix=30)
+    llama, qwen = assumed.measured(parse(c), lengths).encoders
+    assert (llama.prefix_len, qwen.prefix_len) == (30, 7)
+    assert llama.width == 4096
+
+
+@pytest.fixture(scope="module")
+def libtpu():
+    return pytest.importorskip("libtpu", reason="the TPU compiler is not installed")
+
+
+def test_a_slice_of_tpus_can_be_had_without_one(libtpu):
+    assert len(devices.of_topology("v5e:8x8")) == 64
+    mesh = sharding.make_mesh((1, 4, 1), devices.of_topology("v5e:2x2"))
+    assert {d.platform for d in mesh.devices.flat} == {"tpu"}
+    assert {d.platform for d in jax.devices()} == {"cpu"}
+    with pytest.raises(
+        errors.InputError, match="--topology=v5e:3x3: .*want a slice such as v5e:8x8"
+    ):
+        devices.of_topology("v5e:3x3")
+    with pytest.raises(errors.InputError, match=r"does not lie on these TPUs' torus"):
+        sharding.make_mesh((2, 32, 1), devices.of_topology("v5p:4x4x4"))
+
+
+def test_a_tpu_compiler_that_refuses_is_an_answer(libtpu):
+    """The 1B's blocks without recomputation, at 2,048 pictures a chip; only two of them, to compile soon."""
+    c = load_config("lidit_1b")
+    c.train.batch_size, c.model.depth, c.model.remat = 4 * 2048, 2, "none"
+    asked = plan.Asked(parse(c), (1, 4, 1), topology="v5e:2x2", search=False)
+    made = plan.make(asked)
+    (refused,), (choice,) = made.tried, made.choices
+    assert isinstance(refused, TooLarge) and refused.wanted > chips.CHIPS["v5e"].memory
+    assert choice.setting is None and "exceeds available HBM" in refused.told

@@ -1,0 +1,63 @@
+"""A plan is printed and written whole, refusals included."""
+
+import json
+
+from lidit_jax.benchmarking import chips, flops, plan, report
+from lidit_jax.benchmarking.plan import Choice, Plan
+from lidit_jax.benchmarking.program import Program, Setting, TooLarge
+from tests.benchmarking.plan_test import on_mesh
+
+TEXT = """HloModule m
+ENTRY %main (a: f32[250]) -> f32[2000] {
+  %a = f32[250]{0} parameter(0)
+  ROOT %g = f32[2000]{0} all-gather(%a), channel_id=1
+}
+"""
+
+
+def made():
+    step = on_mesh((1, 8, 1))
+    fits, large = Setting("dots", 2, 4), Setting("none", 8, 1)
+    program = Program(fits, chips.GIB, 2 * chips.GIB, 0, 3.0, TEXT)
+    tried = [TooLarge(large, "wants 30.00G", 30 * chips.GIB, 1.0), program]
+    choices = [
+        Choice("v5e", fits, program.bytes, 30 * chips.GIB),
+        Choice("v6e", None, 40 * chips.GIB),
+    ]
+    asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4")
+    products = flops.forward(step.task)
+    return Plan(asked, step, 1000, products, 1.01 * flops.total(products), tried, choices)
+
+
+def test_what_is_printed_says_what_fits_and_what_was_refused():
+    told = report.text(made())
+    for line in (
+        "v5e:2x4 devices (replica 1, fsdp 8, tensor 1), batch 64",
+        "none   8            1             refused      wants 30.00  1 s",
+        "dots   2            4  1.00       2.00         3.00         3 s",
+        "all-gather  f32  1  0.000 GB",
+        "v5e   15.75  dots       2            4  3.00         30.00",
+        "v6e   31.25  too large                  wants 40.00",
+    ):
+        assert line in told, told
+
+
+def test_the_json_has_the_numbers_behind_it(tmp_path):
+    report.write(made(), tmp_path, "python -m lidit_jax.benchmark --plan")
+    told = json.loads((tmp_path / "plan.json").read_text())
+    assert told["flops"]["training"] == 3 * told["flops"]["forward"]
+    assert sum(p["flops"] for p in told["flops"]["products"]) == told["flops"]["forward"]
+    assert told["tried"][0]["refused"] == "wants 30.00G"
+    assert told["tried"][1]["collectives"] == [
+        {"kind": "all-gather", "dtype": "f32", "count": 1, "bytes": 8000}
+    ]
+    assert [c["fits"] for c in told["choices"]] == [True, False]
+    assert told["bytes"]["gradients"] == told["bytes"]["parameters"]
+
+
+def test_a_step_at_the_peak_takes_its_products_recomputed_ones_included():
+    plan_made = made()
+    choice = plan_made.choices[0]
+    forward = flops.total(plan_made.products)
+    again = flops.recomputed(plan_made.products, "dots")
+    assert report.seconds_at_peak(plan_made, choice) == (3 * forward + again) * 64 / 8 / 197e12

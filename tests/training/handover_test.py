@@ -1,0 +1,231 @@
+"""A second stage begins where the first ended: weights, EMA and units are carried, the rest is new."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lidit_jax import errors, files, preparation, rng, sharding
+from lidit_jax.data import pipeline
+from lidit_jax.training import checkpoints, handover, loop, optim, state
+from lidit_jax.training.config import parse
+from lidit_jax.training.inputs import open_inputs
+from lidit_jax.training.tasks.diffusion import diffusion_task
+from tests import tiny
+from tests.end_to_end_test import arrays, losses
+
+
+def stage_dict(llms, source, **train):
+    """Another size, other pictures, another optimizer's settings."""
+    c = tiny.config_dict(llms, steps=4, save_every=1, log_every=1, preview_every=0, keep=9)
+    c.data.size, c.data.options.count = (24, 24), 32
+    c.optim.learning_rate, c.optim.warmup_steps, c.optim.ema = 1e-3, 3, 0.9
+    c.train.update({"init_from": str(source)} | train)
+    return c
+
+
+@pytest.fixture(scope="module")
+def second_data(llms, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("second") / "data"
+    preparation.prepare(parse(stage_dict(llms, "")), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(workdir, tmp_path_factory):
+    """The first stage, where a test may remove it."""
+    return shutil.copytree(workdir, tmp_path_factory.mktemp("first") / "run")
+
+
+@pytest.fixture(scope="module")
+def second(llms, first, second_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("second") / "run"
+    loop.train(parse(stage_dict(llms, first)), second_data, folder)
+    return folder
+
+
+def opened(config, data, mesh=(1, 8, 1)):
+    """Returns what the loop has before it begins: config, task, optimizer, like, constants, reader."""
+    config, reader, constants = open_inputs(config, data)
+    task = diffusion_task(config, tuple(reader.lengths))
+    optimizer = optim.make_optimizer(config.optim, config.train.steps)
+    graphdef, like = state.abstract(task, optimizer, sharding.make_mesh(mesh))
+    return config, task, optimizer, graphdef, like, constants, reader
+
+
+def same(one, other):
+    for name, a in checkpoints.by_name(one).items():
+        np.testing.assert_array_equal(a, checkpoints.by_name(other)[name], err_msg=name)
+
+
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2)])
+def test_weights_ema_and_constants_are_carried_and_the_rest_is_new(
+    llms, workdir, second_data, mesh
+):
+    config, _, optimizer, _, like, constants, _ = opened(
+        parse(stage_dict(llms, workdir)), second_data, mesh
+    )
+    handover.check(config, like, constants)
+    began = handover.begin(config, optimizer, like)
+    assert jax.tree.map(lambda a: a.sharding, began) == state.shardings_of(like)
+    _, last = checkpoints.restore_last(workdir, like, ("params", "ema", "constants"))
+    for name, part in last.items():
+        same(part, getattr(began, name))
+    assert int(began.step) == 0
+    assert all((np.asarray(a) == 0).all() for a in jax.tree.leaves(began.opt_state))
+    saved = arrays(workdir, 4)
+    kernel = began.ema["dit"]["blocks"]["ffn"]["up"]["kernel"][...]
+    wanted = saved["['ema']['dit']['blocks']['ffn']['up']['kernel']"]
+    np.testing.assert_array_equal(kernel, wanted)
+
+
+def test_moments_are_carried_if_asked_for_and_the_schedule_is_new_all_the_same(
+    llms, workdir, second_data
+):
+    c = stage_dict(llms, workdir, init_optimizer=True)
+    config, _, optimizer, _, like, constants, _ = opened(parse(c), second_data)
+    handover.check(config, like, constants)
+    began = handover.begin(config, optimizer, like)
+    _, last = checkpoints.restore_last(workdir, like, ("opt_state",))
+    before, after = (s[1] for s in (last["opt_state"], began.opt_state))
+    same(before[0].mu, after[0].mu)
+    same(before[0].nu, after[0].nu)
+    assert np.abs(after[0].mu["dit"]["final"]["kernel"][...]).max() > 0
+    assert int(before[0].count) == int(after[0].count) == 4
+    assert int(before[-1].count) == 4 and int(after[-1].count) == 0
+
+
+def test_the_first_loss_is_that_of_the_last_weights_in_the_first_stages_units(
+    llms, workdir, second, second_data
+):
+    config, task, _, graphdef, like, constants, reader = opened(
+        parse(stage_dict(llms, workdir)), second_data
+    )
+    _, last = checkpoints.restore_last(workdir, like, ("params", "constants"))
+    batch = next(pipeline.batches(reader, 8))
+    keys_B = rng.per_sample(rng.key(config.seed, "train"), jnp.arange(8))
+
+    @jax.jit
+    def loss(constants, batch):
+        model = nnx.merge(graphdef, last["params"], constants)
+        return task.loss(model, batch, keys_B)[0].mean()
+
+    np.testing.assert_allclose(losses(second)[0], loss(last["constants"], batch), rtol=1e-5)
+    own = jax.tree.map(lambda a: a, last["constants"])
+    nnx.replace_by_pure_dict(own, constants)
+    assert abs(loss(own, batch) - losses(second)[0]) > 1e-4  # the new data has other statistics
+
+
+def test_the_ema_keeps_its_weight_and_the_schedule_warms_up_again(first, second):
+    old, one = arrays(first, 4), arrays(second, 1)
+    name = "['ema']['dit']['blocks']['ffn']['up']['kernel']"
+    wanted = 0.9 * old[name] + 0.1 * one[name.replace("ema", "params")]
+    np.testing.assert_allclose(one[name], wanted, rtol=1e-5, atol=1e-7)
+    lines = (second / "metrics.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["learning_rate"] for line in lines]
+    np.testing.assert_allclose(rates, [1e-3 / 3, 5e-3 / 9, 7e-3 / 9, 1e-3], rtol=1e-5)
+
+
+def test_a_second_stage_resumes_by_itself_bit_for_bit(llms, first, second, second_data, tmp_path):
+    """The first stage is gone by then."""
+    stopped = shutil.copytree(second, tmp_path / "stopped")
+    for step in ("3", "4"):
+        shutil.rmtree(stopped / "checkpoints" / step)
+    gone = first.rename(tmp_path / "gone")
+    try:
+        loop.train(parse(stage_dict(llms, first)), second_data, stopped)
+    finally:
+        gone.rename(first)
+    whole, resumed = arrays(second, 4), arrays(stopped, 4)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert losses(stopped) == losses(second)
+
+
+def test_a_second_stage_resumes_on_its_own_data_alone(llms, second, second_data, first, tmp_path):
+    """Its model's constants are the first stage's, and tell no data sets apart."""
+    stopped = shutil.copytree(second, tmp_path / "stopped")
+    shutil.rmtree(stopped / "checkpoints" / "4")
+    other = shutil.copytree(second_data, tmp_path / "data")
+    info = json.loads((other / "dataset.json").read_text())
+    info["latent_mean"][0] += 0.01
+    files.write_json(other / "dataset.json", info)
+    with pytest.raises(
+        errors.InputError, match="is not the data set .* its latent_mean is otherwise"
+    ):
+        loop.train(parse(stage_dict(llms, first)), other, stopped)
+
+
+def other_llms(constants):
+    last = constants["text"][1]
+    return constants | {"text": constants["text"] | {1: last | {"null_ZxE": -last["null_ZxE"]}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.model.update(depth=3), r"parameter dit\.blocks\.\S+ is \(2, .*\) in step 4 of .* and \(3, .*\) in this config .model.depth: 2 there, 3 now"),
+        (lambda c: c.model.update(width=64), r"parameter \S+ is \(.*\) in .* and \(.*\) in this config .*model.width: 32 there, 64 now"),
+        (lambda c: c.model.update(patch=2), "parameter dit.final.bias is .48,. in .* and .12,. in this config .model.patch"),
+        (lambda c: c.text.update(use=("tiny0",)), r"parameter conditioner.collaborative\S+ is .* in step 4 of .* and absent in this config .*use: 2 there, 1 now"),
+        (lambda c: c.model.conditioner.update(name="direct"), "parameter conditioner.* and absent in this config .model.conditioner.name: 'infused' there, 'direct' now"),
+        (lambda c: c.model.conditioner.update(ltr_mask="causal"), "cannot be gone on from with another config .model.conditioner.ltr_mask: 'full' there"),
+        (lambda c: c.objective.update(prediction="eps"), "another config .objective.prediction: 'x0' there, 'eps' now"),
+        (lambda c: (c.objective.update(schedule="linear"), c.sample.sampler.update(name="ddim")), "another config .objective.schedule: 'flow' there"),
+        (lambda c: (c.optim.update(name="muon"), c.train.update(init_optimizer=True)), "another config .optim.name: 'adamw' there, 'muon' now"),
+    ],
+)  # fmt: skip
+def test_what_weights_cannot_follow_is_refused_and_named(
+    llms, workdir, second_data, change, message
+):
+    c = stage_dict(llms, workdir)
+    change(c)
+    config, _, _, _, like, constants, _ = opened(parse(c), second_data)
+    with pytest.raises(errors.InputError, match=message):
+        handover.check(config, like, constants)
+
+
+def test_another_llm_is_refused_by_name_and_another_precision_is_not(llms, workdir, second_data):
+    config, _, _, _, like, constants, _ = opened(parse(stage_dict(llms, workdir)), second_data)
+    handover.check(config, like, jax.tree.map(lambda a: a.astype(jnp.bfloat16), constants))
+    with pytest.raises(
+        errors.InputError, match=r"encoder 'tiny1' .* otherwise than the LLM number 2"
+    ):
+        handover.check(config, like, other_llms(constants))
+    vae = dataclasses.replace(config, data=dataclasses.replace(config.data, codec_hash="0f"))
+    with pytest.raises(errors.InputError, match="data.codec_hash: '' there, '0f' now"):
+        handover.check(vae, like, constants)
+
+
+def test_computing_otherwise_and_another_optimizer_are_no_hindrance(llms, workdir, second_data):
+    c = stage_dict(llms, workdir)
+    c.model.update(dtype="bfloat16", remat="full", unroll=2)
+    c.optim.name, c.objective.time_shift, c.objective.loss_view = "muon", 2.0, "eps"
+    config, _, optimizer, _, like, constants, _ = opened(parse(c), second_data)
+    handover.check(config, like, constants)
+    assert int(handover.begin(config, optimizer, like).step) == 0
+
+
+def test_a_refusal_writes_nothing(llms, workdir, second_data, tmp_path):
+    for source, message in (
+        (tmp_path / "none", "no run's config .train there first. at .*none"),
+        (workdir, "model.conditioner.context: 'prompt' there, 'all' now"),
+    ):
+        c = stage_dict(llms, source)
+        c.model.conditioner.context = "all"
+        with pytest.raises(errors.InputError, match=message):
+            loop.train(parse(c), second_data, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    begun = shutil.copytree(workdir, tmp_path / "begun")
+    shutil.rmtree(begun / "checkpoints")
+    with pytest.raises(errors.InputError, match="holds no finished checkpoint to begin from"):
+        loop.train(parse(stage_dict(llms, begun)), second_data, tmp_path / "run")
+    with pytest.raises(
+        errors.InputError, match="init_optimizer says nothing without train.init_from"
+    ):
+        parse(stage_dict(llms, "", init_optimizer=True))
