@@ -1,6 +1,6 @@
 """Door: what a run needs and how fast it goes, measured or foretold. One mode at a time.
 
-python -m lidit_jax.benchmark --plan --config=configs/lidit_10b.py --devices=64 --mesh=1,64,1
+python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
 python -m lidit_jax.benchmark --sample --config=configs/benchmark_cpu.py

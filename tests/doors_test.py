@@ -32,7 +32,7 @@ def door(name, *args, code=None):
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--estimate", "--price=nan"], "error: --price=nan: want the price of one hour"),
         ("benchmark", ["--config=configs/shapes.py:smoke"], "error: 0 modes given; give one: --plan"),
         ("benchmark", ["--plan", "--config=configs/shapes.py:smoke", "--devices=4", "--mesh=1,4"], "error: --mesh=1,4: want replica,fsdp,tensor"),
-        ("benchmark", ["--plan", "--config=configs/lidit_10b.py", "--devices=8", "--mesh=1,1,8"], r"error: parameter .*its side of 44.*a mesh of \(2, 1, 4\) .* would work"),
+        ("benchmark", ["--plan", "--config=configs/lidit_10b_512.py", "--devices=8", "--mesh=1,1,8"], r"error: parameter .*its side of 44.*a mesh of \(2, 1, 4\) .* would work"),
         ("prepare", ["--config=configs/no_such.py", "--data={tmp}/out"], "error: (cannot load --config|config key or flag): .*no_such.py"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data=README.md/x"], "error: cannot use .*README.md/x: Not a directory"),
         ("prepare", ["--config=configs/lidit_1b.py:smok"], "error: config key or flag: unknown argument of the config smok; known: smoke"),
