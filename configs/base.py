@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
 
     c.sample = ConfigDict()
     c.sample.guidance = 4.5  # 1 = off
-    c.sample.batch_size = 64
+    c.sample.batch_size = 64  # over all devices of a process; rounded up to a multiple of them
     c.sample.sampler = ConfigDict()
     c.sample.sampler.name = "dpmpp_2m"  # or ddpm, ddim, euler, heun
     c.sample.sampler.steps = 25

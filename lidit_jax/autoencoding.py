@@ -24,7 +24,7 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
 
     Raises InputError if `workdir` holds no trained VAE.
     """
-    trained = open_trained(workdir, "vae")
+    trained = open_trained(workdir)
     model = nnx.merge(trained.graphdef, trained.ema, trained.constants).vae
     sample_size = max(trained.config.data.size)
     model.config = dataclasses.replace(model.config, sample_size=sample_size)

@@ -1,8 +1,9 @@
 """Door: what a run needs and how fast it goes, measured or foretold. One mode at a time.
 
-python -m lidit_jax.benchmark --plan --config=configs/lidit_10b.py --devices=64 --mesh=1,64,1
+python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
+python -m lidit_jax.benchmark --sample --config=configs/benchmark_cpu.py
 python -m lidit_jax.benchmark --input --config=configs/lidit_1b.py
 """
 
@@ -15,7 +16,16 @@ import tempfile
 from absl import flags
 
 from lidit_jax import doors, errors, files, sharding
-from lidit_jax.benchmarking import assumed, made_up, peer, plan, reading, report, training
+from lidit_jax.benchmarking import (
+    assumed,
+    made_up,
+    peer,
+    plan,
+    reading,
+    report,
+    sampling,
+    training,
+)
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
 
 _PLAN = flags.DEFINE_bool(
@@ -29,7 +39,13 @@ _TRAIN = flags.DEFINE_bool(
 _PEER = flags.DEFINE_enum(
     "peer", None, ["diffusers"], "--train: in turn with PixArt of that size, and the ratio"
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 10, "--train: steps that are timed", lower_bound=1)
+_SAMPLE = flags.DEFINE_bool(
+    "sample", False, "the time of a guided picture, and its share outside the denoiser"
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "how often everything is timed", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 28, "--sample: of the sampler", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 4, "--sample: pictures at once", lower_bound=1)
+_GUIDANCE = flags.DEFINE_float("guidance", 4.5, "--sample: 1 = off")
 _INPUT = flags.DEFINE_bool(
     "input", False, "how fast batches are made of a data set's files, and what limits it"
 )
@@ -84,9 +100,23 @@ def _train():
     against = peer.pixart(task) if _PEER.value else None
     speed = training.measure(config, task, mesh, against, _ROUNDS.value)
     print(speed.table())
+    _write("train", speed.as_json())
+
+
+def _sample():
+    config = assumed.measured(doors.config(), _lengths())
+    mesh = sharding.make_mesh(_mesh(config)) if _MESH.value else None
+    speed = sampling.measure(
+        config, _STEPS.value, _GUIDANCE.value, _BATCH.value, _TEXT.value, _ROUNDS.value, mesh
+    )
+    print(speed.table())
+    _write("sample", speed.as_json())
+
+
+def _write(mode: str, told: dict):
     if _OUT.value:
-        told = {"command": _command()} | speed.as_json()
-        files.write_json(pathlib.Path(_OUT.value).expanduser() / "train.json", told)
+        path = pathlib.Path(_OUT.value).expanduser() / f"{mode}.json"
+        files.write_json(path, {"command": _command()} | told)
 
 
 def _input():
@@ -97,12 +127,10 @@ def _input():
         made_up.write(wanted, asked.folder)
         found = reading.measure(asked)
     print(found.table())
-    if _OUT.value:
-        told = {"command": _command()} | found.as_json()
-        files.write_json(pathlib.Path(_OUT.value).expanduser() / "input.json", told)
+    _write("input", found.as_json())
 
 
-MODES = ((_PLAN, _plan), (_TRAIN, _train), (_INPUT, _input))
+MODES = ((_PLAN, _plan), (_TRAIN, _train), (_SAMPLE, _sample), (_INPUT, _input))
 
 
 def _lengths() -> assumed.Lengths:

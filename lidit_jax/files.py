@@ -5,14 +5,19 @@ import hashlib
 import json
 import os
 import pathlib
+import struct
 import uuid
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from lidit_jax import errors
+
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
+_PNG_TAIL = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 
 
 @contextlib.contextmanager
@@ -90,6 +95,22 @@ def write_png(path: str | os.PathLike, image_HxWx3: np.ndarray):
     """Writes a uint8 picture as PNG, atomically."""
     with atomic(path) as temporary:
         Image.fromarray(image_HxWx3).save(temporary, format="PNG")
+
+
+def is_whole_png(path: str | os.PathLike, size: Sequence[int]) -> bool:
+    """Whether a file begins as the PNG of a picture of `size` (height, width), and ends as a PNG.
+
+    What is between is not read. False if there is no file.
+    """
+    try:
+        with open(path, "rb") as f:
+            head = f.read(24)
+            f.seek(-min(12, len(head)), os.SEEK_END)
+            tail = f.read()
+    except FileNotFoundError:
+        return False
+    height, width = size
+    return head == _PNG_HEAD + struct.pack(">II", width, height) and tail == _PNG_TAIL
 
 
 def picture_grid(

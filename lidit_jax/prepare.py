@@ -7,12 +7,12 @@ import math
 
 from absl import flags
 
-from lidit_jax import doors, errors
-from lidit_jax.preparation import estimate, merge, prepare, prepare_plan, report, share, verify
+from lidit_jax import doors, errors, share
+from lidit_jax.preparation import estimate, merge, prepare, prepare_plan, report, verify
 
 _data = doors.define_folder("data", "folder of the data set to make")
-_SHARD = flags.DEFINE_string(
-    "shard", None, "i/n: make only every n-th piece, from the i-th; the others elsewhere"
+_SHARE = flags.DEFINE_string(
+    "share", None, "i/n: make only every n-th piece, from the i-th; the others elsewhere"
 )
 _MERGE = flags.DEFINE_bool(
     "merge", False, "finish a data set whose pieces are all there; make none"
@@ -34,8 +34,8 @@ _REPORT = flags.DEFINE_bool(
 
 def main():
     chosen = [f.name for f in (_MERGE, _ESTIMATE, _VERIFY, _REPORT) if f.value]
-    if _SHARD.value is not None:
-        chosen.append("shard")
+    if _SHARE.value is not None:
+        chosen.append("share")
     if len(chosen) > 1:
         raise errors.InputError(
             f"--{' and --'.join(chosen)} are different jobs; give one at a time"
@@ -59,7 +59,7 @@ def main():
         prepare(
             doors.config(),
             _data(),
-            share.WHOLE if _SHARD.value is None else share.parse(_SHARD.value),
+            share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value),
         )
 
 

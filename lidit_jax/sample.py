@@ -5,9 +5,10 @@ python -m lidit_jax.sample --workdir=out/quickstart/run --prompt="red heart" --p
 
 import pathlib
 
+import jax
 from absl import flags
 
-from lidit_jax import doors, errors, prompts
+from lidit_jax import doors, errors, prompts, sharding, share
 from lidit_jax.generation import Generator, generate, sample_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
@@ -30,6 +31,18 @@ _LLM = flags.DEFINE_multi_string(
     "llm", [], "NAME=MODEL: where an encoder's weights are here, if not where the run found them"
 )
 _VAE = flags.DEFINE_string("vae", None, "folder of the VAE here, if not where the run found it")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "pictures drawn at once, over all devices; default: the run's"
+)
+_SHARE = flags.DEFINE_string(
+    "share", None, "i/n: draw only the i-th of n shares; other machines draw the others"
+)
+_MESH = flags.DEFINE_list(
+    "mesh",
+    None,
+    "replica,fsdp,tensor of this machine's devices, -1 = what is left; default: a copy of the weights "
+    "on each, or a large model divided over all (1,-1,1)",
+)
 _ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run's")
 
 
@@ -42,20 +55,30 @@ def main():
     size = tuple(_number(s) for s in _SIZE.value) if _SIZE.value else None
     if size and len(size) != 2:
         raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
+    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
+    mesh = _mesh(_MESH.value) if _MESH.value else None
     wanted = [
         prompts.Prompt(p.text, size or p.size) for p in wanted for _ in range(_PER_PROMPT.value)
     ]
     sample = sample_config(
         _workdir(),
         guidance=_GUIDANCE.value,
+        batch_size=_BATCH_SIZE.value,
         name=_SAMPLER.value,
         steps=_STEPS.value,
         eta=_ETA.value,
     )
     seeds = [_SEED.value + k for k in range(len(wanted))]
     llms = dict(_name_and_model(text) for text in _LLM.value)
-    generator = Generator(_workdir(), sample, llms, _VAE.value)
-    print(f"grid: {generate(generator, wanted, seeds, _out())}")
+    generator = Generator(_workdir(), sample, llms, _VAE.value, mesh)
+    if grid := generate(generator, wanted, seeds, _out(), mine):
+        print(f"grid: {grid}")
+
+
+def _mesh(sizes):
+    if not all(s.strip().removeprefix("-").isdecimal() for s in sizes):
+        raise errors.InputError(f"--mesh={','.join(sizes)}: want three sizes, such as 1,-1,1")
+    return sharding.make_mesh(tuple(map(int, sizes)), jax.local_devices())
 
 
 def _name_and_model(text):

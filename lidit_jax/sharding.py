@@ -11,7 +11,7 @@ import math
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax import errors
 
@@ -28,6 +28,7 @@ LOGICAL_TO_MESH = {
     "features": None,  # an LLM's width
     "layers": None,
 }
+COPIED = 4 * 2**30  # leaves room for a batch's activations on a device of 16 GB
 BATCH = PartitionSpec(("replica", "fsdp"))
 
 
@@ -60,6 +61,22 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
         ) from e
 
 
+def one_device() -> Mesh:
+    """Returns the mesh of this process' first device."""
+    return make_mesh((1, 1, 1), jax.local_devices()[:1])
+
+
+def drawing_mesh(weights: int) -> Mesh:
+    """Returns a mesh of this process' devices to draw on, for a model of so many bytes of weights.
+
+    Up to COPIED bytes every device has a copy, and none waits for another. A larger model is divided
+    over all of them, as in training, and each block is gathered when its turn comes: any model that
+    could be trained here can be drawn from.
+    """
+    sizes = (-1, 1, 1) if weights <= COPIED else (1, -1, 1)
+    return make_mesh(sizes, jax.local_devices())
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
@@ -82,16 +99,23 @@ def split_batch(x: jax.Array) -> jax.Array:
     """Tells the compiler that an activation is split by samples, as the batch is.
 
     Parameters share the axis "fsdp" with the batch; without this the compiler may gather activations
-    where it should gather parameters. Does nothing where no mesh is set.
+    where it should gather parameters. Does nothing where no mesh is set, or where the rows do not
+    divide: one row of the empty prompt serves a whole batch.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or x.shape[0] % batch_parts(mesh):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
 
 
+def batch_parts(mesh: Mesh | AbstractMesh) -> int:
+    """Returns over how many parts of the mesh a batch is split."""
+    return mesh.shape["replica"] * mesh.shape["fsdp"]
+
+
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1):
     """Raises InputError, with sizes that work, unless micro-batches divide over the mesh."""
-    parts = mesh.shape["replica"] * mesh.shape["fsdp"] * accumulate
+    parts = batch_parts(mesh) * accumulate
     if batch_size % parts:
         near = sorted({max(batch_size // parts, 1) * parts, (batch_size // parts + 1) * parts})
         steps = f" x {accumulate} accumulation steps" if accumulate > 1 else ""

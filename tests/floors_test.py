@@ -15,6 +15,7 @@ FLOORS = [
         "files",
         "moments",
         "prompts",
+        "share",
         "shapes_world",
         "compiler",
         "processes",

@@ -11,6 +11,7 @@ report   a plan in print and as JSON
 timing   things that are compared, timed in turn
 training the train step beside matrix products and a peer
 peer     PixArt of diffusers at the size of a model here
+sampling how long a picture takes to be drawn, and what of it is not the denoiser's
 made_up  a data set of noise, written by what writes real ones
 reading  how fast such a set is read, and what limits it
 steps    what each step of that costs

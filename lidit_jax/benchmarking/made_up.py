@@ -21,7 +21,7 @@ from lidit_jax.data.sources.example import Caption, Drawing, Example
 from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.models.vae import make_codec
 from lidit_jax.preparation import features, images, recipe_of
-from lidit_jax.preparation.share import WHOLE
+from lidit_jax.share import WHOLE
 from lidit_jax.text import encode
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config

@@ -136,6 +136,11 @@ class TextConstants(nnx.Module):
         self.prefix_PxE = layers.Constant(jnp.zeros((source.prefix_len, source.width)))
         self.null_ZxE = layers.Constant(jnp.zeros((source.null_len, source.width)))
 
+    def empty(self) -> TextFeatures:
+        """Returns the features of the empty prompt, in one row, without the instruction."""
+        mask_1xZ = jnp.ones((1, self.null_ZxE.shape[0]), bool)
+        return TextFeatures(self.null_ZxE[None], mask_1xZ, mask_1xZ)
+
     def complete(self, text: TextFeatures, drop_B) -> TextFeatures:
         """Returns instruction + prompt, the rows in `drop_B` with the empty prompt instead.
 
@@ -191,9 +196,22 @@ class LiDiT(nnx.Module):
           text: prompt features of each LLM, without the instruction's tokens.
           drop_B: True where the prompt is replaced by the empty prompt (classifier-free guidance).
         """
-        e_t_BxD = split_batch(self.dit.time(t_B))
+        e_t_BxD = self.time(t_B)
+        return self.dit(x_BxHxWxC, e_t_BxD, self.condition(text, drop_B, e_t_BxD))
+
+    def time(self, t_B):
+        """Returns the timestep embedding, f32 [B, D]."""
+        return split_batch(self.dit.time(t_B))
+
+    def condition(self, text: tuple[TextFeatures, ...], drop_B, e_t_BxD):
+        """Returns what the DiT sees of the prompts; arguments as above."""
         complete = tuple(c.complete(f, drop_B) for c, f in zip(self.text, text, strict=True))
-        return self.dit(x_BxHxWxC, e_t_BxD, self.conditioner(complete, e_t_BxD))
+        return self.conditioner(complete, e_t_BxD)
+
+    def empty_condition(self, e_t_1xD):
+        """Returns what the DiT sees of the empty prompt: one row, as long as that prompt."""
+        empty = tuple(constants.empty() for constants in self.text)
+        return self.condition(empty, jnp.zeros(1, bool), e_t_1xD)
 
     def from_raw(self, latents_BxHxWxC):
         """Returns the codec's raw latents in model units: about zero mean, unit variance per channel."""

@@ -5,8 +5,8 @@ in pieces, each whole or absent, so several machines can share a data set: each 
 its own share of the pieces, and whoever finds the last one written finishes the set.
 
 plan      what becomes of every row of the source     images    pieces of it to latents
-features  captions to an LLM's features                share     which pieces are this process'
-estimate  what it will cost    verify  every problem that it has    report  a page about it
+features  captions to an LLM's features                estimate  what it will cost
+verify    every problem that it has                    report    a page about it
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from lidit_jax.data.plan import Plan, ledger_path
 from lidit_jax.data.sources.example import Example, Source
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.preparation import features, images
-from lidit_jax.preparation.share import WHOLE, Share
+from lidit_jax.share import WHOLE, Share
 from lidit_jax.text import llm
 from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import recipe
@@ -50,7 +50,7 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_si
     for line in unfinished:
         print(line)
     if unfinished:
-        print("when the other shares are done: the same command with --merge in place of --shard")
+        print("when the other shares are done: the same command with --merge in place of --share")
     else:
         _print_complete(plan)
 

@@ -13,7 +13,7 @@ from lidit_jax.data.dataset import Captions, FeatureStore
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
 from lidit_jax.data.plan import Plan
 from lidit_jax.data.sources.pieces import bounds
-from lidit_jax.preparation.share import Share
+from lidit_jax.share import Share
 from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.inputs import check_store

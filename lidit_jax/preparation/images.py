@@ -21,7 +21,7 @@ from lidit_jax.data.plan import Piece, Plan, key_hash, ledger_path
 from lidit_jax.data.sources.example import Example, Source
 from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.moments import Moments
-from lidit_jax.preparation.share import Share
+from lidit_jax.share import Share
 from lidit_jax.training.config import DataConfig
 
 STD_LEAST = 1e-6  # of a latent channel that never varies

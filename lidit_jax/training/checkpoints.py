@@ -51,11 +51,15 @@ def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tupl
     return TrainState(step=count, **_parts(like, names, items)), items["iterator"]
 
 
-def restore_ema(workdir: pathlib.Path, like: TrainState) -> tuple[int, nnx.State, nnx.State]:
+def restore_ema(
+    workdir: pathlib.Path, ema: nnx.State, constants: nnx.State
+) -> tuple[int, nnx.State, nnx.State]:
     """Returns the last step, and its EMA and constants; nothing else is read.
 
+    Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place.
     Raises InputError if the run has no checkpoint.
     """
+    like = TrainState(None, ema, ema, constants, None)
     step, parts = restore_last(workdir, like, ("ema", "constants"))
     return step, parts["ema"], parts["constants"]
 

@@ -32,11 +32,16 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     return nnx.split(model, nnx.Param, Constant)
 
 
+def abstract_model(task: Task) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    """Returns a task's model as `split` does, without values: of `jax.ShapeDtypeStruct`s."""
+    return split(jax.eval_shape(lambda: task.init(nnx.Rngs(0))))
+
+
 def abstract(
     task: Task, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Returns the model's structure, and the state as `jax.ShapeDtypeStruct`s with shardings."""
-    graphdef, params, constants = split(jax.eval_shape(lambda: task.init(nnx.Rngs(0))))
+    graphdef, params, constants = abstract_model(task)
     everywhere = sharding.replicated(mesh)
     where = sharding.param_shardings(mesh, params)
     opt_state = jax.eval_shape(optimizer.init, params)
@@ -45,7 +50,12 @@ def abstract(
     state = TrainState(step, params, params, constants, opt_state)
     constants_where = jax.tree.map(lambda _: everywhere, constants)
     shardings = TrainState(everywhere, where, where, constants_where, opt_where)
-    return graphdef, jax.tree.map(lambda a, s: a.update(sharding=s), state, shardings)
+    return graphdef, placed(state, shardings)
+
+
+def placed(abstract: Any, shardings: Any) -> Any:
+    """Returns a tree of `jax.ShapeDtypeStruct`s, each with the sharding that has its place."""
+    return jax.tree.map(lambda a, s: a.update(sharding=s), abstract, shardings)
 
 
 def _like_params(opt_state: Any, where: nnx.State, everywhere: NamedSharding) -> Any:

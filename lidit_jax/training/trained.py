@@ -1,14 +1,16 @@
-"""A finished run, opened on one device: its config, and its EMA as a model."""
+"""A finished run, opened to be used: its config, and its EMA as a model on a mesh."""
 
 import dataclasses
 import pathlib
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from lidit_jax import errors, files, sharding
+from lidit_jax.models import layers
 from lidit_jax.models.vae import make_codec
-from lidit_jax.training import checkpoints, optim, state, tasks
+from lidit_jax.training import checkpoints, state, tasks
 from lidit_jax.training.config import Config, build
 
 
@@ -19,6 +21,7 @@ class Trained:
     config: Config
     step: int
     identity: str
+    mesh: Mesh
     graphdef: nnx.GraphDef
     ema: nnx.State
     constants: nnx.State
@@ -30,26 +33,70 @@ def read_config(workdir: pathlib.Path) -> Config:
     return build(Config, saved, "config")
 
 
-def open_trained(workdir: pathlib.Path, task: str, codec: str | None = None) -> Trained:
-    """Opens the last checkpoint's EMA of a run of this task; `codec` replaces the config's.
+def open_trained(workdir: pathlib.Path) -> Trained:
+    """Opens the last checkpoint's EMA of a VAE's run, in f32, on one device.
 
-    Raises InputError if `workdir` holds no finished checkpoint, or another task's, or if the VAE is
-    not the one that it was trained with.
+    Raises InputError if `workdir` holds no finished checkpoint, or another task's.
     """
-    config = read_config(workdir)
+    config = _config_of("vae", workdir)
+    model = state.abstract_model(tasks.without_data(config))
+    return _restored(workdir, config, sharding.one_device(), *model)
+
+
+def open_to_draw(
+    workdir: pathlib.Path, codec: str | None = None, mesh: Mesh | None = None
+) -> Trained:
+    """Opens the last checkpoint's EMA of a diffusion run, to draw with.
+
+    Every array is read straight to its part of the mesh, a kernel in the dtype that it is multiplied in:
+    what the mesh divides is never whole on one device.
+
+    Args:
+      workdir: folder of the run.
+      codec: replaces the config's.
+      mesh: of this process' devices; None lets `sharding.drawing_mesh` choose by the model's size.
+
+    Raises InputError if `workdir` holds no finished checkpoint, or another task's, if the VAE is not
+    the one that it was trained with, or if a parameter does not divide over the mesh.
+    """
+    config = _config_of("diffusion", workdir)
     if codec:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, codec=codec))
+    _check_codec(config, workdir)
+    graphdef, ema, constants = state.abstract_model(tasks.without_data(config))
+    ema = as_multiplied(graphdef, ema, constants)
+    mesh = mesh or sharding.drawing_mesh(
+        sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(ema))
+    )
+    return _restored(workdir, config, mesh, graphdef, ema, constants)
+
+
+def as_multiplied(graphdef: nnx.GraphDef, ema: nnx.State, constants: nnx.State) -> nnx.State:
+    """Returns abstract parameters, each kernel in the dtype that `layers.multiplied_in` says."""
+    wanted = layers.multiplied_in(nnx.merge(graphdef, ema, constants))
+
+    def cast(path, param):
+        return param.replace(param.get_value().update(dtype=wanted.get(path, param.dtype)))
+
+    return nnx.from_flat_state([(path, cast(path, v)) for path, v in nnx.to_flat_state(ema)])
+
+
+def _restored(workdir, config, mesh, graphdef, ema, constants) -> Trained:
+    everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), constants)
+    ema = state.placed(ema, sharding.param_shardings(mesh, ema))
+    constants = state.placed(constants, everywhere)
+    step, ema, constants = checkpoints.restore_ema(workdir, ema, constants)
+    identity = checkpoints.identity(workdir, step)
+    return Trained(config, step, identity, mesh, graphdef, ema, constants)
+
+
+def _config_of(task: str, workdir: pathlib.Path) -> Config:
+    config = read_config(workdir)
     if config.task != task:
         raise errors.InputError(
             f"{workdir} is a run of task {config.task!r}; want one of task {task!r}"
         )
-    if task == "diffusion":
-        _check_codec(config, workdir)
-    optimizer = optim.make_optimizer(config.optim, config.train.steps)
-    mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-    graphdef, like = state.abstract(tasks.without_data(config), optimizer, mesh)
-    step, ema, constants = checkpoints.restore_ema(workdir, like)
-    return Trained(config, step, checkpoints.identity(workdir, step), graphdef, ema, constants)
+    return config
 
 
 def _check_codec(config: Config, workdir: pathlib.Path):

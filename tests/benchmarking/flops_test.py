@@ -47,7 +47,7 @@ def test_xla_counts_every_block_and_no_more():
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "tera"), [("lidit_1b", 256, 1.107), ("lidit_10b", 512, 37.49), ("lidit_10b", 1024, 165.1)]
+    ("name", "side", "tera"), [("lidit_1b", 256, 1.107), ("lidit_10b_512", 512, 37.49), ("lidit_10b_512", 1024, 165.1)]
 )  # fmt: skip
 def test_a_picture_costs_what_is_claimed(name, side, tera):
     c = load_config(name)

@@ -35,7 +35,7 @@ def abstract_mesh(sizes):
 )  # fmt: skip
 def test_a_parameter_takes_sixteen_bytes_over_the_devices_that_share_it(sizes, over):
     """Itself, two moments and its average, in f32; biases are not split, and weigh more on more devices."""
-    config = assumed.measured(parse(load_config("lidit_10b")), assumed.Lengths())
+    config = assumed.measured(parse(load_config("lidit_10b_512")), assumed.Lengths())
     step = program.Step(config, assumed.task(config, assumed.Lengths()), abstract_mesh(sizes))
     parts = program.state_bytes(step.like)
     each = 10_463_117_120 * 16 / (sizes[1] * sizes[2])
@@ -165,7 +165,7 @@ def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_be_is_refused(asked, message):
-    c = load_config("lidit_10b")
+    c = load_config("lidit_10b_512")
     c.train.batch_size = asked.pop("batch", 64)
     asked = dict(mesh=(1, -1, 1)) | asked
     with pytest.raises(errors.InputError, match=message):

@@ -76,7 +76,7 @@ def test_killed_at_ten_random_moments_the_bytes_are_the_same(command, whole, tmp
 
 @pytest.mark.slow
 def test_two_processes_at_once_make_the_set_of_one(command, whole, tmp_path):
-    both = [start(command(tmp_path / "set", f"--shard={i}/2")) for i in range(2)]
+    both = [start(command(tmp_path / "set", f"--share={i}/2")) for i in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert start(command(tmp_path / "set", "--merge")).wait() == 0
     assert_same(whole, tmp_path / "set")

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from lidit_jax import errors, files, preparation, sharding
+from lidit_jax import errors, files, preparation, sharding, share
 from lidit_jax.data import pipeline, records, sources
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.plan import Plan
-from lidit_jax.preparation import estimate, images, report, share, verify
+from lidit_jax.preparation import estimate, images, report, verify
 from lidit_jax.training import loop
 from lidit_jax.training.inputs import open_inputs
 from tests import tiny_sources

@@ -10,10 +10,10 @@ import zlib
 import numpy as np
 import pytest
 
-from lidit_jax import errors, preparation
+from lidit_jax import errors, preparation, share
 from lidit_jax.data import dataset
 from lidit_jax.data.dataset import Dataset
-from lidit_jax.preparation import share, verify
+from lidit_jax.preparation import verify
 from lidit_jax.training.inputs import open_inputs
 from tests import tiny_sources
 from tests.tiny_prepared import assert_same, broken, change_json, config_of
@@ -79,12 +79,6 @@ def test_a_bin_that_the_network_does_not_divide_is_refused_before_training(llms,
     wide = dataclasses.replace(c, model=dataclasses.replace(c.model, patch=16))
     with pytest.raises(errors.InputError, match="does not divide by 16"):
         open_inputs(wide, prepared)
-
-
-def test_an_unknown_share_is_refused():
-    for text in ("2/2", "1", "-1/2", "a/b", "1/0"):
-        with pytest.raises(errors.InputError, match="want i/n"):
-            share.parse(text)
 
 
 def test_a_source_may_be_elsewhere_on_another_machine(config, llms, raw, prepared, tmp_path):

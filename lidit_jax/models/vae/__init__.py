@@ -18,6 +18,8 @@ The rest of the project sees `Codec`; the last three are for training an autoenc
 import pathlib
 from typing import Protocol
 
+from jax.sharding import Mesh
+
 from lidit_jax import errors
 from lidit_jax.batch import Array
 from lidit_jax.models.vae import codec as kl_codec
@@ -39,6 +41,9 @@ class Codec(Protocol):
 
     def decode(self, latents_BxHxWxC: Array) -> Array:
         """Raw latents -> uint8 pictures."""
+
+    def on(self, mesh: Mesh) -> "Codec":
+        """The same codec with its weights on every device of the mesh, which splits the rows it is given."""
 
     def identity(self) -> dict:
         """What a recipe records, and a reader compares: name and weights' hash."""

@@ -6,14 +6,15 @@ from fractions import Fraction
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from lidit_jax import errors
+from lidit_jax import errors, sharding
 from lidit_jax.models.vae import folder as folders
 from lidit_jax.models.vae.kl import AutoencoderKL
 from lidit_jax.models.vae.pixels import to_uint8, to_unit
 from lidit_jax.models.vae.tiling import tiled
 
-PICTURES_AT_ONCE = 8  # at 512 x 512 a picture takes about 1 GB while it is decoded
+PICTURES_AT_ONCE = 8  # on a device; at 512 x 512 a picture takes about 1 GB while it is decoded
 
 
 class KLCodec:
@@ -22,17 +23,25 @@ class KLCodec:
     model: reads and gives pictures of 3 channels.
     sha256: names the weights in a data set's recipe.
     tile: a picture with a longer side, in pixels, is read in tiles that overlap by a quarter.
+    mesh: whose devices all hold the weights, and share the pictures; None is one device.
     """
 
-    def __init__(self, model: AutoencoderKL, sha256: str, tile: int = 512):
+    def __init__(
+        self, model: AutoencoderKL, sha256: str, tile: int = 512, mesh: Mesh | None = None
+    ):
         config = model.config
         if (config.in_channels, config.out_channels) != (3, 3):
             raise errors.InputError(
                 f"the VAE maps {config.in_channels} channels to {config.out_channels}; "
                 "want one of RGB pictures, 3 to 3"
             )
-        self.model, self.sha256, self.tile = model, sha256, tile
+        self.mesh = mesh or sharding.one_device()
+        self.model = jax.device_put(model, sharding.replicated(self.mesh))
+        self.sha256, self.tile = sha256, tile
         self.downsample, self.channels = config.downsample, config.latent_channels
+
+    def on(self, mesh):
+        return KLCodec(self.model, self.sha256, self.tile, mesh)
 
     def encode(self, images_BxHxWx3):
         scale = Fraction(1, self.downsample)
@@ -40,6 +49,8 @@ class KLCodec:
 
     def decode(self, latents_BxHxWxC):
         tile, scale = self.tile // self.downsample, Fraction(self.downsample)
+        if max(latents_BxHxWxC.shape[1:3]) <= tile:
+            return self._run(_decode_uint8, latents_BxHxWxC, 3, tile, scale)
         return np.asarray(to_uint8(self._run(_decode, latents_BxHxWxC, 3, tile, scale)))
 
     def identity(self):
@@ -47,27 +58,41 @@ class KLCodec:
 
     def _run(self, fn, x_BxHxWxI, channels, tile, scale):
         """Returns fn(model, x) as numpy, a few pictures at a time, in tiles of `tile` cells if x is larger."""
-        on_tile = functools.partial(fn, self.model)
-        parts = []
-        for first in range(0, len(x_BxHxWxI), PICTURES_AT_ONCE):
-            part = x_BxHxWxI[first : first + PICTURES_AT_ONCE]
+        x_BxHxWxI, on_rows = np.asarray(x_BxHxWxI), functools.partial(self._on_rows, fn)
+        at_once, parts = PICTURES_AT_ONCE * sharding.batch_parts(self.mesh), []
+        for first in range(0, len(x_BxHxWxI), at_once):
+            part = x_BxHxWxI[first : first + at_once]
             if max(part.shape[1:3]) > tile:
                 overlap = tile // 4
-                part = tiled(on_tile, part, channels, tile=tile, overlap=overlap, scale=scale)
+                part = tiled(on_rows, part, channels, tile=tile, overlap=overlap, scale=scale)
             else:
-                part = np.asarray(on_tile(part))
+                part = on_rows(part)
             parts.append(part)
         return np.concatenate(parts)
 
+    def _on_rows(self, fn, x_BxHxWxI):
+        """Returns fn(model, x) as numpy, the rows split over the mesh; the last fills up what is left."""
+        count, parts = len(x_BxHxWxI), sharding.batch_parts(self.mesh)
+        filled = np.concatenate([x_BxHxWxI, x_BxHxWxI[-1:].repeat(-count % parts, 0)])
+        placed = jax.device_put(filled, sharding.batch_sharding(self.mesh))
+        return np.asarray(fn(self.model, placed, self.mesh))[:count]
 
-@jax.jit
-def _encode(model, images_BxHxWx3):
-    return model.encode(to_unit(images_BxHxWx3))[0]
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _encode(model, images_BxHxWx3, mesh):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
+        return model.encode(to_unit(images_BxHxWx3))[0]
 
 
-@jax.jit
-def _decode(model, latents_BxHxWxC):
-    return model.decode(latents_BxHxWxC)
+@functools.partial(jax.jit, static_argnames="mesh")
+def _decode(model, latents_BxHxWxC, mesh):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return model.decode(latents_BxHxWxC)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _decode_uint8(model, latents_BxHxWxC, mesh):
+    return to_uint8(_decode(model, latents_BxHxWxC, mesh))
 
 
 def from_folder(folder: pathlib.Path) -> KLCodec:

@@ -25,5 +25,8 @@ class Pixels:
     def decode(self, latents_BxHxWxC):
         return to_uint8(latents_BxHxWxC)
 
+    def on(self, mesh):
+        return self
+
     def identity(self):
         return {"name": "pixels"}

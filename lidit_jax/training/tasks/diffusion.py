@@ -1,17 +1,15 @@
-"""Training LI-DiT: noise on latents, and what the network makes of it (appendix A.1); and drawing with it."""
+"""Training LI-DiT: noise on latents, and what the network makes of it (appendix A.1)."""
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
 from lidit_jax import rng
-from lidit_jax.batch import BatchShape, TextFeatures, spec
-from lidit_jax.diffusion import guidance, objectives, samplers, schedules
+from lidit_jax.batch import BatchShape, spec
+from lidit_jax.diffusion import objectives, samplers, schedules
 from lidit_jax.models.conditioners import TextSource
 from lidit_jax.models.lidit import LiDiT, ModelConfig
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.training.config import Config, SampleConfig, text_sources
+from lidit_jax.training.drawing import draw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,33 +66,3 @@ def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTa
         BatchShape(config.train.batch_size, latent, text),
         config.train.drop_prompt, config.sample,
     )  # fmt: skip
-
-
-def draw(
-    model: LiDiT,
-    objective: objectives.ObjectiveConfig,
-    config: SampleConfig,
-    text: tuple[TextFeatures, ...],
-    keys_B: jax.Array,
-    shape: tuple[int, int, int],
-) -> jax.Array:
-    """Returns raw latents [B, *shape] drawn for the prompts, row k from keys_B[k] alone.
-
-    The LLMs' features are computed once, by the caller; the refiners depend on time and run at
-    every step, for the prompt and for the empty prompt, in one doubled batch.
-    """
-    B = keys_B.shape[0]
-
-    def denoise(x_t, t, text, drop_B):
-        return objectives.to_x0(objective, model(x_t, t, text, drop_B), x_t, t)
-
-    def prompted(x_t, t_B):
-        return denoise(x_t, t_B, text, jnp.zeros(B, bool))
-
-    def both(x_t, t_B):
-        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (x_t, t_B, text))
-        return jnp.split(denoise(*twice, jnp.arange(2 * B) >= B), 2)
-
-    denoise_guided = guidance.guided(prompted, both, config.guidance)
-    schedule = schedules.make_schedule(objective.schedule)
-    return model.to_raw(samplers.sample(config.sampler, schedule, denoise_guided, keys_B, shape))

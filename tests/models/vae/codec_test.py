@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lidit_jax import sharding
 from lidit_jax.errors import InputError
 from lidit_jax.models import vae
 from lidit_jax.models.vae import folder
@@ -63,6 +64,21 @@ def test_a_large_picture_does_not_see_the_tiles_outside_their_overlaps(saved):
     pixels, tiles = whole.decode(latents), in_tiles.decode(latents)
     np.testing.assert_array_equal(tiles[:, :, :32], pixels[:, :, :32])
     np.testing.assert_array_equal(tiles[:, :, 64:], pixels[:, :, 64:])
+
+
+@pytest.mark.parametrize("tile", [512, 64])
+def test_eight_devices_read_and_decode_as_one(saved, tile):
+    """Also eleven pictures, which divide over no eight, and in tiles."""
+    one = KLCodec(folder.load(saved("plain")), "", tile=tile)
+    eight = one.on(sharding.make_mesh((2, 4, 1)))
+    kernel = eight.model.decoder.conv_in.kernel[...]
+    assert len(kernel.sharding.device_set) == 8 and kernel.is_fully_replicated
+    images = pictures(11, (8, 96))
+    latents = one.encode(images)
+    np.testing.assert_allclose(eight.encode(images), latents, rtol=1e-4, atol=1e-5)
+    found, wanted = eight.decode(latents), one.decode(latents)
+    assert found.shape == images.shape and found.dtype == np.uint8
+    assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
 def test_identity_follows_the_weights_not_the_place(saved, copy):

@@ -1,4 +1,4 @@
-"""Which pieces of a data set this process makes."""
+"""Which part of a job this process does, where several do it without talking to one another."""
 
 import dataclasses
 
@@ -7,12 +7,13 @@ from lidit_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The `index`-th of `count` shares: of any number of pieces, every count-th. The whole, unless said."""
+    """The `index`-th of `count` shares. The whole, unless said."""
 
     index: int = 0
     count: int = 1
 
     def of(self, pieces: int) -> range:
+        """Returns every count-th of so many pieces, from the index-th."""
         return range(self.index, pieces, self.count)
 
 
@@ -23,5 +24,5 @@ def parse(text: str) -> Share:
     """Returns the share of "i/n", such as "0/4". Raises InputError for anything else."""
     index, slash, count = text.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise errors.InputError(f"--shard={text}: want i/n with i from 0 to n - 1, such as 0/4")
+        raise errors.InputError(f"--share={text}: want i/n with i from 0 to n - 1, such as 0/4")
     return Share(int(index), int(count))

@@ -1,0 +1,252 @@
+"""How long a picture takes to be drawn, and what of it is not the denoiser's work.
+
+Weights and texts are random: times do not depend on them. Every part is timed once a round, so that
+a machine that is slower for a while is slower for all; medians are over rounds.
+"""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from lidit_jax import files, rng, sharding
+from lidit_jax.batch import BatchShape, fake
+from lidit_jax.benchmarking.timing import Seconds, take
+from lidit_jax.diffusion import samplers, schedules
+from lidit_jax.models.lidit import LiDiT
+from lidit_jax.models.vae import latent_size, make_codec
+from lidit_jax.models.vae.numbers import Numbers
+from lidit_jax.training import state, tasks
+from lidit_jax.training.config import Config, SampleConfig
+from lidit_jax.training.drawing import conditions, make_draw
+from lidit_jax.training.trained import as_multiplied
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSpeed:
+    """What was measured, in seconds a batch.
+
+    pictures: of a batch. evaluations: of the denoiser for each picture; rows: that it has for each
+      picture, 2 under guidance.
+    draw: the whole program, from texts and seeds on the host to latents.
+    denoiser: as many bare calls of the DiT. conditioner: what the program does to have its conditions.
+    dispatch: the program's arguments given to one that does nothing.
+    decode: latents to pictures, None where there is no VAE. write: pictures to PNGs.
+    """
+
+    device: str
+    mesh: tuple[int, int, int]
+    parameters: int
+    pictures: int
+    evaluations: int
+    rows: int
+    draw: Seconds
+    denoiser: Seconds
+    conditioner: Seconds
+    dispatch: Seconds
+    decode: Seconds | None
+    write: Seconds
+
+    @property
+    def sampler(self) -> float:
+        """Returns what is left of the program: noise, guidance, the sampler's arithmetic, its loop."""
+        known = (self.denoiser, self.conditioner, self.dispatch)
+        return self.draw.median - sum(part.median for part in known)
+
+    @property
+    def batch(self) -> float:
+        """Returns the median seconds from texts to PNGs, one thing after the other."""
+        parts = (self.draw, self.decode, self.write)
+        return sum(part.median for part in parts if part)
+
+    @property
+    def picture(self) -> float:
+        """Returns the seconds for one picture."""
+        return self.batch / self.pictures
+
+    @property
+    def outside(self) -> float:
+        """Returns the share of the time that is not the denoiser's."""
+        return 1 - self.denoiser.median / self.batch
+
+    def as_json(self) -> dict:
+        """Returns the numbers as JSON can hold them, seconds of a batch."""
+        made = {"sampler": self.sampler, "seconds_a_picture": self.picture}
+        return dataclasses.asdict(self) | made | {"outside_the_denoiser": self.outside}
+
+    def table(self) -> str:
+        """Returns a line for each part, and one for all of it."""
+        measured = {
+            "denoiser": self.denoiser,
+            "conditioner": self.conditioner,
+            "sampler": None,
+            "dispatch": self.dispatch,
+            "decoding": self.decode,
+            "writing PNGs": self.write,
+        }
+        lines = [
+            f"{self.parameters:,} parameters, mesh {self.mesh} on {self.device}; {self.pictures} pictures, "
+            f"each of {self.evaluations} evaluations of {self.rows} rows",
+            f"{'':14}{'s/picture':>10}{'share':>8}   least to most",
+        ]
+        for name, seconds in measured.items():
+            if seconds:
+                spread = (
+                    f"{seconds.least / self.pictures:.4f} to {seconds.most / self.pictures:.4f}"
+                )
+                lines.append(self._line(name, seconds.median, spread))
+            elif name == "sampler":
+                lines.append(self._line(name, self.sampler, "what is left of the program"))
+        lines.append(self._line("all", self.batch, f"{self.outside:.1%} outside the denoiser"))
+        return "\n".join(lines)
+
+    def _line(self, name: str, seconds: float, told: str) -> str:
+        return f"{name:14}{seconds / self.pictures:>10.4f}{seconds / self.batch:>8.1%}   {told}"
+
+
+def measure(
+    config: Config,
+    steps: int,
+    guidance: float,
+    batch: int,
+    tokens: int = 64,
+    rounds: int = 5,
+    mesh: Mesh | None = None,
+) -> SamplingSpeed:
+    """Measures the config's model on this process' devices.
+
+    Args:
+      config: whose encoders have their widths and prefix_len set, or measured. Where `data.codec`
+        names a VAE, its decoder is measured too; "latents:8x16" stands for one and is not.
+      steps: of the config's sampler.
+      guidance: 1 = off.
+      batch: pictures at once, over all devices.
+      tokens: text tokens that a prompt is padded to.
+      rounds: how often everything is timed, after a first time that compiles it.
+      mesh: None is `sharding.drawing_mesh`.
+
+    Raises InputError where the config cannot be drawn with, or the batch does not divide over the mesh.
+    """
+    sampler = dataclasses.replace(config.sample.sampler, steps=steps)
+    sample = SampleConfig(guidance, sampler, batch)
+    model = _RandomModel(config, mesh)
+    sharding.check_batch(model.mesh, batch)
+    codec = make_codec(config.data.codec)
+    shape = latent_size(codec, config.data.size, config.model.patch)
+    text_shape = tuple((tokens, e.width) for e in config.encoders)
+    text = fake(BatchShape(batch, shape, text_shape)).text
+    parts = model.parts(sample, shape, text)
+    images = _smooth_pictures(batch, config.data.size)
+    if not isinstance(codec, Numbers):
+        decoder, latents = codec.on(model.mesh), np.asarray(parts["draw"]())
+        parts["decode"] = lambda: decoder.decode(latents)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [pathlib.Path(folder, f"{k}.png") for k in range(batch)]
+        parts["write"] = lambda: [files.write_png(p, image) for p, image in zip(paths, images)]
+        times = take(parts, rounds)
+    return SamplingSpeed(
+        device=jax.devices()[0].device_kind,
+        mesh=tuple(model.mesh.shape.values()),
+        parameters=model.parameters,
+        pictures=batch,
+        evaluations=len(model.times(sample)),
+        rows=1 if guidance == 1 else 2,
+        **{"decode": None} | times,
+    )
+
+
+class _RandomModel:
+    """A model of random weights on a mesh, and the programs that are timed."""
+
+    def __init__(self, config: Config, mesh: Mesh | None):
+        task = tasks.without_data(config)
+        self.objective = config.objective
+        self.graphdef, ema, constants = state.abstract_model(task)
+        ema = as_multiplied(self.graphdef, ema, constants)
+        leaves = jax.tree.leaves(ema)
+        self.parameters = sum(a.size for a in leaves)
+        self.mesh = mesh or sharding.drawing_mesh(sum(a.size * a.dtype.itemsize for a in leaves))
+
+        def init():
+            _, params, constants = state.split(task.init(nnx.Rngs(rng.key(0, "init"))))
+            # Zeros, which gates and the last layer start from, might be computed faster.
+            shaken = jax.tree.map(lambda a, like: (a + 0.01).astype(like.dtype), params, ema)
+            return shaken, constants
+
+        everywhere = jax.tree.map(lambda _: sharding.replicated(self.mesh), constants)
+        where = (sharding.param_shardings(self.mesh, ema), everywhere)
+        self.weights = jax.jit(init, out_shardings=where)()
+
+    def times(self, sample: SampleConfig) -> np.ndarray:
+        """Returns the times at which the denoiser is evaluated."""
+        schedule = schedules.make_schedule(self.objective.schedule)
+        return samplers.make_plan(sample.sampler, schedule).t.astype(np.float32)
+
+    def parts(self, sample: SampleConfig, shape, text) -> dict[str, Callable[[], jax.Array]]:
+        """Returns the program that draws, and programs of its parts, ready to be called."""
+        draw = make_draw(self.graphdef, self.objective, self.mesh)
+        guided, times = sample.guidance != 1, self.times(sample)
+        rows, everywhere = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
+        given = (text, np.arange(sample.batch_size, dtype=np.uint32))
+        placed, times = jax.device_put(text, rows), jax.device_put(times, everywhere)
+
+        def program(fn):
+            def traced(weights, *args):
+                with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                    return fn(nnx.merge(self.graphdef, *weights), *args)
+
+            jitted = jax.jit(traced, keep_unused=True)  # `nothing` is given all and needs nothing
+            return lambda *args: jitted(self.weights, *args)
+
+        one = program(lambda model, text: conditions(model, text, guided)(jnp.zeros(len(given[1]))))
+        condition = jax.device_put(one(placed), rows)
+        x = rng.normal(jax.random.split(jax.random.key(0), len(condition.mask_BxS)), shape)
+        x = jax.device_put(x, rows)
+        evaluate = program(_evaluate)
+        refine = program(lambda model, text, times: _refine(model, text, guided, times))
+        nothing = program(lambda model, text, seeds_B: seeds_B)
+        return {
+            "draw": lambda: draw(
+                *self.weights, *jax.device_put(given, rows), sample=sample, shape=shape
+            ),
+            "denoiser": lambda: evaluate(x, condition, times),
+            "conditioner": lambda: refine(placed, times),
+            "dispatch": lambda: nothing(*jax.device_put(given, rows)),
+        }
+
+
+def _evaluate(model: LiDiT, x, condition, times):
+    """The DiT at each of the times, each time of what it said before."""
+
+    def step(x, t):
+        seen = condition
+        if model.conditioner.uses_time:  # what depends on it is computed at every step
+            x, seen = jax.lax.optimization_barrier((x, condition))
+        return model.dit(x, model.time(jnp.full(len(x), t)), seen), None
+
+    return jax.lax.scan(step, x, times)[0]
+
+
+def _refine(model: LiDiT, text, guided: bool, times):
+    """The conditions at each of the times, added up."""
+    rows = len(text[0].mask_BxS)
+    condition_at = conditions(model, text, guided)
+
+    def step(total, t):
+        leaves = jax.tree.leaves(condition_at(jnp.full(rows, t)))
+        return total + sum(leaf.sum(dtype=jnp.float32) for leaf in leaves), None
+
+    return jax.lax.scan(step, jnp.float32(0), times)[0]
+
+
+def _smooth_pictures(count: int, size: tuple[int, int]) -> np.ndarray:
+    """Returns uint8 pictures of 8 px patches in random colours: noise would be slow to compress."""
+    height, width = size
+    few = np.random.default_rng(0).integers(0, 256, (count, -(-height // 8), -(-width // 8), 3))
+    return few.repeat(8, 1).repeat(8, 2)[:, :height, :width].astype(np.uint8)

@@ -1,0 +1,185 @@
+"""A trained run on the devices of this process, ready to draw."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from lidit_jax import errors, sharding
+from lidit_jax.batch import TextFeatures
+from lidit_jax.generation.reading import Features, Readers, padded
+from lidit_jax.models.vae import latent_size, make_codec
+from lidit_jax.training.config import Config, SampleConfig
+from lidit_jax.training.drawing import make_draw
+from lidit_jax.training.trained import open_to_draw, read_config
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """One picture to draw: for a prompt, from a seed, at (height, width) in pixels."""
+
+    prompt: str
+    seed: int
+    size: tuple[int, int]
+
+
+class Generator:
+    """A trained run, ready to draw. Each LLM is loaded when the first prompt needs it.
+
+    >>> generator = Generator("out/quickstart/run")
+    >>> pictures = generator(["a red heart"], seeds=[0])      # uint8 [1, H, W, 3]
+
+    Picture k depends on prompt and seed k alone, whatever the devices and the batch, but for the last
+    bit of rounding.
+    """
+
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        sample: SampleConfig | None = None,
+        llms: dict[str, str] | None = None,
+        vae: str | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+    ):
+        """Opens the run's EMA.
+
+        Args:
+          workdir: folder of the run.
+          sample: replaces the run's own guidance, sampler and batch size.
+          llms: encoder name -> where its weights are here, if not where the run found them.
+          vae: the folder of the VAE here, if not where the run found it.
+          mesh: of this process' devices; None is `sharding.drawing_mesh`.
+
+        Raises InputError if `workdir` holds no finished checkpoint, for an unknown encoder, if the
+        VAE is not the one that the run was trained with, or if the model does not divide over the mesh.
+        """
+        trained = open_to_draw(pathlib.Path(workdir), vae, mesh)
+        self.config: Config = _moved(trained.config, llms or {})
+        self.sample = sample or self.config.sample
+        self.mesh = trained.mesh
+        self.codec = make_codec(self.config.data.codec).on(self.mesh)
+        self.graphdef, self.ema, self.constants = trained.graphdef, trained.ema, trained.constants
+        self.step, self.identity = trained.step, trained.identity
+        self._readers = Readers(self.config.encoders, self.constants)
+        self._draw = make_draw(self.graphdef, self.config.objective, self.mesh)
+
+    def encode(self, prompts: list[str]) -> tuple[TextFeatures, ...]:
+        """Returns every LLM's features of the prompts, padded to one length per LLM."""
+        return padded(list(self._readers.read(prompts)), self._readers.lengths(prompts))
+
+    def latent_size(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Returns (h, w, C) of pictures of `size`; InputError if VAE or patch do not divide it."""
+        return latent_size(self.codec, size, self.config.model.patch)
+
+    def __call__(
+        self, prompts: list[str], seeds: list[int], size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Returns one uint8 picture per prompt, [n, H, W, 3].
+
+        Args:
+          prompts: captions; "" draws without a prompt.
+          seeds: one per prompt.
+          size: (height, width) in pixels; None is the size trained at.
+
+        Raises InputError if there is no prompt, not a seed for each, or if the VAE or the patch
+        does not divide the size.
+        """
+        check_count(prompts, seeds)
+        size = size or self.config.data.size
+        wanted = [Wanted(prompt, seed, size) for prompt, seed in zip(prompts, seeds)]
+        pictures = dict(self.draw(wanted))
+        return np.stack([pictures[k] for k in range(len(wanted))])
+
+    def draw(
+        self, wanted: Sequence[Wanted], rows: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (k, uint8 picture [H, W, 3]) for the k-th wanted, a batch at a time, in any order.
+
+        Only these rows are drawn, if given; the others still decide how long a text is padded and how
+        many pictures are drawn at once, so that a part of a request is drawn by the same program as
+        the whole. A prompt is read once, however many pictures want it.
+        Raises InputError if the VAE or the patch does not divide a size.
+        """
+        rows = range(len(wanted)) if rows is None else rows
+        batches = self._batch_sizes(wanted)
+        lengths = self._readers.lengths({w.prompt: None for w in wanted})
+        one_batch = len(rows) <= self.sample.batch_size
+        with tqdm(total=len(rows), desc="pictures", disable=one_batch) as bar:
+            for size, part in self._parts(wanted, rows, batches):
+                yield from self._drawn(wanted, part, size, batches[size], lengths)
+                bar.update(len(part))
+
+    def _batch_sizes(self, wanted: Sequence[Wanted]) -> dict[tuple[int, int], int]:
+        """Returns how many pictures of a size are drawn at once: what the config says, but no more than
+        there are, rounded up to the parts that the mesh splits a batch into."""
+        parts = sharding.batch_parts(self.mesh)
+        counts = collections.Counter(w.size for w in wanted)
+        return {
+            size: -(-min(self.sample.batch_size, count) // parts) * parts
+            for size, count in counts.items()
+        }
+
+    def _parts(self, wanted, rows, batches) -> Iterator[tuple[tuple[int, int], list]]:
+        """Yields a size and [(row, features)] to be drawn at once, when so many of a size are read."""
+        by_prompt: dict[str, list[int]] = collections.defaultdict(list)
+        for row in rows:
+            by_prompt[wanted[row].prompt].append(row)
+        waiting = collections.defaultdict(list)
+        for same, features in zip(by_prompt.values(), self._readers.read(by_prompt)):
+            for row in same:
+                size = wanted[row].size
+                waiting[size].append((row, features))
+                if len(waiting[size]) == batches[size]:
+                    yield size, waiting.pop(size)
+        yield from waiting.items()
+
+    def _drawn(
+        self, wanted, part: list[tuple[int, Features]], size, batch: int, lengths
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Draws one batch; one that is not full is filled up with its last row, and cut."""
+        rows, features = zip(*part + part[-1:] * (batch - len(part)))
+        text = padded(features, lengths)
+        seeds_B = np.asarray([wanted[row].seed for row in rows], np.uint32)
+        placed = jax.device_put((text, seeds_B), sharding.batch_sharding(self.mesh))
+        shape = self.latent_size(size)
+        latents = self._draw(self.ema, self.constants, *placed, sample=self.sample, shape=shape)
+        yield from zip(rows[: len(part)], np.asarray(self.codec.decode(latents)))
+
+
+def _moved(config: Config, llms: dict[str, str]) -> Config:
+    names = [e.name for e in config.encoders]
+    for name in llms:
+        if name not in names:
+            raise errors.unknown_name("encoder of the run", name, names)
+    encoders = [dataclasses.replace(e, model=llms.get(e.name, e.model)) for e in config.encoders]
+    return dataclasses.replace(config, encoders=tuple(encoders))
+
+
+def sample_config(
+    workdir: pathlib.Path,
+    guidance: float | None = None,
+    batch_size: int | None = None,
+    **sampler,
+) -> SampleConfig:
+    """Returns how the run in `workdir` samples, with what is not None replaced."""
+    own = read_config(workdir).sample
+    changed = {k: v for k, v in sampler.items() if v is not None}
+    if changed.get("name", own.sampler.name) != own.sampler.name:
+        changed = {"eta": 0.0} | changed
+    return SampleConfig(
+        guidance=own.guidance if guidance is None else guidance,
+        sampler=dataclasses.replace(own.sampler, **changed),
+        batch_size=own.batch_size if batch_size is None else batch_size,
+    )
+
+
+def check_count(prompts: Sequence, seeds: Sequence[int]):
+    """Raises InputError unless there are prompts, and a seed for each."""
+    if not prompts or len(prompts) != len(seeds):
+        raise errors.InputError(
+            f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
+        )

@@ -1,0 +1,78 @@
+"""What a run's frozen LLMs say of prompts: a stream, of which only a window is in memory."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from flax import nnx
+
+from lidit_jax import errors
+from lidit_jax.batch import TextFeatures
+from lidit_jax.data.pipeline import pad_features, padded_length
+from lidit_jax.text import instruct, llm
+from lidit_jax.text.encode import encode_captions
+from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.inputs import reads_alike
+
+Features = tuple[np.ndarray, ...]  # of one prompt: f32 [S, E] for each LLM
+
+
+class Readers:
+    """The LLMs of a run. Each is loaded when the first prompt needs it.
+
+    encoders: of the run's config. constants: of its model, to know the LLMs by.
+    """
+
+    def __init__(self, encoders: Sequence[EncoderConfig], constants: nnx.State):
+        self.encoders, self._constants = tuple(encoders), constants
+        self._loaded: dict[int, llm.FrozenLLM] = {}
+
+    def lengths(self, texts: Iterable[str]) -> tuple[int, ...]:
+        """Returns how many tokens hold each of the texts, one static number for each LLM.
+
+        Texts are counted, not read. Logs how many an LLM has to cut.
+        """
+        texts = list(texts)
+        return tuple(self._length(reader, texts) for reader in self._all())
+
+    def _length(self, reader: llm.FrozenLLM, texts: list[str]) -> int:
+        longest, cut, example = 0, 0, ""
+        for text in texts:
+            ids, truncated = reader.tokenize(text)
+            longest, cut = max(longest, len(ids)), cut + truncated
+            example = example or (text if truncated else "")
+        instruct.warn_truncated(reader.config, cut, len(texts), example)
+        return padded_length(longest)
+
+    def read(self, texts: Iterable[str]) -> Iterator[Features]:
+        """Yields the features of each text, in their order; texts are taken as they are needed."""
+        readers = self._all()
+        streams = [
+            encode_captions(reader, part)
+            for reader, part in zip(readers, itertools.tee(texts, len(readers)))
+        ]
+        for features in zip(*streams, strict=True):
+            yield tuple(f.hidden_SxE for f in features)
+
+    def _all(self) -> list[llm.FrozenLLM]:
+        return [self._reader(i) for i in range(len(self.encoders))]
+
+    def _reader(self, i: int) -> llm.FrozenLLM:
+        """Returns LLM i, loaded once; InputError if it is not the one that the run was trained with."""
+        if i not in self._loaded:
+            config = self.encoders[i]
+            loaded = llm.load(config, llm.default_cache())
+            known = self._constants["text"][i]
+            constants = (known["prefix_PxE"][...], known["null_ZxE"][...])
+            if not reads_alike(constants, (loaded.prefix(), loaded.encode([""])[0])):
+                raise errors.InputError(
+                    f"{config.model} reads the instruction or the empty prompt otherwise than when the "
+                    f"run was trained; these are other weights than those of encoder {config.name!r}"
+                )
+            self._loaded[i] = loaded
+        return self._loaded[i]
+
+
+def padded(rows: Sequence[Features], lengths: tuple[int, ...]) -> tuple[TextFeatures, ...]:
+    """Returns the features of several prompts as one `TextFeatures` for each LLM, of so many tokens."""
+    return tuple(pad_features(list(of_llm), n) for of_llm, n in zip(zip(*rows), lengths))

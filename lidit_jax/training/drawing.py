@@ -1,0 +1,111 @@
+"""From noise to latents with a trained network: the whole sampler, guided, as one program on a mesh."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from lidit_jax import rng, sharding
+from lidit_jax.batch import TextFeatures
+from lidit_jax.diffusion import guidance, objectives, samplers, schedules
+from lidit_jax.models.conditioners import TextCondition
+from lidit_jax.models.lidit import LiDiT
+from lidit_jax.training.config import SampleConfig
+
+
+def make_draw(
+    graphdef: nnx.GraphDef, objective: objectives.ObjectiveConfig, mesh: Mesh
+) -> Callable[..., jax.Array]:
+    """Returns the jitted `f(ema, constants, text, seeds_B, sample=..., shape=...) -> raw latents`.
+
+    Row k is drawn from seed k. Text and seeds (uint32) are given split over the mesh by rows, and so
+    are the latents returned; a program is compiled for each `sample` and `shape`.
+    """
+
+    def traced(ema, constants, text, seeds_B, *, sample, shape):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
+            model = nnx.merge(graphdef, ema, constants)
+            keys_B = jax.vmap(lambda seed: rng.key(seed, "sample"))(seeds_B)
+            return draw(model, objective, sample, text, keys_B, shape)
+
+    rows = sharding.batch_sharding(mesh)
+    return jax.jit(traced, static_argnames=("sample", "shape"), out_shardings=rows)
+
+
+def draw(
+    model: LiDiT,
+    objective: objectives.ObjectiveConfig,
+    config: SampleConfig,
+    text: tuple[TextFeatures, ...],
+    keys_B: jax.Array,
+    shape: tuple[int, int, int],
+) -> jax.Array:
+    """Returns raw latents [B, *shape] drawn for the prompts, row k from keys_B[k] alone.
+
+    The LLMs' features are computed once, by the caller.
+    """
+    B = keys_B.shape[0]
+    condition_at = conditions(model, text, guided=config.guidance != 1)
+
+    def denoise(x_t, t_B, condition):
+        return objectives.to_x0(objective, model.dit(x_t, model.time(t_B), condition), x_t, t_B)
+
+    def prompted(x_t, t_B):
+        return denoise(x_t, t_B, condition_at(t_B))
+
+    def both(x_t, t_B):
+        x0 = denoise(_pairs(x_t, x_t), _pairs(t_B, t_B), condition_at(t_B))
+        x0_Bx2xHxWxC = x0.reshape(B, 2, *shape)
+        return x0_Bx2xHxWxC[:, 0], x0_Bx2xHxWxC[:, 1]
+
+    denoise_guided = guidance.guided(prompted, both, config.guidance)
+    schedule = schedules.make_schedule(objective.schedule)
+    return model.to_raw(samplers.sample(config.sampler, schedule, denoise_guided, keys_B, shape))
+
+
+def conditions(
+    model: LiDiT, text: tuple[TextFeatures, ...], guided: bool
+) -> Callable[[jax.Array], TextCondition]:
+    """Returns a function from t_B, one time in every row, to what the DiT sees of the prompts.
+
+    Under guidance it has 2 B rows: the prompt and the empty prompt of a sample are neighbours, on one
+    device. The empty prompt is the same for all, so its one row is refined once for the batch.
+    A conditioner that does not use time runs now; refiners, which do, run at every call.
+    """
+    B = text[0].mask_BxS.shape[0]
+
+    def prompts(t_B):
+        return model.condition(text, jnp.zeros(B, bool), model.time(t_B))
+
+    def prompts_and_empty(t_B):
+        return _with_empty(prompts(t_B), model.empty_condition(model.time(t_B[:1])))
+
+    condition_at = prompts_and_empty if guided else prompts
+    if model.conditioner.uses_time:
+        return condition_at
+    condition = condition_at(jnp.zeros(B))
+    return lambda t_B: condition
+
+
+def _with_empty(prompts: TextCondition, empty: TextCondition) -> TextCondition:
+    """Returns conditions of 2 B rows: each prompt's, and after it the empty prompt's, given in one row."""
+    length = max(prompts.mask_BxS.shape[1], empty.mask_BxS.shape[1])
+
+    def pair(prompt, empty):
+        return _pairs(prompt, jnp.broadcast_to(empty, prompt.shape))
+
+    def longer(a):
+        return jnp.pad(a, [(0, 0), (0, length - a.shape[1])] + [(0, 0)] * (a.ndim - 2))
+
+    return TextCondition(
+        pair(longer(prompts.tokens_BxSxD), longer(empty.tokens_BxSxD)),
+        pair(longer(prompts.mask_BxS), longer(empty.mask_BxS)),
+        pair(prompts.pooled_BxD, empty.pooled_BxD),
+    )
+
+
+def _pairs(a, b):
+    """Returns the rows of a and b in turns."""
+    return jnp.stack([a, b], 1).reshape(2 * len(a), *a.shape[1:])

@@ -1,0 +1,122 @@
+"""A picture is its prompt's and its seed's, on any mesh, in any batch; a prompt is read once."""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from lidit_jax import errors, sharding
+from lidit_jax.generation import Generator, Wanted, reading
+from lidit_jax.text import encode
+from lidit_jax.text.llm import FrozenLLM
+
+PROMPTS = ["a red circle", "a blue star", "", "a star", "a cyan ring above a red square", "b", "c"]
+SEEDS = [5, 6, 7, 8, 9, 10, 11]
+SIZE = (16, 16)
+
+
+@pytest.fixture(scope="module")
+def alone(make_generator):
+    """Each picture's latents, drawn on one device, one by one."""
+    generator = make_generator(batch_size=1, raw=True)
+    wanted = [Wanted(p, s, SIZE) for p, s in zip(PROMPTS, SEEDS)]
+    return dict(generator.draw(wanted))
+
+
+def test_the_prompt_and_the_seed_matter(make_generator, alone):
+    scale = np.abs(alone[0]).max()
+    generator = make_generator(batch_size=1, raw=True)
+    for prompt, seed in (("another", SEEDS[0]), (PROMPTS[0], 99)):
+        other = generator([prompt, PROMPTS[4]], [seed, 0])[0]  # as long, and so the same program
+        assert np.abs(other - alone[0]).max() > 0.01 * scale
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch_size"),
+    [((1, 1, 1), 3), ((4, 1, 1), 64), ((8, 1, 1), 1), ((1, 8, 1), 8), ((2, 2, 2), 3)],
+)
+def test_any_mesh_and_any_batch_draw_what_one_device_draws_one_by_one(
+    make_generator, alone, mesh, batch_size
+):
+    """Seven prompts divide over none of these; a batch is filled up to a multiple of its parts."""
+    generator = make_generator(mesh, batch_size, raw=True)
+    drawn = generator(PROMPTS, SEEDS)
+    for k, latents in alone.items():
+        np.testing.assert_allclose(drawn[k], latents, atol=2e-5 * np.abs(latents).max())
+
+
+def test_one_prompt_is_drawn_on_eight_devices_as_on_one(make_generator):
+    one, eight = (make_generator(mesh)(["a star"], [3]) for mesh in ((1, 1, 1), (8, 1, 1)))
+    assert eight.shape == (1, 16, 16, 3) and eight.dtype == np.uint8
+    assert np.abs(one.astype(int) - eight).max() <= 1
+
+
+def test_a_part_of_a_request_is_drawn_by_the_program_of_the_whole(make_generator):
+    generator = make_generator((2, 1, 1))
+    sizes = [SIZE] * 5 + [(8, 24)] * 2
+    wanted = [Wanted(p, s, size) for p, s, size in zip(PROMPTS, SEEDS, sizes)]
+    whole = dict(generator.draw(wanted))
+    assert [whole[k].shape for k in range(7)] == [(*size, 3) for size in sizes]
+    programs = generator._draw._cache_size()
+    part = dict(generator.draw(wanted, [6, 1, 5]))  # without the longest prompt
+    assert part.keys() == {1, 5, 6} and generator._draw._cache_size() == programs == 2
+    for k in part:
+        np.testing.assert_array_equal(part[k], whole[k])
+
+
+def test_each_distinct_prompt_is_read_once(make_generator, monkeypatch):
+    """Also where windows and batches are smaller than the request, and sizes alternate."""
+    generator = make_generator()
+    generator(["a"], [0])  # the LLMs are loaded, and known by the empty prompt
+    seen, read = [], FrozenLLM.encode_ids
+
+    def counted(self, kept, batch_size):
+        seen.extend((self.model_hash, tuple(ids)) for ids in kept)
+        return read(self, kept, batch_size)
+
+    monkeypatch.setattr(FrozenLLM, "encode_ids", counted)
+    monkeypatch.setattr(encode, "_WINDOW", 2)
+    one_by_one = functools.partial(encode.encode_captions, batch_size=1)
+    monkeypatch.setattr(reading, "encode_captions", one_by_one)
+    sizes = itertools.cycle([SIZE, (8, 24)])
+    wanted = [Wanted(p, s, next(sizes)) for s in range(2) for p in PROMPTS[:5]]
+    assert len(dict(generator.draw(wanted))) == 10
+    assert len(seen) == len(set(seen)) == 2 * 5  # by two LLMs
+
+
+def test_no_more_is_read_than_waits_for_a_batch(make_generator, monkeypatch):
+    generator, ahead = make_generator(), []
+
+    def read(texts):
+        for text in texts:
+            ahead.append(text)
+            yield text
+
+    monkeypatch.setattr(generator._readers, "read", read)
+    wanted = [Wanted(str(k), k, SIZE) for k in range(10_000)]
+    parts = generator._parts(wanted, range(10_000), generator._batch_sizes(wanted))
+    for count in range(1, 4):
+        assert [row for row, _ in next(parts)[1]] == list(range(4 * count - 4, 4 * count))
+        assert len(ahead) == 4 * count
+
+
+def test_no_device_has_all_of_the_weights(make_generator):
+    generator = make_generator((1, 8, 1))
+    kernel = generator.ema["dit"]["blocks"]["ffn"]["up"]["kernel"][...]
+    assert {s.data.shape for s in kernel.addressable_shards} == {(2, 32 // 8, 128)}
+
+
+def test_a_mesh_that_the_model_does_not_divide_over_is_refused(workdir):
+    mesh = sharding.make_mesh((1, 1, 8))  # four heads
+    with pytest.raises(errors.InputError, match="does not divide over 8 devices .*; a mesh of"):
+        Generator(workdir, mesh=mesh)
+
+
+def test_a_generator_uses_every_device_unless_told(workdir):
+    assert dict(Generator(workdir).mesh.shape) == {
+        "replica": len(jax.devices()),
+        "fsdp": 1,
+        "tensor": 1,
+    }
