@@ -39,10 +39,9 @@ def parts(reader: Reader, batches: list[Samples], hand_over: HandOver) -> dict[s
     clock = _Clock()
     for samples in batches:
         rows = [row for row, _ in samples]
-        packed = clock(RECORD, _each(reader.dataset.packed), rows)
-        images = clock(LATENTS, _each(records.unpack_image), packed)
+        images = [_image(clock, reader, row) for row in rows]
         latents = clock(LATENTS, lambda i: np.stack([image.latent_HxWxC for image in i]), images)
-        captions = clock(CAPTION, _each(lambda image: reader.caption(image, 0)), images)
+        captions = [clock(CAPTION, reader.caption, image, 0) for image in images]
         text = [_text(clock, *pair, captions) for pair in zip(reader.stores, reader.lengths)]
         batch = Batch(latents, tuple(text), np.asarray(rows, np.int32))
         clock(GIVEN, lambda b: jax.block_until_ready(hand_over.given(b)), batch)
@@ -50,15 +49,16 @@ def parts(reader: Reader, batches: list[Samples], hand_over: HandOver) -> dict[s
     return {name: seconds / count for name, seconds in clock.seconds.items()}
 
 
+def _image(clock: _Clock, reader: Reader, row: int) -> records.ImageRecord:
+    return clock(LATENTS, records.unpack_image, clock(RECORD, reader.dataset.packed, row))
+
+
 def _text(clock: _Clock, store: FeatureStore, length: int, captions: list[int]):
-    packed = clock(RECORD, _each(store.packed), captions)
-    fields = clock(MSGPACK, _each(msgpack.unpackb), packed)
-    prompts = clock(CODEC, _each(store.codec.stored), fields)
+    prompts = []
+    for caption in captions:
+        fields = clock(MSGPACK, msgpack.unpackb, clock(RECORD, store.packed, caption))
+        prompts.append(clock(CODEC, store.codec.stored, fields))
     return clock(PADDING, pipeline.pad_stored, prompts, length)
-
-
-def _each(step: Callable[[Any], Any]) -> Callable[[list], list]:
-    return lambda values: [step(value) for value in values]
 
 
 def whole(reader: Reader, batches: list[Samples], hand_over: HandOver) -> float:
