@@ -17,7 +17,6 @@ FLOORS = [
         "prompts",
         "share",
         "shapes_world",
-        "compiler",
         "processes",
     },
     {"diffusion", "models", "evaluation"},

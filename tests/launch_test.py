@@ -141,6 +141,7 @@ def free_job():
     raise RuntimeError("no free port from 20000 to 30000")
 
 
+@pytest.mark.slow
 def test_slurm_tasks_train_as_one(config_file, data, tmp_path):
     done, requeued, _ = slurm(tmp_path, config_file, data)
     assert done.returncode == 0, done.stderr
@@ -211,6 +212,7 @@ def test_the_jobset_fits_itself(jobset):
     assert (several.ROOT / env["CONFIG"]).exists()
 
 
+@pytest.mark.slow
 def test_the_jobsets_command_trains_as_one_where_gke_tells_the_place(
     jobset, config_file, data, tmp_path
 ):

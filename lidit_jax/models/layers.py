@@ -55,14 +55,6 @@ def _matrix_product(x, kernel_IxO, dimensions, **options):
     return y.reshape(*x.shape[:-1], -1)
 
 
-def settle(x):
-    """Returns x as an array that is computed once, where XLA might compute it anew for each reader.
-
-    On a CPU its fusion repeats a whole residual stream so, layer after layer (see `compiler`).
-    """
-    return jax.lax.optimization_barrier(x)
-
-
 def multiplied_in(model: nnx.Module) -> dict[tuple, jnp.dtype]:
     """Returns, by path, the dtype that each kernel of the model is cast to wherever it is used.
 
@@ -177,7 +169,7 @@ class Scan:
 
     def _body(self, args):
         def body(x, block):
-            return settle(split_batch(block(split_batch(x), *args))), None
+            return split_batch(block(split_batch(x), *args)), None
 
         if self.remat == "none":
             return body

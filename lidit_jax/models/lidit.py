@@ -86,10 +86,10 @@ class Block(nnx.Module):
     def __call__(self, x_BxTxD, c_BxD, text_BxSxD, text_mask_BxS):
         s1, b1, g1, s2, b2, g2, s3, b3, g3 = self.modulation(c_BxD)
         h_BxTxD = layers.modulate(x_BxTxD, s1, b1).astype(self.dtype)
-        x_BxTxD = layers.settle(x_BxTxD + (g1 * self.self_attention(h_BxTxD)).astype(self.dtype))
+        x_BxTxD = x_BxTxD + (g1 * self.self_attention(h_BxTxD)).astype(self.dtype)
         h_BxTxD = layers.modulate(x_BxTxD, s2, b2).astype(self.dtype)
         read_BxTxD = self.cross_attention(h_BxTxD, text_BxSxD, text_mask_BxS[:, None])
-        x_BxTxD = layers.settle(x_BxTxD + (g2 * read_BxTxD).astype(self.dtype))
+        x_BxTxD = x_BxTxD + (g2 * read_BxTxD).astype(self.dtype)
         h_BxTxD = layers.modulate(x_BxTxD, s3, b3).astype(self.dtype)
         return x_BxTxD + (g3 * self.ffn(h_BxTxD)).astype(self.dtype)
 

@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from lidit_jax import compiler, rng, sharding
+from lidit_jax import rng, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.training import optim
 from lidit_jax.training.config import Config
@@ -83,7 +83,6 @@ def make_step(
         in_shardings=(shardings_of(like), sharding.batch_sharding(mesh)),
         out_shardings=(shardings_of(like), sharding.replicated(mesh)),
         donate_argnums=0,
-        compiler_options=compiler.options(mesh.devices.flat[0].platform),
     )
 
 
