@@ -24,12 +24,12 @@ class Chip:
 _GPU_SHARE = 0.92
 
 # TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e}: 16, 95 and 32 GB of HBM. Less than that is a
-# program's: 15.75, 95.74 and 31.25 GiB are what the compiler (libtpu 0.0.42) says that it has.
+# program's: 15.75, 95.73 and 31.24 GiB are what the compiler (libtpu 0.0.52) says that it has.
 # GPUs: NVIDIA's data sheets of H100 SXM (80 GB, 1,979 TFLOP/s with sparsity: 989 without) and H200 SXM (141 GB).
 CHIPS = {
     "v5e": Chip(int(15.75 * GIB), 197e12, "v5e"),
-    "v5p": Chip(int(95.74 * GIB), 459e12, "v5p"),
-    "v6e": Chip(int(31.25 * GIB), 918e12, "v6e"),
+    "v5p": Chip(int(95.73 * GIB), 459e12, "v5p"),
+    "v6e": Chip(int(31.24 * GIB), 918e12, "v6e"),
     "H100": Chip(int(_GPU_SHARE * 80e9), 989e12),
     "H200": Chip(int(_GPU_SHARE * 141e9), 989e12),
 }
