@@ -50,6 +50,7 @@ def compiled():
     return step, {m: step.compile(Setting("full", m, 8 // m)) for m in (1, 2, 4)}
 
 
+@pytest.mark.slow
 def test_the_compiled_program_is_given_as_many_bytes(compiled):
     step, programs = compiled
     counted = sum(program.state_bytes(step.like).values())
@@ -58,12 +59,14 @@ def test_the_compiled_program_is_given_as_many_bytes(compiled):
         assert found.arguments == pytest.approx(counted, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_doubled_micro_batch_takes_at_most_twice_the_temporaries(compiled):
     small, middle, large = (compiled[1][m].temporaries for m in (1, 2, 4))
     assert small < middle <= 2 * small
     assert middle < large <= 2 * middle
 
 
+@pytest.mark.slow
 def test_two_compilations_foretell_a_third(compiled):
     small, middle, large = (compiled[1][m] for m in (1, 2, 4))
     line = plan.Line((small, large))
@@ -71,6 +74,7 @@ def test_two_compilations_foretell_a_third(compiled):
     assert line.bytes(1) == small.bytes and line.bytes(4) == large.bytes
 
 
+@pytest.mark.slow
 def test_every_parameter_is_gathered_for_each_step(compiled):
     """At least once; forward and backward of each micro-batch gather it again, or XLA keeps it."""
     step, programs = compiled
