@@ -7,6 +7,7 @@ parameters; nothing else in the project says where an array lives.
 
 import itertools
 import math
+import re
 
 import jax
 import numpy as np
@@ -102,10 +103,41 @@ def split_batch(x: jax.Array) -> jax.Array:
     where it should gather parameters. Does nothing where no mesh is set, or where the rows do not
     divide: one row of the empty prompt serves a whole batch.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or x.shape[0] % batch_parts(mesh):
+    if jax.sharding.get_abstract_mesh().empty or not rows_divide(x.shape[0]):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def rows_divide(rows: int) -> bool:
+    """Returns whether so many rows divide over the mesh that is set; True where none is."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or rows % batch_parts(mesh) == 0
+
+
+def by_rows_and_heads(kernel):
+    """Returns `kernel(q, k, v, by_row)`, of arrays [B, N, ...] and one [B, ...] or None, so that each device
+    runs it on the rows and heads that it holds: for kernels that the compiler cannot split.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return kernel
+    held = PartitionSpec(BATCH[0], LOGICAL_TO_MESH["heads"])
+    return jax.shard_map(
+        kernel, in_specs=(held, held, held, BATCH), out_specs=held, check_vma=False
+    )
+
+
+def platform() -> str:
+    """Returns what is compiled for: "cpu", "tpu", "gpu", or "ampere" for NVIDIA's GPUs from Ampere on.
+
+    It is the platform of the mesh that is set, or else of JAX's default device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    name = jax.default_backend() if mesh.empty else mesh.abstract_device.platform
+    if name != "gpu":
+        return name
+    version = getattr(jax.local_devices(backend="gpu")[0], "compute_capability", "0")
+    nvidia = re.fullmatch(r"(\d+)\.\d+", version)
+    return "ampere" if nvidia and int(nvidia[1]) >= 8 else "gpu"
 
 
 def batch_parts(mesh: Mesh | AbstractMesh) -> int:

@@ -88,7 +88,8 @@ class Block(nnx.Module):
         h_BxTxD = layers.modulate(x_BxTxD, s1, b1).astype(self.dtype)
         x_BxTxD = x_BxTxD + (g1 * self.self_attention(h_BxTxD)).astype(self.dtype)
         h_BxTxD = layers.modulate(x_BxTxD, s2, b2).astype(self.dtype)
-        read_BxTxD = self.cross_attention(h_BxTxD, text_BxSxD, text_mask_BxS[:, None])
+        mask_Bx1xS = text_mask_BxS[:, None]
+        read_BxTxD = self.cross_attention(h_BxTxD, text_BxSxD, mask_Bx1xS, packed=True)
         x_BxTxD = x_BxTxD + (g2 * read_BxTxD).astype(self.dtype)
         h_BxTxD = layers.modulate(x_BxTxD, s3, b3).astype(self.dtype)
         return x_BxTxD + (g3 * self.ffn(h_BxTxD)).astype(self.dtype)

@@ -25,7 +25,7 @@ class TextSource:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TextCondition:
-    """What the DiT sees of a prompt: tokens [B, S, D], mask [B, S] (True = real), pooled [B, D] f32."""
+    """What the DiT sees of a prompt: tokens [B, S, D], real ones first, mask [B, S] (True = real), pooled [B, D] f32."""
 
     tokens_BxSxD: Array
     mask_BxS: Array
@@ -59,10 +59,15 @@ class FeatureEntry(nnx.Module):
 
 
 def concat_tokens(parts: list, masks: list) -> TextCondition:
-    """Returns the LLMs' kept tokens one after the other, and their masked mean.
+    """Returns the LLMs' kept tokens one after the other, padding last, and their masked mean.
 
-    Along the token axis, because two tokenisers cut a prompt differently.
+    Along the token axis, because two tokenisers cut a prompt differently. The order of tokens means
+    nothing to what attends to them; with all padding last, a count says which are real.
     """
     tokens_BxSxD = jnp.concatenate(parts, axis=1)
     mask_BxS = jnp.concatenate(masks, axis=1)
+    if len(parts) > 1:  # one LLM's padding is last already
+        order_BxS = jnp.argsort(~mask_BxS, axis=1, stable=True)
+        tokens_BxSxD = jnp.take_along_axis(tokens_BxSxD, order_BxS[:, :, None], axis=1)
+        mask_BxS = jnp.take_along_axis(mask_BxS, order_BxS, axis=1)
     return TextCondition(tokens_BxSxD, mask_BxS, layers.masked_mean(tokens_BxSxD, mask_BxS))

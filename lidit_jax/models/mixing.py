@@ -1,0 +1,140 @@
+"""softmax(q k^T) v behind one function, `attend`, by what is fastest where it is compiled for.
+
+plain     products and a softmax: everywhere, and any mask
+cudnn     NVIDIA's kernel, through `jax.nn.dot_product_attention`: in bf16, Ampere and later
+splash    JAX's kernel for TPUs, where queries are many
+Neither kernel stores weights of T x S, in the forward or in the backward pass.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from lidit_jax import sharding
+
+MANY = 1024  # queries; below that a TPU keeps most weights on the chip anyhow (docs/performance.md)
+_BLOCKS = (512, 256, 128)  # tokens that splash reads at a time
+_CUDNN_WIDTH = 128  # of a head, at most
+
+
+def attend(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS=None, packed=False):
+    """Returns softmax(q k^T) v, [B, N, T, K], in the dtype of v; logits and softmax are f32.
+
+    q is scaled already. The mask is True where query t may see token s; its second axis may be 1
+    (broadcast), and every query sees one token at least; None: it sees all. packed: the mask's second
+    axis is 1, and the tokens seen come first, so that their count says it all.
+    """
+    kernel = chosen(q_BxNxTxK, k_BxNxSxK, mask_BxTxS, packed)
+    return KERNELS[kernel](q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS)
+
+
+def chosen(q_BxNxTxK, k_BxNxSxK, mask_BxTxS, packed) -> str:
+    """Returns the name of the kernel that `attend` takes, of KERNELS."""
+    B, _, T, K = q_BxNxTxK.shape
+    S = k_BxNxSxK.shape[2]
+    platform = sharding.platform()
+    by_token = mask_BxTxS is None or mask_BxTxS.shape[1] == 1
+    if not sharding.rows_divide(B):
+        return "plain"
+    if platform == "tpu" and T >= MANY and by_token and _block(T) and _block(S):
+        return "splash"
+    half = q_BxNxTxK.dtype in (jnp.bfloat16, jnp.float16)
+    if platform == "ampere" and half and K <= _CUDNN_WIDTH and K % 8 == 0:
+        return "cudnn" if mask_BxTxS is None or packed else "plain"
+    return "plain"
+
+
+_sum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def plain(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS):
+    """What `attend` returns, by products of matrices.
+
+    The gradient computes the weights anew (arXiv 2205.14135, section 3.1): nothing of T x S is kept
+    from the forward pass.
+    """
+    return _forward(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS)[0]
+
+
+def _logits(q_BxNxTxK, k_BxNxSxK, mask_BxTxS):
+    logits_BxNxTxS = _sum("bntk,bnsk->bnts", q_BxNxTxK, k_BxNxSxK)
+    if mask_BxTxS is None:
+        return logits_BxNxTxS
+    return jnp.where(mask_BxTxS[:, None], logits_BxNxTxS, jnp.finfo(jnp.float32).min)
+
+
+def _forward(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS):
+    logits_BxNxTxS = _logits(q_BxNxTxK, k_BxNxSxK, mask_BxTxS)
+    most_BxNxTx1 = logits_BxNxTxS.max(-1, keepdims=True)
+    weight_BxNxTxS = jnp.exp(logits_BxNxTxS - most_BxNxTx1)
+    total_BxNxTx1 = weight_BxNxTxS.sum(-1, keepdims=True)
+    dtype = v_BxNxSxK.dtype
+    sum_BxNxTxK = _sum("bnts,bnsk->bntk", weight_BxNxTxS.astype(dtype), v_BxNxSxK)
+    out_BxNxTxK = (sum_BxNxTxK / total_BxNxTx1).astype(dtype)
+    norm_BxNxTx1 = most_BxNxTx1 + jnp.log(total_BxNxTx1)
+    return out_BxNxTxK, (q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS, out_BxNxTxK, norm_BxNxTx1)
+
+
+def _gradient(kept, g_BxNxTxK):
+    q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS, out_BxNxTxK, norm_BxNxTx1 = kept
+    dtype = v_BxNxSxK.dtype
+    weight_BxNxTxS = jnp.exp(_logits(q_BxNxTxK, k_BxNxSxK, mask_BxTxS) - norm_BxNxTx1)
+    dv_BxNxSxK = _sum("bnts,bntk->bnsk", weight_BxNxTxS.astype(dtype), g_BxNxTxK)
+    dweight_BxNxTxS = _sum("bntk,bnsk->bnts", g_BxNxTxK, v_BxNxSxK)
+    mean_BxNxTx1 = (g_BxNxTxK.astype(jnp.float32) * out_BxNxTxK).sum(-1, keepdims=True)
+    dlogits_BxNxTxS = (weight_BxNxTxS * (dweight_BxNxTxS - mean_BxNxTx1)).astype(dtype)
+    dq_BxNxTxK = _sum("bnts,bnsk->bntk", dlogits_BxNxTxS, k_BxNxSxK)
+    dk_BxNxSxK = _sum("bnts,bntk->bnsk", dlogits_BxNxTxS, q_BxNxTxK)
+    return dq_BxNxTxK.astype(dtype), dk_BxNxSxK.astype(dtype), dv_BxNxSxK.astype(dtype), None
+
+
+plain.defvjp(_forward, _gradient)
+
+
+def cudnn(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS):
+    """What `attend` returns of 16-bit numbers, by cuDNN; the tokens that the mask shows come first."""
+
+    def on_device(q, k, v, count_B):
+        tokens_first = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
+        out_BxTxNxK = jax.nn.dot_product_attention(
+            *tokens_first, scale=1.0, key_value_seq_lengths=count_B, implementation="cudnn"
+        )
+        return jnp.swapaxes(out_BxTxNxK, 1, 2)
+
+    count_B = None if mask_Bx1xS is None else mask_Bx1xS[:, 0].sum(-1, dtype=jnp.int32)
+    return sharding.by_rows_and_heads(on_device)(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, count_B)
+
+
+def splash(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS, interpret=False):
+    """What `attend` returns, by splash attention. Tokens not seen are of another segment than the queries.
+
+    interpret: on any platform, slowly.
+    """
+    # Of an experimental package that may move; a second to import, for TPUs alone.
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    def on_device(q, k, v, mask_Bx1xS):
+        (_, N, T, _), S = q.shape, k.shape[2]
+        t, s = _block(T), _block(S)
+        kernel = splash_attention.make_splash_mha_single_device(
+            splash_attention.MultiHeadMask([splash_attention.FullMask((T, S))] * N),
+            block_sizes=splash_attention.BlockSizes(t, s, s, t, s, s, t, s), interpret=interpret,
+        )  # fmt: skip
+        if mask_Bx1xS is None:
+            return jax.vmap(kernel)(q, k, v)
+        segments = splash_attention.SegmentIds(
+            jnp.ones((len(q), T), jnp.int32), mask_Bx1xS[:, 0].astype(jnp.int32)
+        )
+        return jax.vmap(kernel)(q, k, v, segments)
+
+    return sharding.by_rows_and_heads(on_device)(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS)
+
+
+def _block(tokens: int) -> int:
+    """Returns the largest block that divides so many tokens; 0 if none does."""
+    return next((size for size in _BLOCKS if tokens % size == 0), 0)
+
+
+KERNELS = {"plain": plain, "cudnn": cudnn, "splash": splash}

@@ -1,0 +1,184 @@
+"""`attend` is softmax(q k^T) v, its gradient too, by every kernel; nothing of its logits' size is kept."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lidit_jax import sharding
+from lidit_jax.models import mixing
+from lidit_jax.models.mixing import attend
+
+B, T, S, N, K = 2, 5, 7, 3, 8
+
+
+def arrays(dtype=jnp.float32, seed=0):
+    q, k, v, g = jax.random.split(jax.random.key(seed), 4)
+    draw = jax.random.normal
+    return (
+        draw(q, (B, N, T, K), dtype),
+        draw(k, (B, N, S, K), dtype),
+        draw(v, (B, N, S, K), dtype),
+    ), draw(g, (B, N, T, K), dtype)
+
+
+MASKS = {
+    "none": None,
+    "of tokens": jnp.arange(S)[None, None] < jnp.array([4, 7])[:, None, None],
+    "of pairs": jnp.tril(jnp.ones((1, T, S), bool)) | jnp.eye(T, S, dtype=bool)[None],
+}
+
+
+def textbook(q, k, v, mask):
+    """The definition, with jax's own softmax and derivative."""
+    logits = jnp.einsum("bntk,bnsk->bnts", q, k)
+    mask = jnp.ones((1, 1, 1, 1), bool) if mask is None else mask[:, None]
+    return jnp.einsum("bnts,bnsk->bntk", jax.nn.softmax(logits, -1, where=mask), v)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_it_is_the_definition_and_so_is_its_gradient(mask):
+    inputs, g = arrays()
+    out, back = jax.vjp(lambda *a: attend(*a, mask), *inputs)
+    wanted, wanted_back = jax.vjp(lambda *a: textbook(*a, mask), *inputs)
+    np.testing.assert_allclose(out, wanted, atol=1e-6)
+    for found, exact in zip(back(g), wanted_back(g)):
+        np.testing.assert_allclose(found, exact, atol=1e-5)
+
+
+def test_in_bf16_it_is_near_the_definition_and_keeps_its_dtype():
+    inputs, g = arrays(jnp.bfloat16)
+    mask = MASKS["of tokens"]
+    out, back = jax.vjp(lambda *a: attend(*a, mask), *inputs)
+    exact = [a.astype(jnp.float32) for a in inputs]
+    wanted, wanted_back = jax.vjp(lambda *a: textbook(*a, mask), *exact)
+    pairs = [(out, wanted), *zip(back(g), wanted_back(g.astype(jnp.float32)))]
+    for found, right in pairs:
+        assert found.dtype == jnp.bfloat16
+        assert jnp.linalg.norm(found - right) < 1e-2 * jnp.linalg.norm(right)
+
+
+def test_huge_logits_neither_overflow_nor_mislead():
+    (q, k, v), _ = arrays()
+    out = attend(1e4 * q, k, v, None)
+    best = jnp.einsum("bntk,bnsk->bnts", q, k).argmax(-1)
+    np.testing.assert_allclose(out, jnp.take_along_axis(v, best[..., None], 2), atol=1e-6)
+
+
+def test_nothing_of_the_logits_size_is_kept_for_the_gradient():
+    many = jnp.ones((1, 1, 64, 4))
+    kept = jax.tree.leaves(jax.vjp(lambda *a: attend(*a, None), many, many, many)[1])
+    assert kept and max(a.size for a in kept) <= many.size < 64 * 64
+
+
+def like(tokens=4096, width=64, dtype=jnp.bfloat16, rows=8):
+    return jax.ShapeDtypeStruct((rows, 4, tokens, width), dtype)
+
+
+BY_TOKEN, BY_QUERY = (jax.ShapeDtypeStruct((8, n, 4096), bool) for n in (1, 4096))
+
+
+@pytest.mark.parametrize(
+    ("platform", "q", "mask", "packed", "kernel"),
+    [
+        ("cpu", like(), None, False, "plain"),
+        ("gpu", like(), None, False, "plain"),  # before Ampere, or not NVIDIA's
+        ("ampere", like(), None, False, "cudnn"),
+        ("ampere", like(width=72), BY_TOKEN, True, "cudnn"),
+        ("ampere", like(), BY_TOKEN, False, "plain"),  # no count says which are seen
+        ("ampere", like(dtype=jnp.float32), None, False, "plain"),
+        ("ampere", like(width=136), None, False, "plain"),
+        ("ampere", like(width=36), None, False, "plain"),
+        ("tpu", like(), None, False, "splash"),
+        ("tpu", like(dtype=jnp.float32), BY_TOKEN, False, "splash"),
+        ("tpu", like(tokens=256), None, False, "plain"),
+        ("tpu", like(tokens=4100), None, False, "plain"),
+        ("tpu", like(), BY_QUERY, False, "plain"),
+    ],
+)
+def test_the_kernel_is_chosen_by_platform_and_what_it_can_do(
+    monkeypatch, platform, q, mask, packed, kernel
+):
+    monkeypatch.setattr(sharding, "platform", lambda: platform)
+    assert mixing.chosen(q, like(dtype=q.dtype), mask, packed) == kernel
+
+
+def test_rows_that_do_not_divide_over_the_mesh_are_mixed_by_what_the_compiler_can_split(
+    monkeypatch,
+):
+    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    mesh = sharding.make_mesh((2, 2, 2))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        assert mixing.chosen(like(), like(), None, False) == "splash"
+        assert mixing.chosen(like(rows=1), like(rows=1), None, False) == "plain"
+
+
+def test_the_platform_is_the_meshs_not_the_machines():
+    tpu = jax.sharding.AbstractDevice(device_kind="TPU v6 lite", num_cores=1, platform="tpu")
+    auto = (jax.sharding.AxisType.Auto,) * 3
+    mesh = jax.sharding.AbstractMesh((1, 1, 1), sharding.MESH_AXES, auto, abstract_device=tpu)
+    assert sharding.platform() == "cpu"
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert sharding.platform() == "tpu"
+
+
+def many(tokens, seen):
+    """Queries, keys and values of 256 and so many tokens, of which each row sees so many."""
+    keys = jax.random.split(jax.random.key(3), 4)
+    q, k, v, g = (
+        jax.random.normal(key, (len(seen), 2, n, 16))
+        for key, n in zip(keys, (256, tokens, tokens, 256))
+    )
+    return (q, k, v), g, jnp.arange(tokens)[None, None] < jnp.array(seen)[:, None, None]
+
+
+def check_as_plain(kernel, inputs, g, mask):
+    out, back = jax.vjp(lambda *a: kernel(*a, mask), *inputs)
+    wanted, wanted_back = jax.vjp(lambda *a: mixing.plain(*a, mask), *inputs)
+    np.testing.assert_allclose(out, wanted, atol=1e-5)
+    for found, exact in zip(back(g), wanted_back(g)):
+        np.testing.assert_allclose(found, exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_splash_attention_is_the_plain_one(masked):
+    inputs, g, mask = many(128, seen=[100, 7])
+    splash = functools.partial(mixing.splash, interpret=True)
+    check_as_plain(splash, inputs, g, mask if masked else None)
+
+
+def test_each_device_mixes_its_own_rows_and_heads():
+    inputs, g, mask = many(128, seen=[100, 7, 128, 1])
+    mesh = sharding.make_mesh((2, 2, 2))
+    inputs, g, mask = jax.device_put((inputs, g, mask), sharding.batch_sharding(mesh))
+    held = []
+
+    def kernel(q, k, v, mask):
+        held.append((q.shape, k.shape, v.shape, mask.shape))
+        return mixing.plain(q, k, v, mask)
+
+    def on_mesh(*arrays):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return sharding.by_rows_and_heads(kernel)(*arrays)
+
+    check_as_plain(jax.jit(on_mesh), inputs, g, mask)
+    assert set(held) == {((1, 1, 256, 16), (1, 1, 128, 16), (1, 1, 128, 16), (1, 1, 128))}
+
+
+def test_cudnn_is_what_is_compiled_for_nvidia(monkeypatch):
+    """In place of a GPU, whose results benchmarks compare: both passes are lowered to cuDNN's own calls."""
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91300)
+    q, mask = like(tokens=256, width=72), jax.ShapeDtypeStruct((8, 1, 256), bool)
+
+    def both(q, k, v, mask):
+        out, back = jax.vjp(lambda *a: mixing.cudnn(*a, mask), q, k, v)
+        return out, back(out)
+
+    traced = jax.jit(both).trace(q, q, q, mask)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "__cudnn$fmhaSoftmax" in text and "__cudnn$fmhaSoftmaxBackward" in text
+    assert "x256x256x" not in text  # no weights
