@@ -173,7 +173,7 @@ import sys, jax, numpy as np
 from lidit_jax import processes, sharding
 from lidit_jax.batch import BatchShape, fake
 from lidit_jax.processes import Place
-from lidit_jax.training.loop import to_devices
+from lidit_jax.training.feed import to_devices
 
 processes.use_cpu(2)
 processes.start(Place(f"localhost:{sys.argv[2]}", 2, int(sys.argv[1])), dict, 60)

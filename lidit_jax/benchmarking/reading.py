@@ -16,7 +16,7 @@ from lidit_jax import errors, sharding
 from lidit_jax.benchmarking import assumed, chips, flops, made_up, steps, storage
 from lidit_jax.data import pipeline
 from lidit_jax.data.pipeline import Reader
-from lidit_jax.training.loop import HandOver
+from lidit_jax.training.feed import Feed
 
 _SOUGHT = 256  # samples, at least, whose making is looked at step by step
 _NEAR = 0.7  # of a limit: so near it, it is what limits
@@ -187,15 +187,15 @@ def measure(asked: Asked) -> Reading:
     """Reads the set, which `made_up.write` has written, on the first device, and returns what was found."""
     reader = asked.reader()
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
-    hand_over = HandOver(reader, mesh, asked.share)
+    feed = Feed(reader, mesh, asked.share)
     batches = _sought(asked, reader)
     one = reader.batch(batches[0])
     plain = [storage.read_plainly(asked.folder)]
-    stream = _stream(asked, hand_over)
+    stream = _stream(asked, feed)
     plain.append(storage.read_plainly(asked.folder))
     size = storage.size(asked.folder)
-    restored = steps.restored(one, hand_over)
-    steps.parts(asked.reader(), batches[:1], hand_over)  # files in the page cache, memory touched
+    restored = steps.restored(one, feed)
+    steps.parts(asked.reader(), batches[:1], feed)  # files in the page cache, memory touched
     return Reading(
         share=asked.share,
         cores=len(os.sched_getaffinity(0)),
@@ -204,8 +204,8 @@ def measure(asked: Asked) -> Reading:
         stored=size / len(reader.dataset),
         given=steps.size(one) / asked.share,
         read=steps.size(reader.specs(asked.share, 0, 1)[0]) / asked.share,
-        parts=steps.parts(asked.reader(), batches, hand_over),
-        whole=steps.whole(asked.reader(), batches, hand_over),
+        parts=steps.parts(asked.reader(), batches, feed),
+        whole=steps.whole(asked.reader(), batches, feed),
         restored=restored,
         plain=2 * size / sum(plain),
         copied=steps.copied(one),
@@ -220,7 +220,7 @@ def _sought(asked: Asked, reader: Reader) -> list[steps.Samples]:
     return [[(start + i, 0) for i in range(asked.share)] for start in starts]
 
 
-def _stream(asked: Asked, hand_over: HandOver) -> Stream:
+def _stream(asked: Asked, feed: Feed) -> Stream:
     """Reads as many whole batches as the set has rows for, each row once, from the disk."""
     storage.forget(asked.folder)
     reader = asked.reader()
@@ -228,7 +228,7 @@ def _stream(asked: Asked, hand_over: HandOver) -> Stream:
     seconds, disk, processor = [], storage.disk_bytes(), time.process_time()
     last = time.perf_counter()
     for _ in range(len(reader.dataset) // asked.share):
-        jax.block_until_ready(hand_over.given(next(batches)))
+        jax.block_until_ready(feed.given(next(batches)))
         now = time.perf_counter()
         seconds.append(now - last)
         last = now

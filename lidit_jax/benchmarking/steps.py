@@ -12,7 +12,7 @@ from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline, records
 from lidit_jax.data.dataset import FeatureStore
 from lidit_jax.data.pipeline import Reader
-from lidit_jax.training.loop import HandOver
+from lidit_jax.training.feed import Feed
 
 RECORD, MSGPACK, CODEC = "ArrayRecord reads", "msgpack", "feature codec"
 PADDING, LATENTS, CAPTION = "padding", "latents, unpacked and stacked", "choice of captions"
@@ -34,7 +34,7 @@ class _Clock:
         return found
 
 
-def parts(reader: Reader, batches: list[Samples], hand_over: HandOver) -> dict[str, float]:
+def parts(reader: Reader, batches: list[Samples], feed: Feed) -> dict[str, float]:
     """Returns the seconds of each step of a sample: those of `Reader.batch`, and what gives it away."""
     clock = _Clock()
     for samples in batches:
@@ -44,7 +44,7 @@ def parts(reader: Reader, batches: list[Samples], hand_over: HandOver) -> dict[s
         captions = [clock(CAPTION, reader.caption, image, 0) for image in images]
         text = [_text(clock, *pair, captions) for pair in zip(reader.stores, reader.lengths)]
         batch = Batch(latents, tuple(text), np.asarray(rows, np.int32))
-        clock(GIVEN, lambda b: jax.block_until_ready(hand_over.given(b)), batch)
+        clock(GIVEN, lambda b: jax.block_until_ready(feed.given(b)), batch)
     count = sum(map(len, batches))
     return {name: seconds / count for name, seconds in clock.seconds.items()}
 
@@ -61,21 +61,21 @@ def _text(clock: _Clock, store: FeatureStore, length: int, captions: list[int]):
     return clock(PADDING, pipeline.pad_stored, prompts, length)
 
 
-def whole(reader: Reader, batches: list[Samples], hand_over: HandOver) -> float:
+def whole(reader: Reader, batches: list[Samples], feed: Feed) -> float:
     """Returns the seconds of a sample, its batch made by `Reader.batch` and given away."""
     begun = time.process_time()
     for samples in batches:
-        jax.block_until_ready(hand_over.given(reader.batch(samples)))
+        jax.block_until_ready(feed.given(reader.batch(samples)))
     return (time.process_time() - begun) / sum(map(len, batches))
 
 
-def restored(batch: Batch, hand_over: HandOver, rounds: int = 3) -> float:
+def restored(batch: Batch, feed: Feed, rounds: int = 3) -> float:
     """Returns the seconds of processor time a sample that restoring takes: on a CPU that is the device."""
-    given = hand_over.given(batch)
-    jax.block_until_ready(hand_over.restored(given))  # compiled before it is timed
+    given = feed.given(batch)
+    jax.block_until_ready(feed.restored(given))  # compiled before it is timed
     begun = time.process_time()
     for _ in range(rounds):
-        jax.block_until_ready(hand_over.restored(given))
+        jax.block_until_ready(feed.restored(given))
     return (time.process_time() - begun) / rounds / len(batch.row_B)
 
 

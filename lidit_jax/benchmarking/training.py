@@ -14,7 +14,7 @@ from lidit_jax.benchmarking.peer import Peer
 from lidit_jax.benchmarking.timing import Seconds, take
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import Config
-from lidit_jax.training.loop import to_devices
+from lidit_jax.training.feed import to_devices
 from lidit_jax.training.tasks.diffusion import DiffusionTask
 
 

@@ -22,6 +22,8 @@ from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.data.records import ImageRecord
 from lidit_jax.data.schedule import Schedule
 
+Batches = grain.DatasetIterator  # endless; its state is what a run resumes from
+
 
 def padded_length(longest: int) -> int:
     """Returns the static number of tokens that holds `longest`: a multiple of 8 up to 64, then 128, 256."""
@@ -127,7 +129,7 @@ def batches(
     *,
     rows: Sequence[int] | None = None,
     threads: int = 2,
-) -> grain.DatasetIterator:
+) -> Batches:
     """Returns an endless iterator over these rows of the global batches of `batch_size`; None: all.
 
     threads: each makes one batch at a time, and twice as many batches are kept ready.

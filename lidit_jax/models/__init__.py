@@ -1,6 +1,7 @@
 """The networks, in flax nnx. They name logical axes on every parameter and know no mesh.
 
 layers        linear maps, norms, FFN, modulation, stacking and scanning blocks
+mixing        softmax(q k^T) v, by platform
 attention     self- and cross-attention with QK-RMSNorm
 conditioners  LLM features -> text tokens: `direct`, `infused`
 lidit         the DiT, and conditioner + DiT as one module

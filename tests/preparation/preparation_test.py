@@ -13,7 +13,7 @@ from lidit_jax.data import pipeline, records, sources
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.plan import Plan
 from lidit_jax.preparation import estimate, images, report, verify
-from lidit_jax.training import loop
+from lidit_jax.training import feed, loop
 from lidit_jax.training.inputs import open_inputs
 from tests import tiny_sources
 from tests.tiny_prepared import SOURCES, assert_same, config_of, whole
@@ -225,7 +225,7 @@ def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepa
     caption_B = [reader.caption(reader.dataset.image(0), epoch) for epoch in range(8)]
     (wanted,) = open_inputs(config, int8)[1].text(caption_B)
     mesh = sharding.make_mesh((1, 8, 1))
-    given = loop.HandOver(reader, mesh, 8)(batch)
+    given = feed.Feed(reader, mesh, 8)(batch)
     assert forms(given) == forms(reader.specs(8, 0, 40)[0])
     assert given.text[0].hidden_BxSxE.sharding.is_equivalent_to(sharding.batch_sharding(mesh), 3)
     for found in (given.text, reader.restored(batch.text)):

@@ -14,7 +14,7 @@ from jax._src.array import ArrayImpl
 from jax.sharding import AbstractMesh, AxisType
 
 from lidit_jax import errors, sharding
-from lidit_jax.training import checkpoints, loop, optim, state, trained
+from lidit_jax.training import checkpoints, loop, opening, optim, state, trained
 from lidit_jax.training.config import parse
 from lidit_jax.training.tasks import without_data
 from lidit_jax.training.tasks.diffusion import diffusion_task
@@ -69,7 +69,7 @@ def test_nothing_of_the_models_size_comes_to_the_host_whole(llms, data, tmp_path
         return value.__get__(self)
 
     monkeypatch.setattr(ArrayImpl, "_value", property(watched))
-    monkeypatch.setattr(loop.logging, "level_info", lambda: True)
+    monkeypatch.setattr(opening.logging, "level_info", lambda: True)
     c = tiny.config_dict(llms, steps=2, save_every=1, log_every=1, preview_every=0)
     c.model.width = 128
     first = parse(c)

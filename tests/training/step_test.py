@@ -14,7 +14,7 @@ from lidit_jax.batch import fake, spec
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
-from lidit_jax.training.loop import to_devices
+from lidit_jax.training.feed import to_devices
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import load_config
 

@@ -1,0 +1,137 @@
+"""A run set up: its config checked against data, mesh and folder; then its first or its last state."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from absl import logging
+from clu import parameter_overview
+from flax import nnx
+from jax.sharding import Mesh
+
+from lidit_jax import errors, processes, sharding
+from lidit_jax.data import pipeline
+from lidit_jax.training import checkpoints, handover, optim, state, step
+from lidit_jax.training.config import Config
+from lidit_jax.training.tasks import Task, open_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run is made of, before it has a state.
+
+    config: as measured; constants: the model's, as the data set has them; batches: of this process'
+    rows, from the first on; like: the state, described.
+    """
+
+    config: Config
+    data: pathlib.Path
+    workdir: pathlib.Path
+    task: Task
+    reader: pipeline.Reader
+    batches: pipeline.Batches
+    constants: dict
+    mesh: Mesh
+    optimizer: optax.GradientTransformation
+    graphdef: nnx.GraphDef
+    like: state.TrainState
+
+    def update(self) -> step.Step:
+        """Returns the train step, not yet compiled."""
+        return step.make_step(
+            self.task, self.graphdef, self.optimizer, self.config, self.mesh, self.like
+        )
+
+    def first_state(self) -> state.TrainState:
+        """Returns a state of no steps: random, or from another run's weights (`train.init_from`)."""
+        if self.config.train.init_from:
+            return handover.begin(self.config, self.optimizer, self.like)
+        return state.initial(self.task, self.optimizer, self.config.seed, self.like, self.constants)
+
+    def saved_state(
+        self, manager: ocp.CheckpointManager, done: int
+    ) -> tuple[state.TrainState, dict]:
+        """Returns the state of step `done`, and where the batches had come to.
+
+        Raises InputError where it was trained on other data, or with another LLM.
+        """
+        current, place = checkpoints.restore(manager, done, self.like)
+        if self.config.train.init_from:
+            check_same_data(place["data"], self.reader.dataset.statistics, self.data)
+            handover.check_constants(
+                current.constants, self.constants, self.config, str(self.workdir)
+            )
+        else:
+            known, found = map(checkpoints.by_name, (current.constants, self.constants))
+            check_same_data(known, found, self.data)
+        return current, place["batches"]
+
+
+def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:
+    """Returns a run; `workdir` is its own from here on.
+
+    Raises InputError, the same on every process and before anything is written, where config, data,
+    mesh and workdir do not fit.
+    """
+    with processes.together():
+        opened = open_run(config, data)
+    config, t = opened.config, config.train
+    mesh = sharding.make_mesh(t.mesh)
+    processes.connect(mesh)
+    sharding.check_batch(mesh, t.batch_size, t.accumulate)
+    rows = sharding.rows_here(mesh, t.batch_size)
+    batches = pipeline.batches(opened.reader, t.batch_size, rows=rows, threads=config.data.threads)
+    optimizer = optim.make_optimizer(config.optim, t.steps)
+    graphdef, like = state.abstract(opened.task, optimizer, mesh)
+    with processes.together():
+        if t.init_from and checkpoints.last_step(workdir) is None:
+            handover.check(config, like, opened.constants)
+        checkpoints.claim(workdir, config)
+    processes.check_shared(workdir)
+    return Run(
+        config,
+        data,
+        workdir,
+        opened.task,
+        opened.reader,
+        batches,
+        opened.constants,
+        mesh,
+        optimizer,
+        graphdef,
+        like,
+    )
+
+
+def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):
+    """Prints what is about to be trained, and logs every parameter's shape."""
+    count = sum(a.size for a in jax.tree.leaves(current.params))
+    print(
+        f"{count:,} parameters, batch {batch_size}, mesh {dict(mesh.shape)} on {jax.devices()[0].device_kind}",
+        flush=True,
+    )
+    if logging.level_info():
+        parameter_overview.log_parameter_overview(
+            nnx.to_pure_dict(current.params), include_stats="sharding"
+        )
+
+
+def check_same_data(known: dict, found: dict, data: pathlib.Path):
+    """Raises InputError if a run was trained on features or latents of other statistics.
+
+    known, found: the run's and the data set's, arrays by name.
+    """
+
+    def same(name) -> bool:
+        a, b = (np.asarray(values.get(name)) for values in (known, found))
+        return a.shape == b.shape and np.allclose(a, b, rtol=1e-5)
+
+    different = [name for name in sorted(known.keys() | found.keys()) if not same(name)]
+    if different:
+        raise errors.InputError(
+            f"{data} is not the data set that the run was trained on: its {different[0]} is otherwise "
+            f"than in the checkpoint; give the old --data, or another --workdir"
+        )
