@@ -75,16 +75,26 @@ def collectives(text: str) -> Collectives:
 def parse(text: str) -> tuple[dict[str, Computation], str]:
     """Returns every computation of a module by name, and the entry's name."""
     computations, entry, current = {}, None, None
-    for line in text.splitlines():
-        if line and not line[0].isspace():
-            head = _HEAD.match(line)
-            current = computations.setdefault(head[2], {}) if head else None
-            entry = head[2] if head and head[1] else entry
+    for line in _lines(text):
+        if head := _HEAD.match(line):
+            current = computations.setdefault(head[2], {})
+            entry = head[2] if head[1] else entry
         elif current is not None and (found := _instruction(line)):
             current[found.name] = found
     if entry is None:
         raise ValueError("no HLO module: it has no ENTRY computation")
     return computations, entry
+
+
+def _lines(text: str) -> list[str]:
+    """Returns the module's lines, those made one that a kernel's own notes (Pallas) break in several."""
+    lines = []
+    for line in text.splitlines():
+        if line[:1].isspace() or not lines or not lines[-1][:1].isspace() or line == "}":
+            lines.append(line)
+        else:
+            lines[-1] += line
+    return lines
 
 
 def _instruction(line: str) -> Instruction | None:

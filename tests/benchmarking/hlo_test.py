@@ -62,6 +62,16 @@ def test_a_loop_of_unknown_length_counts_once_and_is_told():
     assert counts.unknown_loops == 1
 
 
+def test_a_kernels_notes_may_break_its_line():
+    text = _loop("s32[] constant(2)", "s32[] constant(14)", "s32[] constant(3)")
+    broken = text.replace(
+        "  %y =",
+        '  %k = bf16[32]{0} custom-call(%x), backend_config={"custom":{"body":"x",\n'
+        '"notes":"{\\"block\\": 512,\n\\"of\\": 2}"\n}}, metadata={op_name="attend"}\n  %y =',
+    )
+    assert hlo.collectives(broken) == hlo.collectives(text)
+
+
 def _loop(start, limit, step):
     return f"""HloModule loop
 body (p: (s32[], bf16[32])) -> (s32[], bf16[32]) {{
