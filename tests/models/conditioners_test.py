@@ -11,6 +11,7 @@ from flax import nnx
 from lidit_jax.batch import TextFeatures
 from lidit_jax.models import layers
 from lidit_jax.models.conditioners import CONDITIONERS, ConditionerConfig, TextSource, build
+from lidit_jax.models.conditioners.entry import concat_tokens
 from lidit_jax.models.conditioners.infused import RefinerBlock
 from tests.models.lidit_test import count, run, woken
 
@@ -102,6 +103,21 @@ def test_more_padding_changes_no_valid_output(config):
         short.tokens_BxSxD[short.mask_BxS], long.tokens_BxSxD[long.mask_BxS], atol=1e-5
     )
     np.testing.assert_allclose(short.pooled_BxD, long.pooled_BxD, atol=1e-5)
+
+
+@every_variant
+def test_padding_comes_after_the_tokens_of_every_llm(config):
+    out = run(make(config), features(), e_t())
+    count = sum(f.keep_BxS.sum(1) for f in features())  # 12, 4 and 2 of 12
+    np.testing.assert_array_equal(out.mask_BxS, np.arange(12) < count[:, None])
+
+
+def test_packed_tokens_are_in_their_order():
+    numbers = jnp.arange(1.0, 13.0).reshape(2, 3, 2)
+    masks = [jnp.array([[True, False, False], [True, True, False]]), jnp.ones((2, 3), bool)]
+    out = concat_tokens([numbers, 100 * numbers], masks)
+    np.testing.assert_array_equal(valid(out)[0, :, 0], [1, 100, 300, 500, 0, 0])
+    np.testing.assert_array_equal(valid(out)[1, :, 0], [7, 9, 700, 900, 1100, 0])
 
 
 @every_variant

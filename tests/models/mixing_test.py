@@ -181,4 +181,5 @@ def test_cudnn_is_what_is_compiled_for_nvidia(monkeypatch):
     traced = jax.jit(both).trace(q, q, q, mask)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "__cudnn$fmhaSoftmax" in text and "__cudnn$fmhaSoftmaxBackward" in text
+    assert "PADDING" in text  # by the count
     assert "x256x256x" not in text  # no weights
