@@ -127,22 +127,34 @@ def compile_bins(
 
 
 class Preview:
-    """A grid of pictures from the EMA, of the same prompts with the same seeds, or of the same originals."""
+    """A grid of pictures from the EMA, of the same prompts with the same seeds, or of the same originals.
+
+    Compiled when it is made: what does not compile, or does not fit, is told before the first step.
+    """
 
     def __init__(self, run: opening.Run):
         self.codec: Codec = make_codec(run.config.data.codec)
         inputs = run.task.preview_inputs(run.reader)
-        self._inputs = jax.device_put(inputs, sharding.replicated(run.mesh))
-        count = len(jax.tree.leaves(inputs)[0])
-        keys_B = rng.per_sample(rng.key(run.config.seed, "preview"), np.arange(count))
+        self._count = len(jax.tree.leaves(inputs)[0])
+        self._rows = -(-self._count // sharding.batch_parts(run.mesh)) * sharding.batch_parts(
+            run.mesh
+        )
+        places = np.arange(self._rows) % self._count
+        keys_B = rng.per_sample(rng.key(run.config.seed, "preview"), places)
 
-        def draw(ema, constants, inputs):
-            return run.task.preview(nnx.merge(run.graphdef, ema, constants), inputs, keys_B)
+        def draw(ema, constants, inputs, keys_B):
+            with jax.sharding.use_abstract_mesh(
+                run.mesh.abstract_mesh
+            ):  # for `sharding.split_batch`
+                return run.task.preview(nnx.merge(run.graphdef, ema, constants), inputs, keys_B)
 
-        self._draw = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))
+        filled = jax.tree.map(lambda a: np.asarray(a)[places], inputs)
+        self._inputs = jax.device_put((filled, keys_B), sharding.batch_sharding(run.mesh))
+        program = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))
+        self._draw = program.lower(run.like.ema, run.like.constants, *self._inputs).compile()
 
     def grid(self, current: state.TrainState) -> np.ndarray:
         """Returns the uint8 grid; every process must call it."""
-        latents = jax.device_get(self._draw(current.ema, current.constants, self._inputs))
-        images = np.asarray(self.codec.decode(latents))
+        latents = jax.device_get(self._draw(current.ema, current.constants, *self._inputs))
+        images = np.asarray(self.codec.decode(latents[: len(latents) * self._count // self._rows]))
         return files.picture_grid(list(images), columns=8, height=64)
