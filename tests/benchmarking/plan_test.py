@@ -3,7 +3,9 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import AbstractMesh, AxisType
 
 from lidit_jax import errors, sharding
@@ -206,6 +208,19 @@ def test_a_slice_of_tpus_can_be_had_without_one(libtpu):
         devices.of_topology("v5e:3x3")
     with pytest.raises(errors.InputError, match=r"does not lie on these TPUs' torus"):
         sharding.make_mesh((2, 32, 1), devices.of_topology("v5p:4x4x4"))
+
+
+@pytest.mark.parametrize("name", ["v5e:2x4", "v5p:2x2x2"])
+def test_replicas_lie_in_different_slices(libtpu, name):
+    devices.of_topology(name)  # libtpu's own settings
+    two = topologies.get_topology_desc(platform="tpu", topology_name=name, num_slices=2).devices
+    assert len(two) == 16
+    for sizes in ((2, 8, 1), (-1, 4, 2), (4, 2, 2)):
+        mesh = sharding.make_mesh(sizes, two)
+        slices = np.vectorize(lambda d: d.slice_index)(mesh.devices)
+        assert (slices == slices[:, :1, :1]).all() and len(set(slices[:, 0, 0])) == 2
+    with pytest.raises(errors.InputError, match=r"over 2 TPU slices: .* use \(2, -1, 1\)"):
+        sharding.make_mesh((1, 16, 1), two)
 
 
 def test_a_tpu_compiler_that_refuses_is_an_answer(libtpu):
