@@ -219,6 +219,8 @@ def test_generated_pictures_are_each_seeds_own(config, workdir):
         errors.InputError, match="picture size 16x18: 18 does not divide by 4 .* use 16 or 20"
     ):
         generator(["a"], [0], size=(16, 18))
+    with pytest.raises(errors.InputError, match="of more than 67,108,864 pixels"):
+        generator(["a"], [0], size=(16_000, 160_000))
 
 
 def test_a_samples_folder_is_read_by_the_judges_and_found_done(workdir, tmp_path, capsys):
