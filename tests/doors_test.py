@@ -37,7 +37,7 @@ def door(name, *args, code=None):
         ("prepare", ["--config=configs/no_such.py", "--data={tmp}/out"], "error: (cannot load --config|config key or flag): .*no_such.py"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data=README.md/x"], "error: cannot use .*README.md/x: Not a directory"),
         ("prepare", ["--config=configs/lidit_1b.py:smok"], "error: config key or flag: unknown argument of the config smok; known: smoke"),
-        ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: no run's config|error: --llm=x: want NAME=MODEL"),
+        ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: --llm=x: want NAME=MODEL"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run"], "error: no finished data set .run `prepare` first. at /none"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir=gs://bucket/run"], "error: --workdir=gs://bucket/run: want a folder of a mounted filesystem"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run", "--processes=2"], "error: --coordinator and --process_id missing: give --coordinator=HOST:PORT"),
