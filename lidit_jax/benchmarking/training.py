@@ -78,8 +78,7 @@ class TrainingSpeed:
             f"compiled in   {self.compile_seconds:.1f} s",
             f"step          {self.step}, {self.images / self.step.median:.2f} images/s",
             f"model         {_giga(self.flops)} a step{counted}; {_giga(self.flops / self.step.median)}/s",
-            f"product       {_giga(self.peak)}/s, the sum of one on each of {math.prod(self.mesh)} devices at the "
-            f"same time, between the steps",
+            f"product       {_giga(self.peak)}/s, the sum of one on every device at the same time, between the steps",
             f"share         {self.share:.1%} of the products' peak",
             f"memory        {self.memory / 2**30:.2f} GiB a device",
         ]
