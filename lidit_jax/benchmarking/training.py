@@ -1,7 +1,6 @@
 """How fast the train step is: beside the device's own matrix products, and beside a peer, in one run."""
 
 import dataclasses
-import math
 import time
 
 import jax
