@@ -56,6 +56,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, data, wor
     assert any((whole[name] != moved[name]).any() for name in whole if "params" in name)
 
 
+def test_a_run_resumes_with_other_micro_batches_and_learns_the_same(data, llms, workdir, tmp_path):
+    """So that a run which ran out of memory can go on in less."""
+    halved = shutil.copytree(workdir, tmp_path / "halved")  # of one micro-batch on eight devices
+    shutil.rmtree(halved / "checkpoints" / "4")
+    config = tiny.config(
+        llms, steps=4, save_every=2, log_every=1, preview_every=4, accumulate=2, mesh=(1, 4, -1)
+    )
+    loop.train(config, data, halved)
+    np.testing.assert_allclose(losses(halved), losses(workdir), rtol=1e-5)
+    whole, resumed = arrays(workdir, 4), arrays(halved, 4)
+    for name in whole:
+        np.testing.assert_allclose(whole[name], resumed[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def test_resumed_batches_are_the_ones_that_would_have_come(config, data):
     config, reader, _ = open_inputs(config, data)
     whole = pipeline.batches(reader, 8)

@@ -22,9 +22,9 @@ from lidit_jax.training.config import Config
 from lidit_jax.training.state import TrainState
 
 # Keys that may differ between the run in a workdir and the config that resumes it: they change
-# how far and how fast it goes, and what it shows, but not what it computes.
+# how far and how fast it goes, in how much memory, and what it shows, but not what it computes.
 FREE = {
-    "train": ("steps", "mesh", "log_every", "save_every", "keep", "preview_every"),
+    "train": ("steps", "mesh", "accumulate", "log_every", "save_every", "keep", "preview_every"),
     "model": ("remat", "unroll"),
     "data": ("shards", "workers", "threads", "codec"),  # codec_hash says which
 }
