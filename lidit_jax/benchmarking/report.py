@@ -112,7 +112,7 @@ def _flops_lines(told) -> list[str]:
     return [
         f"TFLOP a picture: forward {told['forward'] / 1e12:.3f} (XLA counts {ratio:.3f} of that, "
         f"elementwise work included), forward and backward {told['training'] / 1e12:.3f}",
-        f"recomputed: dots {extra['dots'] / 1e12:.3f}, full {extra['full'] / 1e12:.3f}",
+        "recomputed: " + ", ".join(f"{name} {again / 1e12:.3f}" for name, again in extra.items()),
     ]
 
 
