@@ -125,6 +125,29 @@ def test_a_run_that_is_told_to_stop_saves_and_continues(one, config_file, data, 
     assert lines == list(range(1, int(saved.name) + 1))
 
 
+@pytest.mark.parametrize("joined", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
+    joined, config_file, data, tmp_path
+):
+    """Whether JAX knows of no others, or was told by the flags that there are none."""
+    workdir, place = tmp_path / "run", several.flags(1, 0, several.free_port()) if joined else []
+    command = several.door(config_file, data, workdir, "--cpu_devices=1", *place)
+    endless = ["--config.train.steps=4000", "--config.train.save_every=1000000"]
+    running = several.start(*command, *endless)
+    several.wait_for(
+        workdir / "metrics.jsonl", [running], lambda path: path.read_text().count("\n") >= 2
+    )
+    running.send_signal(signal.SIGTERM)
+    (end,) = several.ended(running)
+    assert end.status == 143, end
+    (saved,) = (workdir / "checkpoints").iterdir()
+    assert f"{workdir} is saved at step {saved.name}; the same command continues" in end.err
+    (end,) = several.ended(several.start(*command, f"--config.train.steps={int(saved.name) + 1}"))
+    assert end.status == 0 and f"resuming {workdir} at step {saved.name}" in end.out, end
+    lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
+    assert lines == list(range(1, int(saved.name) + 2))
+
+
 @pytest.mark.slow
 def test_training_that_diverges_ends_on_every_process(config_file, data, tmp_path):
     more = ["--config.optim.learning_rate=1e30", "--config.optim.warmup_steps=0"]
@@ -243,13 +266,72 @@ def test_a_process_without_the_data_set_ends_all(config_file, data, tmp_path):
         assert "no finished data set at" in end.error
 
 
+TOGETHER = """
+import errno, os, sys
+from lidit_jax import errors, processes
+from lidit_jax.processes import Place
+
+processes.use_cpu(1)
+processes.start(Place(f"localhost:{sys.argv[2]}", 2, int(sys.argv[1])), dict, 60)
+for number in (errno.EROFS, errno.ENOSPC, errno.ENOTDIR):
+    try:
+        with processes.together():
+            if sys.argv[1] == "0":
+                raise OSError(number, os.strerror(number), "there")
+    except errors.InputError as e:
+        print(e)
+processes.end()
+"""
+
+
+def test_what_process_0_alone_cannot_write_is_told_to_all():
+    port = several.free_port()
+    ends = several.ended(*(several.start("-c", TOGETHER, i, port) for i in range(2)))
+    for end in ends:
+        assert end.status == 0, ends
+        assert [line for line in end.out.splitlines() if line.startswith("process")] == [
+            "process 0: cannot use there: Read-only file system; give another path",
+            "process 0: the disk is full for there; what is finished stays: free some space, and run it again",
+            "process 0: cannot use there: Not a directory; give another path",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--profile_steps=5,6"], "--profile_steps=5,6: the run has 4 steps; name some of those"),
+        (["--profile_steps=5"], "--profile_steps=5: want FIRST,LAST, such as 10,15"),
+    ],
+)
+def test_steps_that_cannot_be_traced_end_all(more, message, config_file, data, tmp_path):
+    ends = several.train(2, 1, config_file, data, tmp_path / "run", *more)
+    for i, end in enumerate(ends):
+        assert end.status == 2 and f"(process {i} of 2" in end.error, end
+        assert end.error.endswith(message), end
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
-def test_a_workdir_that_is_not_shared_is_refused(config_file, data, tmp_path):
+def test_a_file_in_the_place_of_the_workdir_ends_all(config_file, data, tmp_path):
+    (tmp_path / "run").touch()
+    for end in several.train(2, 1, config_file, data, tmp_path / "run" / "one"):
+        assert end.status == 2 and "run: File exists; give another path" in end.error, end
+        assert "Traceback" not in end.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("began", [False, True])
+def test_a_workdir_that_is_not_shared_is_refused(began, one, config_file, data, tmp_path):
+    """New, or with a checkpoint that process 0 alone sees, from a run that began at another's weights."""
+    more = ["--cpu_devices=1"]
+    if began:
+        more.append(f"--config.train.init_from={one}")
+        shutil.copytree(one, tmp_path / "run0")
     port = several.free_port()
     ends = several.ended(
         *(
             several.start(
-                *several.door(config_file, data, tmp_path / f"run{i}", "--cpu_devices=1"),
+                *several.door(config_file, data, tmp_path / f"run{i}", *more),
                 *several.flags(2, i, port),
             )
             for i in range(2)
@@ -258,6 +340,16 @@ def test_a_workdir_that_is_not_shared_is_refused(config_file, data, tmp_path):
     assert [e.status for e in ends] == [2, 2], ends
     for end in ends:
         assert "run1 is not the folder that process 0 has by this name" in end.error
+    assert (tmp_path / "run0").exists() == began and not (tmp_path / "run1").exists()
+    assert not list(tmp_path.glob("run0/.shared*"))
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_begin_from_another_leaves_no_workdir(config_file, data, tmp_path):
+    more = [f"--config.train.init_from={tmp_path / 'none'}"]
+    for end in several.train(2, 1, config_file, data, tmp_path / "new" / "run", *more):
+        assert end.status == 2 and "no run's config (train there first)" in end.error, end
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
