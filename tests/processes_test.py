@@ -235,7 +235,7 @@ def test_processes_of_other_configs_and_data_end_at_once(config_file, data, tmp_
     copy = shutil.copytree(data, tmp_path / "data")
     info = json.loads((copy / "dataset.json").read_text())
     files.write_json(copy / "dataset.json", info | {"counts": {}})
-    ours = several.door(config_file, data, workdir, "--cpu_devices=2")
+    ours = several.door(config_file, data, workdir, "--cpu_devices=2", "--profile_steps=2,3")
     theirs = several.door(config_file, copy, workdir, "--cpu_devices=1", "--config.train.steps=5")
     ends = several.ended(
         several.start(*ours, *several.flags(2, 0, port)),
@@ -245,6 +245,7 @@ def test_processes_of_other_configs_and_data_end_at_once(config_file, data, tmp_
         assert end.status == 2, end
         assert "config.train.steps is 4 on process 0, 5 on process 1" in end.error
         assert "cpu_devices is 2 on process 0, 1 on process 1" in end.error
+        assert "profile_steps is [2, 3] on process 0, None on process 1" in end.error
         assert "data set's dataset.json is '" in end.error
     assert not workdir.exists()
 
