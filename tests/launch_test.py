@@ -354,7 +354,7 @@ def detached(folder, id, *command):
 
 
 def test_a_detached_command_is_followed_by_whoever_comes_and_told_once_more(tmp_path):
-    sleeper = ["bash", "-c", "echo begun; sleep 3; echo end; exit 5"]
+    sleeper = ["bash", "-c", f"echo x >> {tmp_path}/starts; echo begun; sleep 3; echo end; exit 5"]
     first = subprocess.Popen(detached(tmp_path, "a", *sleeper), stdout=subprocess.PIPE, text=True)
     assert first.stdout.readline() == "begun\n"
     first.kill()
@@ -363,6 +363,7 @@ def test_a_detached_command_is_followed_by_whoever_comes_and_told_once_more(tmp_
     assert "one started earlier still runs" in other.stderr
     again = subprocess.run(detached(tmp_path, "a", *sleeper), capture_output=True, text=True)
     assert again.returncode == 5 and again.stdout == "begun\nend\n"
+    assert (tmp_path / "starts").read_text() == "x\n"
     fresh = subprocess.run(detached(tmp_path, "b", "echo", "new"), capture_output=True, text=True)
     assert fresh.returncode == 0 and fresh.stdout == "new\n"
 
