@@ -28,10 +28,10 @@ from lidit_jax.benchmarking import (
 )
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
 
-_PLAN = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "plan", False, "memory, FLOPs and collectives of a train step, compiled but not run"
 )
-_TRAIN = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "train",
     False,
     "the train step's time on this process' devices, beside its matrix products' peak",
@@ -39,14 +39,14 @@ _TRAIN = flags.DEFINE_bool(
 _PEER = flags.DEFINE_enum(
     "peer", None, ["diffusers"], "--train: in turn with PixArt of that size, and the ratio"
 )
-_SAMPLE = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "sample", False, "the time of a guided picture, and its share outside the denoiser"
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "how often everything is timed", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 28, "--sample: of the sampler", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 4, "--sample: pictures at once", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", 4.5, "--sample: 1 = off")
-_INPUT = flags.DEFINE_bool(
+flags.DEFINE_bool(
     "input", False, "how fast batches are made of a data set's files, and what limits it"
 )
 _DATA = flags.DEFINE_string(
@@ -75,11 +75,13 @@ _OUT = flags.DEFINE_string("out", "", "folder for the result as JSON; only print
 
 
 def main():
-    chosen = [mode for flag, mode in MODES if flag.value]
+    chosen = [mode for mode in MODES if flags.FLAGS[mode].value]
     if len(chosen) != 1:
-        known = " or ".join(f"--{flag.name}" for flag, _ in MODES)
+        known = " or ".join(f"--{mode}" for mode in MODES)
         raise errors.InputError(f"{len(chosen)} modes given; give one: {known}")
-    chosen[0]()
+    doors.check_read(chosen[0], {mode: read for mode, (_, read) in MODES.items()})
+    run, _ = MODES[chosen[0]]
+    run()
 
 
 def _plan():
@@ -130,7 +132,13 @@ def _input():
     _write("input", found.as_json())
 
 
-MODES = ((_PLAN, _plan), (_TRAIN, _train), (_SAMPLE, _sample), (_INPUT, _input))
+# The flag that chooses a mode -> what it does, and the flags that it reads; others are refused.
+MODES = {
+    "plan": (_plan, (_DEVICES, _TOPOLOGY, _MESH, _SEARCH, _TEXT, _PREFIX, _OUT)),
+    "train": (_train, (_PEER, _MESH, _ROUNDS, _TEXT, _PREFIX, _OUT)),
+    "sample": (_sample, (_STEPS, _BATCH, _GUIDANCE, _MESH, _ROUNDS, _TEXT, _PREFIX, _OUT)),
+    "input": (_input, (_DATA, _ROWS, _HOSTS, _CODEC, _OUT)),
+}
 
 
 def _lengths() -> assumed.Lengths:

@@ -1,10 +1,11 @@
 """What the command-line doors share: a user's mistake is one line on stderr, not a traceback."""
 
 import contextlib
+import itertools
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +49,20 @@ def define_folder(name: str, meaning: str):
         return pathlib.Path(flag.value).expanduser()
 
     return value
+
+
+def check_read(mode: str, reads: Mapping[str, Sequence[flags.FlagHolder]]):
+    """Raises InputError for a flag that is given, but that only other modes read than the chosen one.
+
+    mode: the flag that chose what a door does; "" where none did. reads: mode -> the flags that it reads.
+    """
+    names = {each: {flag.name for flag in read} for each, read in reads.items()}
+    for flag in itertools.chain(*reads.values()):
+        if flag.present and flag.name not in names.get(mode, ()):
+            wanted = " or ".join(f"--{each}" for each in names if flag.name in names[each])
+            given = f"no{flag.name}" if flag.value is False else flag.name
+            here = f"; this is --{mode}" if mode else ""
+            raise errors.InputError(f"--{given} says nothing without {wanted}{here}")
 
 
 def define_processes():

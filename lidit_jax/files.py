@@ -40,6 +40,14 @@ def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Pat
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(folder: pathlib.Path, flag: str):
+    """Raises InputError, before there is anything to write, unless `folder` is one or can be made."""
+    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        why = "cannot be written to" if nearest.is_dir() else "is a file"
+        raise errors.InputError(f"--{flag} {folder}: {nearest} {why}; give another folder")
+
+
 def remove_leftovers(path: str | os.PathLike):
     """Removes the temporary files of writers of `path` that were killed. None may be writing it now."""
     path = pathlib.Path(path)

@@ -40,9 +40,7 @@ def main():
         raise errors.InputError(
             f"--{' and --'.join(chosen)} are different jobs; give one at a time"
         )
-    for f in (_PICTURES, _PRICE):
-        if f.present and not _ESTIMATE.value:
-            raise errors.InputError(f"--{f.name} says nothing without --estimate")
+    doors.check_read("".join(chosen), {"estimate": (_PICTURES, _PRICE)})
     if not math.isfinite(_PRICE.value):
         raise errors.InputError(f"--price={_PRICE.value}: want the price of one hour, such as 2.5")
     if _MERGE.value:

@@ -57,6 +57,7 @@ def main():
         raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
     mesh = _mesh(_MESH.value) if _MESH.value else None
+    llms = dict(_name_and_model(text) for text in _LLM.value)
     wanted = [
         prompts.Prompt(p.text, size or p.size) for p in wanted for _ in range(_PER_PROMPT.value)
     ]
@@ -69,7 +70,6 @@ def main():
         eta=_ETA.value,
     )
     seeds = [_SEED.value + k for k in range(len(wanted))]
-    llms = dict(_name_and_model(text) for text in _LLM.value)
     generator = Generator(_workdir(), sample, llms, _VAE.value, mesh)
     if grid := generate(generator, wanted, seeds, _out(), mine):
         print(f"grid: {grid}")

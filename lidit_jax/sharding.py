@@ -7,11 +7,11 @@ parameters; nothing else in the project says where an array lives.
 
 import itertools
 import math
-import re
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax import errors
@@ -54,12 +54,34 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
         )
     auto = (AxisType.Auto,) * len(MESH_AXES)
     try:
+        slices = (
+            len({getattr(d, "slice_index", 0) for d in devices})
+            if devices[0].platform == "tpu"
+            else 1
+        )
+        if slices > 1:
+            return Mesh(_over_slices(sizes, slices, devices), MESH_AXES, axis_types=auto)
         return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
     except NotImplementedError as e:  # of TPUs, whose links make a torus
         raise errors.InputError(
             f"mesh {dict(zip(MESH_AXES, sizes))} does not lie on these TPUs' torus; each size must be the "
             "product of some of its sides, as (4, 16, 1) is on 4x4x4"
         ) from e
+
+
+def _over_slices(sizes: tuple[int, int, int], slices: int, devices) -> np.ndarray:
+    """Returns the devices of several TPU slices in a mesh's order: replicas in different slices.
+
+    Between slices is a network that is slower by orders of magnitude; replicas need it least.
+    """
+    replica, fsdp, tensor = sizes
+    if replica % slices:
+        raise errors.InputError(
+            f"mesh {dict(zip(MESH_AXES, sizes))} over {slices} TPU slices: replica must be a multiple of "
+            f"{slices}, so that parameters are gathered within a slice; use ({slices}, -1, {tensor})"
+        )
+    within, between = (replica // slices, fsdp, tensor), (slices, 1, 1)
+    return mesh_utils.create_hybrid_device_mesh(within, between, devices)
 
 
 def one_device() -> Mesh:
@@ -127,17 +149,9 @@ def by_rows_and_heads(kernel):
 
 
 def platform() -> str:
-    """Returns what is compiled for: "cpu", "tpu", "gpu", or "ampere" for NVIDIA's GPUs from Ampere on.
-
-    It is the platform of the mesh that is set, or else of JAX's default device.
-    """
+    """Returns what is compiled for, "cpu", "gpu" or "tpu": by the mesh that is set, else JAX's default."""
     mesh = jax.sharding.get_abstract_mesh()
-    name = jax.default_backend() if mesh.empty else mesh.abstract_device.platform
-    if name != "gpu":
-        return name
-    version = getattr(jax.local_devices(backend="gpu")[0], "compute_capability", "0")
-    nvidia = re.fullmatch(r"(\d+)\.\d+", version)
-    return "ampere" if nvidia and int(nvidia[1]) >= 8 else "gpu"
+    return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
 
 
 def batch_parts(mesh: Mesh | AbstractMesh) -> int:

@@ -29,15 +29,20 @@ def door(name, *args, code=None):
         ("train", ["--config=configs/quickstart.py", "--config.train.step=5"], "error: config key or flag: step Did you mean \"steps\" instead of \"step\""),
         ("train", ["--config=configs/quickstart.py", "--config.data.foo=5"], "error: config key or flag: .*foo.*; configs/base.py has every key"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--pictures=9"], "error: --pictures says nothing without --estimate"),
+        ("prepare", ["--data={tmp}/out", "--verify", "--price=2"], "error: --price says nothing without --estimate; this is --verify"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--estimate", "--price=nan"], "error: --price=nan: want the price of one hour"),
         ("benchmark", ["--config=configs/shapes.py:smoke"], "error: 0 modes given; give one: --plan"),
+        ("benchmark", ["--sample", "--config=configs/benchmark_cpu.py:smoke", "--peer=diffusers", "--devices=8"], "error: --devices says nothing without --plan; this is --sample"),
+        ("benchmark", ["--sample", "--config=configs/benchmark_cpu.py:smoke", "--peer=diffusers"], "error: --peer says nothing without --train; this is --sample"),
+        ("benchmark", ["--train", "--config=configs/benchmark_cpu.py:smoke", "--nosearch"], "error: --nosearch says nothing without --plan; this is --train"),
+        ("benchmark", ["--input", "--config=configs/lidit_1b.py", "--mesh=1,1,1"], "error: --mesh says nothing without --plan or --train or --sample; this is --input"),
         ("benchmark", ["--input", "--config=configs/lidit_1b.py", "--rows=10"], "error: --rows=10 are under four batches of 64"),
         ("benchmark", ["--plan", "--config=configs/shapes.py:smoke", "--devices=4", "--mesh=1,4"], "error: --mesh=1,4: want replica,fsdp,tensor"),
         ("benchmark", ["--plan", "--config=configs/lidit_10b_512.py", "--devices=8", "--mesh=1,1,8"], r"error: parameter .*its side of 44.*a mesh of \(2, 1, 4\) .* would work"),
         ("prepare", ["--config=configs/no_such.py", "--data={tmp}/out"], "error: (cannot load --config|config key or flag): .*no_such.py"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data=README.md/x"], "error: cannot use .*README.md/x: Not a directory"),
         ("prepare", ["--config=configs/lidit_1b.py:smok"], "error: config key or flag: unknown argument of the config smok; known: smoke"),
-        ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: no run's config|error: --llm=x: want NAME=MODEL"),
+        ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: --llm=x: want NAME=MODEL"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run"], "error: no finished data set .run `prepare` first. at /none"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir=gs://bucket/run"], "error: --workdir=gs://bucket/run: want a folder of a mounted filesystem"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run", "--processes=2"], "error: --coordinator and --process_id missing: give --coordinator=HOST:PORT"),
@@ -68,6 +73,19 @@ def test_a_mistake_is_one_line(name, args, message, tmp_path):
     assert re.match(message, lines[-1]), stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
+
+
+def test_every_flag_of_the_benchmark_is_read_by_a_mode():
+    """A flag that is in no row of the table could not be refused."""
+    code = """
+from absl import flags
+from lidit_jax import benchmark
+defined = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[benchmark.__name__]}
+read = {flag.name for _, row in benchmark.MODES.values() for flag in row}
+assert read and defined == read | set(benchmark.MODES), defined ^ (read | set(benchmark.MODES))
+"""
+    status, stderr = door("", code=code)
+    assert status == 0, stderr
 
 
 ALLOCATED = "jax.numpy.zeros(2**44)"

@@ -56,6 +56,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, data, wor
     assert any((whole[name] != moved[name]).any() for name in whole if "params" in name)
 
 
+def test_a_run_resumes_with_other_micro_batches_and_learns_the_same(data, llms, workdir, tmp_path):
+    """So that a run which ran out of memory can go on in less."""
+    halved = shutil.copytree(workdir, tmp_path / "halved")  # of one micro-batch on eight devices
+    shutil.rmtree(halved / "checkpoints" / "4")
+    config = tiny.config(
+        llms, steps=4, save_every=2, log_every=1, preview_every=4, accumulate=2, mesh=(1, 4, -1)
+    )
+    loop.train(config, data, halved)
+    np.testing.assert_allclose(losses(halved), losses(workdir), rtol=1e-5)
+    whole, resumed = arrays(workdir, 4), arrays(halved, 4)
+    for name in whole:
+        np.testing.assert_allclose(whole[name], resumed[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def test_resumed_batches_are_the_ones_that_would_have_come(config, data):
     config, reader, _ = open_inputs(config, data)
     whole = pipeline.batches(reader, 8)
@@ -152,8 +166,35 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(config, data, workdir, tm
         generation.Generator(emptied)
     shutil.rmtree(odd / "checkpoints" / "4")
     shutil.rmtree(odd / "checkpoints" / "2" / "opt_state")
-    with pytest.raises(errors.InputError, match="2 cannot be read .*; train again"):
+    with pytest.raises(errors.InputError, match="2 cannot be read .*; remove it to train again"):
         loop.train(config, data, odd)
+
+
+def zero(checkpoint):
+    for file in checkpoint.glob("*/**/d/*"):
+        file.write_bytes(bytes(file.stat().st_size))
+
+
+def garble(checkpoint):
+    for item in ("params", "ema"):
+        (checkpoint / item / "_METADATA").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [zero, garble])
+def test_what_a_disk_has_lost_is_told_whoever_wants_it(config, data, workdir, tmp_path, damage):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "4")
+    damage(run / "checkpoints" / "2")
+    after = dataclasses.replace(config.train, init_from=str(run))
+    for wanted in (
+        lambda: loop.train(config, data, run),
+        lambda: generation.Generator(run),
+        lambda: loop.train(dataclasses.replace(config, train=after), data, tmp_path / "second"),
+    ):
+        with pytest.raises(
+            errors.InputError, match="2 cannot be read .*; remove it to train again"
+        ):
+            wanted()
 
 
 def test_a_run_is_not_mixed_into_a_data_set(config, data):
@@ -192,6 +233,8 @@ def test_generated_pictures_are_each_seeds_own(config, workdir):
         errors.InputError, match="picture size 16x18: 18 does not divide by 4 .* use 16 or 20"
     ):
         generator(["a"], [0], size=(16, 18))
+    with pytest.raises(errors.InputError, match="of more than 67,108,864 pixels"):
+        generator(["a"], [0], size=(16_000, 160_000))
 
 
 def test_a_samples_folder_is_read_by_the_judges_and_found_done(workdir, tmp_path, capsys):

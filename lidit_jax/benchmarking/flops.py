@@ -40,7 +40,7 @@ def total(products: list[Product]) -> int:
 
 
 def training(products: list[Product]) -> int:
-    """Returns the FLOPs that training on one picture needs: forward and backward, nothing recomputed.
+    """Returns the FLOPs that training on one picture needs: forward and backward, nothing repeated.
 
     A few first layers need no gradient toward their inputs; it is counted (under 1% of a model).
     """
@@ -48,17 +48,23 @@ def training(products: list[Product]) -> int:
 
 
 def recomputed(products: list[Product], remat: str) -> int:
-    """Returns the FLOPs that a remat policy adds per picture: products that the backward pass repeats.
+    """Returns the FLOPs that the backward pass repeats per picture, under a remat policy.
 
-    "full" repeats every scanned block; "dots" the products of attention, whose both sides are
-    activations.
+    "none" repeats the logits of every attention, whose gradient computes its weights anew
+    (`models.mixing`); XLA may still take those of the forward pass, where no loop lies between, as in a
+    single block. Besides, "dots" repeats in scanned blocks the other product of attention, whose both
+    sides are activations too, and "full" all of a scanned block.
     """
-    if remat == "none":
-        return 0
-    scanned = [p for p in products if p.where.startswith(("block.", "ltr."))]
-    if remat == "dots":
-        scanned = [p for p in scanned if p.where.endswith((".logits", ".mix"))]
-    return total(scanned)
+
+    def repeated(product: Product) -> bool:
+        scanned = product.where.startswith(("block.", "ltr."))
+        return (
+            product.where.endswith(".logits")
+            or (remat == "dots" and scanned and product.where.endswith(".mix"))
+            or (remat == "full" and scanned)
+        )
+
+    return total([p for p in products if repeated(p)])
 
 
 def _dit(config: ModelConfig, h: int, w: int, C: int, S: int) -> Iterator[Product]:

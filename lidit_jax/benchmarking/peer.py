@@ -10,6 +10,8 @@ from collections.abc import Callable
 from lidit_jax import errors
 from lidit_jax.training.tasks.diffusion import DiffusionTask
 
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # torch's device -> what the peer computes in
+
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
@@ -25,7 +27,7 @@ def pixart(task: DiffusionTask) -> Peer:
     """Returns PixArt at the depth, width, heads, tokens and batch of a task with one LLM.
 
     The device is a GPU where torch has one, else the CPU. Raises InputError where diffusers is not
-    installed, or for several LLMs, which it cannot read.
+    installed, for several LLMs, which it cannot read, or where the task computes in another dtype.
     """
     try:
         import torch
@@ -42,6 +44,11 @@ def pixart(task: DiffusionTask) -> Peer:
         )
     ((S, E),) = text
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if config.dtype != DTYPES[device]:
+        raise errors.InputError(
+            f"the peer computes in {DTYPES[device]} on torch's device {device}, the config in {config.dtype}; "
+            f"use --config.model.dtype={DTYPES[device]}"
+        )
     torch.manual_seed(0)
     model = PixArtTransformer2DModel(
         num_layers=config.depth, num_attention_heads=config.heads,

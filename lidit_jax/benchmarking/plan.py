@@ -13,12 +13,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lidit_jax import errors, sharding
-from lidit_jax.benchmarking import assumed, chips, devices, flops
+from lidit_jax.benchmarking import assumed, chips, devices, flops, least_time
+from lidit_jax.benchmarking.least_time import LeastTime
 from lidit_jax.benchmarking.program import Program, Setting, Step, TooLarge
 from lidit_jax.models.layers import REMAT_POLICIES
 from lidit_jax.training.config import Config
 
-# From least recomputation to most: the order of choice.
+# From least recomputation to most.
 POLICIES = sorted(REMAT_POLICIES, key=["none", "dots", "full"].index)
 _PROBE = 16  # samples of the larger micro-batch that is compiled to find a policy's line
 
@@ -43,15 +44,15 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a chip would be given. bytes: on one device; next: what the next larger micro-batch would take.
+    """What a chip would be given. bytes: on one device; time: the least of a step.
 
-    setting is None where nothing fits; then bytes are the least that anything tried takes.
+    setting and time are None where nothing fits; then bytes are the least that anything tried takes.
     """
 
     chip: str
     setting: Setting | None
     bytes: int
-    next: int = 0
+    time: LeastTime | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +78,9 @@ def make(asked: Asked) -> Plan:
     task = assumed.task(config, asked.lengths)
     step = Step(config, task, mesh)
     parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
-    search = _search_tpu if asked.topology else _search_virtual
-    tried, choices = search(step, asked)
     products = flops.forward(task)
+    search = _search_tpu if asked.topology else _search_virtual
+    tried, choices = search(step, asked, products)
     return Plan(asked, step, parameters, products, forward_flops(step), tried, choices)
 
 
@@ -108,44 +109,61 @@ def settings(config: Config, mesh: Mesh, remat: str) -> list[Setting]:
     return [Setting(remat, share // n, n) for n in range(1, share + 1) if share % n == 0]
 
 
-# ---- a TPU's compiler knows what fits: ask it in the order of choice, until something does
+def by_time(
+    step: Step, chip: str, products: list[flops.Product]
+) -> list[tuple[Setting, LeastTime]]:
+    """Returns every setting with its least time on a chip, the fastest first.
+
+    Of those that are as fast, the one that recomputes least, and then the largest micro-batch.
+    """
+    every = [s for remat in POLICIES for s in settings(step.config, step.mesh, remat)]
+    timed = [(s, least_time.of(step, s, chips.CHIPS[chip], products)) for s in every]
+    return sorted(timed, key=lambda pair: pair[1].seconds)
 
 
-def _search_tpu(step: Step, asked: Asked) -> tuple[list, list[Choice]]:
+# ---- a TPU's compiler knows what fits: ask it in the order of time, until something does
+
+
+def _search_tpu(step: Step, asked: Asked, products) -> tuple[list, list[Choice]]:
     chip, tried = chips.of_topology(asked.topology), []
-    own = _own(step.config, step.mesh)
-    policies = POLICIES if asked.search else [own.remat]
-    for remat in policies:
-        refused = 0
-        for setting in settings(step.config, step.mesh, remat) if asked.search else [own]:
-            if refused and _at_least(refused, tried[-1], setting) > chips.CHIPS[chip].memory:
-                continue
-            found = step.compile(setting)
-            tried.append(found)
-            if isinstance(found, Program):
-                return tried, [Choice(chip, setting, found.bytes, refused)]
-            refused = found.wanted
+    wanted, own = by_time(step, chip, products), _own(step.config, step.mesh)
+    for setting, time in wanted if asked.search else [w for w in wanted if w[0] == own]:
+        if any(_cannot_fit(setting, refused, chips.CHIPS[chip].memory) for refused in tried):
+            continue
+        found = step.compile(setting)
+        tried.append(found)
+        if isinstance(found, Program):
+            return tried, [Choice(chip, setting, found.bytes, time)]
     return tried, [Choice(chip, None, min(t.wanted for t in tried))]
 
 
-def _at_least(wanted: int, refused: TooLarge, setting: Setting) -> float:
-    """Returns a lower bound of what a smaller micro-batch takes: half of it takes more than half."""
-    return wanted * setting.micro_batch / refused.setting.micro_batch
+def _cannot_fit(setting: Setting, refused: TooLarge, room: int) -> bool:
+    """Whether a refusal tells of another setting: of one that keeps as much, by its share of the micro-batch.
+
+    Half of a micro-batch takes more than half of the memory.
+    """
+    keeps_less = POLICIES.index(setting.remat) > POLICIES.index(refused.setting.remat)
+    share = setting.micro_batch / refused.setting.micro_batch
+    return not keeps_less and (share >= 1 or share * refused.wanted > room)
 
 
 # ---- virtual devices have no limit: memory is a line over micro-batches, and each chip cuts it
 
 
-def _search_virtual(step: Step, asked: Asked) -> tuple[list, list[Choice]]:
-    if not asked.search:
-        only = step.compile(_own(step.config, step.mesh))
-        fits = {name: only.bytes <= chip.memory for name, chip in chips.CHIPS.items()}
-        return [only], [
-            Choice(name, only.setting if fit else None, only.bytes) for name, fit in fits.items()
-        ]
-    lines = {remat: Line.of(step, remat) for remat in POLICIES}
-    tried = [probe for line in lines.values() for probe in line.probes]
-    return tried, [choose(name, step, lines) for name in chips.CHIPS]
+def _search_virtual(step: Step, asked: Asked, products) -> tuple[list, list[Choice]]:
+    if asked.search:
+        lines = {remat: Line.of(step, remat) for remat in POLICIES}
+        tried = [probe for line in lines.values() for probe in line.probes]
+    else:
+        tried = [step.compile(_own(step.config, step.mesh))]
+        lines = {tried[0].setting.remat: Line(tuple(tried))}
+    choices = []
+    for chip in chips.CHIPS:
+        timed = by_time(step, chip, products)
+        if not asked.search:
+            timed = [pair for pair in timed if pair[0] == tried[0].setting]
+        choices.append(choose(chip, timed, lines))
+    return tried, choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,16 +191,14 @@ class Line:
         return first.bytes + int(max(slope, 0) * max(above, 0))
 
 
-def choose(chip: str, step: Step, lines: dict[str, Line]) -> Choice:
-    """Returns the setting of least recomputation, then of the largest micro-batch, that fits a chip."""
-    room, least = chips.CHIPS[chip].memory, math.inf
-    for remat, line in lines.items():
-        larger = 0
-        for setting in settings(step.config, step.mesh, remat):
-            wanted = line.bytes(setting.micro_batch)
-            if wanted <= room:
-                return Choice(chip, setting, wanted, larger)
-            larger, least = wanted, min(least, wanted)
+def choose(chip: str, timed: list[tuple[Setting, LeastTime]], lines: dict[str, Line]) -> Choice:
+    """Returns the first setting, of those that `by_time` gives, whose memory fits a chip."""
+    least = math.inf
+    for setting, time in timed:
+        wanted = lines[setting.remat].bytes(setting.micro_batch)
+        if wanted <= chips.CHIPS[chip].memory:
+            return Choice(chip, setting, wanted, time)
+        least = min(least, wanted)
     return Choice(chip, None, int(least))
 
 

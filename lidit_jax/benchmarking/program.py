@@ -30,10 +30,11 @@ class Setting:
     accumulate: int
 
     def of(self, config: Config) -> Config:
-        """Returns the config with these choices; its batch stays."""
+        """Returns the config with these choices; its batch stays. What recomputes wants a loop over blocks."""
+        unroll = config.model.unroll if self.remat == "none" else 1
         return dataclasses.replace(
             config,
-            model=dataclasses.replace(config.model, remat=self.remat),
+            model=dataclasses.replace(config.model, remat=self.remat, unroll=unroll),
             train=dataclasses.replace(config.train, accumulate=self.accumulate),
         )
 

@@ -35,7 +35,7 @@ def as_json(plan: Plan, command: str) -> dict:
             "products": [vars(p) for p in products],
         },
         "tried": [_tried(t) for t in plan.tried],
-        "choices": [_chosen(plan, c) for c in plan.choices],
+        "choices": [_chosen(c) for c in plan.choices],
     }
 
 
@@ -61,20 +61,12 @@ def _tried(found) -> dict:
     return row | parts | {"collectives": kinds, "unknown_loops": counted.unknown_loops}
 
 
-def _chosen(plan: Plan, choice: Choice) -> dict:
+def _chosen(choice: Choice) -> dict:
     row = {"chip": choice.chip, "memory": chips.CHIPS[choice.chip].memory, "bytes": choice.bytes}
     if choice.setting is None:
         return row | {"fits": False}
-    chosen = vars(choice.setting) | {"next_larger": choice.next}
-    return row | {"fits": True} | chosen | {"seconds_at_peak": seconds_at_peak(plan, choice)}
-
-
-def seconds_at_peak(plan: Plan, choice: Choice) -> float:
-    """Returns the least time of a step: its products at the chip's peak, recomputed ones included."""
-    each = flops.training(plan.products)
-    each += flops.recomputed(plan.products, choice.setting.remat)
-    share = plan.step.config.train.batch_size / plan.step.mesh.size
-    return each * share / chips.CHIPS[choice.chip].flops
+    times = {"seconds_of_products": choice.time.products, "seconds_of_traffic": choice.time.traffic}
+    return row | {"fits": True} | vars(choice.setting) | times
 
 
 def write(plan: Plan, folder: pathlib.Path, command: str):
@@ -104,14 +96,14 @@ def text(plan: Plan) -> str:
         "",
         *_collective_lines(plan),
         "",
-        "chosen: least recomputation, then the largest micro-batch, that fits",
+        "chosen: of what fits the fastest, by products at the peak and parameters at the links' speed",
         *_table([_CHOSEN] + [_chosen_cells(row) for row in told["choices"]]),
     ]
     return "\n".join(lines)
 
 
 _TRIED = ["remat", "micro-batch", "x", "arguments", "temporaries", "sum GiB", "compiled in"]
-_CHOSEN = ["chip", "GiB", "remat", "micro-batch", "x", "sum GiB", "next larger", "s/step at peak"]
+_CHOSEN = ["chip", "GiB", "remat", "micro-batch", "x", "sum GiB", "s of products", "s of traffic"]
 
 
 def _flops_lines(told) -> list[str]:
@@ -136,9 +128,9 @@ def _chosen_cells(row) -> list[str]:
     head = [row["chip"], _gib(row["memory"])]
     if not row["fits"]:
         return [*head, "too large", "", "", f"wants {_gib(row['bytes'])}", "", ""]
-    larger = _gib(row["next_larger"]) if row["next_larger"] else "none"
-    numbers = [str(row["micro_batch"]), str(row["accumulate"]), _gib(row["bytes"]), larger]
-    return [*head, row["remat"], *numbers, f"{row['seconds_at_peak']:.3f}"]
+    numbers = [str(row["micro_batch"]), str(row["accumulate"]), _gib(row["bytes"])]
+    times = [f"{row[f'seconds_of_{what}']:.3f}" for what in ("products", "traffic")]
+    return [*head, row["remat"], *numbers, *times]
 
 
 def _collective_lines(plan: Plan) -> list[str]:

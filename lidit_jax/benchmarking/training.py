@@ -5,7 +5,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lidit_jax import sharding
 from lidit_jax.batch import fake
@@ -24,7 +24,8 @@ class TrainingSpeed:
 
     flops: of a step by formula, without what is recomputed; xla_flops: of the compiled program on one
     device, where loops count once (None: the backend does not say).
-    product, product_flops: a large matrix product in the compute dtype on one device.
+    product, product_flops: a large matrix product in the compute dtype on every device, all of them at
+    the same time and counted together: devices that share a processor's cores share its peak.
     memory: the most bytes in use on one device; on a CPU, which does not say, the program's own.
     peer_step: of `peer`, its steps taken in turn with ours.
     """
@@ -46,11 +47,8 @@ class TrainingSpeed:
 
     @property
     def peak(self) -> float:
-        """Returns the FLOP/s of the product, times the devices."""
-        devices = 1
-        for size in self.mesh:
-            devices *= size
-        return devices * self.product_flops / self.product.median
+        """Returns the FLOP/s of the products, the sum of all devices."""
+        return self.product_flops / self.product.median
 
     @property
     def share(self) -> float:
@@ -73,14 +71,13 @@ class TrainingSpeed:
 
     def table(self) -> str:
         """Returns a few lines for people."""
-        rate = self.product_flops / self.product.median
         counted = f", XLA counts {_giga(self.xla_flops)}" if self.xla_flops else ""
         lines = [
             f"{self.parameters:,} parameters in {self.dtype}, mesh {self.mesh} on {self.device}, {self.images} images a step",
             f"compiled in   {self.compile_seconds:.1f} s",
             f"step          {self.step}, {self.images / self.step.median:.2f} images/s",
             f"model         {_giga(self.flops)} a step{counted}; {_giga(self.flops / self.step.median)}/s",
-            f"product       {_giga(rate)}/s a device, measured between the steps",
+            f"product       {_giga(self.peak)}/s, the sum of one on every device at the same time, between the steps",
             f"share         {self.share:.1%} of the products' peak",
             f"memory        {self.memory / 2**30:.2f} GiB a device",
         ]
@@ -134,7 +131,7 @@ def measure(
         flops=config.train.batch_size * flops.training(flops.forward(task)),
         xla_flops=(compiled.cost_analysis() or {}).get("flops"),
         product=taken["product"],
-        product_flops=2 * side**3,
+        product_flops=mesh.size * 2 * side**3,
         memory=_memory(compiled, mesh),
         peer=peer,
         peer_step=taken.get("peer"),
@@ -142,13 +139,18 @@ def measure(
 
 
 def _product(side: int, dtype: str, mesh: Mesh):
-    """Returns a product of two random matrices, ready to be called, on the mesh's first device."""
-    keys = jax.random.split(jax.random.key(0))
-    where = jax.sharding.SingleDeviceSharding(mesh.devices.flat[0])
-    a, b = (
-        jax.device_put(jax.random.normal(k, (side, side), jnp.dtype(dtype)), where) for k in keys
+    """Returns a product of two random matrices on every device of the mesh, ready to be called.
+
+    Each device has two of its own; one program multiplies them all, and nothing travels. What the call
+    returns is [devices * side, side], one product after another.
+    """
+    each = PartitionSpec(mesh.axis_names)
+    shape, placed = (mesh.size * side, side), NamedSharding(mesh, each)
+    draw = jax.jit(
+        lambda key: jax.random.normal(key, shape, jnp.dtype(dtype)), out_shardings=placed
     )
-    multiply = jax.jit(jnp.matmul)
+    a, b = (draw(key) for key in jax.random.split(jax.random.key(0)))
+    multiply = jax.jit(jax.shard_map(jnp.matmul, mesh=mesh, in_specs=each, out_specs=each))
     return lambda: multiply(a, b)
 
 

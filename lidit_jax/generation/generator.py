@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lidit_jax import errors, sharding
 from lidit_jax.batch import TextFeatures
+from lidit_jax.diffusion import samplers, schedules
 from lidit_jax.generation.reading import Features, Readers, padded
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.training.config import Config, SampleConfig
@@ -55,11 +56,15 @@ class Generator:
           mesh: of this process' devices; None is `sharding.drawing_mesh`.
 
         Raises InputError if `workdir` holds no finished checkpoint, for an unknown encoder, if the
-        VAE is not the one that the run was trained with, or if the model does not divide over the mesh.
+        sampler does not fit the run's schedule, if the VAE is not the one that the run was trained with,
+        or if the model does not divide over the mesh. All but the last two are told before a weight is
+        read.
         """
+        own = _moved(read_config(pathlib.Path(workdir), "diffusion"), llms or {})
+        self.sample = sample or own.sample
+        samplers.make_plan(self.sample.sampler, schedules.make_schedule(own.objective.schedule))
         trained = open_to_draw(pathlib.Path(workdir), vae, mesh)
-        self.config: Config = _moved(trained.config, llms or {})
-        self.sample = sample or self.config.sample
+        self.config: Config = dataclasses.replace(trained.config, encoders=own.encoders)
         self.mesh = trained.mesh
         self.codec = make_codec(self.config.data.codec).on(self.mesh)
         self.graphdef, self.ema, self.constants = trained.graphdef, trained.ema, trained.constants
@@ -102,15 +107,16 @@ class Generator:
         Only these rows are drawn, if given; the others still decide how long a text is padded and how
         many pictures are drawn at once, so that a part of a request is drawn by the same program as
         the whole. A prompt is read once, however many pictures want it.
-        Raises InputError if the VAE or the patch does not divide a size.
+        Raises InputError, before an LLM is loaded, if the VAE or the patch does not divide a size.
         """
+        shapes = {size: self.latent_size(size) for size in {w.size for w in wanted}}
         rows = range(len(wanted)) if rows is None else rows
         batches = self._batch_sizes(wanted)
         lengths = self._readers.lengths({w.prompt: None for w in wanted})
         one_batch = len(rows) <= self.sample.batch_size
         with tqdm(total=len(rows), desc="pictures", disable=one_batch) as bar:
             for size, part in self._parts(wanted, rows, batches):
-                yield from self._drawn(wanted, part, size, batches[size], lengths)
+                yield from self._drawn(wanted, part, shapes[size], batches[size], lengths)
                 bar.update(len(part))
 
     def _batch_sizes(self, wanted: Sequence[Wanted]) -> dict[tuple[int, int], int]:
@@ -138,14 +144,13 @@ class Generator:
         yield from waiting.items()
 
     def _drawn(
-        self, wanted, part: list[tuple[int, Features]], size, batch: int, lengths
+        self, wanted, part: list[tuple[int, Features]], shape, batch: int, lengths
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Draws one batch; one that is not full is filled up with its last row, and cut."""
         rows, features = zip(*part + part[-1:] * (batch - len(part)))
         text = padded(features, lengths)
         seeds_B = np.asarray([wanted[row].seed for row in rows], np.uint32)
         placed = jax.device_put((text, seeds_B), sharding.batch_sharding(self.mesh))
-        shape = self.latent_size(size)
         latents = self._draw(self.ema, self.constants, *placed, sample=self.sample, shape=shape)
         yield from zip(rows[: len(part)], np.asarray(self.codec.decode(latents)))
 

@@ -93,8 +93,17 @@ class Request:
         self.out, self.manifest, self.grid = out, manifest, out / "grid.png"
 
     def begun(self) -> bool:
-        """Whether the folder has the manifest. Raises InputError if it has another request's."""
+        """Whether the folder has the manifest.
+
+        Raises InputError if it has another request's, if it is a run or a data set, or cannot be made.
+        """
         path = self.out / MANIFEST
+        files.check_folder(self.out, "out")
+        for name, kind in (("checkpoints", "a run"), ("recipe.json", "a data set")):
+            if (self.out / name).exists():
+                raise errors.InputError(
+                    f"--out {self.out} is {kind}; give the pictures a folder of their own"
+                )
         if path.exists() and files.read_json(path, "manifest") != self.manifest:
             raise errors.InputError(
                 f"{self.out} holds another request's pictures; give another --out"

@@ -93,6 +93,6 @@ class CrossAttention(nnx.Module):
     def __call__(self, x_BxTxD, memory_BxSxD, mask_BxTxS, packed=False):
         """Returns [B, T, D]. The mask is True where query t may see memory token s; T may be 1 (broadcast).
 
-        packed: that is a first part of the memory.
+        packed: the True ones come first in every row, as `mixing.attend` wants to know.
         """
         return self.mixer(*self.q(x_BxTxD), *self.kv(memory_BxSxD), mask_BxTxS, packed)

@@ -40,6 +40,11 @@ class ModelConfig:
             raise errors.unknown_name("model.remat", self.remat, layers.REMAT_POLICIES)
         for name in ("width", "depth", "heads", "patch", "unroll"):
             errors.check_range(f"model.{name}", getattr(self, name), 1)
+        if self.remat != "none" and self.unroll >= self.depth > 1:
+            raise errors.InputError(
+                f"model.remat={self.remat!r} wants a loop over blocks, but model.unroll={self.unroll} leaves none of "
+                f"{self.depth} blocks, and XLA merges what is computed twice; use model.unroll=1, or remat 'none'"
+            )
 
     @property
     def scan(self) -> layers.Scan:

@@ -7,14 +7,18 @@ Neither kernel stores weights of T x S, in the forward or in the backward pass.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 
 from lidit_jax import sharding
 
-MANY = 1024  # queries; below that a TPU keeps most weights on the chip anyhow (docs/performance.md)
-_BLOCKS = (512, 256, 128)  # tokens that splash reads at a time
+MANY = 1024  # queries from which on splash is taken; what it saves: docs/performance.md
+_LANE, _BLOCK = (
+    128,
+    512,
+)  # tokens that splash reads at a time: a multiple of the one, at most the other
 _CUDNN_WIDTH = 128  # of a head, at most
 
 
@@ -23,7 +27,7 @@ def attend(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS=None, packed=False):
 
     q is scaled already. The mask is True where query t may see token s; its second axis may be 1
     (broadcast), and every query sees one token at least; None: it sees all. packed: the mask's second
-    axis is 1, and the tokens seen come first, so that their count says it all.
+    axis is 1, and the True ones come first in every row, so that their count says it all.
     """
     kernel = chosen(q_BxNxTxK, k_BxNxSxK, mask_BxTxS, packed)
     return KERNELS[kernel](q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS)
@@ -32,17 +36,24 @@ def attend(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS=None, packed=False):
 def chosen(q_BxNxTxK, k_BxNxSxK, mask_BxTxS, packed) -> str:
     """Returns the name of the kernel that `attend` takes, of KERNELS."""
     B, _, T, K = q_BxNxTxK.shape
-    S = k_BxNxSxK.shape[2]
-    platform = sharding.platform()
     by_token = mask_BxTxS is None or mask_BxTxS.shape[1] == 1
     if not sharding.rows_divide(B):
         return "plain"
-    if platform == "tpu" and T >= MANY and by_token and _block(T) and _block(S):
+    if sharding.platform() == "tpu" and T >= MANY and by_token:
         return "splash"
-    half = q_BxNxTxK.dtype in (jnp.bfloat16, jnp.float16)
-    if platform == "ampere" and half and K <= _CUDNN_WIDTH and K % 8 == 0:
-        return "cudnn" if mask_BxTxS is None or packed else "plain"
+    fits = q_BxNxTxK.dtype == jnp.bfloat16 and K <= _CUDNN_WIDTH and K % 8 == 0
+    if fits and (mask_BxTxS is None or packed) and has_cudnn():
+        return "cudnn"
     return "plain"
+
+
+def has_cudnn() -> bool:
+    """Returns whether it is compiled for GPUs that cuDNN's attention runs on: NVIDIA's, from Ampere on."""
+    if sharding.platform() != "gpu":
+        return False
+    version = getattr(jax.local_devices(backend="gpu")[0], "compute_capability", "")
+    number = re.fullmatch(r"(\d+)\.\d+", version)  # AMD's are gfx942 and the like
+    return bool(number) and int(number[1]) >= 8
 
 
 _sum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -116,25 +127,36 @@ def splash(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS, interpret=False):
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     def on_device(q, k, v, mask_Bx1xS):
-        (_, N, T, _), S = q.shape, k.shape[2]
-        t, s = _block(T), _block(S)
+        (B, N, T, _), S = q.shape, k.shape[2]
+        t, s = _padded(T), _padded(S)
+        many = splash_attention.MultiHeadMask([splash_attention.FullMask((t, s))] * N)
+        q_block, k_block = min(t, _BLOCK), min(s, _BLOCK)
+        forward = backward = (q_block, k_block, k_block)
         kernel = splash_attention.make_splash_mha_single_device(
-            splash_attention.MultiHeadMask([splash_attention.FullMask((T, S))] * N),
-            block_sizes=splash_attention.BlockSizes(t, s, s, t, s, s, t, s), interpret=interpret,
+            many, interpret=interpret,
+            block_sizes=splash_attention.BlockSizes(*forward, *backward, q_block, k_block),
         )  # fmt: skip
-        if mask_Bx1xS is None:
-            return jax.vmap(kernel)(q, k, v)
+        seen_BxS = jnp.ones((B, S), bool) if mask_Bx1xS is None else mask_Bx1xS[:, 0]
         segments = splash_attention.SegmentIds(
-            jnp.ones((len(q), T), jnp.int32), mask_Bx1xS[:, 0].astype(jnp.int32)
+            jnp.ones((B, t), jnp.int32), _longer(seen_BxS.astype(jnp.int32), s, axis=1)
         )
-        return jax.vmap(kernel)(q, k, v, segments)
+        out_BxNxtxK = jax.vmap(kernel)(
+            *(_longer(a, n, 2) for a, n in ((q, t), (k, s), (v, s))), segments
+        )
+        return out_BxNxtxK[:, :, :T]
 
     return sharding.by_rows_and_heads(on_device)(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS)
 
 
-def _block(tokens: int) -> int:
-    """Returns the largest block that divides so many tokens; 0 if none does."""
-    return next((size for size in _BLOCKS if tokens % size == 0), 0)
+def _padded(tokens: int) -> int:
+    """Returns a length, not less, that whole blocks of splash make."""
+    unit = _LANE if tokens <= _BLOCK else _BLOCK
+    return -(-tokens // unit) * unit
+
+
+def _longer(a, length: int, axis: int):
+    """Returns an array with zeros behind, so long on an axis."""
+    return jnp.pad(a, [(0, length - a.shape[i] if i == axis else 0) for i in range(a.ndim)])
 
 
 KERNELS = {"plain": plain, "cudnn": cudnn, "splash": splash}

@@ -40,15 +40,15 @@ def slurm(env: Mapping[str, str]) -> Place | None:
     # "a[01-03,07]x,b" begins with a01x: each bracket stands for its first number.
     first = re.sub(r"\[(\d+)[^]]*]", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
     # Steps of one job may run side by side; and below 30000 no system picks ports by itself.
-    job, step = int(env.get("SLURM_JOB_ID", 0)), int(env.get("SLURM_STEP_ID", 0))
+    job, step = _number(env, "SLURM_JOB_ID", 0), _number(env, "SLURM_STEP_ID", 0)
     port = 20_000 + (job + 997 * step) % 10_000
     # "4(x2),3": four tasks on each of two nodes, three on the next.
     counts = re.findall(r"(\d+)(?:\(x(\d+)\))?", env.get("SLURM_STEP_TASKS_PER_NODE", "1"))
-    per_node = [int(n) for n, times in counts for _ in range(int(times or 1))]
-    local_count = per_node[min(int(env.get("SLURM_NODEID", 0)), len(per_node) - 1)]
+    per_node = [int(n) for n, times in counts for _ in range(int(times or 1))] or [1]
+    local_count = per_node[min(_number(env, "SLURM_NODEID", 0), len(per_node) - 1)]
     return Place(
-        f"{first}:{port}", int(env.get("SLURM_STEP_NUM_TASKS", sum(per_node))),
-        int(env["SLURM_PROCID"]), own_device(int(env.get("SLURM_LOCALID", 0)), local_count), "SLURM",
+        f"{first}:{port}", _number(env, "SLURM_STEP_NUM_TASKS", sum(per_node)),
+        _number(env, "SLURM_PROCID"), own_device(_number(env, "SLURM_LOCALID", 0), local_count), "SLURM",
     )  # fmt: skip
 
 
@@ -56,8 +56,8 @@ def open_mpi(env: Mapping[str, str]) -> Place | None:
     """A process of mpirun: on one machine, or, with Open MPI 4, where mpirun itself runs."""
     if "OMPI_COMM_WORLD_RANK" not in env:
         return None
-    count, rank = int(env["OMPI_COMM_WORLD_SIZE"]), int(env["OMPI_COMM_WORLD_RANK"])
-    local_count = int(env.get("OMPI_COMM_WORLD_LOCAL_SIZE", 1))
+    count, rank = _number(env, "OMPI_COMM_WORLD_SIZE"), _number(env, "OMPI_COMM_WORLD_RANK")
+    local_count = _number(env, "OMPI_COMM_WORLD_LOCAL_SIZE", 1)
     uri = env.get("OMPI_MCA_orte_hnp_uri", "")
     launcher = re.search(r"tcp://([^,:]+)", uri)
     if count > local_count and not launcher:
@@ -68,7 +68,7 @@ def open_mpi(env: Mapping[str, str]) -> Place | None:
     host = "localhost" if count == local_count else launcher[1]
     job = re.match(r"\d+", uri or env.get("PMIX_NAMESPACE", "").rpartition("-")[2])
     port = 20_000 + (int(job[0]) // 4096 if job else 0) % 10_000
-    device = own_device(int(env.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)), local_count)
+    device = own_device(_number(env, "OMPI_COMM_WORLD_LOCAL_RANK", 0), local_count)
     return Place(f"{host}:{port}", count, rank, device, "Open MPI")
 
 
@@ -77,7 +77,7 @@ def gke_tpu(env: Mapping[str, str]) -> Place | None:
     if "TPU_WORKER_HOSTNAMES" not in env or "TPU_WORKER_ID" not in env:
         return None
     workers = env["TPU_WORKER_HOSTNAMES"].split(",")
-    return _tpu(workers, int(env["TPU_WORKER_ID"]), env, "GKE")
+    return _tpu(workers, _number(env, "TPU_WORKER_ID"), env, "GKE")
 
 
 def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
@@ -99,12 +99,26 @@ def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
 def _tpu(workers: list[str], worker: int, env: Mapping[str, str], named_by: str) -> Place:
     """The place of one of the equally many workers of each slice."""
     slices, slice_id = (
-        int(env.get("MEGASCALE_NUM_SLICES", 1)),
-        int(env.get("MEGASCALE_SLICE_ID", 0)),
+        _number(env, "MEGASCALE_NUM_SLICES", 1),
+        _number(env, "MEGASCALE_SLICE_ID", 0),
     )
     host = env.get("MEGASCALE_COORDINATOR_ADDRESS", workers[0]).split(":")[0]
     count, process_id = slices * len(workers), slice_id * len(workers) + worker
     return Place(f"{host}:{TPU_PORT}", count, process_id, None, named_by)
+
+
+def _number(env: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """Returns the number that a variable holds; `default` where it is not set.
+
+    Raises InputError for what is no number from 0 on.
+    """
+    text = env.get(name, "" if default is None else str(default))
+    if not text.isdecimal():
+        raise errors.InputError(
+            f"the environment's {name} is {text!r}; want a number: set it, give --coordinator, --processes and "
+            f"--process_id, or --nocluster to train alone"
+        )
+    return int(text)
 
 
 def _metadata(env: Mapping[str, str], name: str) -> str:

@@ -5,8 +5,10 @@
                               reads the EMA alone; iterator: the place in the data
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +22,9 @@ from lidit_jax.training.config import Config
 from lidit_jax.training.state import TrainState
 
 # Keys that may differ between the run in a workdir and the config that resumes it: they change
-# how far and how fast it goes, and what it shows, but not what it computes.
+# how far and how fast it goes, in how much memory, and what it shows, but not what it computes.
 FREE = {
-    "train": ("steps", "mesh", "log_every", "save_every", "keep", "preview_every"),
+    "train": ("steps", "mesh", "accumulate", "log_every", "save_every", "keep", "preview_every"),
     "model": ("remat", "unroll"),
     "data": ("shards", "workers", "threads", "codec"),  # codec_hash says which
 }
@@ -102,7 +104,7 @@ def restore_last(
         for name in [k for k, part in parts.items() if jax.tree.leaves(part)]:
             if not _all_finite(parts[name]):
                 raise errors.InputError(
-                    _damaged(manager, step, f"its {name} holds numbers that are not finite")
+                    _damaged(folder, step, f"its {name} holds numbers that are not finite")
                 )
     return step, parts
 
@@ -139,8 +141,12 @@ def _is_array(node: Any) -> bool:
 
 
 def _metadata(workdir: pathlib.Path, step: int, item: str) -> dict:
-    folder = (workdir / "checkpoints" / str(step) / item).absolute()
-    return ocp.StandardCheckpointHandler().metadata(folder).tree
+    folder = (workdir / "checkpoints").absolute()
+    with _readable(folder, step):
+        tree = ocp.StandardCheckpointHandler().metadata(folder / str(step) / item).tree
+    if tree is None:
+        raise errors.InputError(_damaged(folder, step, f"its {item} is missing"))
+    return tree
 
 
 def _reader(workdir: pathlib.Path) -> ocp.CheckpointManager:
@@ -164,17 +170,30 @@ def _parts(like: TrainState, names: tuple[str, ...], items: Any) -> dict[str, An
 
 
 def _read(manager: ocp.CheckpointManager, step: int, args: dict) -> ocp.args.Composite:
-    try:
+    with _readable(pathlib.Path(manager.directory), step):
         return manager.restore(step, args=ocp.args.Composite(**args))
-    except (KeyError, ValueError, OSError) as e:
-        why = (str(e).strip("'\"").splitlines() or [type(e).__name__])[0][:200]
-        raise errors.InputError(_damaged(manager, step, why)) from e
 
 
-def _damaged(manager: ocp.CheckpointManager, step: int, why: str) -> str:
-    earlier = [s for s in manager.all_steps() if s < step]
-    instead = f"remove it to use step {max(earlier)}" if earlier else "train again"
-    return f"checkpoint {manager.directory / str(step)} cannot be read ({why}); {instead}"
+@contextlib.contextmanager
+def _readable(folder: pathlib.Path, step: int) -> Iterator[None]:
+    """Raises InputError where a block cannot read the checkpoint of `step`.
+
+    Orbax has no exception of its own for what is damaged: it raises all kinds, a bare `Exception` too.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:  # of a device, such as one without room
+        raise
+    except Exception as e:
+        why = (str(e).strip("'\"").splitlines() or [""])[0] or type(e).__name__
+        raise errors.InputError(_damaged(folder, step, textwrap.shorten(why, 200))) from e
+
+
+def _damaged(folder: pathlib.Path, step: int, why: str) -> str:
+    steps = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
+    earlier = [s for s in steps if s < step]
+    instead = f"remove it to use step {max(earlier)}" if earlier else "remove it to train again"
+    return f"checkpoint {folder / str(step)} cannot be read ({why}); {instead}"
 
 
 def identity(workdir: pathlib.Path, step: int) -> str:

@@ -27,10 +27,15 @@ class Trained:
     constants: nnx.State
 
 
-def read_config(workdir: pathlib.Path) -> Config:
-    """Returns the config of a run. Raises InputError if there is none."""
+def read_config(workdir: pathlib.Path, task: str | None = None) -> Config:
+    """Returns the config of a run. Raises InputError if there is none, or if `task` is not its own."""
     saved = files.read_json(workdir / "config.json", "run's config (train there first)")
-    return build(Config, saved, "config")
+    config = build(Config, saved, "config")
+    if task and config.task != task:
+        raise errors.InputError(
+            f"{workdir} is a run of task {config.task!r}; want one of task {task!r}"
+        )
+    return config
 
 
 def open_trained(workdir: pathlib.Path) -> Trained:
@@ -38,7 +43,7 @@ def open_trained(workdir: pathlib.Path) -> Trained:
 
     Raises InputError if `workdir` holds no finished checkpoint, or another task's.
     """
-    config = _config_of("vae", workdir)
+    config = read_config(workdir, "vae")
     model = state.abstract_model(tasks.without_data(config))
     return _restored(workdir, config, sharding.one_device(), *model)
 
@@ -59,7 +64,7 @@ def open_to_draw(
     Raises InputError if `workdir` holds no finished checkpoint, or another task's, if the VAE is not
     the one that it was trained with, or if a parameter does not divide over the mesh.
     """
-    config = _config_of("diffusion", workdir)
+    config = read_config(workdir, "diffusion")
     if codec:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, codec=codec))
     _check_codec(config, workdir)
@@ -88,15 +93,6 @@ def _restored(workdir, config, mesh, graphdef, ema, constants) -> Trained:
     step, ema, constants = checkpoints.restore_ema(workdir, ema, constants)
     identity = checkpoints.identity(workdir, step)
     return Trained(config, step, identity, mesh, graphdef, ema, constants)
-
-
-def _config_of(task: str, workdir: pathlib.Path) -> Config:
-    config = read_config(workdir)
-    if config.task != task:
-        raise errors.InputError(
-            f"{workdir} is a run of task {config.task!r}; want one of task {task!r}"
-        )
-    return config
 
 
 def _check_codec(config: Config, workdir: pathlib.Path):

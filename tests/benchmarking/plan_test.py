@@ -1,13 +1,16 @@
 """What a plan says of memory is what the compiler says, and what it chooses fits where more would not."""
 
 import dataclasses
+import math
 
 import jax
+import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import AbstractMesh, AxisType
 
 from lidit_jax import errors, sharding
-from lidit_jax.benchmarking import assumed, chips, devices, plan, program
+from lidit_jax.benchmarking import assumed, chips, devices, flops, least_time, plan, program
 from lidit_jax.benchmarking.program import Program, Setting, TooLarge
 from lidit_jax.training.config import parse
 from tests.benchmarking.flops_test import make_step
@@ -98,33 +101,62 @@ def fake_lines(**first_and_slope):
 
 
 @pytest.mark.parametrize("room", [5, 12, 30, 40, 41, 45, 60, 75, 90, 200])
-def test_what_is_chosen_fits_and_the_next_larger_does_not(monkeypatch, room):
+@pytest.mark.parametrize("link", [1e30, 1e-9], ids=["fast links", "slow links"])
+def test_what_is_chosen_fits_and_nothing_that_is_faster_does(monkeypatch, room, link):
     step = on_mesh((1, 8, 1))
     lines = fake_lines(none=(40, 20), dots=(20, 10), full=(10, 5))
-    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0))
-    chosen = plan.choose("v5e", step, lines)
+    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link))
+    chosen = plan.choose("v5e", plan.by_time(step, "v5e", flops.forward(step.task)), lines)
     if room < 10:
         assert chosen.setting is None and chosen.bytes == 10
         return
-    assert chosen.bytes <= room
-    assert chosen.next == 0 or chosen.next > room
-    assert (chosen.next == 0) == (chosen.setting.micro_batch == 8)
-    less = plan.POLICIES[: plan.POLICIES.index(chosen.setting.remat)]
-    assert all(lines[remat].bytes(1) > room for remat in less)
+    assert chosen.bytes == lines[chosen.setting.remat].bytes(chosen.setting.micro_batch) <= room
+    for remat in plan.POLICIES:
+        for other in plan.settings(step.config, step.mesh, remat):
+            if lines[remat].bytes(other.micro_batch) <= room:
+                chip = chips.CHIPS["v5e"]
+                time = least_time.of(step, other, chip, flops.forward(step.task))
+                assert time.seconds >= chosen.time.seconds
+
+
+def test_slow_links_prefer_larger_micro_batches_to_less_recomputation(monkeypatch):
+    step, lines = on_mesh((1, 8, 1)), fake_lines(none=(40, 20), dots=(20, 10), full=(10, 5))
+    found = {}
+    for link in (1e30, 1e-9):
+        monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(45, 1.0, link))
+        timed = plan.by_time(step, "v5e", flops.forward(step.task))
+        found[link] = plan.choose("v5e", timed, lines).setting
+    assert found == {1e30: Setting("none", 1, 8), 1e-9: Setting("full", 8, 1)}
+
+
+def test_traffic_by_hand():
+    """4 devices gather 3/4 of every parameter twice and receive 3/4 of every gradient; replicas sum a quarter."""
+    step = on_mesh((2, 4, 1), dtype="bfloat16")
+    parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
+    for accumulate in (1, 8):
+        wanted = accumulate * 2 * parameters * (3 * 3 / 4 + 2 / 4 / 2)
+        setting = Setting("none", 8 // accumulate, accumulate)
+        assert least_time.traffic(step, setting) == pytest.approx(wanted)
+    chip = chips.Chip(0, 1.0, link=9.0, far=3.0, joined=8)
+    assert (chip.network(8), chip.network(16)) == (9.0, 3.0)
+
+
+@pytest.mark.slow
+def test_the_compiled_step_receives_hardly_more_than_by_formula(compiled):
+    """And not much less: what is gathered outside of the loop over blocks may be kept for the backward pass."""
+    step, programs = compiled
+    for found in programs.values():
+        counted = sum(c.bytes for c in found.collectives.by_kind.values())
+        assert 0.5 < counted / least_time.traffic(step, found.setting) < 1.1
 
 
 class StandIn:
     """A step whose compiler has so much room, and needs `each` bytes a sample of a policy."""
 
     def __init__(self, room, **each):
-        step = on_mesh((1, 8, 1))
-        self.config, self.mesh, self.room, self.each, self.asked = (
-            step.config,
-            step.mesh,
-            room,
-            each,
-            [],
-        )
+        self.room, self.each, self.asked = room, each, []
+        self.step = on_mesh((1, 8, 1))
+        self.config, self.mesh, self.like = self.step.config, self.step.mesh, self.step.like
 
     def compile(self, setting):
         self.asked.append((setting.remat, setting.micro_batch))
@@ -134,18 +166,41 @@ class StandIn:
         return Program(setting, 0, wanted, 0, 0.0, "")
 
 
-def ask_tpu(monkeypatch, step, room):
-    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, "v5e"))
+def ask_tpu(monkeypatch, step, room, link=1e30):
+    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link, "v5e"))
     asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4")
-    return plan._search_tpu(step, asked)
+    return plan._search_tpu(step, asked, flops.forward(step.step.task))
 
 
 def test_a_tpus_compiler_is_asked_until_something_fits(monkeypatch):
     step = StandIn(room=45, none=100, dots=20, full=10)
     tried, (chosen,) = ask_tpu(monkeypatch, step, 45)
     assert step.asked == [("none", 8), ("dots", 8), ("dots", 2)]  # what cannot fit is not asked
-    assert chosen.setting == Setting("dots", 2, 4) and chosen.next > 45
+    assert chosen.setting == Setting("dots", 2, 4)
     assert isinstance(tried[-1], Program)
+
+
+def test_where_links_are_slow_it_is_asked_for_the_largest_micro_batches_first(monkeypatch):
+    step = StandIn(room=85, none=100, dots=20, full=10)
+    _, (chosen,) = ask_tpu(monkeypatch, step, 85, link=1e-9)
+    assert step.asked == [("none", 8), ("dots", 8), ("full", 8)]
+    assert chosen.setting == Setting("full", 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "hopeless"),
+    [
+        (Setting("dots", 4, 1), True),  # the same again
+        (Setting("none", 4, 1), True),  # keeps more
+        (Setting("full", 4, 1), False),  # keeps less
+        (Setting("dots", 2, 1), True),  # more than half of 100
+        (Setting("dots", 1, 1), False),
+        (Setting("none", 8, 1), True),
+    ],
+)
+def test_a_refusal_rules_out_what_takes_more(setting, hopeless):
+    refused = TooLarge(Setting("dots", 4, 1), "wants 100", 100, 0.0)
+    assert plan._cannot_fit(setting, refused, room=40) == hopeless
 
 
 def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
@@ -206,6 +261,19 @@ def test_a_slice_of_tpus_can_be_had_without_one(libtpu):
         devices.of_topology("v5e:3x3")
     with pytest.raises(errors.InputError, match=r"does not lie on these TPUs' torus"):
         sharding.make_mesh((2, 32, 1), devices.of_topology("v5p:4x4x4"))
+
+
+@pytest.mark.parametrize("name", ["v5e:2x4", "v5p:2x2x2"])
+def test_replicas_lie_in_different_slices(libtpu, name):
+    devices.of_topology(name)  # libtpu's own settings
+    two = topologies.get_topology_desc(platform="tpu", topology_name=name, num_slices=2).devices
+    assert len(two) == 16
+    for sizes in ((2, 8, 1), (-1, 4, 2), (4, 2, 2)):
+        mesh = sharding.make_mesh(sizes, two)
+        slices = np.vectorize(lambda d: d.slice_index)(mesh.devices)
+        assert (slices == slices[:, :1, :1]).all() and len(set(slices[:, 0, 0])) == 2
+    with pytest.raises(errors.InputError, match=r"over 2 TPU slices: .* use \(2, -1, 1\)"):
+        sharding.make_mesh((1, 16, 1), two)
 
 
 def test_a_tpu_compiler_that_refuses_is_an_answer(libtpu):

@@ -2,7 +2,8 @@
 
 import json
 
-from lidit_jax.benchmarking import chips, flops, plan, report
+from lidit_jax.benchmarking import chips, flops, least_time, plan, report
+from lidit_jax.benchmarking.least_time import LeastTime
 from lidit_jax.benchmarking.plan import Choice, Plan
 from lidit_jax.benchmarking.program import Program, Setting, TooLarge
 from tests.benchmarking.plan_test import on_mesh
@@ -21,7 +22,7 @@ def made():
     program = Program(fits, chips.GIB, 2 * chips.GIB, 0, 3.0, TEXT)
     tried = [TooLarge(large, "wants 30.00G", 30 * chips.GIB, 1.0), program]
     choices = [
-        Choice("v5e", fits, program.bytes, 30 * chips.GIB),
+        Choice("v5e", fits, program.bytes, LeastTime(1.5, 0.25)),
         Choice("v6e", None, 40 * chips.GIB),
     ]
     asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4")
@@ -36,7 +37,7 @@ def test_what_is_printed_says_what_fits_and_what_was_refused():
         "none   8            1             refused      wants 30.00  1 s",
         "dots   2            4  1.00       2.00         3.00         3 s",
         "all-gather  f32  1  0.000 GB",
-        "v5e   15.75  dots       2            4  3.00         30.00",
+        "v5e   15.75  dots       2            4  3.00         1.500          0.250",
         "v6e   31.24  too large                  wants 40.00",
     ):
         assert line in told, told
@@ -57,7 +58,10 @@ def test_the_json_has_the_numbers_behind_it(tmp_path):
 
 def test_a_step_at_the_peak_takes_its_products_recomputed_ones_included():
     plan_made = made()
-    choice = plan_made.choices[0]
     forward = flops.total(plan_made.products)
     again = flops.recomputed(plan_made.products, "dots")
-    assert report.seconds_at_peak(plan_made, choice) == (3 * forward + again) * 64 / 8 / 197e12
+    time = least_time.of(
+        plan_made.step, Setting("dots", 2, 4), chips.CHIPS["v5e"], plan_made.products
+    )
+    assert time.products == (3 * forward + again) * 64 / 8 / 197e12
+    assert time.seconds == max(time.products, time.traffic) > 0

@@ -2,13 +2,14 @@
 
 import functools
 import itertools
+import json
 
 import jax
 import numpy as np
 import pytest
 
-from lidit_jax import errors, sharding
-from lidit_jax.generation import Generator, Wanted, reading
+from lidit_jax import errors, files, sharding
+from lidit_jax.generation import Generator, Wanted, reading, sample_config
 from lidit_jax.text import encode
 from lidit_jax.text.llm import FrozenLLM
 
@@ -100,6 +101,31 @@ def test_no_more_is_read_than_waits_for_a_batch(make_generator, monkeypatch):
     for count in range(1, 4):
         assert [row for row, _ in next(parts)[1]] == list(range(4 * count - 4, 4 * count))
         assert len(ahead) == 4 * count
+
+
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_a_weight_is_read(
+    workdir, tmp_path
+):
+    """The folder has a config and no weights, which is what would be told next."""
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["objective"]["schedule"], saved["sample"]["sampler"]["name"] = "linear", "ddim"
+    files.write_json(tmp_path / "config.json", saved)
+    euler = sample_config(tmp_path, name="euler")
+    with pytest.raises(
+        errors.InputError, match="'euler' is for schedule 'flow', got .* use one of"
+    ):
+        Generator(tmp_path, euler)
+    with pytest.raises(errors.InputError, match="holds no checkpoints"):
+        Generator(tmp_path)
+
+
+def test_what_is_refused_is_refused_before_an_llm_is_loaded(make_generator, monkeypatch):
+    generator, loaded = make_generator(), []
+    monkeypatch.setattr(reading.llm, "load", lambda *args: loaded.append(args))
+    sizes = [SIZE, (18, 16)]
+    with pytest.raises(errors.InputError, match="18x16: 18 does not divide by 4"):
+        next(generator.draw([Wanted("a", 0, size) for size in sizes]))
+    assert not loaded
 
 
 def test_no_device_has_all_of_the_weights(make_generator):

@@ -76,6 +76,27 @@ def test_a_share_of_another_request_is_refused_and_writes_nothing(generator, who
     assert content(out) == before
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("run", "run is a run; give the pictures a folder of their own"),
+        ("data", "data is a data set; give"),
+        ("file", "file is a file; give another folder"),
+        ("file/below", "file is a file; give another folder"),
+    ],
+)
+def test_pictures_want_a_folder_of_their_own(generator, tmp_path, monkeypatch, place, message):
+    """Which is told before anything is drawn."""
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "recipe.json").write_text("{}")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(generator, "draw", None)
+    with pytest.raises(errors.InputError, match=message):
+        generate(generator, [Prompt("red")], [0], tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_request_that_comes_second_to_a_folder_is_refused(generator, tmp_path, monkeypatch):
     """Both found the folder empty; the other wrote its manifest while this one drew."""
     out, draw = tmp_path / "out", generator.draw

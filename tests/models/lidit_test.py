@@ -1,5 +1,6 @@
 """The DiT and the whole model: counts, symmetries, initial identity, sizes, and what sees what."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -88,6 +89,19 @@ def test_stacked_blocks_equal_a_loop():
     for scan in [layers.Scan(remat) for remat in layers.REMAT_POLICIES] + [layers.Scan(unroll=4)]:
         scanned = jax.jit(lambda s, scan=scan: scan(s, x, *args))(stacked)
         np.testing.assert_allclose(scanned, looped, atol=1e-5)
+
+
+@pytest.mark.parametrize(("unroll", "refused"), [(1, False), (3, False), (4, True), (6, True)])
+def test_recomputing_wants_a_loop_over_blocks(unroll, refused):
+    """Without one XLA merges what the backward pass computes again with what the forward pass had."""
+    sizes = dict(width=32, depth=4, heads=4, patch=2, unroll=unroll)
+    ModelConfig(**sizes, remat="none")
+    with (
+        pytest.raises(errors.InputError, match="model.remat='full' wants a loop over blocks")
+        if refused
+        else contextlib.nullcontext()
+    ):
+        ModelConfig(**sizes, remat="full")
 
 
 class Identity(nnx.Module):

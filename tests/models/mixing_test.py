@@ -1,6 +1,7 @@
 """`attend` is softmax(q k^T) v, its gradient too, by every kernel; nothing of its logits' size is kept."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -84,31 +85,44 @@ BY_TOKEN, BY_QUERY = (jax.ShapeDtypeStruct((8, n, 4096), bool) for n in (1, 4096
     ("platform", "q", "mask", "packed", "kernel"),
     [
         ("cpu", like(), None, False, "plain"),
-        ("gpu", like(), None, False, "plain"),  # before Ampere, or not NVIDIA's
-        ("ampere", like(), None, False, "cudnn"),
-        ("ampere", like(width=72), BY_TOKEN, True, "cudnn"),
-        ("ampere", like(), BY_TOKEN, False, "plain"),  # no count says which are seen
-        ("ampere", like(dtype=jnp.float32), None, False, "plain"),
-        ("ampere", like(width=136), None, False, "plain"),
-        ("ampere", like(width=36), None, False, "plain"),
+        ("gpu", like(), None, False, "cudnn"),
+        ("gpu", like(width=72), BY_TOKEN, True, "cudnn"),
+        ("gpu", like(), BY_TOKEN, False, "plain"),  # no count says which are seen
+        ("gpu", like(dtype=jnp.float32), None, False, "plain"),
+        ("gpu", like(width=136), None, False, "plain"),
+        ("gpu", like(width=36), None, False, "plain"),
         ("tpu", like(), None, False, "splash"),
         ("tpu", like(dtype=jnp.float32), BY_TOKEN, False, "splash"),
+        ("tpu", like(tokens=4032), None, False, "splash"),
         ("tpu", like(tokens=256), None, False, "plain"),
-        ("tpu", like(tokens=4100), None, False, "plain"),
         ("tpu", like(), BY_QUERY, False, "plain"),
     ],
 )
 def test_the_kernel_is_chosen_by_platform_and_what_it_can_do(
     monkeypatch, platform, q, mask, packed, kernel
 ):
-    monkeypatch.setattr(sharding, "platform", lambda: platform)
+    on_platform(monkeypatch, platform, "9.0")
     assert mixing.chosen(q, like(dtype=q.dtype), mask, packed) == kernel
+
+
+@pytest.mark.parametrize(
+    ("version", "has"), [("8.0", True), ("12.0", True), ("7.5", False), ("gfx942", False)]
+)
+def test_cudnn_attends_on_nvidias_gpus_from_ampere_on(monkeypatch, version, has):
+    on_platform(monkeypatch, "gpu", version)
+    assert mixing.has_cudnn() == has
+
+
+def on_platform(monkeypatch, platform, version=""):
+    device = types.SimpleNamespace(compute_capability=version)
+    monkeypatch.setattr(sharding, "platform", lambda: platform)
+    monkeypatch.setattr(jax, "local_devices", lambda backend: [device])
 
 
 def test_rows_that_do_not_divide_over_the_mesh_are_mixed_by_what_the_compiler_can_split(
     monkeypatch,
 ):
-    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    on_platform(monkeypatch, "tpu")
     mesh = sharding.make_mesh((2, 2, 2))
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         assert mixing.chosen(like(), like(), None, False) == "splash"
@@ -124,12 +138,12 @@ def test_the_platform_is_the_meshs_not_the_machines():
         assert sharding.platform() == "tpu"
 
 
-def many(tokens, seen):
-    """Queries, keys and values of 256 and so many tokens, of which each row sees so many."""
+def many(tokens, seen, queries=256):
+    """So many queries, keys and values, of which each row sees so many."""
     keys = jax.random.split(jax.random.key(3), 4)
     q, k, v, g = (
         jax.random.normal(key, (len(seen), 2, n, 16))
-        for key, n in zip(keys, (256, tokens, tokens, 256))
+        for key, n in zip(keys, (queries, tokens, tokens, queries))
     )
     return (q, k, v), g, jnp.arange(tokens)[None, None] < jnp.array(seen)[:, None, None]
 
@@ -142,33 +156,59 @@ def check_as_plain(kernel, inputs, g, mask):
         np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
+splash = functools.partial(mixing.splash, interpret=True)
+
+
+@pytest.mark.parametrize(("queries", "tokens"), [(256, 128), (130, 1), (520, 129)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_splash_attention_is_the_plain_one(masked):
-    inputs, g, mask = many(128, seen=[100, 7])
-    splash = functools.partial(mixing.splash, interpret=True)
+def test_splash_attention_is_the_plain_one_of_any_length(queries, tokens, masked):
+    inputs, g, mask = many(tokens, seen=[-(-tokens // 2), 1], queries=queries)
     check_as_plain(splash, inputs, g, mask if masked else None)
 
 
-def test_each_device_mixes_its_own_rows_and_heads():
-    inputs, g, mask = many(128, seen=[100, 7, 128, 1])
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN wants a GPU")
+@pytest.mark.parametrize("packed", [False, True])
+def test_cudnns_attention_is_the_plain_one(packed):
+    inputs, g, mask = many(128, seen=[100, 7])
+    *inputs, g = (a.astype(jnp.bfloat16) for a in (*inputs, g))
+    mask = mask if packed else None
+    out, back = jax.vjp(lambda *a: mixing.cudnn(*a, mask), *inputs)
+    wanted, wanted_back = jax.vjp(lambda *a: mixing.plain(*a, mask), *inputs)
+    for found, exact in zip((out, *back(g)), (wanted, *wanted_back(g))):
+        found, exact = found.astype(jnp.float32), exact.astype(jnp.float32)
+        assert jnp.linalg.norm(found - exact) < 2e-2 * jnp.linalg.norm(exact)
+
+
+def on_eight_devices(kernel, *arrays):
+    """Checks a kernel that is compiled for a mesh of (2, 2, 2) and given what is split by rows."""
     mesh = sharding.make_mesh((2, 2, 2))
-    inputs, g, mask = jax.device_put((inputs, g, mask), sharding.batch_sharding(mesh))
+
+    def mixed(*arrays):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return kernel(*arrays)
+
+    check_as_plain(jax.jit(mixed), *jax.device_put(arrays, sharding.batch_sharding(mesh)))
+
+
+def test_each_device_mixes_its_own_rows_and_heads():
     held = []
 
-    def kernel(q, k, v, mask):
-        held.append((q.shape, k.shape, v.shape, mask.shape))
-        return mixing.plain(q, k, v, mask)
+    def watched(*arrays):
+        held.append([a.shape for a in arrays])
+        return mixing.plain(*arrays)
 
-    def on_mesh(*arrays):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return sharding.by_rows_and_heads(kernel)(*arrays)
+    on_eight_devices(
+        lambda *a: sharding.by_rows_and_heads(watched)(*a), *many(128, seen=[100, 7, 128, 1])
+    )
+    assert held[0] == [(1, 1, 256, 16), *[(1, 1, 128, 16)] * 2, (1, 1, 128)]
 
-    check_as_plain(jax.jit(on_mesh), inputs, g, mask)
-    assert set(held) == {((1, 1, 256, 16), (1, 1, 128, 16), (1, 1, 128, 16), (1, 1, 128))}
+
+def test_splash_attention_is_the_plain_one_on_a_mesh():
+    on_eight_devices(splash, *many(128, seen=[100, 7, 128, 1]))
 
 
 def test_cudnn_is_what_is_compiled_for_nvidia(monkeypatch):
-    """In place of a GPU, whose results benchmarks compare: both passes are lowered to cuDNN's own calls."""
+    """Without a GPU it can be lowered, not run: both passes are cuDNN's own calls."""
     from jax._src.cudnn import fused_attention_stablehlo
 
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91300)

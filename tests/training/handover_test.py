@@ -204,7 +204,7 @@ def test_another_llm_is_refused_by_name_and_another_precision_is_not(llms, workd
 
 def test_computing_otherwise_and_another_optimizer_are_no_hindrance(llms, workdir, second_data):
     c = stage_dict(llms, workdir)
-    c.model.update(dtype="bfloat16", remat="full", unroll=2)
+    c.model.update(dtype="bfloat16", remat="full", unroll=1)
     c.optim.name, c.objective.time_shift, c.objective.loss_view = "muon", 2.0, "eps"
     config, _, optimizer, _, like, constants, _ = opened(parse(c), second_data)
     handover.check(config, like, constants)

@@ -49,6 +49,7 @@ class Codec(Protocol):
         """What a recipe records, and a reader compares: name and weights' hash."""
 
 
+MOST_PIXELS = 8192 * 8192  # of a picture: more is a mistake
 CODECS = {"pixels": Pixels}
 
 
@@ -73,9 +74,14 @@ def make_codec(name: str) -> Codec:
 def latent_size(codec: Codec, size: tuple[int, int], patch: int = 1) -> tuple[int, int, int]:
     """Returns the latent (H, W, C) of a picture of `size` = (height, width) in pixels.
 
-    Raises InputError, naming sizes that work, if VAE and patch together do not divide the size.
+    Raises InputError, naming sizes that work, if VAE and patch together do not divide the size, or if
+    no device could hold the picture.
     """
     unit = patch * codec.downsample
+    if size[0] * size[1] > MOST_PIXELS:
+        raise errors.InputError(
+            f"picture size {size[0]}x{size[1]} is of more than {MOST_PIXELS:,} pixels; use a smaller one"
+        )
     for side in size:
         if side < 1 or side % unit:
             near = sorted({max(side // unit, 1) * unit, (side // unit + 1) * unit})
