@@ -5,6 +5,7 @@
 #   launch/tpu_vm.sh install      this commit, Python and JAX, and the shared folder, on every worker
 #   launch/tpu_vm.sh run [--config.KEY=VALUE ...]       trains; started again, it continues
 #   launch/tpu_vm.sh keep [--config.KEY=VALUE ...]      the same, through preemptions, until it is done
+#   launch/tpu_vm.sh stop         ends the training, which saves first
 #   launch/tpu_vm.sh delete       gives the slice back; the shared folder stays
 #
 # Set the variables below, or in the environment. gcloud must be logged in, with a project set.
@@ -21,7 +22,10 @@ RUN=${RUN:-/mnt/lidit/run}
 
 tpu() { gcloud compute tpus "$@" --zone="$ZONE"; }
 everywhere() { tpu tpu-vm ssh "$NAME" --worker=all --command="$1"; }
-state() { tpu queued-resources describe "$NAME" --format="value(state.state)" 2>/dev/null || true; }
+state() { # nothing without a request; asked until gcloud can tell, as it cannot while offline
+  until tpu queued-resources list --format="value(name.basename(), state.state)" |
+    awk -v name="$NAME" '$1 == name {print $2}'; do sleep 30; done
+}
 
 create() {
   # shellcheck disable=SC2086  # SPOT is a flag or nothing
@@ -53,11 +57,21 @@ install() { # the runtimes' own Python may be older than 3.11: uv brings one
 }
 
 run() { # every worker finds its place by the TPU's metadata
-  local more=""
+  local more="" id status
+  id=$(date +%s)-$$
   if (($#)); then more=$(printf ' %q' "$@"); fi
-  everywhere "cd lidit_jax && launch/keep_running.sh $RUN .venv/bin/python -m lidit_jax.train \
-    --config=$CONFIG --data=$DATA --workdir=$RUN$more"
+  while true; do # a lost connection ends nothing: the same id is followed on
+    status=0
+    everywhere "cd lidit_jax && launch/detached.sh ~/lidit_run $id launch/keep_running.sh $RUN \
+      .venv/bin/python -m lidit_jax.train --config=$CONFIG --data=$DATA --workdir=$RUN$more" || status=$?
+    if ((status != 255)) || [[ $(state) != ACTIVE ]]; then return "$status"; fi
+    echo "the connection was lost; connecting again" >&2
+    sleep 10
+  done
 }
+
+# shellcheck disable=SC2016  # each worker's own process
+stop() { everywhere 'kill "$(cat ~/lidit_run/pid)"'; }
 
 delete() { tpu queued-resources delete "$NAME" --force --quiet; }
 
@@ -77,9 +91,9 @@ keep() { # a preempted slice is gone: another takes its place, and continues fro
 }
 
 case ${1:-} in
-  create | install | run | keep | delete) "$@" ;;
+  create | install | run | keep | stop | delete) "$@" ;;
   *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

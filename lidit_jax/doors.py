@@ -1,7 +1,6 @@
 """What the command-line doors share: a user's mistake is one line on stderr, not a traceback."""
 
 import contextlib
-import errno
 import itertools
 import pathlib
 import sys
@@ -153,13 +152,8 @@ def _told(error: Exception) -> str | None:
             error
         ) or "Out of memory" in str(error):
             return _out_of_memory(error)
-        case FileExistsError() | NotADirectoryError() | IsADirectoryError() | PermissionError():
-            return f"cannot use {error.filename}: {error.strerror}; give another path"
-        case FileNotFoundError():
-            return f"{error.filename} is missing, or its folder cannot be made"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            where = f" for {error.filename}" if error.filename else ""
-            return f"the disk is full{where}; what is finished stays: free some space, and run it again"
+        case OSError():
+            return errors.about_file(error)
     return None
 
 

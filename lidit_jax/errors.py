@@ -1,6 +1,7 @@
-"""The one error class that a user's mistake raises, and how a wrong name is reported."""
+"""The one error class that a user's mistake raises, and how wrong names and files are reported."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -24,3 +25,22 @@ def check_range(where: str, value: float, least: float, most: float = float("inf
     if not least <= value <= most or value == float("inf"):
         wanted = f"{least} or more" if most == float("inf") else f"a value in [{least}, {most}]"
         raise InputError(f"{where} is {value}; use {wanted}")
+
+
+def about_file(error: OSError) -> str | None:
+    """Returns the line that tells what is wrong with a file, or with its disk; None if it is neither."""
+    where = f" for {error.filename}" if error.filename else ""
+    match error:
+        case (
+            FileExistsError()
+            | NotADirectoryError()
+            | IsADirectoryError()
+            | PermissionError()
+            | OSError(errno=errno.EROFS)
+        ):
+            return f"cannot use {error.filename}: {error.strerror}; give another path"
+        case FileNotFoundError():
+            return f"{error.filename} is missing, or its folder cannot be made"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return f"the disk is full{where}; what is finished stays: free some space, and run it again"
+    return None

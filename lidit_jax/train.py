@@ -3,6 +3,8 @@
 python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/data --workdir=out/quickstart/run
 """
 
+from typing import Any
+
 from absl import flags
 
 from lidit_jax import doors, errors
@@ -18,9 +20,14 @@ _PROFILE_STEPS = flags.DEFINE_list(
 
 
 def main():
-    with _joined(lambda: agreement.facts(*_arguments()[:2])):
+    with _joined(_facts):
         config, data, workdir = _arguments()
         train(config, data, workdir, profile=_profile_steps())
+
+
+def _facts() -> dict[str, Any]:
+    steps = _profile_steps()
+    return agreement.facts(*_arguments()[:2]) | {"profile_steps": steps and list(steps)}
 
 
 def _arguments():

@@ -1,20 +1,15 @@
-"""Several processes train as one: to the last bit, agreed, or not at all."""
+"""Several processes train as one: to the last bit, or not at all."""
 
 import json
 import shutil
 import signal
-import socket
-import threading
-import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from lidit_jax import errors, files
-from lidit_jax.processes import Place, clusters, meeting, place
-from lidit_jax.training import agreement
+from lidit_jax import files
 from tests import several
 
 
@@ -99,7 +94,7 @@ def test_a_killed_run_resumed_by_another_number_of_processes_equals_a_whole_one(
     command = several.door(config_file, data, workdir, "--cpu_devices=2", "--start_timeout=60")
     command += ["--config.train.steps=4000", "--config.train.keep=4000"]
     running = [several.start(*command, *several.flags(2, i, port)) for i in range(2)]
-    wait_for(workdir / "checkpoints" / "2", running)
+    several.wait_for(workdir / "checkpoints" / "2", running)
     for process in running:
         process.kill()
     several.ended(*running)
@@ -118,7 +113,9 @@ def test_a_run_that_is_told_to_stop_saves_and_continues(one, config_file, data, 
     command = several.door(config_file, data, workdir, "--cpu_devices=2")
     command += ["--config.train.steps=4000", "--config.train.save_every=1000000"]
     running = [several.start(*command, *several.flags(2, i, port)) for i in range(2)]
-    wait_for(workdir / "metrics.jsonl", running, lambda path: path.read_text().count("\n") >= 2)
+    several.wait_for(
+        workdir / "metrics.jsonl", running, lambda path: path.read_text().count("\n") >= 2
+    )
     running[1].send_signal(signal.SIGTERM)
     ends = several.ended(*running)
     assert [e.status for e in ends] == [143, 143], ends
@@ -126,6 +123,29 @@ def test_a_run_that_is_told_to_stop_saves_and_continues(one, config_file, data, 
     assert f"{workdir} is saved at step {saved.name}; the same command continues" in ends[0].err
     lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
     assert lines == list(range(1, int(saved.name) + 1))
+
+
+@pytest.mark.parametrize("joined", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
+    joined, config_file, data, tmp_path
+):
+    """Whether JAX knows of no others, or was told by the flags that there are none."""
+    workdir, place = tmp_path / "run", several.flags(1, 0, several.free_port()) if joined else []
+    command = several.door(config_file, data, workdir, "--cpu_devices=1", *place)
+    endless = ["--config.train.steps=4000", "--config.train.save_every=1000000"]
+    running = several.start(*command, *endless)
+    several.wait_for(
+        workdir / "metrics.jsonl", [running], lambda path: path.read_text().count("\n") >= 2
+    )
+    running.send_signal(signal.SIGTERM)
+    (end,) = several.ended(running)
+    assert end.status == 143, end
+    (saved,) = (workdir / "checkpoints").iterdir()
+    assert f"{workdir} is saved at step {saved.name}; the same command continues" in end.err
+    (end,) = several.ended(several.start(*command, f"--config.train.steps={int(saved.name) + 1}"))
+    assert end.status == 0 and f"resuming {workdir} at step {saved.name}" in end.out, end
+    lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
+    assert lines == list(range(1, int(saved.name) + 2))
 
 
 @pytest.mark.slow
@@ -158,14 +178,6 @@ def test_a_process_that_compiles_longer_is_waited_for():
     port = several.free_port()
     ends = several.ended(*(several.start("-c", LATE, i, port) for i in range(2)))
     assert [e.status for e in ends] == [0, 0] and "sum 6.0" in ends[0].out, ends
-
-
-def wait_for(path, running, when=lambda path: True):
-    """Waits until a path is there and `when` holds, or fails when a process has ended."""
-    while not (path.exists() and when(path)):
-        if any(p.poll() is not None for p in running):
-            pytest.fail("\n".join(end.err[-3000:] for end in several.ended(*running)))
-        time.sleep(0.1)
 
 
 ROWS = """
@@ -223,7 +235,7 @@ def test_processes_of_other_configs_and_data_end_at_once(config_file, data, tmp_
     copy = shutil.copytree(data, tmp_path / "data")
     info = json.loads((copy / "dataset.json").read_text())
     files.write_json(copy / "dataset.json", info | {"counts": {}})
-    ours = several.door(config_file, data, workdir, "--cpu_devices=2")
+    ours = several.door(config_file, data, workdir, "--cpu_devices=2", "--profile_steps=2,3")
     theirs = several.door(config_file, copy, workdir, "--cpu_devices=1", "--config.train.steps=5")
     ends = several.ended(
         several.start(*ours, *several.flags(2, 0, port)),
@@ -233,6 +245,7 @@ def test_processes_of_other_configs_and_data_end_at_once(config_file, data, tmp_
         assert end.status == 2, end
         assert "config.train.steps is 4 on process 0, 5 on process 1" in end.error
         assert "cpu_devices is 2 on process 0, 1 on process 1" in end.error
+        assert "profile_steps is [2, 3] on process 0, None on process 1" in end.error
         assert "data set's dataset.json is '" in end.error
     assert not workdir.exists()
 
@@ -254,13 +267,72 @@ def test_a_process_without_the_data_set_ends_all(config_file, data, tmp_path):
         assert "no finished data set at" in end.error
 
 
+TOGETHER = """
+import errno, os, sys
+from lidit_jax import errors, processes
+from lidit_jax.processes import Place
+
+processes.use_cpu(1)
+processes.start(Place(f"localhost:{sys.argv[2]}", 2, int(sys.argv[1])), dict, 60)
+for number in (errno.EROFS, errno.ENOSPC, errno.ENOTDIR):
+    try:
+        with processes.together():
+            if sys.argv[1] == "0":
+                raise OSError(number, os.strerror(number), "there")
+    except errors.InputError as e:
+        print(e)
+processes.end()
+"""
+
+
+def test_what_process_0_alone_cannot_write_is_told_to_all():
+    port = several.free_port()
+    ends = several.ended(*(several.start("-c", TOGETHER, i, port) for i in range(2)))
+    for end in ends:
+        assert end.status == 0, ends
+        assert [line for line in end.out.splitlines() if line.startswith("process")] == [
+            "process 0: cannot use there: Read-only file system; give another path",
+            "process 0: the disk is full for there; what is finished stays: free some space, and run it again",
+            "process 0: cannot use there: Not a directory; give another path",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--profile_steps=5,6"], "--profile_steps=5,6: the run has 4 steps; name some of those"),
+        (["--profile_steps=5"], "--profile_steps=5: want FIRST,LAST, such as 10,15"),
+    ],
+)
+def test_steps_that_cannot_be_traced_end_all(more, message, config_file, data, tmp_path):
+    ends = several.train(2, 1, config_file, data, tmp_path / "run", *more)
+    for i, end in enumerate(ends):
+        assert end.status == 2 and f"(process {i} of 2" in end.error, end
+        assert end.error.endswith(message), end
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
-def test_a_workdir_that_is_not_shared_is_refused(config_file, data, tmp_path):
+def test_a_file_in_the_place_of_the_workdir_ends_all(config_file, data, tmp_path):
+    (tmp_path / "run").touch()
+    for end in several.train(2, 1, config_file, data, tmp_path / "run" / "one"):
+        assert end.status == 2 and "run: File exists; give another path" in end.error, end
+        assert "Traceback" not in end.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("began", [False, True])
+def test_a_workdir_that_is_not_shared_is_refused(began, one, config_file, data, tmp_path):
+    """New, or with a checkpoint that process 0 alone sees, from a run that began at another's weights."""
+    more = ["--cpu_devices=1"]
+    if began:
+        more.append(f"--config.train.init_from={one}")
+        shutil.copytree(one, tmp_path / "run0")
     port = several.free_port()
     ends = several.ended(
         *(
             several.start(
-                *several.door(config_file, data, tmp_path / f"run{i}", "--cpu_devices=1"),
+                *several.door(config_file, data, tmp_path / f"run{i}", *more),
                 *several.flags(2, i, port),
             )
             for i in range(2)
@@ -269,6 +341,16 @@ def test_a_workdir_that_is_not_shared_is_refused(config_file, data, tmp_path):
     assert [e.status for e in ends] == [2, 2], ends
     for end in ends:
         assert "run1 is not the folder that process 0 has by this name" in end.error
+    assert (tmp_path / "run0").exists() == began and not (tmp_path / "run1").exists()
+    assert not list(tmp_path.glob("run0/.shared*"))
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_begin_from_another_leaves_no_workdir(config_file, data, tmp_path):
+    more = [f"--config.train.init_from={tmp_path / 'none'}"]
+    for end in several.train(2, 1, config_file, data, tmp_path / "new" / "run", *more):
+        assert end.status == 2 and "no run's config (train there first)" in end.error, end
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
@@ -292,203 +374,3 @@ def test_a_mesh_that_does_not_fit_all_devices_is_told_by_every_process(
     for end in ends:
         assert end.status == 2 and message in end.error, end
     assert not (tmp_path / "run").exists()
-
-
-# The meeting, without JAX.
-
-
-def meet(*cards, count=None, timeout=10.0):
-    """Processes of these (facts, problem) meet; returns each one's verdict."""
-    address, told = f"localhost:{several.free_port()}", [""] * len(cards)
-
-    def come(i, facts, problem=""):
-        try:
-            meeting.meet(Place(address, count or len(cards), i), facts, problem, timeout)
-        except (errors.InputError, meeting.Absent) as e:
-            told[i] = str(e)
-
-    threads = [threading.Thread(target=come, args=(i, *card)) for i, card in enumerate(cards)]
-    for thread in reversed(threads):  # process 0 last
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return told
-
-
-def test_equal_processes_meet():
-    assert meet(*[({"a": 1, "b": [1, 2]},)] * 5) == [""] * 5
-
-
-def test_what_differs_is_told_with_every_value():
-    told = meet(({"a": 1, "b": 2},), ({"a": 1, "b": 3},), ({"a": 1, "b": 2},))
-    assert set(told) == {told[0]}
-    assert told[0].startswith("the processes differ: b is 2 on process 0 and 2, 3 on process 1. ")
-
-
-def test_many_differences_are_counted():
-    told = meet(*[({f"k{i}": value for i in range(9)},) for value in range(2)])
-    assert told[0].count(" is 0 on process 0") == 5 and "; and 4 more" in told[0]
-
-
-def test_a_problem_of_one_is_told_to_all():
-    told = meet(({"a": 1},), ({}, "no data"), ({"a": 1},))
-    assert set(told) == {told[0]} and told[0].endswith("): no data")
-    assert meet(*[({}, "no data")] * 2) == ["no data"] * 2
-
-
-def test_who_is_missing_is_told():
-    told = meet(({},), ({},), count=4, timeout=1)
-    assert told[0].startswith("2 and 3 of 4 processes did not come within 1 s; 0 (")
-
-
-def test_without_process_0_the_others_say_so():
-    with pytest.raises(
-        meeting.Absent, match=r"process 0 did not answer at localhost:\d+ within 1 s"
-    ):
-        meeting.meet(Place(f"localhost:{several.free_port()}", 2, 1), {}, "", 1)
-
-
-def test_a_process_that_comes_twice_is_told():
-    def card(i):
-        return {"process_id": i, "host": f"h{i}", "problem": "", "facts": {}}
-
-    told = meeting.judge([card(0), card(1), card(1)], 3, 9)
-    assert told["problem"].startswith("process 1 was started 2 times, on h1 and h1")
-
-
-def test_strangers_and_the_dead_do_not_count():
-    """A program that scans ports, and a process that was killed and started again while others wait."""
-    port, told = several.free_port(), {}
-    here = [Place(f"localhost:{port}", 3, i) for i in range(3)]
-
-    def card(i):
-        return {"process_id": i, "host": "h", "problem": "", "facts": {}}
-
-    def come(i):
-        come_in = meeting._preside if i == 0 else meeting._attend
-        told[i] = come_in(here[i], card(i), 20)
-
-    threads = [threading.Thread(target=come, args=(i,)) for i in range(3)]
-    threads[0].start()
-    stranger = connect(port, b'{"a": 1}\n')
-    for line in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"", json.dumps(card(1)).encode() + b"\n"):
-        connect(port, line).close()
-    time.sleep(0.2)
-    for thread in threads[1:]:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    stranger.close()
-    assert [told[i] for i in range(3)] == [{"problem": "", "absent": ""}] * 3
-
-
-def connect(port, line):
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            made = socket.create_connection(("localhost", port))
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        else:
-            made.sendall(line)
-            return made
-
-
-def test_a_port_in_use_is_told():
-    with socket.create_server(("", 0)) as server:
-        port = server.getsockname()[1]
-        with pytest.raises(
-            errors.InputError, match=f"cannot listen on port {port} .Address already"
-        ):
-            meeting.meet(Place(f"localhost:{port}", 1, 0), {}, "", 1)
-
-
-# Whose place it is.
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (("a:1", None, None), "--processes and --process_id missing: give --coordinator=HOST:PORT"),
-        ((None, 2, 0), "--coordinator missing"),
-        (("a:1", 2, None), "--process_id missing"),
-        (("a:1", 2, 2), "process_id 2 of 2 processes; process ids are 0 to processes - 1"),
-        (("a:1", 2, -1), "process_id -1 of 2"),
-        (("a:1", 0, 0), "process_id 0 of 0"),
-        (("a", 1, 0), "coordinator 'a': want HOST:PORT"),
-        (("a:x", 1, 0), "coordinator 'a:x': want HOST:PORT"),
-        ((":1", 1, 0), "coordinator ':1': want HOST:PORT"),
-    ],
-)
-def test_flags_that_name_no_place_are_refused(given, message):
-    with pytest.raises(errors.InputError) as told:
-        place.from_flags(*given)
-    assert str(told.value).startswith(message)
-
-
-def test_flags_name_a_place():
-    assert place.from_flags(None, None, None) is None
-    assert place.from_flags("[::1]:90", 2, 1).address == ("::1", 90)
-
-
-SLURM = {
-    "SLURM_JOB_ID": "4098", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5",
-    "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
-    "SLURM_STEP_NODELIST": "gpu[012-013]",
-}  # fmt: skip
-GKE = {"TPU_WORKER_HOSTNAMES": "run-0-0.run,run-0-1.run", "TPU_WORKER_ID": "1"}
-OMPI = {
-    "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
-    "OMPI_COMM_WORLD_LOCAL_RANK": "3", "OMPI_MCA_orte_hnp_uri": "81920.0;tcp://10.0.0.7,10.1.0.7:3",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("env", "wanted"),
-    [
-        ({}, None),
-        (SLURM, Place("gpu012:24098", 8, 5, 1, "SLURM")),
-        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1(x8)"}, Place("gpu012:24098", 8, 5, None, "SLURM")),
-        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "5,3"}, Place("gpu012:24098", 8, 5, 1, "SLURM")),
-        (SLURM | {"CUDA_VISIBLE_DEVICES": "0"}, Place("gpu012:24098", 8, 5, None, "SLURM")),
-        (SLURM | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, Place("gpu012:24098", 8, 5, 1, "SLURM")),
-        (SLURM | {"SLURM_STEP_NODELIST": "a7,b[1-2]", "SLURM_STEP_ID": "1"}, Place("a7:25095", 8, 5, 1, "SLURM")),
-        (SLURM | {"SLURM_STEP_NODELIST": "r[1-2]n[04,07-9]-ib"}, Place("r1n04-ib:24098", 8, 5, 1, "SLURM")),
-        # one task is alone, and a batch script is no task
-        (SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None),
-        ({k: v for k, v in SLURM.items() if "STEP" not in k} | {"SLURM_NTASKS": "8"}, None),
-        (OMPI, Place("localhost:20020", 4, 3, 3, "Open MPI")),
-        (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, Place("10.0.0.7:20020", 4, 3, None, "Open MPI")),
-        (GKE, Place("run-0-0.run:8476", 2, 1, None, "GKE")),
-        (GKE | {"JAX_COORDINATOR_PORT": "99"}, Place("run-0-0.run:99", 2, 1, None, "GKE")),
-        (GKE | {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
-        (
-            GKE | {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1", "MEGASCALE_COORDINATOR_ADDRESS": "run-0-0.run:8080"},
-            Place("run-0-0.run:8476", 4, 3, None, "GKE"),
-        ),
-    ],
-)  # fmt: skip
-def test_a_cluster_names_the_place(env, wanted, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name in {"CUDA_VISIBLE_DEVICES"} & env.keys():
-        monkeypatch.setenv(name, env[name])
-    assert clusters.from_cluster({"TPU_SKIP_MDS_QUERY": "1"} | env) == wanted
-
-
-def test_open_mpi_of_several_machines_wants_to_know_the_first():
-    env = OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_MCA_orte_hnp_uri": ""}
-    with pytest.raises(errors.InputError, match="give --coordinator=HOST:PORT --processes="):
-        clusters.from_cluster(env)
-
-
-def test_facts_are_plain_and_of_config_code_and_data(config, data, tmp_path):
-    found = agreement.facts(config, data)
-    assert json.loads(json.dumps(found)) == found
-    assert found["config.train.steps"] == 4 and found["config.encoders.1.name"] == "tiny1"
-    assert found["version of jax"] == jax.__version__ and len(found["code of lidit_jax"]) == 16
-    assert sum(name.startswith("data set's ") for name in found) == 3
-    with pytest.raises(
-        errors.InputError, match="no finished data set at .*none .run `prepare` first"
-    ):
-        agreement.facts(config, tmp_path / "none")

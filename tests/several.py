@@ -6,6 +6,10 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = """
@@ -73,6 +77,18 @@ def ended(*processes: subprocess.Popen, timeout: float = 400) -> list[Ended]:
             if p.poll() is None:
                 p.kill()
     return [Ended(p.returncode, *texts) for p, texts in zip(processes, told)]
+
+
+def wait_for(
+    path: pathlib.Path,
+    running: list[subprocess.Popen],
+    when: Callable[[pathlib.Path], bool] = lambda path: True,
+):
+    """Waits until a path is there and `when` holds, or fails when a process has ended."""
+    while not (path.exists() and when(path)):
+        if any(p.poll() is not None for p in running):
+            pytest.fail("\n".join(end.err[-3000:] for end in ended(*running)))
+        time.sleep(0.1)
 
 
 def flags(processes: int, process_id: int, port: int) -> list[str]:

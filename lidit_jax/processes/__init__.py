@@ -10,7 +10,9 @@ import itertools
 import math
 import os
 import pathlib
+import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -104,17 +106,18 @@ def connect(mesh: jax.sharding.Mesh):
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Runs a block that every process runs; an InputError of one ends all of them with its message.
+    """Runs a block that every process runs; a user's mistake on one ends all of them with its message.
 
-    Without this the others would wait in their next collective for a process that has left.
+    That is an InputError, or an OSError that `errors.about_file` can tell. Without this the others would
+    wait in their next collective for a process that has left.
     """
     problem = ""
     try:
         yield
-    except errors.InputError as e:
-        if jax.process_count() == 1:
+    except (errors.InputError, OSError) as e:
+        problem = errors.about_file(e) if isinstance(e, OSError) else str(e)
+        if jax.process_count() == 1 or problem is None:
             raise
-        problem = str(e)
     if jax.process_count() > 1:
         _share(problem)
 
@@ -134,26 +137,72 @@ def _share(problem: str):
         raise errors.InputError(everyone[0] if same else "; ".join(failed)[:_TOLD])
 
 
-def check_shared(folder: pathlib.Path):
-    """Raises InputError, on every process, unless all see one and the same `folder`."""
+@contextlib.contextmanager
+def sharing(folder: pathlib.Path) -> Iterator[None]:
+    """Within it every process sees one and the same `folder`; if the block fails, none was made for it.
+
+    Raises InputError, on every process, if they do not. One process alone makes and asks nothing.
+    """
     if jax.process_count() == 1:
+        yield
         return
+    made = []
+    try:
+        _check_shared(folder, made)
+        yield
+    except BaseException:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # it has another's files by now
+                path.rmdir()
+        raise
+
+
+def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
+    """Raises InputError unless all see the same `folder`; process 0 adds what it makes to `made`."""
     mine = np.frombuffer(uuid.uuid4().bytes, np.uint8)
     token = folder / f".shared-{bytes(multihost_utils.broadcast_one_to_all(mine)).hex()}"
-    if jax.process_index() == 0:
-        token.touch()
-    barrier("token written")
+    chief = jax.process_index() == 0
     with together():
-        deadline = time.monotonic() + _NEWS
-        while not token.exists():
-            if time.monotonic() > deadline:
-                raise errors.InputError(
-                    f"{folder} is not the folder that process 0 has by this name; put it on a filesystem "
-                    f"that all machines share"
-                )
-            time.sleep(0.5)
-    if jax.process_index() == 0:
-        token.unlink()
+        if chief:
+            for path in (*reversed(folder.parents), folder):
+                if not path.is_dir():
+                    path.mkdir()
+                    made.append(path)
+            token.touch()
+    try:
+        with together():
+            deadline = time.monotonic() + _NEWS
+            while not token.exists():
+                if time.monotonic() > deadline:
+                    raise errors.InputError(
+                        f"{folder} is not the folder that process 0 has by this name; put it on a filesystem "
+                        f"that all machines share"
+                    )
+                time.sleep(0.5)
+    finally:
+        if chief:
+            token.unlink()
+
+
+@contextlib.contextmanager
+def heeding_sigterm() -> Iterator[Callable[[], bool]]:
+    """Yields what tells whether SIGTERM has come, to a process that trains alone.
+
+    Processes that JAX has joined agree by its own means on the step to stop at, and are told nothing
+    here. Only a program's main thread may wait for signals.
+    """
+    came = threading.Event()
+    if (
+        jax.distributed.is_initialized()
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield came.is_set
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: it was not Python's
 
 
 def end():
@@ -177,5 +226,6 @@ def leave(status: int):
 
 
 __all__ = [
-    "Absent", "Place", "Stopped", "barrier", "check_shared", "connect", "end", "leave", "name", "start", "together", "use_cpu",
+    "Absent", "Place", "Stopped", "barrier", "connect", "end", "heeding_sigterm", "leave", "name", "sharing", "start",
+    "together", "use_cpu",
 ]  # fmt: skip

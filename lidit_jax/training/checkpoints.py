@@ -80,6 +80,12 @@ def last_step(workdir: pathlib.Path) -> int | None:
         return manager.latest_step()
 
 
+def check_there(workdir: pathlib.Path):
+    """Raises InputError if a run has no folder of checkpoints."""
+    if not (workdir / "checkpoints").is_dir():
+        raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
+
+
 def restore_last(
     workdir: pathlib.Path, like: TrainState, names: tuple[str, ...]
 ) -> tuple[int, dict[str, Any]]:
@@ -88,9 +94,8 @@ def restore_last(
     Nothing else is read. Raises InputError if the run has no checkpoint, or if what was read is not
     finite.
     """
+    check_there(workdir)
     folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
     with _reader(workdir) as manager:
         step = manager.latest_step()
         if step is None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lidit_jax import errors
+from lidit_jax import errors, processes
 from lidit_jax.training import checkpoints, inputs
 from lidit_jax.training.config import Config
 from lidit_jax.training.state import TrainState
@@ -30,7 +30,10 @@ def check(config: Config, like: TrainState, constants: dict):
     constants: the values of the model's constants, as the new data set has them.
     """
     source = _source(config)
-    saved, step = read_config(source), checkpoints.last_step(source)
+    with processes.together():  # before Orbax looks there, which all must do or none
+        saved = read_config(source)
+        checkpoints.check_there(source)
+    step = checkpoints.last_step(source)
     if step is None:
         raise errors.InputError(f"{source} holds no finished checkpoint to begin from; train there")
     where = f"step {step} of {source}"

@@ -1,7 +1,7 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
 import pathlib
-import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -9,9 +9,8 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from lidit_jax import files, processes, rng, sharding
-from lidit_jax.batch import Batch
 from lidit_jax.models.vae import Codec, make_codec
-from lidit_jax.training import checkpoints, opening, state, step
+from lidit_jax.training import checkpoints, opening, programs, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
 from lidit_jax.training.metrics import Metrics, check_finite
@@ -29,16 +28,19 @@ def train(
     Args:
       config: the run.
       data: a folder that `prepare` made.
-      workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl and samples/.
+      workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/ and programs/.
       profile: first and last step whose trace process 0 writes to profile/.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit;
     and `processes.Stopped`, its state saved, where the scheduler wants its machines back.
     """
     t, chief = config.train, jax.process_index() == 0
-    tracer = Tracer(workdir / "profile", profile if chief else None, t.steps)
+    tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
     run = opening.set_up(config, data, workdir)
-    with checkpoints.make_manager(workdir, t.keep) as manager:
+    with (
+        programs.kept_in(workdir / "programs"),
+        checkpoints.make_manager(workdir, t.keep) as manager,
+    ):
         done = manager.latest_step()
         if done is not None and done >= t.steps:
             if chief:
@@ -53,10 +55,10 @@ def train(
             if done:
                 print(f"resuming {workdir} at step {done}")
             opening.describe(current, run.mesh, t.batch_size)
-        update = compile_bins(
-            run.update(), run.like, run.reader.specs(t.batch_size, done, t.steps), chief
-        )
-        stopped = _steps(run, update, current, done, manager, tracer)
+        specs = run.reader.specs(t.batch_size, done, t.steps)
+        update = programs.compile_each(run.update(), run.like, specs, tell=chief)
+        with processes.heeding_sigterm() as told:
+            stopped = _steps(run, update, current, done, manager, tracer, told)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -68,8 +70,12 @@ def _steps(
     done: int,
     manager: ocp.CheckpointManager,
     tracer: Tracer,
+    told: Callable[[], bool],
 ) -> int | None:
-    """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did."""
+    """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did.
+
+    told: whether a process that trains alone was told to stop; several agree by the `manager`.
+    """
     t, workdir = run.config.train, run.workdir
     feed = Feed(run.reader, run.mesh, t.batch_size)
     preview = Preview(run) if t.preview_every else None
@@ -93,7 +99,7 @@ def _steps(
                 pending = None
                 metrics.log(now)
         tracer.after(now, current)
-        stopped = manager.reached_preemption(now) and not last
+        stopped = (manager.reached_preemption(now) or told()) and not last
         if now % t.save_every == 0 or last or stopped:
             check_finite(now, jax.device_get(latest))
             place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
@@ -110,20 +116,6 @@ def _steps(
     if metrics:
         metrics.close()
     return now if stopped else None
-
-
-def compile_bins(
-    update: step.Step, like: state.TrainState, specs: list[Batch], tell: bool
-) -> step.Step:
-    """Returns the step compiled for each bin of the data set, and says how long that took."""
-    begun = time.perf_counter()
-    compiled = step.compile_each(update, like, specs)
-    if tell:
-        took = time.perf_counter() - begun
-        print(
-            f"programs compiled, one per size of pictures: {len(specs)} in {took:.0f} s", flush=True
-        )
-    return compiled
 
 
 class Preview:

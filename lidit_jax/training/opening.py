@@ -86,11 +86,11 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:
     batches = pipeline.batches(opened.reader, t.batch_size, rows=rows, threads=config.data.threads)
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(opened.task, optimizer, mesh)
-    with processes.together():
+    # Orbax looks into a folder with all processes or with none: first, all must see the same one.
+    with processes.sharing(workdir), processes.together():
         if t.init_from and checkpoints.last_step(workdir) is None:
             handover.check(config, like, opened.constants)
         checkpoints.claim(workdir, config)
-    processes.check_shared(workdir)
     return Run(
         config,
         data,

@@ -1,6 +1,6 @@
 """One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -84,17 +84,3 @@ def make_step(
         out_shardings=(shardings_of(like), sharding.replicated(mesh)),
         donate_argnums=0,
     )
-
-
-def compile_each(update: Step, like: TrainState, specs: Iterable[Batch]) -> Step:
-    """Returns the step of `make_step`, compiled by now for batches of these specs and of no others.
-
-    A data set's bins are of one shape each; a program that is first wanted after hours of training
-    would stop every process then.
-    """
-    programs = {_shape(spec): update.lower(like, spec).compile() for spec in specs}
-    return lambda state, batch: programs[_shape(batch)](state, batch)
-
-
-def _shape(batch: Batch) -> tuple[int, ...]:
-    return batch.latents_BxHxWxC.shape

@@ -15,14 +15,17 @@ class Tracer:
       folder: gets one folder per trace; TensorBoard's profile plugin and XProf read it.
       steps: (first, last); None: nothing is traced. A resumed run traces those of them that it does.
       total: steps of the run. Raises InputError if it ends before `first`.
+      write: whether this process is the one that traces; all of them check.
     """
 
-    def __init__(self, folder: pathlib.Path, steps: tuple[int, int] | None, total: int):
+    def __init__(
+        self, folder: pathlib.Path, steps: tuple[int, int] | None, total: int, write: bool
+    ):
         if steps and steps[0] > total:
             raise errors.InputError(
                 f"--profile_steps={steps[0]},{steps[1]}: the run has {total} steps; name some of those"
             )
-        self._folder, self._steps, self._on = folder, steps, False
+        self._folder, self._steps, self._on = folder, steps if write else None, False
 
     def before(self, step: int):
         """Is called when a step is about to be queued."""

@@ -12,7 +12,7 @@ from flax import nnx
 from lidit_jax import errors, rng, sharding
 from lidit_jax.batch import fake, spec
 from lidit_jax.models.lidit import LiDiT
-from lidit_jax.training import optim, state, step
+from lidit_jax.training import optim, programs, state, step
 from lidit_jax.training.config import parse
 from lidit_jax.training.feed import to_devices
 from lidit_jax.training.tasks.diffusion import diffusion_task
@@ -108,7 +108,7 @@ def test_a_step_compiled_for_every_bin_compiles_nothing_more_and_gives_the_same(
     graphdef, like = state.abstract(task, optimizer, mesh)
     update = step.make_step(task, graphdef, optimizer, config, mesh, like)
     shapes = [dataclasses.replace(task.shape, latent=(h, w, 3)) for h, w in ((16, 16), (8, 16))]
-    compiled = step.compile_each(update, like, map(spec, shapes))
+    compiled = programs.compile_each(update, like, list(map(spec, shapes)))
     current = jax.tree.map(jnp.copy, single[2])
     batches = [to_devices(fake(shape), mesh) for shape in shapes]
     seen = []

@@ -1,0 +1,213 @@
+"""How processes find their place and meet: all are there, and are about to do the same."""
+
+import json
+import socket
+import threading
+import time
+
+import jax
+import pytest
+
+from lidit_jax import errors
+from lidit_jax.processes import Place, clusters, meeting, place
+from lidit_jax.training import agreement
+from tests import several
+
+# The meeting, without JAX.
+
+
+def meet(*cards, count=None, timeout=10.0):
+    """Processes of these (facts, problem) meet; returns each one's verdict."""
+    address, told = f"localhost:{several.free_port()}", [""] * len(cards)
+
+    def come(i, facts, problem=""):
+        try:
+            meeting.meet(Place(address, count or len(cards), i), facts, problem, timeout)
+        except (errors.InputError, meeting.Absent) as e:
+            told[i] = str(e)
+
+    threads = [threading.Thread(target=come, args=(i, *card)) for i, card in enumerate(cards)]
+    for thread in reversed(threads):  # process 0 last
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return told
+
+
+def test_equal_processes_meet():
+    assert meet(*[({"a": 1, "b": [1, 2]},)] * 5) == [""] * 5
+
+
+def test_what_differs_is_told_with_every_value():
+    told = meet(({"a": 1, "b": 2},), ({"a": 1, "b": 3},), ({"a": 1, "b": 2},))
+    assert set(told) == {told[0]}
+    assert told[0].startswith("the processes differ: b is 2 on process 0 and 2, 3 on process 1. ")
+
+
+def test_many_differences_are_counted():
+    told = meet(*[({f"k{i}": value for i in range(9)},) for value in range(2)])
+    assert told[0].count(" is 0 on process 0") == 5 and "; and 4 more" in told[0]
+
+
+def test_a_problem_of_one_is_told_to_all():
+    told = meet(({"a": 1},), ({}, "no data"), ({"a": 1},))
+    assert set(told) == {told[0]} and told[0].endswith("): no data")
+    assert meet(*[({}, "no data")] * 2) == ["no data"] * 2
+
+
+def test_who_is_missing_is_told():
+    told = meet(({},), ({},), count=4, timeout=1)
+    assert told[0].startswith("2 and 3 of 4 processes did not come within 1 s; 0 (")
+
+
+def test_without_process_0_the_others_say_so():
+    with pytest.raises(
+        meeting.Absent, match=r"process 0 did not answer at localhost:\d+ within 1 s"
+    ):
+        meeting.meet(Place(f"localhost:{several.free_port()}", 2, 1), {}, "", 1)
+
+
+def test_a_process_that_comes_twice_is_told():
+    def card(i):
+        return {"process_id": i, "host": f"h{i}", "problem": "", "facts": {}}
+
+    told = meeting.judge([card(0), card(1), card(1)], 3, 9)
+    assert told["problem"].startswith("process 1 was started 2 times, on h1 and h1")
+
+
+def test_strangers_and_the_dead_do_not_count():
+    """A program that scans ports, and a process that was killed and started again while others wait."""
+    port, told = several.free_port(), {}
+    here = [Place(f"localhost:{port}", 3, i) for i in range(3)]
+
+    def card(i):
+        return {"process_id": i, "host": "h", "problem": "", "facts": {}}
+
+    def come(i):
+        come_in = meeting._preside if i == 0 else meeting._attend
+        told[i] = come_in(here[i], card(i), 20)
+
+    threads = [threading.Thread(target=come, args=(i,)) for i in range(3)]
+    threads[0].start()
+    stranger = connect(port, b'{"a": 1}\n')
+    for line in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"", json.dumps(card(1)).encode() + b"\n"):
+        connect(port, line).close()
+    time.sleep(0.2)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stranger.close()
+    assert [told[i] for i in range(3)] == [{"problem": "", "absent": ""}] * 3
+
+
+def connect(port, line):
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            made = socket.create_connection(("localhost", port))
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            made.sendall(line)
+            return made
+
+
+def test_a_port_in_use_is_told():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(
+            errors.InputError, match=f"cannot listen on port {port} .Address already"
+        ):
+            meeting.meet(Place(f"localhost:{port}", 1, 0), {}, "", 1)
+
+
+# Whose place it is.
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("a:1", None, None), "--processes and --process_id missing: give --coordinator=HOST:PORT"),
+        ((None, 2, 0), "--coordinator missing"),
+        (("a:1", 2, None), "--process_id missing"),
+        (("a:1", 2, 2), "process_id 2 of 2 processes; process ids are 0 to processes - 1"),
+        (("a:1", 2, -1), "process_id -1 of 2"),
+        (("a:1", 0, 0), "process_id 0 of 0"),
+        (("a", 1, 0), "coordinator 'a': want HOST:PORT"),
+        (("a:x", 1, 0), "coordinator 'a:x': want HOST:PORT"),
+        ((":1", 1, 0), "coordinator ':1': want HOST:PORT"),
+    ],
+)
+def test_flags_that_name_no_place_are_refused(given, message):
+    with pytest.raises(errors.InputError) as told:
+        place.from_flags(*given)
+    assert str(told.value).startswith(message)
+
+
+def test_flags_name_a_place():
+    assert place.from_flags(None, None, None) is None
+    assert place.from_flags("[::1]:90", 2, 1).address == ("::1", 90)
+
+
+SLURM = {
+    "SLURM_JOB_ID": "4098", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+    "SLURM_STEP_NODELIST": "gpu[012-013]",
+}  # fmt: skip
+GKE = {"TPU_WORKER_HOSTNAMES": "run-0-0.run,run-0-1.run", "TPU_WORKER_ID": "1"}
+OMPI = {
+    "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "3", "OMPI_MCA_orte_hnp_uri": "81920.0;tcp://10.0.0.7,10.1.0.7:3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("env", "wanted"),
+    [
+        ({}, None),
+        (SLURM, Place("gpu012:24098", 8, 5, 1, "SLURM")),
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1(x8)"}, Place("gpu012:24098", 8, 5, None, "SLURM")),
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "5,3"}, Place("gpu012:24098", 8, 5, 1, "SLURM")),
+        (SLURM | {"CUDA_VISIBLE_DEVICES": "0"}, Place("gpu012:24098", 8, 5, None, "SLURM")),
+        (SLURM | {"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, Place("gpu012:24098", 8, 5, 1, "SLURM")),
+        (SLURM | {"SLURM_STEP_NODELIST": "a7,b[1-2]", "SLURM_STEP_ID": "1"}, Place("a7:25095", 8, 5, 1, "SLURM")),
+        (SLURM | {"SLURM_STEP_NODELIST": "r[1-2]n[04,07-9]-ib"}, Place("r1n04-ib:24098", 8, 5, 1, "SLURM")),
+        # one task is alone, and a batch script is no task
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None),
+        ({k: v for k, v in SLURM.items() if "STEP" not in k} | {"SLURM_NTASKS": "8"}, None),
+        (OMPI, Place("localhost:20020", 4, 3, 3, "Open MPI")),
+        (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, Place("10.0.0.7:20020", 4, 3, None, "Open MPI")),
+        (GKE, Place("run-0-0.run:8476", 2, 1, None, "GKE")),
+        (GKE | {"JAX_COORDINATOR_PORT": "99"}, Place("run-0-0.run:99", 2, 1, None, "GKE")),
+        (GKE | {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
+        (
+            GKE | {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1", "MEGASCALE_COORDINATOR_ADDRESS": "run-0-0.run:8080"},
+            Place("run-0-0.run:8476", 4, 3, None, "GKE"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_cluster_names_the_place(env, wanted, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in {"CUDA_VISIBLE_DEVICES"} & env.keys():
+        monkeypatch.setenv(name, env[name])
+    assert clusters.from_cluster({"TPU_SKIP_MDS_QUERY": "1"} | env) == wanted
+
+
+def test_open_mpi_of_several_machines_wants_to_know_the_first():
+    env = OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_MCA_orte_hnp_uri": ""}
+    with pytest.raises(errors.InputError, match="give --coordinator=HOST:PORT --processes="):
+        clusters.from_cluster(env)
+
+
+def test_facts_are_plain_and_of_config_code_and_data(config, data, tmp_path):
+    found = agreement.facts(config, data)
+    assert json.loads(json.dumps(found)) == found
+    assert found["config.train.steps"] == 4 and found["config.encoders.1.name"] == "tiny1"
+    assert found["version of jax"] == jax.__version__ and len(found["code of lidit_jax"]) == 16
+    assert sum(name.startswith("data set's ") for name in found) == 3
+    with pytest.raises(
+        errors.InputError, match="no finished data set at .*none .run `prepare` first"
+    ):
+        agreement.facts(config, tmp_path / "none")
