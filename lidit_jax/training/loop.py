@@ -128,20 +128,22 @@ class Preview:
         self.codec: Codec = make_codec(run.config.data.codec)
         inputs = run.task.preview_inputs(run.reader)
         self._count = len(jax.tree.leaves(inputs)[0])
-        self._rows = -(-self._count // sharding.batch_parts(run.mesh)) * sharding.batch_parts(
-            run.mesh
-        )
+        parts = sharding.batch_parts(run.mesh)
+        self._rows = -(-self._count // parts) * parts
         places = np.arange(self._rows) % self._count
-        keys_B = rng.per_sample(rng.key(run.config.seed, "preview"), places)
+        where = sharding.batch_sharding(run.mesh)
 
-        def draw(ema, constants, inputs, keys_B):
-            with jax.sharding.use_abstract_mesh(
-                run.mesh.abstract_mesh
-            ):  # for `sharding.split_batch`
+        def spread(a):  # of which every process has the whole
+            filled = np.asarray(a)[places]
+            return jax.make_array_from_callback(filled.shape, where, lambda index: filled[index])
+
+        def draw(ema, constants, inputs, places_B):
+            keys_B = rng.per_sample(rng.key(run.config.seed, "preview"), places_B)
+            # For `sharding.split_batch`, and for attention's kernels.
+            with jax.sharding.use_abstract_mesh(run.mesh.abstract_mesh):
                 return run.task.preview(nnx.merge(run.graphdef, ema, constants), inputs, keys_B)
 
-        filled = jax.tree.map(lambda a: np.asarray(a)[places], inputs)
-        self._inputs = jax.device_put((filled, keys_B), sharding.batch_sharding(run.mesh))
+        self._inputs = jax.tree.map(spread, (inputs, np.arange(self._count)))
         program = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))
         self._draw = program.lower(run.like.ema, run.like.constants, *self._inputs).compile()
 
