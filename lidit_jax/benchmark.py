@@ -80,8 +80,14 @@ def main():
         known = " or ".join(f"--{mode}" for mode in MODES)
         raise errors.InputError(f"{len(chosen)} modes given; give one: {known}")
     doors.check_read(chosen[0], {mode: read for mode, (_, read) in MODES.items()})
+    if _OUT.value:
+        files.check_folder(doors.folder(_OUT), _OUT.name)  # before what takes minutes
     run, _ = MODES[chosen[0]]
-    run()
+    text, told = run()
+    print(text)
+    if _OUT.value:
+        command = shlex.join(["python", "-m", "lidit_jax.benchmark", *sys.argv[1:]])
+        files.write_json(doors.folder(_OUT) / f"{chosen[0]}.json", {"command": command} | told)
 
 
 def _plan():
@@ -90,9 +96,7 @@ def _plan():
         config, _mesh(config), _DEVICES.value, _TOPOLOGY.value, _lengths(), _SEARCH.value
     )
     made = plan.make(asked)
-    print(report.text(made))
-    if _OUT.value:
-        report.write(made, pathlib.Path(_OUT.value).expanduser(), _command())
+    return report.text(made), report.as_json(made)
 
 
 def _train():
@@ -101,8 +105,7 @@ def _train():
     mesh = sharding.make_mesh(_mesh(config))
     against = peer.pixart(task) if _PEER.value else None
     speed = training.measure(config, task, mesh, against, _ROUNDS.value)
-    print(speed.table())
-    _write("train", speed.as_json())
+    return speed.table(), speed.as_json()
 
 
 def _sample():
@@ -111,28 +114,22 @@ def _sample():
     speed = sampling.measure(
         config, _STEPS.value, _GUIDANCE.value, _BATCH.value, _TEXT.value, _ROUNDS.value, mesh
     )
-    print(speed.table())
-    _write("sample", speed.as_json())
-
-
-def _write(mode: str, told: dict):
-    if _OUT.value:
-        path = pathlib.Path(_OUT.value).expanduser() / f"{mode}.json"
-        files.write_json(path, {"command": _command()} | told)
+    return speed.table(), speed.as_json()
 
 
 def _input():
     wanted = made_up.made(doors.config(), _ROWS.value, _CODEC.value)
     with contextlib.ExitStack() as stack:
-        folder = _DATA.value or stack.enter_context(tempfile.TemporaryDirectory())
-        asked = reading.Asked(wanted, pathlib.Path(folder).expanduser(), _HOSTS.value)
+        temporary = None if _DATA.value else stack.enter_context(tempfile.TemporaryDirectory())
+        folder = pathlib.Path(temporary) if temporary else doors.folder(_DATA)
+        asked = reading.Asked(wanted, folder, _HOSTS.value)
         made_up.write(wanted, asked.folder)
         found = reading.measure(asked)
-    print(found.table())
-    _write("input", found.as_json())
+    return found.table(), found.as_json()
 
 
-# The flag that chooses a mode -> what it does, and the flags that it reads; others are refused.
+# The flag that chooses a mode -> what it does, which returns text and JSON, and the flags that it reads;
+# others are refused.
 MODES = {
     "plan": (_plan, (_DEVICES, _TOPOLOGY, _MESH, _SEARCH, _TEXT, _PREFIX, _OUT)),
     "train": (_train, (_PEER, _MESH, _ROUNDS, _TEXT, _PREFIX, _OUT)),
@@ -156,10 +153,6 @@ def _mesh(config) -> tuple[int, int, int]:
     if len(sizes) != 3:
         raise errors.InputError(f"--mesh={_MESH.value}: want replica,fsdp,tensor, such as 1,64,1")
     return sizes
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "lidit_jax.benchmark", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -41,14 +41,19 @@ def define_folder(name: str, meaning: str):
     def value() -> pathlib.Path:
         if not flag.value:
             raise errors.InputError(f"no --{name} given: {meaning}")
-        if "://" in flag.value:
-            raise errors.InputError(
-                f"--{name}={flag.value}: want a folder of a mounted filesystem; docs/launch.md tells how a "
-                f"bucket becomes one"
-            )
-        return pathlib.Path(flag.value).expanduser()
+        return folder(flag)
 
     return value
+
+
+def folder(flag: flags.FlagHolder) -> pathlib.Path:
+    """Returns the folder that a flag names. Raises InputError for a URL."""
+    if "://" in flag.value:
+        raise errors.InputError(
+            f"--{flag.name}={flag.value}: want a folder of a mounted filesystem; docs/launch.md tells how a "
+            f"bucket becomes one"
+        )
+    return pathlib.Path(flag.value).expanduser()
 
 
 def check_read(mode: str, reads: Mapping[str, Sequence[flags.FlagHolder]]):

@@ -37,6 +37,8 @@ def door(name, *args, code=None):
         ("benchmark", ["--train", "--config=configs/benchmark_cpu.py:smoke", "--nosearch"], "error: --nosearch says nothing without --plan; this is --train"),
         ("benchmark", ["--input", "--config=configs/lidit_1b.py", "--mesh=1,1,1"], "error: --mesh says nothing without --plan or --train or --sample; this is --input"),
         ("benchmark", ["--input", "--config=configs/lidit_1b.py", "--rows=10"], "error: --rows=10 are under four batches of 64"),
+        ("benchmark", ["--plan", "--config=configs/shapes.py:smoke", "--devices=4", "--out=/dev/null/x"], "error: --out /dev/null/x: /dev/null is a file; give another folder"),
+        ("benchmark", ["--plan", "--config=configs/shapes.py:smoke", "--devices=4", "--out=gs://b/x"], "error: --out=gs://b/x: want a folder of a mounted filesystem"),
         ("benchmark", ["--plan", "--config=configs/shapes.py:smoke", "--devices=4", "--mesh=1,4"], "error: --mesh=1,4: want replica,fsdp,tensor"),
         ("benchmark", ["--plan", "--config=configs/lidit_10b_512.py", "--devices=8", "--mesh=1,1,8"], r"error: parameter .*its side of 44.*a mesh of \(2, 1, 4\) .* would work"),
         ("prepare", ["--config=configs/no_such.py", "--data={tmp}/out"], "error: (cannot load --config|config key or flag): .*no_such.py"),

@@ -195,6 +195,32 @@ def test_a_cluster_names_the_place(env, wanted, monkeypatch):
     assert clusters.from_cluster({"TPU_SKIP_MDS_QUERY": "1"} | env) == wanted
 
 
+@pytest.mark.parametrize(
+    "env",
+    [
+        SLURM | {"SLURM_PROCID": "x"},
+        SLURM | {"SLURM_PROCID": ""},
+        SLURM | {"SLURM_STEP_NUM_TASKS": "two"},
+        SLURM | {"SLURM_NODEID": "-7"},
+        OMPI | {"OMPI_COMM_WORLD_RANK": "x"},
+        {"OMPI_COMM_WORLD_RANK": "1", "unset": "OMPI_COMM_WORLD_SIZE"},
+        GKE | {"TPU_WORKER_ID": "x"},
+        GKE | {"MEGASCALE_NUM_SLICES": "x"},
+    ],
+)
+def test_a_variable_that_is_no_number_is_named(env):
+    with pytest.raises(
+        errors.InputError, match=r"the environment's \w+ is '.*'; want a number: set it"
+    ):
+        clusters.from_cluster({"TPU_SKIP_MDS_QUERY": "1"} | env)
+
+
+@pytest.mark.parametrize("per_node", ["", "abc"])
+def test_a_node_whose_tasks_are_not_told_has_one(per_node):
+    env = SLURM | {"SLURM_STEP_TASKS_PER_NODE": per_node}
+    assert clusters.from_cluster({"TPU_SKIP_MDS_QUERY": "1"} | env).device is None
+
+
 def test_open_mpi_of_several_machines_wants_to_know_the_first():
     env = OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_MCA_orte_hnp_uri": ""}
     with pytest.raises(errors.InputError, match="give --coordinator=HOST:PORT --processes="):

@@ -1,8 +1,5 @@
 """A plan in print, and as JSON."""
 
-import pathlib
-
-from lidit_jax import files
 from lidit_jax.benchmarking import chips, flops, program
 from lidit_jax.benchmarking.plan import Choice, Plan
 from lidit_jax.benchmarking.program import Program
@@ -13,12 +10,11 @@ VIRTUAL = (
 )
 
 
-def as_json(plan: Plan, command: str) -> dict:
+def as_json(plan: Plan) -> dict:
     """Returns the plan as JSON can hold it. Bytes are of one device, FLOPs of one picture."""
     config, mesh = plan.step.config, plan.step.mesh
     products = plan.products
     return {
-        "command": command,
         "devices": plan.asked.topology or f"{mesh.size} virtual",
         "mesh": dict(mesh.shape),
         "batch_size": config.train.batch_size,
@@ -69,14 +65,9 @@ def _chosen(choice: Choice) -> dict:
     return row | {"fits": True} | vars(choice.setting) | times
 
 
-def write(plan: Plan, folder: pathlib.Path, command: str):
-    """Writes folder/plan.json, whole or not at all."""
-    files.write_json(folder / "plan.json", as_json(plan, command))
-
-
 def text(plan: Plan) -> str:
     """Returns the plan as a few tables."""
-    told = as_json(plan, "")
+    told = as_json(plan)
     mesh = ", ".join(f"{axis} {size}" for axis, size in told["mesh"].items())
     tokens = plan.step.task.model.patch**2
     H, W, _ = told["latent"]
