@@ -1,11 +1,12 @@
 """What a run will need and how fast it may go, before and while it runs. Map of the room:
 
-chips    memory and peak of the accelerators, as their vendors publish them
+chips    memory, peak and links of the accelerators, as their vendors publish them
 assumed  a config as if its encoders had been measured: no data set is wanted
 flops    a model's FLOPs by formula, einsum by einsum
 hlo      the collectives of a compiled program
 devices  virtual ones, or a slice of TPUs that is not here
 program  the real train step compiled for them: its memory
+least_time of a step: its products, and its traffic beside them
 plan     all of this, and the settings that fit each chip
 report   a plan in print and as JSON
 timing   things that are compared, timed in turn

@@ -31,7 +31,10 @@ def check(config: Config, like: TrainState, constants: dict):
     """
     source = _source(config)
     with processes.together():  # before Orbax looks there, which all must do or none
-        saved = read_config(source)
+        try:
+            saved = read_config(source)
+        except errors.InputError as e:
+            raise errors.InputError(f"train.init_from: {e}") from e
         checkpoints.check_there(source)
     step = checkpoints.last_step(source)
     if step is None:
@@ -90,6 +93,11 @@ def check_constants(known: dict, found: dict, config: Config, where: str):
 
 
 def _source(config: Config) -> pathlib.Path:
+    if "://" in config.train.init_from:
+        raise errors.InputError(
+            f"train.init_from={config.train.init_from}: want a folder of a mounted filesystem; "
+            f"docs/launch.md tells how a bucket becomes one"
+        )
     return pathlib.Path(config.train.init_from).expanduser()
 
 

@@ -213,7 +213,11 @@ def test_computing_otherwise_and_another_optimizer_are_no_hindrance(llms, workdi
 
 def test_a_refusal_writes_nothing(llms, workdir, second_data, tmp_path):
     for source, message in (
-        (tmp_path / "none", "no run's config .train there first. at .*none"),
+        (tmp_path / "none", "train.init_from: no run's config .train there first. at .*none"),
+        (
+            "gs://bucket/run",
+            "train.init_from=gs://bucket/run: want a folder of a mounted filesystem",
+        ),
         (workdir, "model.conditioner.context: 'prompt' there, 'all' now"),
     ):
         c = stage_dict(llms, source)
@@ -223,8 +227,10 @@ def test_a_refusal_writes_nothing(llms, workdir, second_data, tmp_path):
         assert not (tmp_path / "run").exists()
     begun = shutil.copytree(workdir, tmp_path / "begun")
     shutil.rmtree(begun / "checkpoints")
-    with pytest.raises(errors.InputError, match="holds no finished checkpoint to begin from"):
-        loop.train(parse(stage_dict(llms, begun)), second_data, tmp_path / "run")
+    for message in ("holds no checkpoints", "holds no finished checkpoint to begin from"):
+        with pytest.raises(errors.InputError, match=message):
+            loop.train(parse(stage_dict(llms, begun)), second_data, tmp_path / "run")
+        (begun / "checkpoints").mkdir(exist_ok=True)
     with pytest.raises(
         errors.InputError, match="init_optimizer says nothing without train.init_from"
     ):
