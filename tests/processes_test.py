@@ -168,7 +168,7 @@ processes.connect(mesh)
 where = sharding.batch_sharding(mesh)
 x = jax.make_array_from_callback((4,), where, lambda index: np.arange(4.0)[index])
 time.sleep(40 * int(sys.argv[1]))
-print("sum", float(jax.jit(jax.numpy.sum)(x)))
+print(f"sum {float(jax.jit(jax.numpy.sum)(x))}\\n", end="")  # in one piece: Gloo writes there too
 processes.end()
 """
 
@@ -201,7 +201,7 @@ for sizes, order in [((1, 4, 1), (0, 1, 2, 3)), ((1, 4, 1), (0, 2, 1, 3)), ((2, 
         assert got.shape == want.shape
         for shard in got.addressable_shards:
             np.testing.assert_array_equal(shard.data, want[shard.index])
-    print("rows", sizes, order, rows.tolist())
+    print(f"rows {sizes} {order} {rows.tolist()}\\n", end="")
 processes.end()
 """
 
