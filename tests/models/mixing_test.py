@@ -179,7 +179,7 @@ def test_cudnns_attention_is_the_plain_one(packed):
         assert jnp.linalg.norm(found - exact) < 2e-2 * jnp.linalg.norm(exact)
 
 
-def on_eight_devices(kernel, *arrays):
+def check_on_eight_devices(kernel, *arrays):
     """Checks a kernel that is compiled for a mesh of (2, 2, 2) and given what is split by rows."""
     mesh = sharding.make_mesh((2, 2, 2))
 
@@ -197,14 +197,14 @@ def test_each_device_mixes_its_own_rows_and_heads():
         held.append([a.shape for a in arrays])
         return mixing.plain(*arrays)
 
-    on_eight_devices(
+    check_on_eight_devices(
         lambda *a: sharding.by_rows_and_heads(watched)(*a), *many(128, seen=[100, 7, 128, 1])
     )
     assert held[0] == [(1, 1, 256, 16), *[(1, 1, 128, 16)] * 2, (1, 1, 128)]
 
 
 def test_splash_attention_is_the_plain_one_on_a_mesh():
-    on_eight_devices(splash, *many(128, seen=[100, 7, 128, 1]))
+    check_on_eight_devices(splash, *many(128, seen=[100, 7, 128, 1]))
 
 
 def test_cudnn_is_what_is_compiled_for_nvidia(monkeypatch):
