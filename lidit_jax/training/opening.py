@@ -92,18 +92,9 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:
             handover.check(config, like, opened.constants)
         checkpoints.claim(workdir, config)
     return Run(
-        config,
-        data,
-        workdir,
-        opened.task,
-        opened.reader,
-        batches,
-        opened.constants,
-        mesh,
-        optimizer,
-        graphdef,
-        like,
-    )
+        config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
+        constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like,
+    )  # fmt: skip
 
 
 def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):
