@@ -1,13 +1,12 @@
 """Where a run's numbers go: the console, TensorBoard event files and a JSON-lines file."""
 
-import json
 import pathlib
 import sys
 import time
 
 import numpy as np
 
-from lidit_jax import files
+from lidit_jax.training.step_lines import StepLines
 
 
 def _import_without_torch():
@@ -36,8 +35,7 @@ class Metrics:
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=first_step
         )
-        _forget(workdir / "metrics.jsonl", first_step)
-        self._lines = open(workdir / "metrics.jsonl", "a", buffering=1)
+        self._lines = StepLines(workdir / "metrics.jsonl", first_step)
         self._batch_size, self._last_step = batch_size, last_step
         self._sums, self._since, self._clock = {}, 0, time.perf_counter()
 
@@ -59,7 +57,7 @@ class Metrics:
         scalars |= {"steps_per_s": rate, "images_per_s": rate * self._batch_size}
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
-        self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._lines.write(step, **scalars)
         left = round((self._last_step - step) / rate)
         print(
             f"step {step:>{len(str(self._last_step))}}/{self._last_step}  loss {scalars['loss']:.4f}  "
@@ -88,18 +86,3 @@ def check_finite(step: int, metrics: dict):
             f"{' and '.join(broken)} not finite at or before step {step}; lower the learning rate, or "
             f"start again from the last checkpoint with other data"
         )
-
-
-def _forget(path: pathlib.Path, first_step: int):
-    """Drops the lines of `first_step` and later from a JSON-lines file, and what a kill cut off."""
-
-    def is_earlier(line: str) -> bool:
-        try:
-            return json.loads(line)["step"] < first_step
-        except (ValueError, TypeError, KeyError):
-            return False
-
-    if path.exists():
-        lines = path.read_text(errors="replace").splitlines()
-        with files.atomic(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if is_earlier(line)))

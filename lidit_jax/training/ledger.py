@@ -1,0 +1,39 @@
+"""What went otherwise than planned in a run, for a person to read: <workdir>/ledger.jsonl.
+
+A line has the "step", "what" happened, and that event's own facts:
+  skipped     a step whose loss or gradient was not like those before; the keys of its samples
+  replaced    a sample that could not be read, and the one that was read instead
+  checkpoint  one that is damaged, and was moved aside
+"""
+
+import pathlib
+from typing import Any
+
+from lidit_jax.training.step_lines import StepLines
+
+NAME = "ledger.jsonl"
+
+
+class Ledger:
+    """The ledger of a run that is about to do `first_step`. Without `write` it takes rows and drops them.
+
+    Kept by process 0; the file is made with its first row.
+    """
+
+    def __init__(self, workdir: pathlib.Path, first_step: int, write: bool = True):
+        self.path = workdir / NAME
+        self._first_step, self._write, self._lines = first_step, write, None
+        if write and self.path.exists():
+            self._lines = StepLines(self.path, first_step)
+
+    def row(self, step: int, what: str, **facts: Any):
+        """Writes one event; it is on its way to the disk when this returns."""
+        if not self._write:
+            return
+        if self._lines is None:
+            self._lines = StepLines(self.path, self._first_step)
+        self._lines.write(step, what=what, **facts)
+
+    def close(self):
+        if self._lines is not None:
+            self._lines.close()
