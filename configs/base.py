@@ -97,6 +97,11 @@ def get_config() -> ConfigDict:
     c.optim.clip_norm = 1.0
     c.optim.ema = 0.9999
 
+    c.guard = ConfigDict()  # skips steps that would spoil a run
+    c.guard.spike = 0.0  # standard deviations, of loss or gradient norm, above the mean of the
+    c.guard.window = 200  # last so many updates; 0 = only what is not finite is skipped
+    c.guard.patience = 10  # skipped steps in a row that end the run
+
     c.train = ConfigDict()
     c.train.steps = 300_000
     c.train.batch_size = 256  # over all devices and micro-batches
@@ -107,6 +112,7 @@ def get_config() -> ConfigDict:
     c.train.save_every = 5_000  # steps
     c.train.keep = 3  # checkpoints
     c.train.preview_every = 5_000  # steps; 0 = never
+    c.train.watchdog_minutes = 30.0  # without a step, then all stacks go to stderr; 0 = never
     c.train.init_from = (
         ""  # a run's workdir, from whose last checkpoint this one begins; "" = from nothing
     )

@@ -19,15 +19,18 @@ from flax import nnx
 
 from lidit_jax import errors, files
 from lidit_jax.training.config import Config
+from lidit_jax.training.guard import Guard
 from lidit_jax.training.state import TrainState
 
 # Keys that may differ between the run in a workdir and the config that resumes it: they change
 # how far and how fast it goes, in how much memory, and what it shows, but not what it computes.
 FREE = {
-    "train": ("steps", "mesh", "accumulate", "log_every", "save_every", "keep", "preview_every"),
+    "train": (
+        "steps", "mesh", "accumulate", "log_every", "save_every", "keep", "preview_every", "watchdog_minutes",
+    ),
     "model": ("remat", "unroll"),
     "data": ("shards", "workers", "threads", "codec"),  # codec_hash says which
-}
+}  # fmt: skip
 
 
 def make_manager(workdir: pathlib.Path, keep: int) -> ocp.CheckpointManager:
@@ -40,6 +43,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, iterator_state: dict
     """Starts saving; returns once the arrays are copied, and writes them in the background."""
     items = {k: ocp.args.StandardSave(_pure(v)) for k, v in _named(state).items()} | {
         "opt_state": ocp.args.StandardSave(jax.tree.leaves(state.opt_state)),
+        "guard": ocp.args.StandardSave(vars(state.guard)),
         "iterator": ocp.args.JsonSave(iterator_state),
     }
     manager.save(int(state.step), args=ocp.args.Composite(**items))
@@ -47,7 +51,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, iterator_state: dict
 
 def restore(manager: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """Returns the state saved at `step`, each array placed as in `like`, and the iterator's state."""
-    names = ("params", "ema", "constants", "opt_state")
+    names = ("params", "ema", "constants", "opt_state", "guard")
     items = _read(manager, step, _wanted(like, names) | {"iterator": ocp.args.JsonRestore()})
     count = jax.device_put(jnp.int32(step), like.step.sharding)
     return TrainState(step=count, **_parts(like, names, items)), items["iterator"]
@@ -61,7 +65,7 @@ def restore_ema(
     Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place.
     Raises InputError if the run has no checkpoint.
     """
-    like = TrainState(None, ema, ema, constants, None)
+    like = TrainState(None, ema, ema, constants, None, None)
     step, parts = restore_last(workdir, like, ("ema", "constants"))
     return step, parts["ema"], parts["constants"]
 
@@ -157,6 +161,7 @@ def _wanted(like: TrainState, names: tuple[str, ...]) -> dict[str, ocp.args.Stan
     """Returns what Orbax is asked for; it has saved no empty part."""
     parts = {k: _pure(v) for k, v in _named(like).items()}
     parts["opt_state"] = jax.tree.leaves(like.opt_state)
+    parts["guard"] = vars(like.guard) if like.guard else {}
     return {k: ocp.args.StandardRestore(v) for k, v in parts.items() if k in names}
 
 
@@ -166,6 +171,8 @@ def _parts(like: TrainState, names: tuple[str, ...], items: Any) -> dict[str, An
     if "opt_state" in names:
         structure = jax.tree.structure(like.opt_state)
         parts["opt_state"] = jax.tree.unflatten(structure, items["opt_state"])
+    if "guard" in names:
+        parts["guard"] = Guard(**items["guard"])
     return {k: parts.get(k, getattr(like, k)) for k in names}
 
 

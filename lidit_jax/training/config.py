@@ -21,6 +21,7 @@ from lidit_jax.models import conditioners
 from lidit_jax.models.lidit import ModelConfig
 from lidit_jax.models.vae.kl import VAEConfig
 from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.guard import GuardConfig
 
 TASKS = ("diffusion", "vae")
 OPTIMIZERS = ("adamw", "muon")
@@ -103,6 +104,7 @@ class TrainConfig:
     save_every: int
     keep: int
     preview_every: int
+    watchdog_minutes: float
     init_from: str
     init_optimizer: bool
 
@@ -114,6 +116,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
         errors.check_range("train.preview_every", self.preview_every, 0)
+        errors.check_range("train.watchdog_minutes", self.watchdog_minutes, 0)
         errors.check_range("train.drop_prompt", self.drop_prompt, 0, 1)
 
 
@@ -162,6 +165,7 @@ class Config:
     vae: VAETrainConfig
     objective: ObjectiveConfig
     optim: OptimConfig
+    guard: GuardConfig
     train: TrainConfig
     sample: SampleConfig
 

@@ -14,6 +14,7 @@ import optax
 
 from lidit_jax import errors, processes
 from lidit_jax.training import checkpoints, inputs
+from lidit_jax.training import guard as guards
 from lidit_jax.training.config import Config
 from lidit_jax.training.state import TrainState
 from lidit_jax.training.trained import read_config
@@ -67,7 +68,8 @@ def begin(config: Config, optimizer: optax.GradientTransformation, like: TrainSt
         carried["opt_state"] = jax.jit(optimizer.init, out_shardings=where)(carried["params"])
     if jax.process_index() == 0:
         print(f"beginning from step {step} of {config.train.init_from}")
-    return TrainState(step=_zero(like.step.sharding), **carried)
+    guard = jax.jit(guards.fresh, out_shardings=like.step.sharding)()
+    return TrainState(step=_zero(like.step.sharding), guard=guard, **carried)
 
 
 def check_constants(known: dict, found: dict, config: Config, where: str):

@@ -1,6 +1,7 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
 import pathlib
+import time
 from collections.abc import Callable
 
 import jax
@@ -10,10 +11,9 @@ from flax import nnx
 
 from lidit_jax import files, processes, rng, sharding
 from lidit_jax.models.vae import Codec, make_codec
-from lidit_jax.training import checkpoints, opening, programs, state, step
+from lidit_jax.training import checkpoints, logbook, opening, programs, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
-from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tracing import Tracer
 
 
@@ -28,13 +28,15 @@ def train(
     Args:
       config: the run.
       data: a folder that `prepare` made.
-      workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/ and programs/.
+      workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/, heartbeats/,
+        programs/ and, if there is anything to tell, ledger.jsonl.
       profile: first and last step whose trace process 0 writes to profile/.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit;
-    and `processes.Stopped`, its state saved, where the scheduler wants its machines back.
+    `processes.Stopped`, its state saved, where the scheduler wants its machines back; and
+    FloatingPointError where too many steps in a row were skipped.
     """
-    t, chief = config.train, jax.process_index() == 0
+    t, chief, started = config.train, jax.process_index() == 0, time.time()
     tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
     run = opening.set_up(config, data, workdir)
     with (
@@ -58,7 +60,7 @@ def train(
         specs = run.reader.specs(t.batch_size, done, t.steps)
         update = programs.compile_each(run.update(), run.like, specs, tell=chief)
         with processes.heeding_sigterm() as told:
-            stopped = _steps(run, update, current, done, manager, tracer, told)
+            stopped = _steps(run, update, current, done, manager, tracer, told, started)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -71,50 +73,45 @@ def _steps(
     manager: ocp.CheckpointManager,
     tracer: Tracer,
     told: Callable[[], bool],
+    started: float,
 ) -> int | None:
     """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did.
 
     told: whether a process that trains alone was told to stop; several agree by the `manager`.
     """
-    t, workdir = run.config.train, run.workdir
+    t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
     preview = Preview(run) if t.preview_every else None
-    chief = jax.process_index() == 0
-    metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
-    pending = None
-    for now in range(done + 1, t.steps + 1):
-        tracer.before(now)
-        batch = feed(next(run.batches))
-        tokens = run.task.tokens(batch)
-        current, latest = update(current, batch)
-        # The next step is queued: only now wait for the one before it.
-        if metrics and pending is not None:
-            metrics.add(jax.device_get(pending))
-        pending = latest | {"tokens": tokens}
-        last = now == t.steps
-        if now % t.log_every == 0 or last:
-            check_finite(now, jax.device_get(latest))  # on every process: all end by it
-            if metrics:
-                metrics.add(jax.device_get(pending))
-                pending = None
-                metrics.log(now)
-        tracer.after(now, current)
-        stopped = (manager.reached_preemption(now) or told()) and not last
-        if now % t.save_every == 0 or last or stopped:
-            check_finite(now, jax.device_get(latest))
-            place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
-            checkpoints.save(manager, current, place)
-        if preview and (now % t.preview_every == 0 or last):
-            grid = preview.grid(current)
-            if metrics:
-                files.write_png(workdir / "samples" / f"step-{now:07d}.png", grid)
-                metrics.picture(now, "preview", grid)
-        if stopped:
-            break
-    tracer.close()
-    manager.wait_until_finished()
-    if metrics:
-        metrics.close()
+    with logbook.opened(run, done, started) as log:
+        for now in range(done + 1, t.steps + 1):
+            tracer.before(now)
+            with log.clock.beside("data"):
+                drawn = next(run.batches)
+            batch = feed(drawn)
+            tokens = run.task.tokens(batch)
+            current, latest = update(current, batch)
+            log.queued(now, latest | {"tokens": tokens})
+            tracer.after(now, current)
+            last = now == t.steps
+            stopped = (manager.reached_preemption(now) or told()) and not last
+            saves = now % t.save_every == 0 or last or stopped
+            if now % t.log_every == 0 or last:
+                log.write(now)
+            if saves:
+                log.read()  # what is told of the steps before is on the disk first
+                with log.clock.beside("save"):
+                    place = {
+                        "batches": run.batches.get_state(),
+                        "data": run.reader.dataset.statistics,
+                    }
+                    checkpoints.save(manager, current, place)
+            if preview and (now % t.preview_every == 0 or last):
+                with log.clock.beside("preview"):
+                    log.picture(now, preview.grid(current))
+            if stopped:
+                break
+        tracer.close()
+        manager.wait_until_finished()
     return now if stopped else None
 
 

@@ -2,10 +2,11 @@
 
 import pathlib
 import sys
-import time
 
+import jax
 import numpy as np
 
+from lidit_jax import files
 from lidit_jax.training.step_lines import StepLines
 
 
@@ -23,6 +24,7 @@ def _import_without_torch():
 
 
 tensorboardX = _import_without_torch()
+NAME = "metrics.jsonl"
 
 
 class Metrics:
@@ -35,39 +37,42 @@ class Metrics:
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=first_step
         )
-        self._lines = StepLines(workdir / "metrics.jsonl", first_step)
+        self._lines = StepLines(workdir / NAME, first_step)
         self._batch_size, self._last_step = batch_size, last_step
-        self._sums, self._since, self._clock = {}, 0, time.perf_counter()
+        self._samples = workdir / "samples"
+        self._sums, self._count = {}, 0
 
     def add(self, metrics: dict):
         """Takes one step's metrics, as scalars on the host."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        self._since += 1
+        self._count += 1
 
-    def log(self, step: int):
-        """Writes the means since the last log, under this number of finished steps.
+    def log(self, step: int, facts: dict[str, float]):
+        """Writes the means of the steps since the last log, if there are any, and these facts.
 
-        Raises FloatingPointError if one of them is not finite.
+        facts: what the clock has read, and what else is known at this step.
         """
-        check_finite(step, self._sums)
-        now = time.perf_counter()
-        rate = self._since / (now - self._clock)
-        scalars = {name: total / self._since for name, total in self._sums.items()}
-        scalars |= {"steps_per_s": rate, "images_per_s": rate * self._batch_size}
+        means = {name: total / self._count for name, total in self._sums.items()}
+        rate = facts["steps_per_s"]
+        scalars = means | facts | {"images_per_s": rate * self._batch_size} | _memory()
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
         self._lines.write(step, **scalars)
         left = round((self._last_step - step) / rate)
+        shown = (
+            f"loss {means['loss']:.4f}  grad {means['grad_norm']:.2f}" if means else "all skipped"
+        )
         print(
-            f"step {step:>{len(str(self._last_step))}}/{self._last_step}  loss {scalars['loss']:.4f}  "
-            f"grad {scalars['grad_norm']:.2f}  {rate:.2f} steps/s  {left // 60}:{left % 60:02d} left",
+            f"step {step:>{len(str(self._last_step))}}/{self._last_step}  {shown}  "
+            f"{rate:.2f} steps/s  {left // 60}:{left % 60:02d} left",
             flush=True,
         )
-        self._sums, self._since = {}, 0
-        self._clock = time.perf_counter()
+        self._sums, self._count = {}, 0
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
+        """Writes a uint8 picture to samples/ and to TensorBoard."""
+        files.write_png(self._samples / f"step-{step:07d}.png", image_HxWx3)
         self._events.add_image(name, image_HxWx3, step, dataformats="HWC")
 
     def close(self):
@@ -75,14 +80,8 @@ class Metrics:
         self._lines.close()
 
 
-def check_finite(step: int, metrics: dict):
-    """Raises FloatingPointError unless every metric is finite.
-
-    Called before a checkpoint is saved, so that no checkpoint holds what cannot be trained further.
-    """
-    broken = [name for name, value in metrics.items() if not np.isfinite(value)]
-    if broken:
-        raise FloatingPointError(
-            f"{' and '.join(broken)} not finite at or before step {step}; lower the learning rate, or "
-            f"start again from the last checkpoint with other data"
-        )
+def _memory() -> dict[str, int]:
+    """Returns the most bytes of a device that were in use so far; nothing of one that does not count."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    used = stats.get("peak_bytes_in_use")
+    return {} if used is None else {"device_memory_bytes": used}

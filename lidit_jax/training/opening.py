@@ -45,6 +45,13 @@ class Run:
             self.task, self.graphdef, self.optimizer, self.config, self.mesh, self.like
         )
 
+    def keys(self, step: int) -> list[str]:
+        """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
+        t = self.config.train
+        batches = pipeline.batches(self.reader, t.batch_size, threads=1)
+        batches.set_state(batches.get_state() | {"next_index": step - 1})
+        return [self.reader.dataset.image(int(row)).key for row in next(batches).row_B]
+
     def first_state(self) -> state.TrainState:
         """Returns a state of no steps: random, or from another run's weights (`train.init_from`)."""
         if self.config.train.init_from:

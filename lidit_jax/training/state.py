@@ -12,19 +12,21 @@ from jax.sharding import Mesh, NamedSharding
 
 from lidit_jax import rng, sharding
 from lidit_jax.models.layers import Constant
+from lidit_jax.training import guard as guards
 from lidit_jax.training.tasks import Task
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """step: int32, updates done. params, ema: f32. constants: saved but not trained."""
+    """step: int32, steps done, skipped ones too. params, ema: f32. constants: saved but not trained."""
 
     step: jax.Array
     params: nnx.State
     ema: nnx.State
     constants: nnx.State
     opt_state: Any
+    guard: guards.Guard
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
@@ -47,9 +49,10 @@ def abstract(
     opt_state = jax.eval_shape(optimizer.init, params)
     opt_where = _like_params(opt_state, where, everywhere)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    state = TrainState(step, params, params, constants, opt_state)
-    constants_where = jax.tree.map(lambda _: everywhere, constants)
-    shardings = TrainState(everywhere, where, where, constants_where, opt_where)
+    guard = jax.eval_shape(guards.fresh)
+    state = TrainState(step, params, params, constants, opt_state, guard)
+    constants_where, guard_where = jax.tree.map(lambda _: everywhere, (constants, guard))
+    shardings = TrainState(everywhere, where, where, constants_where, opt_where, guard_where)
     return graphdef, placed(state, shardings)
 
 
@@ -101,6 +104,7 @@ def initial_program(
         nnx.replace_by_pure_dict(state, constants)
         # Copied: two donated arguments of the step may not be one buffer.
         ema = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.int32(0), params, ema, state, optimizer.init(params))
+        opt_state = optimizer.init(params)
+        return TrainState(jnp.int32(0), params, ema, state, opt_state, guards.fresh())
 
     return jax.jit(init, out_shardings=shardings_of(like))

@@ -10,12 +10,19 @@ from jax.sharding import Mesh
 
 from lidit_jax import rng, sharding
 from lidit_jax.batch import Batch
+from lidit_jax.training import guard as guards
 from lidit_jax.training import optim
 from lidit_jax.training.config import Config
 from lidit_jax.training.state import TrainState, shardings_of
 from lidit_jax.training.tasks import Task
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def draws(config: Config, step: int | jax.Array) -> jax.Array:
+    """Returns the key of each sample of the batch that a run draws after `step` steps: keys [B]."""
+    base = rng.key(config.seed, "train", step)
+    return rng.per_sample(base, jnp.arange(config.train.batch_size))
 
 
 def make_step(
@@ -29,7 +36,8 @@ def make_step(
     """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
 
     Metrics are f32 scalars: "loss" and the task's own (means over the batch), "grad_norm" (before
-    clipping) and "learning_rate".
+    clipping) and "learning_rate"; and int32 "skipped", how many steps in a row were skipped by this
+    one. A step that `guard` does not accept changes nothing but the number of steps.
     Gradients are averaged over `train.accumulate` micro-batches, in f32; each takes every
     accumulate-th sample, so that no sample moves to another device.
     """
@@ -62,21 +70,23 @@ def make_step(
         return jax.tree.map(lambda a: a / accumulate, total)
 
     def step(state: TrainState, batch: Batch):
-        keys_B = rng.per_sample(
-            rng.key(config.seed, "train", state.step), jnp.arange(config.train.batch_size)
-        )
+        keys_B = draws(config, state.step)
         (loss, parts), grads = gradients(state.params, state.constants, batch, keys_B)
+        judged = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        accepted = guards.accepts(config.guard, state.guard, **judged)
+        guard = guards.after(config.guard, state.guard, accepted, **judged)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = optim.ema_decay(config.optim, state.step, carried)
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
-        metrics = {
-            "loss": loss,
-            **parts,
-            "grad_norm": optax.tree.norm(grads),
-            "learning_rate": rate(state.step),
-        }
-        return TrainState(state.step + 1, params, ema, state.constants, opt_state), metrics
+        params, ema, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(accepted, new, old),
+            (params, ema, opt_state),
+            (state.params, state.ema, state.opt_state),
+        )
+        learning_rate = rate(state.guard.updates)
+        metrics = judged | parts | {"learning_rate": learning_rate, "skipped": guard.in_a_row}
+        return TrainState(state.step + 1, params, ema, state.constants, opt_state, guard), metrics
 
     return jax.jit(
         step,
