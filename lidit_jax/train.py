@@ -10,6 +10,7 @@ from absl import flags
 from lidit_jax import doors, errors
 from lidit_jax.training import agreement
 from lidit_jax.training.loop import train
+from lidit_jax.training.replay import replay
 
 _data = doors.define_folder("data", "folder of the data set, made by lidit_jax.prepare")
 _workdir = doors.define_folder("workdir", "folder of the run: checkpoints, metrics, samples")
@@ -17,17 +18,27 @@ _joined = doors.define_processes()
 _PROFILE_STEPS = flags.DEFINE_list(
     "profile_steps", None, "FIRST,LAST: writes a trace of these steps to <workdir>/profile"
 )
+_REPLAY = flags.DEFINE_integer(
+    "replay",
+    None,
+    "instead of training: the loss of each sample of this step's batch",
+    lower_bound=1,
+)
 
 
 def main():
     with _joined(_facts):
         config, data, workdir = _arguments()
-        train(config, data, workdir, profile=_profile_steps())
+        if _REPLAY.value is None:
+            train(config, data, workdir, profile=_profile_steps())
+        else:
+            replay(config, data, workdir, _REPLAY.value)
 
 
 def _facts() -> dict[str, Any]:
     steps = _profile_steps()
-    return agreement.facts(*_arguments()[:2]) | {"profile_steps": steps and list(steps)}
+    asked = {"profile_steps": steps and list(steps), "replay": _REPLAY.value}
+    return agreement.facts(*_arguments()[:2]) | asked
 
 
 def _arguments():

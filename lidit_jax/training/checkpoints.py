@@ -28,6 +28,7 @@ FREE = {
     "train": (
         "steps", "mesh", "accumulate", "log_every", "save_every", "keep", "preview_every", "watchdog_minutes",
     ),
+    "guard": ("patience",),
     "model": ("remat", "unroll"),
     "data": ("shards", "workers", "threads", "codec"),  # codec_hash says which
 }  # fmt: skip

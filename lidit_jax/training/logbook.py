@@ -38,6 +38,7 @@ class Logbook:
     """Reads the metrics of each step when the next one is queued, so that the devices never wait.
 
     numbers: where metrics go; None on all processes but one.
+    in_a_row: how many steps were skipped in a row by the last that was read.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Logbook:
         self.clock, self.ledger = clock, ledger
         self._pulse, self._metrics, self._run = pulse, numbers, run
         self._pending = None
-        self._steps = self._skipped = 0
+        self._steps = self._skipped = self.in_a_row = 0
 
     def queued(self, step: int, told: dict):
         """Takes what a queued step is going to tell, and reads what the step before it has told."""
@@ -65,9 +66,9 @@ class Logbook:
         told = jax.device_get(told)
         self._pulse.beat(step)
         self._steps += 1
-        in_a_row = int(told.pop("skipped"))
-        if in_a_row:
-            self._skip(step, in_a_row, told)
+        self.in_a_row = int(told.pop("skipped"))
+        if self.in_a_row:
+            self._skip(step, told)
         elif self._metrics:
             self._metrics.add(told)
 
@@ -90,7 +91,7 @@ class Logbook:
         if self._metrics:
             self._metrics.close()
 
-    def _skip(self, step: int, in_a_row: int, told: dict):
+    def _skip(self, step: int, told: dict):
         self._skipped, guard = self._skipped + 1, self._run.config.guard
         judged = {name: float(told[name]) for name in ("loss", "grad_norm")}
         broken = [
@@ -104,15 +105,15 @@ class Logbook:
             name: value if math.isfinite(value) else str(value) for name, value in judged.items()
         }
         self.ledger.row(
-            step, "skipped", why=why, in_a_row=in_a_row, **facts, keys=self._run.keys(step)
+            step, "skipped", why=why, in_a_row=self.in_a_row, **facts, keys=self._run.keys(step)
         )
         if self._metrics:
             print(
                 f"step {step} is skipped: {why}; its samples are in {self.ledger.path}", flush=True
             )
-        if in_a_row >= guard.patience:
+        if self.in_a_row >= guard.patience:
             raise FloatingPointError(
-                f"{in_a_row} steps in a row were skipped, the last at step {step}: {why}. "
+                f"{self.in_a_row} steps in a row were skipped, the last at step {step}: {why}. "
                 f"{self.ledger.path} has their samples, and --replay={step} tells each one's loss; if no "
                 f"sample is to blame, lower the learning rate"
             )

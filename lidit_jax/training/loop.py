@@ -82,6 +82,7 @@ def _steps(
     t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
     preview = Preview(run) if t.preview_every else None
+    saved = done
     with logbook.opened(run, done, started) as log:
         for now in range(done + 1, t.steps + 1):
             tracer.before(now)
@@ -94,11 +95,14 @@ def _steps(
             tracer.after(now, current)
             last = now == t.steps
             stopped = (manager.reached_preemption(now) or told()) and not last
-            saves = now % t.save_every == 0 or last or stopped
             if now % t.log_every == 0 or last:
                 log.write(now)
-            if saves:
-                log.read()  # what is told of the steps before is on the disk first
+            due, ends = now // t.save_every > saved // t.save_every, last or stopped
+            if due or ends:
+                log.read()  # what is told of a step is on the disk before its checkpoint
+            # While steps are skipped it is not known whether it is the state that is to blame.
+            if ends or due and not log.in_a_row:
+                saved = now
                 with log.clock.beside("save"):
                     place = {
                         "batches": run.batches.get_state(),

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lidit_jax import errors, processes, sharding
+from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.training import checkpoints, handover, optim, state, step
 from lidit_jax.training.config import Config
@@ -47,10 +48,15 @@ class Run:
 
     def keys(self, step: int) -> list[str]:
         """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
+        return [self.reader.dataset.image(int(row)).key for row in self.batch(step).row_B]
+
+    def batch(self, step: int) -> Batch:
+        """Returns this process' rows of the batch that a step trains on. Steps count from 1."""
         t = self.config.train
-        batches = pipeline.batches(self.reader, t.batch_size, threads=1)
+        rows = sharding.rows_here(self.mesh, t.batch_size)
+        batches = pipeline.batches(self.reader, t.batch_size, rows=rows, threads=1)
         batches.set_state(batches.get_state() | {"next_index": step - 1})
-        return [self.reader.dataset.image(int(row)).key for row in next(batches).row_B]
+        return next(batches)
 
     def first_state(self) -> state.TrainState:
         """Returns a state of no steps: random, or from another run's weights (`train.init_from`)."""

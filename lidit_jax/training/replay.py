@@ -1,0 +1,91 @@
+"""One step of a run again: the very batch and noise that it had, and the loss of each sample."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+
+from lidit_jax import errors, processes, sharding
+from lidit_jax.training import checkpoints, opening, state, step
+from lidit_jax.training.config import Config
+from lidit_jax.training.feed import Feed
+from lidit_jax.training.step_lines import StepLines
+
+SHOWN = 10  # samples on the console
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """What one sample of a batch has cost: its key and row in the data set, and its loss."""
+
+    key: str
+    row: int
+    loss: float
+
+
+def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: int) -> list[Sample]:
+    """Computes the losses of step `number` (from 1), worst first, and prints and writes them.
+
+    The parameters are those of the last checkpoint before that step. Process 0 writes
+    <workdir>/replays/<number>.jsonl; nothing else of the run changes.
+    Raises InputError if the run has no checkpoint before that step, or if it is not config's run.
+    """
+    run = opening.set_up(config, data, workdir)
+    with checkpoints.make_manager(workdir, config.train.keep) as manager:
+        before = [s for s in manager.all_steps() if s < number]
+        if not before:
+            raise errors.InputError(
+                f"--replay={number}: {workdir} has no checkpoint before that step; it has those of steps "
+                f"{sorted(manager.all_steps())}"
+            )
+        current, _ = run.saved_state(manager, max(before))
+    scored = zip(*_scored(run, current, number), strict=True)
+    samples = [
+        Sample(run.reader.dataset.image(int(row)).key, int(row), float(loss))
+        for loss, row in scored
+    ]
+    samples.sort(key=lambda s: -s.loss if math.isfinite(s.loss) else -math.inf)
+    if jax.process_index() == 0:
+        _tell(samples, workdir / "replays" / f"{number:07d}.jsonl", number, max(before))
+    processes.barrier("replay")
+    return samples
+
+
+def _scored(
+    run: opening.Run, current: state.TrainState, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the loss of every sample of the global batch, f32 [B], and its row, on every process."""
+
+    def score(params, constants, batch):
+        keys_B = step.draws(run.config, number - 1)
+        with jax.sharding.use_abstract_mesh(run.mesh.abstract_mesh):
+            loss_B, _ = run.task.loss(nnx.merge(run.graphdef, params, constants), batch, keys_B)
+        return loss_B, batch.row_B
+
+    feed = Feed(run.reader, run.mesh, run.config.train.batch_size)
+    scored = jax.jit(score, out_shardings=sharding.replicated(run.mesh))
+    return jax.device_get(scored(current.params, current.constants, feed(run.batch(number))))
+
+
+def _tell(samples: Sequence[Sample], path: pathlib.Path, number: int, before: int):
+    losses = np.asarray([s.loss for s in samples])
+    finite = losses[np.isfinite(losses)]
+    print(
+        f"step {number} with the parameters of step {before}: {len(losses)} samples, loss "
+        f"{finite.mean() if len(finite) else math.nan:.4f} +- {finite.std() if len(finite) else math.nan:.4f}, "
+        f"{len(losses) - len(finite)} not finite"
+    )
+    for s in samples[:SHOWN]:
+        print(f"  {s.loss:<12.6g} {s.key} (row {s.row})")
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    lines = StepLines(path, 0)
+    for s in samples:
+        loss = s.loss if math.isfinite(s.loss) else str(s.loss)
+        lines.write(number, key=s.key, row=s.row, loss=loss)
+    lines.close()
+    print(f"all of them: {path}")
