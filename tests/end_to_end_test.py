@@ -374,7 +374,9 @@ def test_what_is_not_finite_is_never_saved(llms, data, tmp_path):
     broken = dataclasses.replace(
         broken, optim=dataclasses.replace(broken.optim, learning_rate=1e30, warmup_steps=0)
     )
-    with pytest.raises(FloatingPointError, match="2 steps in a row were skipped, the last at step 3: loss is inf"):
+    with pytest.raises(
+        FloatingPointError, match="2 steps in a row were skipped, the last at step 3: loss is inf"
+    ):
         loop.train(broken, data, tmp_path / "run")
     for step in (tmp_path / "run" / "checkpoints").iterdir():
         if step.name.isdigit():

@@ -36,8 +36,8 @@ def make_config(optimizer="adamw", **train):
     return dataclasses.replace(config, encoders=encoders)
 
 
-def run(config, mesh, steps=5, seed=lambda i: i):
-    """Returns losses, gradient norms and the final state of a few updates on random batches."""
+def begin(config, mesh):
+    """Returns the task, a first state, and the update."""
     task = diffusion_task(config, LENGTHS)
     optimizer = optim.make_optimizer(config.optim, config.train.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
@@ -46,7 +46,12 @@ def run(config, mesh, steps=5, seed=lambda i: i):
         [dict(mean_E=np.zeros(e), std_E=np.ones(e), prefix_PxE=np.ones((3, e)), null_ZxE=np.ones((1, e))) for e in (24, 16)],
     )  # fmt: skip
     current = state.initial(task, optimizer, 0, like, constants)
-    update = step.make_step(task, graphdef, optimizer, config, mesh, like)
+    return task, current, step.make_step(task, graphdef, optimizer, config, mesh, like)
+
+
+def run(config, mesh, steps=5, seed=lambda i: i):
+    """Returns losses, gradient norms and the final state of a few updates on random batches."""
+    task, current, update = begin(config, mesh)
     metrics = []
     for i in range(steps):
         current, latest = update(current, to_devices(fake(task.shape, seed=seed(i)), mesh))
@@ -124,6 +129,35 @@ def test_a_step_compiled_for_every_bin_compiles_nothing_more_and_gives_the_same(
     np.testing.assert_array_equal(metrics["loss"], latest["loss"])
     with pytest.raises(KeyError):
         compiled(current, to_devices(fake(dataclasses.replace(task.shape, latent=(4, 4, 3))), mesh))
+
+
+def spoiled(batch):
+    """A sample that a bf16 latent can hold, and whose loss no f32 can."""
+    latents = batch.latents_BxHxWxC.copy()
+    latents[3, 0, 0, 0] = 3e38
+    return dataclasses.replace(batch, latents_BxHxWxC=latents)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_a_run_with_a_spoiled_batch_ends_as_one_without_that_step(optimizer, sizes):
+    """Bit for bit: parameters, moments, the optimizer's counts, average, and what the guard has seen."""
+    mesh = sharding.make_mesh(sizes, jax.devices()[: math.prod(sizes)])
+    task, with_it, update = begin(make_config(optimizer), mesh)
+    _, without, _ = begin(make_config(optimizer), mesh)
+    skipped = []
+    for i in range(4):
+        batch = fake(task.shape, seed=i)
+        given = to_devices(spoiled(batch) if i == 2 else batch, mesh)
+        with_it, told = update(with_it, given)
+        skipped.append(int(told["skipped"]))
+        assert np.isfinite(told["loss"]) == (i != 2)
+        if i == 2:
+            without = dataclasses.replace(without, step=without.step + 1)
+        else:
+            without, _ = update(without, to_devices(batch, mesh))
+    assert skipped == [0, 0, 1, 0] and int(with_it.guard.updates) == 3
+    jax.tree.map(np.testing.assert_array_equal, with_it, without)
 
 
 def test_each_step_draws_its_own_noise():
