@@ -14,6 +14,7 @@ from lidit_jax.training import checkpoints, opening, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
 from lidit_jax.training.step_lines import StepLines
+from lidit_jax.training.trained import read_config
 
 SHOWN = 10  # samples on the console
 
@@ -30,19 +31,20 @@ class Sample:
 def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: int) -> list[Sample]:
     """Computes the losses of step `number` (from 1), worst first, and prints and writes them.
 
-    The parameters are those of the last checkpoint before that step. Process 0 writes
-    <workdir>/replays/<number>.jsonl; nothing else of the run changes.
-    Raises InputError if the run has no checkpoint before that step, or if it is not config's run.
+    The parameters are those of the last checkpoint before that step, or the run's first. Process 0
+    writes <workdir>/replays/<number>.jsonl; nothing else of the run changes.
+    Raises InputError, and writes nothing, if `workdir` is not this config's run, or has fewer steps.
     """
+    with processes.together():
+        read_config(workdir)
+        if number > config.train.steps:
+            raise errors.InputError(
+                f"--replay={number}: the run has {config.train.steps} steps; name one of those"
+            )
     run = opening.set_up(config, data, workdir)
     with checkpoints.make_manager(workdir, config.train.keep) as manager:
-        before = [s for s in manager.all_steps() if s < number]
-        if not before:
-            raise errors.InputError(
-                f"--replay={number}: {workdir} has no checkpoint before that step; it has those of steps "
-                f"{sorted(manager.all_steps())}"
-            )
-        current, _ = run.saved_state(manager, max(before))
+        before = max((s for s in manager.all_steps() if s < number), default=0)
+        current = run.saved_state(manager, before)[0] if before else run.first_state()
     scored = zip(*_scored(run, current, number), strict=True)
     samples = [
         Sample(run.reader.dataset.image(int(row)).key, int(row), float(loss))
@@ -50,7 +52,7 @@ def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: in
     ]
     samples.sort(key=lambda s: -s.loss if math.isfinite(s.loss) else -math.inf)
     if jax.process_index() == 0:
-        _tell(samples, workdir / "replays" / f"{number:07d}.jsonl", number, max(before))
+        _tell(samples, workdir / "replays" / f"{number:07d}.jsonl", number, before)
     processes.barrier("replay")
     return samples
 

@@ -1,0 +1,74 @@
+"""A sample that spoils a step: it is skipped, named, and found again."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from lidit_jax import errors
+from lidit_jax.data import records
+from lidit_jax.training import loop, step_lines
+from lidit_jax.training.replay import replay
+
+STEP = 3  # of the spoiled batch
+
+
+@pytest.fixture(scope="module")
+def spoiled(config, data, workdir, tmp_path_factory):
+    """A data set of which one sample is larger than any loss can be, its key, and a run on it."""
+    folder = shutil.copytree(data, tmp_path_factory.mktemp("spoiled") / "data")
+    key = replay(config, data, shutil.copytree(workdir, folder.parent / "whole"), STEP)[5].key
+    for path in folder.glob("images/*/*.array_record"):
+        shard = records.read_shards([path])
+        rows = [records.unpack_image(shard[i]) for i in range(len(shard))]
+        for i, image in enumerate(rows):
+            if image.key == key:
+                latent = np.full_like(image.latent_HxWxC, 3e38)
+                rows[i] = dataclasses.replace(image, latent_HxWxC=latent)
+        records.write_records(path, map(records.pack_image, rows))
+    loop.train(config, folder, folder.parent / "run")
+    return folder, key, folder.parent / "run"
+
+
+def test_a_spoiled_step_is_skipped_and_its_samples_are_in_the_ledger(spoiled, workdir):
+    _, key, run = spoiled
+    (row,) = step_lines.read(run / "ledger.jsonl")
+    assert (row["step"], row["what"], row["in_a_row"]) == (STEP, "skipped", 1)
+    assert key in row["keys"] and len(row["keys"]) == 8 and row["loss"] == "nan"
+    told = step_lines.read(run / "metrics.jsonl")
+    assert [line["skipped"] for line in told] == [0, 0, 1, 0]
+    assert ["loss" in line for line in told] == [True, True, False, True]
+    whole = step_lines.read(workdir / "metrics.jsonl")
+    assert [line["loss"] for line in told[:2]] == [line["loss"] for line in whole[:2]]
+    assert told[3]["learning_rate"] == whole[2]["learning_rate"] != whole[3]["learning_rate"]
+
+
+def test_a_replay_names_the_sample_first_and_changes_nothing(config, spoiled, capsys):
+    folder, key, run = spoiled
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    first, *others = replay(config, folder, run, STEP)
+    assert first.key == key and not np.isfinite(first.loss)
+    assert len(others) == 7 and all(np.isfinite(s.loss) for s in others)
+    assert [s.loss for s in others] == sorted((s.loss for s in others), reverse=True)
+    assert {p: p.read_bytes() for p in before} == before
+    told = step_lines.read(run / "replays" / "0000003.jsonl")
+    assert [line["key"] for line in told] == [key] + [s.key for s in others]
+    assert "step 3 with the parameters of step 2: 8 samples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_replay_has_the_batch_and_the_noise_of_the_step(step, config, data, workdir, tmp_path):
+    """With the parameters that the step had, those of step 0 or 2, its mean is the step's loss."""
+    run = shutil.copytree(workdir, tmp_path / "run")
+    wanted = step_lines.read(workdir / "metrics.jsonl")[step - 1]["loss"]
+    found = np.mean([s.loss for s in replay(config, data, run, step)])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_what_cannot_be_replayed_is_refused(config, data, workdir, tmp_path):
+    with pytest.raises(errors.InputError, match="--replay=5: the run has 4 steps"):
+        replay(config, data, workdir, 5)
+    with pytest.raises(errors.InputError, match="train there first"):
+        replay(config, data, tmp_path / "none", 1)
+    assert not (tmp_path / "none").exists()
