@@ -31,10 +31,6 @@ class Clock:
             if what == "save":
                 self._saved = begun
 
-    def steps_begin(self):
-        """Is called when the first step is about to be queued."""
-        self._mark, self._beside = time.perf_counter(), {}
-
     def read(self, steps: int) -> dict[str, float]:
         """Returns what is known of the `steps` since the last reading.
 
