@@ -6,7 +6,8 @@
 # RUN is the run's workdir. Where several processes train as one, each has its own keep_running.sh: when
 # one fails all end, and all meet again. It gives up
 #   with status 2      on the user's mistake: the same command would fail again;
-#   with status 143    when the scheduler stops the run: what is done is saved;
+#   with status 75     when the scheduler stops the run: what is done is saved;
+#   with status 143    when it does so before there is anything to save;
 #   with the last status, after TRIES failures in a row without a newer checkpoint.
 set -uo pipefail
 DELAY=${DELAY:-30} # seconds between a failure and the next start
@@ -47,7 +48,7 @@ while true; do
     status=$?
   done
   child=0
-  if ((status == 0 || status == 2 || status == 143)); then exit "$status"; fi
+  if ((status == 0 || status == 2 || status == 75 || status == 143)); then exit "$status"; fi
   if ((stopped)); then exit "$status"; fi
   after=$(newest)
   if ((after > before)); then failures=0; else failures=$((failures + 1)); fi
@@ -58,5 +59,5 @@ while true; do
   echo "keep_running: status $status after step $after; again in $DELAY s" >&2
   sleep "$DELAY" &
   wait $!
-  if ((stopped)); then exit 143; fi
+  if ((stopped)); then exit 75; fi
 done

@@ -29,5 +29,5 @@ PYTHON=${PYTHON:-.venv/bin/python}
 launch/keep_running.sh "$RUN" srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   "$PYTHON" -m lidit_jax.train --config="$CONFIG" --data="$DATA" --workdir="$RUN" "$@"
 status=$?
-if ((status == 143)); then scontrol requeue "$SLURM_JOB_ID"; fi
+if ((status == 75 || status == 143)); then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"

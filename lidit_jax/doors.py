@@ -129,7 +129,7 @@ def run(main: Callable[[], None]):
         except processes.Stopped as e:
             processes.end()
             print(f"{e}; the same command continues", file=sys.stderr)
-            sys.exit(143)
+            sys.exit(e.STATUS)
         except Exception as e:
             told = _told(e)
             if told is None and not processes.name():

@@ -75,7 +75,7 @@ def test_it_gives_up_without_progress(tmp_path):
     assert (status, starts) == (7, 5) and "4 failures since step 5; giving up" in told
 
 
-@pytest.mark.parametrize("status", [2, 143])
+@pytest.mark.parametrize("status", [2, 75, 143])
 def test_it_does_not_repeat_a_mistake_nor_defy_the_scheduler(tmp_path, status):
     assert keep_running(tmp_path, f"1+5 {status} 0")[:2] == (status, 2)
 
@@ -152,8 +152,8 @@ def test_slurm_tasks_train_as_one(config_file, data, tmp_path):
 
 
 def test_a_job_that_is_told_to_stop_goes_back_into_the_queue(tmp_path):
-    done, requeued, job = slurm(tmp_path, "x", "x", srun="import sys; sys.exit(143)")
-    assert done.returncode == 143 and requeued == f"scontrol requeue {job}\n"
+    done, requeued, job = slurm(tmp_path, "x", "x", srun="import sys; sys.exit(75)")
+    assert done.returncode == 75 and requeued == f"scontrol requeue {job}\n"
     (tmp_path / "other").mkdir()
     done, requeued, _ = slurm(tmp_path / "other", "x", "x", srun="import sys; sys.exit(2)")
     assert done.returncode == 2 and not requeued
@@ -372,12 +372,12 @@ def test_a_detached_command_that_is_told_to_stop_tells_its_status(tmp_path):
     heeding = [
         "bash",
         "-c",
-        "trap 'sleep 1; echo saved; exit 143' TERM; echo on; while :; do sleep 0.1; done",
+        "trap 'sleep 1; echo saved; exit 75' TERM; echo on; while :; do sleep 0.1; done",
     ]
     running = subprocess.Popen(detached(tmp_path, "a", *heeding), stdout=subprocess.PIPE, text=True)
     assert running.stdout.readline() == "on\n"
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
-    assert running.communicate(timeout=20)[0] == "saved\n" and running.returncode == 143
+    assert running.communicate(timeout=20)[0] == "saved\n" and running.returncode == 75
 
 
 def test_none_is_started_beside_what_is_left_of_one(tmp_path):

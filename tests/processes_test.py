@@ -118,7 +118,7 @@ def test_a_run_that_is_told_to_stop_saves_and_continues(one, config_file, data, 
     )
     running[1].send_signal(signal.SIGTERM)
     ends = several.ended(*running)
-    assert [e.status for e in ends] == [143, 143], ends
+    assert [e.status for e in ends] == [75, 75], ends
     (saved,) = (workdir / "checkpoints").iterdir()
     assert f"{workdir} is saved at step {saved.name}; the same command continues" in ends[0].err
     lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
@@ -139,7 +139,7 @@ def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
     )
     running.send_signal(signal.SIGTERM)
     (end,) = several.ended(running)
-    assert end.status == 143, end
+    assert end.status == 75, end
     (saved,) = (workdir / "checkpoints").iterdir()
     assert f"{workdir} is saved at step {saved.name}; the same command continues" in end.err
     (end,) = several.ended(several.start(*command, f"--config.train.steps={int(saved.name) + 1}"))

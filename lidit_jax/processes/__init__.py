@@ -35,6 +35,8 @@ _here: Place | None = None
 class Stopped(Exception):
     """The scheduler wants its machines back; what is done is saved."""
 
+    STATUS = 75  # of the process: EX_TEMPFAIL of sysexits.h; a death by SIGTERM is 143 to a shell
+
 
 def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
     """Joins this process with the others, before anything else of JAX is used.
