@@ -10,6 +10,7 @@ FLOORS = [
     {
         "errors",
         "rng",
+        "digests",
         "batch",
         "sharding",
         "files",
