@@ -5,6 +5,7 @@ It finds damage; it is no cryptographic hash: who wants to can make two arrays o
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,17 @@ def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
     if not arrays:
         return {}
     found = np.asarray(jax.device_get(_each(list(arrays.values()))))
-    return {name: f"{one:08x}{two:08x}" for name, (one, two) in zip(arrays, found)}
+    return {name: in_hex(pair) for name, pair in zip(arrays, found)}
+
+
+def in_hex(pair: np.ndarray) -> str:
+    """Returns a digest as 16 hexadecimal digits."""
+    return "".join(f"{part:08x}" for part in pair)
+
+
+def of_all(tree: Any) -> jax.Array:
+    """Returns one digest, uint32 [2], of a tree of arrays; to be called in a jitted program."""
+    return digest(jnp.stack([digest(a) for a in jax.tree.leaves(tree)]))
 
 
 @jax.jit

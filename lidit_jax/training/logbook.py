@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from lidit_jax import digests
 from lidit_jax.training import metrics, opening, step_lines
 from lidit_jax.training.clock import Clock
 from lidit_jax.training.ledger import Ledger
@@ -47,7 +48,7 @@ class Logbook:
     ):  # fmt: skip
         self.clock, self.ledger = clock, ledger
         self._pulse, self._metrics, self._run = pulse, numbers, run
-        self._pending = None
+        self._pending, self._drawn = None, {}
         self._steps = self._skipped = self.in_a_row = 0
 
     def queued(self, step: int, told: dict):
@@ -67,6 +68,7 @@ class Logbook:
         self._pulse.beat(step)
         self._steps += 1
         self.in_a_row = int(told.pop("skipped"))
+        self._drawn = {name: digests.in_hex(told.pop(name)) for name in ("batch", "noise")}
         if self.in_a_row:
             self._skip(step, told)
         elif self._metrics:
@@ -77,7 +79,7 @@ class Logbook:
         self.read()
         facts = self.clock.read(self._steps)
         if self._metrics:
-            self._metrics.log(step, facts | {"skipped": self._skipped})
+            self._metrics.log(step, facts | {"skipped": self._skipped}, self._drawn)
         self._steps = self._skipped = 0
 
     def picture(self, step: int, grid_HxWx3: np.ndarray):

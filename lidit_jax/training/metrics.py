@@ -48,17 +48,18 @@ class Metrics:
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._count += 1
 
-    def log(self, step: int, facts: dict[str, float]):
+    def log(self, step: int, facts: dict[str, float], drawn: dict[str, str]):
         """Writes the means of the steps since the last log, if there are any, and these facts.
 
-        facts: what the clock has read, and what else is known at this step.
+        facts: what the clock has read, and what else is known at this step. drawn: what two runs that
+        drew the same at this step have the same; for the JSON lines alone.
         """
         means = {name: total / self._count for name, total in self._sums.items()}
         rate = facts["steps_per_s"]
         scalars = means | facts | {"images_per_s": rate * self._batch_size} | _memory()
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
-        self._lines.write(step, **scalars)
+        self._lines.write(step, **scalars, **drawn)
         left = round((self._last_step - step) / rate)
         shown = (
             f"loss {means['loss']:.4f}  grad {means['grad_norm']:.2f}" if means else "all skipped"

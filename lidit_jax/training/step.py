@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from lidit_jax import rng, sharding
+from lidit_jax import digests, rng, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.training import guard as guards
 from lidit_jax.training import optim
@@ -36,8 +36,9 @@ def make_step(
     """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
 
     Metrics are f32 scalars: "loss" and the task's own (means over the batch), "grad_norm" (before
-    clipping) and "learning_rate"; and int32 "skipped", how many steps in a row were skipped by this
-    one. A step that `guard` does not accept changes nothing but the number of steps.
+    clipping) and "learning_rate"; int32 "skipped", how many steps in a row were skipped by this one;
+    and the digests, uint32 [2], of the global "batch" and of the keys that its "noise" is drawn by.
+    A step that `guard` does not accept changes nothing but the number of steps.
     Gradients are averaged over `train.accumulate` micro-batches, in f32; each takes every
     accumulate-th sample, so that no sample moves to another device.
     """
@@ -86,6 +87,10 @@ def make_step(
         )
         learning_rate = rate(state.guard.updates)
         metrics = judged | parts | {"learning_rate": learning_rate, "skipped": guard.in_a_row}
+        metrics |= {
+            "batch": digests.of_all(batch),
+            "noise": digests.digest(jax.random.key_data(keys_B)),
+        }
         return TrainState(state.step + 1, params, ema, state.constants, opt_state, guard), metrics
 
     return jax.jit(
