@@ -15,7 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from lidit_jax.errors import InputError
 
 MANIFEST = "manifest.json"
+MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
 _FIELDS = {"file": str, "prompt": str, "seed": int}
+_FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow has others run programs
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +30,13 @@ class Picture:
     def load(self) -> np.ndarray:
         """Returns the picture, uint8 [height, width, 3]. Raises InputError if it is no picture."""
         try:
-            with Image.open(self.path) as image:
+            with Image.open(self.path, formats=_FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise InputError(
+                        f"{self.path} is of {image.width}x{image.height}, more than {MOST_PIXELS:,} pixels"
+                    )
                 return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, UnidentifiedImageError, *_BOMBS) as error:
             raise InputError(f"cannot read the picture {self.path}: {error}") from error
 
 
@@ -68,4 +75,9 @@ def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:
             raise InputError(
                 f"{manifest}: picture {index} is {entry!r}; wanted {field!r}, a {kind.__name__}"
             )
-    return Picture(folder / entry["file"], entry["prompt"], entry["seed"])
+    path = folder / entry["file"]
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{manifest}: picture {index} is {entry['file']!r}, outside of {folder}; want one in it"
+        )
+    return Picture(path, entry["prompt"], entry["seed"])

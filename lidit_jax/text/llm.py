@@ -44,15 +44,16 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
         auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
     with _told(config.model):
         model, info = auto.from_pretrained(
-            found.folder, dtype=dtype, output_loading_info=True, use_safetensors=True, **_SAFE
+            found.folder,
+            dtype=dtype,
+            output_loading_info=True,
+            use_safetensors=True,
+            **weights.SAFE,
         )
         weights.check_complete(config.model, info)
     if config.template != "encoder":
         model = model.get_decoder()  # the language model of a multi-modal model
     return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
-
-
-_SAFE = {"trust_remote_code": False, "local_files_only": True}
 
 
 def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
@@ -61,9 +62,9 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     import transformers
 
     with _told(config.model):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **_SAFE)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **weights.SAFE)
         instruct.prompt_parts(tokenizer, config)
-        hf_config = transformers.AutoConfig.from_pretrained(found.folder, **_SAFE)
+        hf_config = transformers.AutoConfig.from_pretrained(found.folder, **weights.SAFE)
         blocks = hf_config.get_text_config().num_hidden_layers
     if config.template != "encoder" and hf_config.is_encoder_decoder:
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")

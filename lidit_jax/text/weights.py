@@ -25,6 +25,9 @@ _PACKAGES = {
     ),
 }
 
+# What transformers may do with a folder: read it, and neither run its code nor ask the network.
+SAFE = {"trust_remote_code": False, "local_files_only": True}
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -116,7 +119,7 @@ def _convert(path: Path, folder: Path) -> None:
 
     logging.info("converting %s, once, to %s", path, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name} | SAFE
     # Releases that have GgufConfig may leave the weights packed in their quantised blocks.
     dense = {"dtype": torch.float32, "output_loading_info": True}
     if hasattr(transformers, "GgufConfig"):
