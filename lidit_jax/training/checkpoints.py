@@ -26,8 +26,10 @@ from lidit_jax.training.state import TrainState
 FREE = {
     "train": ("steps", "mesh", "accumulate", "log_every", "save_every", "keep", "preview_every"),
     "model": ("remat", "unroll"),
-    "data": ("shards", "workers", "threads", "codec"),  # codec_hash says which
+    # codec_hash says which codec; bad_records only decides when a run ends.
+    "data": ("shards", "workers", "threads", "codec", "bad_records"),
 }
+RESTORE = "put back a copy of it, or train in another folder"  # a run's config that is damaged
 
 
 def make_manager(workdir: pathlib.Path, keep: int) -> ocp.CheckpointManager:
@@ -221,7 +223,9 @@ def claim(workdir: pathlib.Path, config: Config):
     if path.exists():
         different = [
             f"{key}: {old!r} there, {new!r} now"
-            for key, old, new in differences(files.read_json(path, "run's config"), wanted)
+            for key, old, new in differences(
+                files.read_json(path, "run's config", remedy=RESTORE), wanted
+            )
             if not _is_free(key, config)
         ]
         if different:

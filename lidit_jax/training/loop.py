@@ -1,5 +1,6 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 
@@ -11,8 +12,10 @@ from flax import nnx
 from lidit_jax import files, processes, rng, sharding
 from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.training import checkpoints, opening, programs, state, step
+from lidit_jax.training.bad_records import BadRecords
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
+from lidit_jax.training.ledger import Ledger
 from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tracing import Tracer
 
@@ -47,18 +50,24 @@ def train(
                 print(f"{workdir} is already trained to step {done}")
             return
         if done is None:
-            current, done = run.first_state(), 0
+            current, done, bad_rows = run.first_state(), 0, []
         else:
             current, place = run.saved_state(manager, done)
-            run.batches.set_state(place)
+            run.batches.set_state(place["batches"])
+            bad_rows = place["bad"]
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
             opening.describe(current, run.mesh, t.batch_size)
         specs = run.reader.specs(t.batch_size, done, t.steps)
         update = programs.compile_each(run.update(), run.like, specs, tell=chief)
-        with processes.heeding_sigterm() as told:
-            stopped = _steps(run, update, current, done, manager, tracer, told)
+        with (
+            processes.heeding_sigterm() as told,
+            contextlib.closing(Ledger(workdir, done + 1, write=chief)) as ledger,
+        ):
+            bad = BadRecords(config.data.bad_records, ledger, data)
+            bad.set_state(bad_rows)
+            stopped = _steps(run, update, current, done, manager, tracer, told, bad)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -71,6 +80,7 @@ def _steps(
     manager: ocp.CheckpointManager,
     tracer: Tracer,
     told: Callable[[], bool],
+    bad: BadRecords,
 ) -> int | None:
     """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did.
 
@@ -84,7 +94,9 @@ def _steps(
     pending = None
     for now in range(done + 1, t.steps + 1):
         tracer.before(now)
-        batch = feed(next(run.batches))
+        drawn = next(run.batches)
+        bad.saw(now, drawn.replaced)
+        batch = feed(drawn.batch)
         tokens = run.task.tokens(batch)
         current, latest = update(current, batch)
         # The next step is queued: only now wait for the one before it.
@@ -93,6 +105,7 @@ def _steps(
         pending = latest | {"tokens": tokens}
         last = now == t.steps
         if now % t.log_every == 0 or last:
+            bad.flush()
             check_finite(now, jax.device_get(latest))  # on every process: all end by it
             if metrics:
                 metrics.add(jax.device_get(pending))
@@ -101,9 +114,10 @@ def _steps(
         tracer.after(now, current)
         stopped = (manager.reached_preemption(now) or told()) and not last
         if now % t.save_every == 0 or last or stopped:
+            bad.flush()
             check_finite(now, jax.device_get(latest))
             place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
-            checkpoints.save(manager, current, place)
+            checkpoints.save(manager, current, place | {"bad": bad.state()})
         if preview and (now % t.preview_every == 0 or last):
             grid = preview.grid(current)
             if metrics:
