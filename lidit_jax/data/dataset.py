@@ -135,7 +135,8 @@ class FeatureStore:
         shape than the store's, or not finite.
         """
         if not 0 <= caption < len(self):
-            raise self._rows.bad(caption, f"is not there: there are {len(self)} captions")
+            why = f"{self.folder.name} has {len(self)} captions, and none of id {caption}"
+            raise records.BadRecord(why)
         packed = self.packed(caption)
         try:
             stored = self.codec.stored(msgpack.unpackb(packed))

@@ -195,8 +195,7 @@ class Reader:
             try:
                 text.append(store.stored(caption))
             except BadRecord as e:
-                why = f"its caption {caption} in {store.folder.name} {e.why}"
-                raise BadRecord(str(e), why, image.key) from e
+                raise BadRecord(str(e), f"its caption's features: {e.why}", image.key) from e
         return _Sample(row, image.latent_HxWxC, tuple(text))
 
     def _instead(self, row: int, epoch: int, error: BadRecord) -> "_Sample":

@@ -86,6 +86,12 @@ class Plan:
             ) from e
 
 
+def check_prompts(path: pathlib.Path):
+    """Raises InputError if a file of prompts is a plan's own, and not what was written."""
+    if (path.parent / "plan.json").exists() and path == prompts_path(path.parent):
+        Plan(path.parent).check(path)
+
+
 def piece_path(folder: pathlib.Path, i: int, pieces: int) -> pathlib.Path:
     return folder / "plan" / f"piece-{i:05d}-of-{pieces:05d}.npz"
 

@@ -3,9 +3,11 @@
 Every file is written under a temporary name and renamed, so it is whole or absent.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import errno
+import itertools
 import os
 import pathlib
 import resource
@@ -162,7 +164,7 @@ class Shards:
     """Files of records as one random-access sequence of bytes."""
 
     def __init__(self, paths: list[pathlib.Path], counts: Sequence[int] | None = None):
-        self._paths = paths
+        self._paths, lengths = paths, []
         for path, count in zip(paths, counts or [None] * len(paths), strict=True):
             try:
                 found = len(ArrayRecordDataSource(str(path)))
@@ -170,6 +172,8 @@ class Shards:
                 raise _damaged(path, _first_line(e)) from e
             if count is not None and found != count:
                 raise _damaged(path, f"{found} records, and should have {count}")
+            lengths.append(found)
+        self._ends = list(itertools.accumulate(lengths))
         self._rows = ArrayRecordDataSource([str(p) for p in paths])
 
     def __len__(self) -> int:
@@ -184,9 +188,12 @@ class Shards:
 
     def bad(self, row: int, why: str, key: str = "") -> BadRecord:
         """Returns the error that tells what is wrong with a record."""
+        shard = bisect.bisect_right(self._ends, row)
+        path = self._paths[shard]
+        where = f"record {row - (self._ends[shard - 1] if shard else 0)} of"
         return BadRecord(
-            f"record {row} of {self._paths[0].parent} {why}; `prepare --verify` says which file to delete",
-            why,
+            f"{where} {path} {why}; delete it, if `prepare --verify` finds it damaged, and run `prepare` again",
+            f"{where} {path.parent.name}/{path.name} {why}",
             key,
         )
 
