@@ -31,6 +31,9 @@ def get_config() -> ConfigDict:
     c.data.shards = 4  # pieces that several processes can share; set by prepare
     c.data.workers = 0  # processes that decode pictures; 0 = none but prepare's own
     c.data.threads = 2  # that make batches to train on; each has up to three in memory
+    # Pictures that cannot be read and are replaced by others of their bin, before the run ends; 0 = none.
+    # A few are what a disk loses, and too few to be felt; what is damaged as a whole has thousands.
+    c.data.bad_records = 16
 
     c.text = ConfigDict()
     c.text.use = ("llama3",)  # which of the encoders below read the prompts

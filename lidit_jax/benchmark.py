@@ -87,7 +87,8 @@ def main():
     print(text)
     if _OUT.value:
         command = shlex.join(["python", "-m", "lidit_jax.benchmark", *sys.argv[1:]])
-        files.write_json(doors.folder(_OUT) / f"{chosen[0]}.json", {"command": command} | told)
+        path = doors.folder(_OUT) / f"{chosen[0]}.json"
+        files.write_json(path, {"command": command} | told, sealed=False)
 
 
 def _plan():

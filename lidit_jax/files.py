@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -16,6 +17,9 @@ from PIL import Image
 
 from lidit_jax import errors
 
+SEAL = "sealed"  # the key of a JSON file's hash of its own content
+BY_HAND = "by hand"  # what a person writes there who has changed the file
+REMEDY = "delete it and make it again"
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
 _PNG_TAIL = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 
@@ -55,48 +59,89 @@ def remove_leftovers(path: str | os.PathLike):
         left.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, value: Any, first: bool = False):
-    """Writes indented JSON, atomically; see `atomic`. Raises ValueError for a NaN or an infinity."""
+def write_json(
+    path: str | os.PathLike, value: dict[str, Any], first: bool = False, sealed: bool = True
+):
+    """Writes an object as indented JSON, atomically; see `atomic`.
+
+    sealed: with a hash of its content, which `read_json` checks; else as others want to read it.
+
+    Raises ValueError for a NaN or an infinity.
+    """
+    if sealed:
+        value = {k: v for k, v in value.items() if k != SEAL}
+        value |= {SEAL: digest(json.loads(json.dumps(value, allow_nan=False)))}
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic(path, first) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike, what: str, *keys: str) -> dict[str, Any]:
-    """Reads a JSON object; InputError if it is missing, is none, or lacks one of `keys`.
+def read_json(
+    path: str | os.PathLike, what: str, sealed: bool = True, remedy: str = REMEDY
+) -> dict[str, Any]:
+    """Reads a JSON object that `write_json` wrote; InputError if it is missing or damaged.
 
-    what: a noun for what it is.
+    what: a noun for what it is. remedy: what to do where it is damaged.
+    sealed: its hash must be there, and be that of its content. False: it may be another program's, and
+    a hash is checked where there is one.
     """
     try:
         value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise _damaged(path, what, e) from None
+        raise _damaged(path, what, e, remedy) from None
     if not isinstance(value, dict):
-        raise _damaged(path, what, "no JSON object")
-    for key in keys:
-        if key not in value:
-            raise _damaged(path, what, f"it has no {key!r}")
+        raise _damaged(path, what, "no JSON object", remedy)
+    seal = value.pop(SEAL, None)
+    if seal is None and sealed:
+        raise _damaged(path, what, f"it has no {SEAL!r}, the sha256 of its content", remedy)
+    if seal not in (None, BY_HAND, digest(value)):
+        why = (
+            f"its content is not what was written (its sha256 is not the one under {SEAL!r}; "
+            f"if you changed it yourself, put {BY_HAND!r} there)"
+        )
+        raise _damaged(path, what, why, remedy)
     return value
 
 
-def _damaged(path, what, why) -> errors.InputError:
-    return errors.InputError(
-        f"{path} is damaged, not the {what} it should be: {why}; delete it and make it again"
-    )
+def _damaged(path, what, why, remedy) -> errors.InputError:
+    return errors.InputError(f"{path} is damaged, not the {what} it should be: {why}; {remedy}")
 
 
 def digest(value: Any) -> str:
     """Returns the SHA-256 of a JSON-serialisable value, in hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def checksum(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def write_npy(path: str | os.PathLike, array: np.ndarray, first: bool = False):
-    """Writes one numpy array, atomically; see `atomic`."""
-    with atomic(path, first) as temporary, open(temporary, "wb") as f:
-        np.save(f, array, allow_pickle=False)
+    """Writes one numpy array, atomically (see `atomic`), and behind it the SHA-256 of all before.
+
+    `np.load` reads such a file as any other: it does not look at what follows an array.
+    """
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    with atomic(path, first) as temporary:
+        temporary.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+
+
+def read_npy(path: str | os.PathLike, remedy: str = REMEDY) -> np.ndarray:
+    """Reads what `write_npy` wrote; InputError, with what to do, if it is missing or damaged."""
+    try:
+        content = pathlib.Path(path).read_bytes()
+        content, seal = content[:-32], content[-32:]
+        if hashlib.sha256(content).digest() != seal:
+            raise ValueError("its sha256 is not the one at its end")
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, EOFError, ValueError) as e:
+        raise errors.InputError(f"{path} is missing or damaged ({e}); {remedy}") from e
 
 
 def write_png(path: str | os.PathLike, image_HxWx3: np.ndarray):

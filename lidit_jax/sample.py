@@ -9,6 +9,7 @@ import jax
 from absl import flags
 
 from lidit_jax import doors, errors, prompts, sharding, share
+from lidit_jax.data import plan
 from lidit_jax.generation import Generator, generate, sample_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
@@ -49,7 +50,9 @@ _ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run'
 def main():
     wanted = [prompts.Prompt(text) for text in _PROMPT.value]
     if _PROMPTS.value:
-        wanted += prompts.read(pathlib.Path(_PROMPTS.value).expanduser())
+        path = pathlib.Path(_PROMPTS.value).expanduser()
+        wanted += prompts.read(path)
+        plan.check_prompts(path)
     if not wanted:
         raise errors.InputError('no prompt given; use --prompt="a red heart" or --prompts=FILE')
     size = tuple(_number(s) for s in _SIZE.value) if _SIZE.value else None

@@ -73,14 +73,14 @@ def test_a_run_resumes_with_other_micro_batches_and_learns_the_same(data, llms, 
 def test_resumed_batches_are_the_ones_that_would_have_come(config, data):
     config, reader, _ = open_inputs(config, data)
     whole = pipeline.batches(reader, 8)
-    rows = [next(whole).row_B for _ in range(12)]
+    rows = [next(whole).batch.row_B for _ in range(12)]
     stopped = pipeline.batches(reader, 8)
     for _ in range(5):
         next(stopped)
     fresh = pipeline.batches(reader, 8)
     fresh.set_state(stopped.get_state())
     for i in range(5, 12):
-        np.testing.assert_array_equal(next(fresh).row_B, rows[i])
+        np.testing.assert_array_equal(next(fresh).batch.row_B, rows[i])
     # an epoch shows every row once, and the next in another order
     assert sorted(np.concatenate(rows[:6])) == list(range(48)) == sorted(np.concatenate(rows[6:]))
     assert (np.concatenate(rows[:6]) != np.concatenate(rows[6:])).any()
@@ -91,7 +91,7 @@ def test_two_processes_share_the_global_batch_of_one(config, data):
     whole = pipeline.batches(reader, 8)
     parts = [pipeline.batches(reader, 8, rows=range(4 * i, 4 * i + 4)) for i in range(2)]
     for _ in range(8):
-        batch, (first, second) = next(whole), [next(p) for p in parts]
+        batch, (first, second) = next(whole).batch, [next(p).batch for p in parts]
         joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), first, second)
         jax.tree.map(np.testing.assert_array_equal, batch, joined)
 
@@ -99,7 +99,7 @@ def test_two_processes_share_the_global_batch_of_one(config, data):
 def test_a_batch_is_what_its_spec_says_and_the_model_standardises_its_latents(config, data):
     config, reader, constants = open_inputs(config, data)
     task = diffusion_task(config, tuple(reader.lengths))
-    batch = next(pipeline.batches(reader, 8))
+    batch = next(pipeline.batches(reader, 8)).batch
     wanted = task.batch_spec()
     assert jax.tree.structure(batch) == jax.tree.structure(wanted)
     for got, want in zip(jax.tree.leaves(batch), jax.tree.leaves(wanted)):

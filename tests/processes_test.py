@@ -11,6 +11,7 @@ import pytest
 
 from lidit_jax import files
 from tests import several
+from tests.tiny_prepared import broken, change_record, not_finite
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,25 @@ def test_every_device_gets_its_rows_whatever_the_order_of_devices():
     assert "rows (1, 4, 1) (0, 1, 2, 3) [0, 1, 2, 3]" in ends[0].out
     assert "rows (1, 4, 1) (0, 2, 1, 3) [0, 1, 4, 5]" in ends[0].out
     assert "rows (2, 1, 2) (0, 2, 1, 3) [0, 1, 2, 3, 4, 5, 6, 7]" in ends[1].out
+
+
+@pytest.mark.slow
+def test_what_any_process_replaced_is_told_once_and_too_many_end_all(config_file, data, tmp_path):
+    """Among them two processes that read the same rows: their devices share each sample."""
+    poor = broken(data, tmp_path)
+    for record in range(1, 10):
+        change_record(next(poor.rglob("latents-00001*")), record, not_finite)
+    told = []
+    for name, mesh in (("shared", "(1,1,4)"), ("own", "(1,4,1)")):
+        more = f"--config.train.mesh={mesh}", "--config.train.log_every=2"
+        ends = several.train(2, 2, config_file, poor, tmp_path / name, *more)
+        assert [e.status for e in ends] == [0, 0], ends
+        told.append((tmp_path / name / "ledger.jsonl").read_text().splitlines())
+    assert told[0] == told[1] and len(told[0]) == len({(line) for line in told[0]}) > 3
+    ends = several.train(2, 2, config_file, poor, tmp_path / "few", "--config.data.bad_records=1")
+    assert [e.status for e in ends] == [2, 2], ends
+    lines = [e.error.partition(": ")[2] for e in ends]
+    assert lines[0] == lines[1] and "and data.bad_records is 1 (row " in lines[0]
 
 
 # What cannot be trained.

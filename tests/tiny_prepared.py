@@ -4,9 +4,12 @@ import filecmp
 import json
 import shutil
 
+import msgpack
+import numpy as np
 from ml_collections import ConfigDict
 
 from lidit_jax import files
+from lidit_jax.data import records
 from lidit_jax.training.config import parse
 from tests import tiny, tiny_sources
 
@@ -52,3 +55,26 @@ def broken(prepared, tmp_path):
 
 def change_json(path, **entries):
     files.write_json(path, json.loads(path.read_text()) | entries)
+
+
+def change_record(path, record, change):
+    """Writes a file of records again, one of them as `change` makes it of its fields."""
+    rows = records.read_shards([path])
+    packed = [rows[i] for i in range(len(rows))]
+    del rows
+    packed[record] = msgpack.packb(change(msgpack.unpackb(packed[record])))
+    records.write_records(path, packed)
+
+
+def not_finite(fields):
+    """A record whose bf16 numbers hold an infinity."""
+    numbers = np.frombuffer(fields["bf16"], np.uint16).copy()
+    numbers[5] = 0xFF80
+    return fields | {"bf16": numbers.tobytes()}
+
+
+def flip(path, at):
+    """Changes one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 16
+    path.write_bytes(content)

@@ -228,7 +228,7 @@ def _stream(asked: Asked, feed: Feed) -> Stream:
     seconds, disk, processor = [], storage.disk_bytes(), time.process_time()
     last = time.perf_counter()
     for _ in range(len(reader.dataset) // asked.share):
-        jax.block_until_ready(feed.given(next(batches)))
+        jax.block_until_ready(feed.given(next(batches).batch))
         now = time.perf_counter()
         seconds.append(now - last)
         last = now

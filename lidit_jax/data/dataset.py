@@ -17,7 +17,9 @@
   features/<encoder>/encoder.json             model, template, statistics; written last
 """
 
+import bisect
 import functools
+import itertools
 import pathlib
 
 import msgpack
@@ -28,8 +30,10 @@ from lidit_jax.data import records
 from lidit_jax.data.buckets import Size
 from lidit_jax.data.feature_codecs import FEATURE_CODECS, FeatureCodec
 from lidit_jax.data.plan import captions_path
+from lidit_jax.data.sources.pieces import bounds
 
-FORMAT = 2
+FORMAT = 3
+REMEDY = "delete it and run `prepare` again"
 
 
 def claim(folder: pathlib.Path, recipe: dict):
@@ -50,7 +54,13 @@ def claim(folder: pathlib.Path, recipe: dict):
 
 def check_claimed(folder: pathlib.Path, recipe: dict):
     """Raises InputError, naming what differs, if `folder` is not the data set of this recipe."""
-    check_equal(files.read_json(folder / "recipe.json", "data set's recipe"), recipe, folder)
+    check_equal(read_recipe(folder), recipe, folder)
+
+
+def read_recipe(folder: pathlib.Path) -> dict:
+    """Returns what the data set, or the feature store, in `folder` is made of."""
+    remedy = f"put back a copy of it, or remove {folder} and run `prepare` again"
+    return files.read_json(folder / "recipe.json", "recipe of a data set", remedy=remedy)
 
 
 def check_equal(found: dict, wanted: dict, where: pathlib.Path):
@@ -93,12 +103,7 @@ def feature_codec(store: pathlib.Path, name: str) -> FeatureCodec:
 
 def read_array(path: pathlib.Path) -> np.ndarray:
     """Reads one array of a feature store. Raises InputError if it is missing or damaged."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as e:
-        raise errors.InputError(
-            f"{path} is missing or damaged; delete it, if it is there, and run `prepare` again"
-        ) from e
+    return files.read_npy(path, f"{REMEDY}, it makes what is missing")
 
 
 class FeatureStore:
@@ -109,8 +114,11 @@ class FeatureStore:
         what = f"text features (run `prepare` with encoder {folder.name!r} in text.use)"
         self.info = _read_info(folder / "encoder.json", what)
         self.codec = feature_codec(folder, self.info["codec"])
-        shards = self.info["shards"]
-        self._rows = records.read_shards([feature_path(folder, i, shards) for i in range(shards)])
+        shards, captions = self.info["shards"], self.info["captions"]
+        self._rows = records.read_shards(
+            [feature_path(folder, i, shards) for i in range(shards)],
+            [len(bounds(captions, i, shards)) for i in range(shards)],
+        )
 
     def __len__(self):
         return len(self._rows)
@@ -121,8 +129,29 @@ class FeatureStore:
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
     def stored(self, caption: int) -> tuple[np.ndarray, ...]:
-        """Returns what the codec has stored of one caption, a row for each kept token."""
-        return self.codec.stored(msgpack.unpackb(self.packed(caption)))
+        """Returns what the codec has stored of one caption, a row for each kept token.
+
+        Raises BadRecord if there is no such caption, or its features cannot be read, are of another
+        shape than the store's, or not finite.
+        """
+        if not 0 <= caption < len(self):
+            why = f"{self.folder.name} has {len(self)} captions, and none of id {caption}"
+            raise records.BadRecord(why)
+        packed = self.packed(caption)
+        try:
+            stored = self.codec.stored(msgpack.unpackb(packed))
+            lengths, width = {len(a) for a in stored}, stored[0].shape[1]
+        except records.MALFORMED as e:
+            raise self._rows.bad(caption, f"is no record of features ({type(e).__name__})") from e
+        if (
+            width != self.info["width"]
+            or len(lengths) > 1
+            or not 0 < max(lengths) <= self.info["longest"]
+        ):
+            raise self._rows.bad(caption, f"has features of shape {stored[0].shape}")
+        if not self.codec.is_finite(*stored):
+            raise self._rows.bad(caption, "has features that are not finite")
+        return stored
 
     def packed(self, caption: int) -> bytes:
         """Returns one caption's record, as it is in the file."""
@@ -154,7 +183,10 @@ class Dataset:
         self.std_C = np.asarray(self.info["latent_std"], np.float32)
         self.bins: list[Size] = [tuple(b["size"]) for b in self.info["bins"]]
         self.counts: list[int] = [sum(b["counts"]) for b in self.info["bins"]]
-        self._images = records.read_shards(self.image_paths())
+        self._ends = list(itertools.accumulate(self.counts))
+        self._images = records.read_shards(
+            self.image_paths(), [n for b in self.info["bins"] for n in b["counts"] if n]
+        )
 
     def image_paths(self) -> list[pathlib.Path]:
         """Returns the files of pictures, bin after bin; a bin has none for a piece without its like."""
@@ -169,8 +201,33 @@ class Dataset:
         return len(self._images)
 
     def image(self, row: int) -> records.ImageRecord:
-        """Returns one picture with its raw latent."""
-        return records.unpack_image(self.packed(row))
+        """Returns one picture with its raw latent.
+
+        Raises BadRecord if it cannot be read, or if its latent is not finite or not of its bin's shape.
+        """
+        packed = self.packed(row)
+        try:
+            image = records.unpack_image(packed)
+        except records.BadRecord as e:
+            raise self._images.bad(row, e.why, e.key) from e
+        wanted = self.latent_shape(self.bin_of(row))
+        if image.latent_HxWxC.shape != wanted:
+            why = f"has a latent of shape {image.latent_HxWxC.shape}, not {wanted}"
+            raise self._images.bad(row, why, image.key)
+        return image
+
+    def bin_of(self, row: int) -> int:
+        """Returns the index of the bin that a row is of."""
+        return bisect.bisect_right(self._ends, row)
+
+    def rows_of(self, bin: int) -> range:
+        """Returns the rows of a bin."""
+        return range(self._ends[bin] - self.counts[bin], self._ends[bin])
+
+    def latent_shape(self, bin: int) -> tuple[int, int, int]:
+        """Returns the (H, W, C) of the latents of a bin."""
+        height, width = (side // self.info["downsample"] for side in self.bins[bin])
+        return height, width, len(self.mean_C)
 
     def packed(self, row: int) -> bytes:
         """Returns one picture's record, as it is in the file."""
@@ -183,17 +240,18 @@ class Dataset:
 
     @functools.cached_property
     def captions(self) -> "Captions":
-        return Captions(self.folder)
+        return Captions(self.folder, self.info["captions"])
 
     def features(self, encoder: str) -> FeatureStore:
         return FeatureStore(self.folder / "features" / encoder)
 
 
 class Captions:
-    """The texts of a planned data set, by caption id."""
+    """The texts of a planned data set, by caption id; there are `count`, if that is known."""
 
-    def __init__(self, folder: pathlib.Path):
-        self._rows = records.read_shards([captions_path(folder)])
+    def __init__(self, folder: pathlib.Path, count: int | None = None):
+        counts = None if count is None else [count]
+        self._rows = records.read_shards([captions_path(folder)], counts)
 
     def __len__(self):
         return len(self._rows)
@@ -203,7 +261,7 @@ class Captions:
 
 
 def _read_info(path: pathlib.Path, what: str) -> dict:
-    info = files.read_json(path, what)
+    info = files.read_json(path, what, remedy=REMEDY)
     if info.get("format") != FORMAT:
         raise errors.InputError(
             f"{path.parent} has data set format {info.get('format')}, this version reads {FORMAT}; prepare it again"

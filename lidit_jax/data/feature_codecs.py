@@ -11,6 +11,7 @@ import numpy as np
 
 from lidit_jax import errors
 from lidit_jax.batch import Array
+from lidit_jax.data import records
 
 
 class FeatureCodec(Protocol):
@@ -19,6 +20,7 @@ class FeatureCodec(Protocol):
     needs_channels: is it made from each channel's mean and std, or from nothing?
     compressed: are its records worth compressing? Reading takes two to four times as long where they are.
     `unpack` is `states` of `stored`; the arrays of `stored` have a token's numbers in one row each.
+    `is_finite` is whether `states` would be, told from what is stored.
     """
 
     needs_channels: bool
@@ -29,6 +31,8 @@ class FeatureCodec(Protocol):
     def unpack(self, packed: dict[str, Any]) -> np.ndarray: ...
 
     def stored(self, packed: dict[str, Any]) -> tuple[np.ndarray, ...]: ...
+
+    def is_finite(self, *stored: np.ndarray) -> bool: ...
 
     def states(self, *stored: Array) -> Array: ...
 
@@ -50,6 +54,9 @@ class BF16:
 
     def stored(self, packed):
         return (np.frombuffer(packed["bf16"], ml_dtypes.bfloat16).reshape(packed["shape"]),)
+
+    def is_finite(self, hidden_SxE):
+        return records.is_finite(hidden_SxE.view(np.uint16))
 
     def states(self, hidden_SxE):
         return hidden_SxE
@@ -83,6 +90,9 @@ class Int8:
     def stored(self, packed):
         rounded_SxE = np.frombuffer(packed["int8"], np.int8).reshape(packed["shape"])
         return rounded_SxE, np.frombuffer(packed["scale"], np.float32)
+
+    def is_finite(self, rounded_SxE, scale_S):
+        return bool(np.isfinite(scale_S).all())
 
     def states(self, rounded_SxE, scale_S):
         """Returns f32 states, of numpy's arrays or of JAX's, which may be those of a whole batch."""

@@ -8,21 +8,47 @@ the number of batches drawn.
 """
 
 import hashlib
+import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lidit_jax import errors
 from lidit_jax.batch import Batch, Int8Features, TextFeatures
 from lidit_jax.data.dataset import Dataset, FeatureStore
-from lidit_jax.data.records import ImageRecord
+from lidit_jax.data.records import BadRecord, ImageRecord
 from lidit_jax.data.schedule import Schedule
 
-Batches = grain.DatasetIterator  # endless; its state is what a run resumes from
+Batches = grain.DatasetIterator  # endless, of `Drawn`; its state is what a run resumes from
+
+ATTEMPTS = 100  # rows that are looked at to replace one
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A sample that could not be read, and the row that was read instead.
+
+    place: in the global batch; row: the row that was due; key: its picture's, or what is known of it.
+    """
+
+    place: int
+    row: int
+    key: str
+    used: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch, and which of its samples are not those that were due; `row_B` has the rows really read."""
+
+    batch: Batch
+    replaced: tuple[Replaced, ...] = ()
 
 
 def padded_length(longest: int) -> int:
@@ -72,8 +98,7 @@ class Reader:
         In half of the epochs a synthetic one, if there is one (section 4.1: "we mix"); then any of
         that kind.
         """
-        name = f"{self.seed}/{image.key}/{epoch}".encode()
-        hashed = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        hashed = _hashed(f"{self.seed}/{image.key}/{epoch}")
         kinds = [ids for ids in (image.synthetic, image.captions) if ids]
         ids = kinds[hashed % len(kinds)]
         return ids[hashed // 2 % len(ids)]
@@ -92,27 +117,126 @@ class Reader:
         """
         return tuple(_states(f, store) for f, store in zip(text, self.stores, strict=True))
 
+    def drawn(self, samples: list[tuple[int, int]], places: Sequence[int] | None = None) -> Drawn:
+        """Returns the batch of these (row, epoch) pairs, rows of one bin; what cannot be read is replaced.
+
+        A row is replaced by another of its bin, in the same epoch, which (seed, row, attempt) alone
+        decides: every process finds the same, and the other samples stay as they are.
+        places: of the samples in the global batch; None: they are all of it.
+
+        Raises InputError where a row cannot be read, and none of `ATTEMPTS` others can.
+        """
+        found, replaced = [], []
+        places = range(len(samples)) if places is None else places
+        for place, (row, epoch) in zip(places, samples, strict=True):
+            try:
+                found.append(self._sample(row, epoch))
+            except BadRecord as e:
+                found.append(self._instead(row, epoch, e))
+                key = e.key or self.key(row)
+                replaced.append(Replaced(place, row, key, found[-1].row, e.why))
+        return Drawn(self._stacked(found), tuple(replaced))
+
     def batch(self, samples: list[tuple[int, int]]) -> Batch:
-        """Returns the batch of these (row, epoch) pairs, rows of one bin."""
-        images = [self.dataset.image(row) for row, _ in samples]
-        latents = np.stack([i.latent_HxWxC for i in images])
-        captions = [self.caption(i, epoch) for i, (_, epoch) in zip(images, samples)]
-        rows = np.asarray([row for row, _ in samples], np.int32)
-        return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
+        """Returns the batch of these (row, epoch) pairs, rows of one bin, where each can be read."""
+        return self._stacked([self._sample(row, epoch) for row, epoch in samples])
+
+    def key(self, row: int) -> str:
+        """Returns a picture's key, or, where its record cannot be read, which row it is."""
+        try:
+            return self.dataset.image(row).key
+        except BadRecord as e:
+            return e.key or f"row {row} (unreadable)"
+
+    def readable(self, captions: list[int]) -> list[int]:
+        """Returns those of the captions whose features can be read. Raises InputError if none can."""
+        kept, first = [], None
+        for caption in captions:
+            try:
+                for store in self.stores:
+                    store.stored(caption)
+                kept.append(caption)
+            except BadRecord as e:
+                first = first or e
+        if first and not kept:
+            raise first
+        return kept
 
     def specs(self, batch_size: int, first: int, last: int) -> list[Batch]:
         """Returns what a global batch may be at steps first to last - 1, of each bin one.
 
-        As `jax.ShapeDtypeStruct`s, features restored.
+        As `jax.ShapeDtypeStruct`s, features restored. No record is read.
         """
-        counts = self.dataset.counts
-        rows = [sum(counts[:bin]) for bin in Schedule(tuple(counts)).among(first, last)]
+        empty = [
+            store.codec.stored(store.codec.pack(np.zeros((1, store.info["width"]), np.float32)))
+            for store in self.stores
+        ]
+        text = tuple(map(pad_stored, ([tokens] for tokens in empty), self.lengths))
 
         def many(a):
             return jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype)
 
-        stored = [jax.tree.map(many, self.batch([(row, 0)])) for row in rows]
-        return [replace(b, text=jax.eval_shape(self.restored, b.text)) for b in stored]
+        restored = jax.eval_shape(self.restored, jax.tree.map(many, text))
+        rows = jax.ShapeDtypeStruct((batch_size,), np.int32)
+        shapes = map(self.dataset.latent_shape, _schedule(self.dataset).among(first, last))
+        return [
+            Batch(jax.ShapeDtypeStruct((batch_size, *shape), np.float32), restored, rows)
+            for shape in shapes
+        ]
+
+    def _sample(self, row: int, epoch: int) -> "_Sample":
+        """Raises BadRecord where anything of a row cannot be read."""
+        image = self.dataset.image(row)
+        if not image.captions + image.synthetic and self.stores:
+            raise BadRecord(f"{image.key} has no caption", "has no caption", image.key)
+        caption = self.caption(image, epoch) if self.stores else 0
+        text = []
+        for store in self.stores:
+            try:
+                text.append(store.stored(caption))
+            except BadRecord as e:
+                raise BadRecord(str(e), f"its caption's features: {e.why}", image.key) from e
+        return _Sample(row, image.latent_HxWxC, tuple(text))
+
+    def _instead(self, row: int, epoch: int, error: BadRecord) -> "_Sample":
+        for other in itertools.islice(self._others(row), ATTEMPTS):
+            try:
+                return self._sample(other, epoch)
+            except BadRecord:
+                continue
+        raise errors.InputError(
+            f"{error}; nor can any of {ATTEMPTS} other rows of its bin be read instead of it"
+        ) from error
+
+    def _others(self, row: int) -> Iterator[int]:
+        """Yields rows of a row's bin that may stand for it, endlessly; itself too, where it is alone."""
+        rows = self.dataset.rows_of(self.dataset.bin_of(row))
+        for attempt in itertools.count():
+            yield rows[_hashed(f"{self.seed}/instead of {row}/{attempt}") % len(rows)]
+
+    def _stacked(self, samples: list["_Sample"]) -> Batch:
+        latents_BxHxWxC = np.stack([s.latent_HxWxC for s in samples])
+        rows = np.asarray([s.row for s in samples], np.int32)
+        prompts = zip(*(s.text for s in samples), strict=True)
+        text = tuple(map(pad_stored, map(list, prompts), self.lengths))
+        return Batch(latents_BxHxWxC=latents_BxHxWxC, text=text, row_B=rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One row, read: its latent, and of each LLM what its store has of the caption."""
+
+    row: int
+    latent_HxWxC: np.ndarray
+    text: tuple[tuple[np.ndarray, ...], ...]
+
+
+def _hashed(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def _schedule(dataset: Dataset) -> Schedule:
+    return Schedule(tuple(dataset.counts))
 
 
 def _states(features: TextFeatures | Int8Features, store: FeatureStore) -> TextFeatures:
@@ -121,6 +245,31 @@ def _states(features: TextFeatures | Int8Features, store: FeatureStore) -> TextF
     states_BxSxE = store.codec.states(features.int8_BxSxE, features.scale_BxS)
     hidden_BxSxE = jnp.where(features.mask_BxS[..., None], states_BxSxE, 0)
     return TextFeatures(hidden_BxSxE, features.mask_BxS, features.mask_BxS)
+
+
+class Order:
+    """Which rows the batches of a run are made of: known from the step alone, without reading one."""
+
+    def __init__(self, reader: Reader, batch_size: int):
+        dataset = reader.dataset
+        self._batch_size, self._schedule = batch_size, _schedule(dataset)
+        self._rows = [dataset.rows_of(bin) for bin in range(len(dataset.counts))]
+        self._orders = [
+            grain.MapDataset.range(len(rows)).seed((reader.seed + bin) % 2**32).shuffle().repeat()
+            for bin, rows in enumerate(self._rows)
+        ]
+
+    def samples(self, before: int, places: Sequence[int] | None = None) -> list[tuple[int, int]]:
+        """Returns the (row, epoch) pairs at these places of a global batch; None: at all of them.
+
+        before: how many batches come before it; that of a run's step n has n - 1. What cannot be read is
+        among them: it is replaced when it is read.
+        """
+        bin, k = self._schedule(before)
+        rows, order = self._rows[bin], self._orders[bin]
+        first = k * self._batch_size
+        places = range(self._batch_size) if places is None else places
+        return [(rows[int(order[i])], i // len(rows)) for i in (first + p for p in places)]
 
 
 def batches(
@@ -134,21 +283,12 @@ def batches(
 
     threads: each makes one batch at a time, and twice as many batches are kept ready.
     """
-    counts = reader.dataset.counts
-    schedule = Schedule(tuple(counts))
-    first = np.concatenate([[0], np.cumsum(counts)])
-    orders = [
-        grain.MapDataset.range(n).seed((reader.seed + bin) % 2**32).shuffle().repeat()
-        for bin, n in enumerate(counts)
-    ]
-    offsets = range(batch_size) if rows is None else [int(row) for row in rows]
+    places = list(range(batch_size) if rows is None else map(int, rows))
+    order = Order(reader, batch_size)
 
-    def samples(step: int) -> list[tuple[int, int]]:
-        """Returns the (row, epoch) pairs of this process at a step."""
-        bin, k = schedule(step)
-        places = [k * batch_size + offset for offset in offsets]
-        return [(int(first[bin] + orders[bin][i]), i // counts[bin]) for i in places]
+    def drawn(before: int) -> Drawn:
+        return reader.drawn(order.samples(before, places), places)
 
-    dataset = grain.MapDataset.range(sys.maxsize // batch_size).map(samples).map(reader.batch)
+    dataset = grain.MapDataset.range(sys.maxsize // batch_size).map(drawn)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(dataset.to_iter_dataset(options))

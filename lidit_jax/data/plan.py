@@ -47,15 +47,32 @@ class Plan:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         what = "plan (run `prepare` first)"
-        self.info = files.read_json(folder / "plan.json", what, "bins", "pieces", "counts")
+        remedy = "delete it and run `prepare` again"
+        self.info = files.read_json(folder / "plan.json", what, remedy=remedy)
         self.bins: list[Size] = [tuple(size) for size in self.info["bins"]]
         self.pieces: int = self.info["pieces"]
 
     def is_whole(self) -> bool:
         """Returns whether every file that is written before plan.json is there."""
-        paths = [piece_path(self.folder, i, self.pieces) for i in range(self.pieces)]
-        paths += [ledger_path(self.folder), captions_path(self.folder), prompts_path(self.folder)]
-        return all(path.exists() for path in paths)
+        return all((self.folder / name).exists() for name in self.info["sha256"])
+
+    def changed(self) -> list[pathlib.Path]:
+        """Returns which of these files are there, and are not what was written: all are read."""
+        paths = {self.folder / name: written for name, written in self.info["sha256"].items()}
+        return [
+            path
+            for path, written in paths.items()
+            if path.exists() and files.checksum(path) != written
+        ]
+
+    def check(self, path: pathlib.Path):
+        """Raises InputError if one of these files is not what was written."""
+        written = self.info["sha256"][path.relative_to(self.folder).as_posix()]
+        if files.checksum(path) != written:
+            raise errors.InputError(
+                f"{path} is not what `prepare` wrote; delete it and run `prepare` again, and keep a file "
+                f"of your own elsewhere"
+            )
 
     def piece(self, i: int) -> Piece:
         """Returns the rows of piece i. Raises InputError if its file is missing or damaged."""
@@ -69,8 +86,21 @@ class Plan:
             ) from e
 
 
+def check_prompts(path: pathlib.Path):
+    """Raises InputError if a file of prompts is a plan's own, and not what was written."""
+    if (path.parent / "plan.json").exists() and path == prompts_path(path.parent):
+        Plan(path.parent).check(path)
+
+
 def piece_path(folder: pathlib.Path, i: int, pieces: int) -> pathlib.Path:
     return folder / "plan" / f"piece-{i:05d}-of-{pieces:05d}.npz"
+
+
+def checksums(folder: pathlib.Path, pieces: int) -> dict[str, str]:
+    """Returns the SHA-256 of every file that is written before plan.json, by its path in `folder`."""
+    paths = [piece_path(folder, i, pieces) for i in range(pieces)]
+    paths += [ledger_path(folder), captions_path(folder), prompts_path(folder)]
+    return {path.relative_to(folder).as_posix(): files.checksum(path) for path in paths}
 
 
 def ledger_path(folder: pathlib.Path) -> pathlib.Path:

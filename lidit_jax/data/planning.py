@@ -23,7 +23,7 @@ from tqdm import tqdm
 from lidit_jax import errors, files
 from lidit_jax.data import buckets, filters, plan_texts
 from lidit_jax.data.judging import HELD_OUT, Recipe, Verdict, judge
-from lidit_jax.data.plan import Plan, key_hash, ledger_path, piece_path
+from lidit_jax.data.plan import Plan, checksums, key_hash, ledger_path, piece_path
 from lidit_jax.data.sources.example import Example, Source, Unusable
 from lidit_jax.data.sources.images import ImageError
 
@@ -55,6 +55,7 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
         kept = _spooled(rows, spool, ledger)
         info |= plan_texts.write(rows, id_M, kept, source, recipe, bins, folder)
     info |= {"rows": len(rows.key_N) + ledger.unusable, "dropped": ledger.most_common()}
+    info["sha256"] = checksums(folder, recipe.pieces)
     files.write_json(folder / "plan.json", info)
     return Plan(folder)
 

@@ -3,14 +3,15 @@
 Every file is written under a temporary name and renamed, so it is whole or absent.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import errno
-import hashlib
+import itertools
 import os
 import pathlib
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -39,6 +40,18 @@ class CaptionRecord:
     language: str
 
 
+class BadRecord(errors.InputError):
+    """A record that cannot be used. `why` says so in a few words; `key` is its picture's, "" if not known."""
+
+    def __init__(self, message: str, why: str = "", key: str = ""):
+        super().__init__(message)
+        self.why, self.key = why or message, key
+
+
+# What msgpack, numpy and Python raise for bytes that are not of a record's form.
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException)
+
+
 def pack_image(record: ImageRecord) -> bytes:
     """Returns a picture as bytes, its latent in bf16."""
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
@@ -48,13 +61,31 @@ def pack_image(record: ImageRecord) -> bytes:
 
 
 def unpack_image(data: bytes) -> ImageRecord:
-    """Returns the picture of `pack_image`, its latent in f32."""
-    f = msgpack.unpackb(data)
-    latent_HxWxC = np.frombuffer(f.pop("bf16"), ml_dtypes.bfloat16).reshape(f.pop("shape"))
-    captions, synthetic = tuple(f.pop("captions")), tuple(f.pop("synthetic"))
-    return ImageRecord(
-        latent_HxWxC=latent_HxWxC.astype(np.float32), captions=captions, synthetic=synthetic, **f
-    )
+    """Returns the picture of `pack_image`, its latent in f32.
+
+    Raises BadRecord for other bytes, and for a latent that is not finite.
+    """
+    key = ""
+    try:
+        f = msgpack.unpackb(data)
+        key = str(f["key"])
+        bits = np.frombuffer(f.pop("bf16"), np.uint16).reshape(f.pop("shape"))
+        captions, synthetic = tuple(f.pop("captions")), tuple(f.pop("synthetic"))
+        latent_HxWxC = bits.view(ml_dtypes.bfloat16).astype(np.float32)
+        record = ImageRecord(latent_HxWxC=latent_HxWxC, captions=captions, synthetic=synthetic, **f)
+    except MALFORMED as e:
+        raise BadRecord(f"is no record of a picture ({_first_line(e)})", key=key) from e
+    if not is_finite(bits):
+        raise BadRecord("has a latent that is not finite", key=key)
+    return record
+
+
+def is_finite(bits: np.ndarray) -> bool:
+    """Returns whether bf16 numbers, given as uint16, are all finite: none has every bit of its exponent set.
+
+    A tenth of the time that `np.isfinite` takes of bf16.
+    """
+    return not bits.size or int((bits & 0x7F80).max()) < 0x7F80
 
 
 class Writer:
@@ -113,8 +144,10 @@ def shard_path(folder: pathlib.Path, stem: str, i: int, shards: int) -> pathlib.
     return folder / f"{stem}-{i:05d}-of-{shards:05d}.array_record"
 
 
-def read_shards(paths: list[pathlib.Path]) -> "Shards":
+def read_shards(paths: list[pathlib.Path], counts: Sequence[int] | None = None) -> "Shards":
     """Returns the files as one sequence. Each is held open.
+
+    counts: the records that each should have. None: whatever it has.
 
     Raises InputError if one is missing or damaged, or if they are too many.
     """
@@ -124,35 +157,49 @@ def read_shards(paths: list[pathlib.Path]) -> "Shards":
             raise errors.InputError(
                 f"shard {path} is missing; run `prepare` again, it continues where it stopped"
             )
-    return Shards(paths)
+    return Shards(paths, counts)
 
 
 class Shards:
     """Files of records as one random-access sequence of bytes."""
 
-    def __init__(self, paths: list[pathlib.Path]):
-        self._paths = paths
-        for path in paths:
+    def __init__(self, paths: list[pathlib.Path], counts: Sequence[int] | None = None):
+        self._paths, lengths = paths, []
+        for path, count in zip(paths, counts or [None] * len(paths), strict=True):
             try:
-                ArrayRecordDataSource(str(path))
+                found = len(ArrayRecordDataSource(str(path)))
             except (RuntimeError, IndexError) as e:
-                raise errors.InputError(
-                    f"shard {path} is damaged ({_first_line(e)}); delete it and run `prepare` again"
-                ) from e
+                raise _damaged(path, _first_line(e)) from e
+            if count is not None and found != count:
+                raise _damaged(path, f"{found} records, and should have {count}")
+            lengths.append(found)
+        self._ends = list(itertools.accumulate(lengths))
         self._rows = ArrayRecordDataSource([str(p) for p in paths])
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> bytes:
-        """Raises InputError if the record cannot be read."""
+        """Raises BadRecord if the record cannot be read."""
         try:
             return self._rows[row]
         except (RuntimeError, IndexError) as e:
-            raise errors.InputError(
-                f"record {row} of {self._paths[0].parent} is damaged ({_first_line(e)}); "
-                f"`prepare --verify` says which file to delete"
-            ) from e
+            raise self.bad(row, f"is damaged ({_first_line(e)})") from e
+
+    def bad(self, row: int, why: str, key: str = "") -> BadRecord:
+        """Returns the error that tells what is wrong with a record."""
+        shard = bisect.bisect_right(self._ends, row)
+        path = self._paths[shard]
+        where = f"record {row - (self._ends[shard - 1] if shard else 0)} of"
+        return BadRecord(
+            f"{where} {path} {why}; delete it, if `prepare --verify` finds it damaged, and run `prepare` again",
+            f"{where} {path.parent.name}/{path.name} {why}",
+            key,
+        )
+
+
+def _damaged(path: pathlib.Path, why: str) -> errors.InputError:
+    return errors.InputError(f"shard {path} is damaged ({why}); delete it and run `prepare` again")
 
 
 def _first_line(error: Exception) -> str:
@@ -168,9 +215,3 @@ def _allow_open_files(count: int):
                 f"(ulimit -n), or prepare with fewer data.shards"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-
-
-def checksum(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

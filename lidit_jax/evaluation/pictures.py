@@ -6,12 +6,12 @@ Other keys of the manifest are for people, and ignored here.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lidit_jax import files
 from lidit_jax.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -52,11 +52,8 @@ def read(folder: str | Path) -> list[Picture]:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise InputError(f"{folder} has no {MANIFEST}; wanted a folder written by lidit_jax.sample")
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{manifest} is not JSON: {error}") from error
-    entries = content.get("pictures") if isinstance(content, dict) else None
+    content = files.read_json(manifest, "manifest", sealed=False)  # it may be another program's
+    entries = content.get("pictures")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{manifest} lists no pictures; wanted a list under the key 'pictures'")
     pictures = [_picture(folder, manifest, i, entry) for i, entry in enumerate(entries)]

@@ -146,7 +146,7 @@ def references(
 
 
 def _trained_on(source: Source, plan: Plan) -> Iterator[_Taken]:
-    texts = dataset.Captions(plan.folder)
+    texts = dataset.Captions(plan.folder, plan.info["captions"])
     for i in range(plan.pieces):
         for row in images.planned(source, plan, i):
             captions = tuple(texts[c].text for c in row.captions + row.synthetic)

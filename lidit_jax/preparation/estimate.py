@@ -50,7 +50,7 @@ def estimate(
     planned = sum(map(sum, plan.info["counts"]))
     scale = pictures / planned if pictures else 1.0
     lines = [_pictures(config.data, plan, source, planned * scale, batch_size)]
-    captions = Captions(plan.folder)
+    captions = Captions(plan.folder, plan.info["captions"])
     texts = [captions[row].text for row in records.spaced(len(captions), CAPTIONS)]
     for encoder in config.encoders:
         lines.append(_features(encoder, texts, len(captions) * scale, batch_size))

@@ -35,13 +35,18 @@ def is_whole(store: pathlib.Path, shard: int, shards: int) -> bool:
     return path.exists() and path.with_suffix(".json").exists()
 
 
+def read_marker(shard: pathlib.Path) -> dict:
+    """Returns what a shard's marker says of it. Raises InputError if it is missing or damaged."""
+    return files.read_json(shard.with_suffix(".json"), "marker of a shard", remedy=dataset.REMEDY)
+
+
 def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
     """Writes the shards of this share that are not there yet."""
     store, shards = store_folder(plan, encoder), shard_count(plan)
     missing = [i for i in share.of(shards) if not is_whole(store, i, shards)]
     if not missing and all((store / name).exists() for name in ("prefix.npy", "null.npy")):
         return
-    captions = Captions(plan.folder)
+    captions = Captions(plan.folder, plan.info["captions"])
     model = llm.load(encoder, llm.default_cache())
     dataset.claim(store, encode.identity(model))
     files.write_npy(store / "prefix.npy", model.prefix())
@@ -87,7 +92,7 @@ def write_shard(
             packed = codec.pack(f.hidden_SxE)
             squared_E += ((codec.unpack(packed).astype(np.float64) - f.hidden_SxE) ** 2).sum(0)
             writer.write(msgpack.packb(packed))
-    marker = {"sha256": records.checksum(path), "bytes": path.stat().st_size}
+    marker = {"sha256": files.checksum(path), "bytes": path.stat().st_size}
     marker |= {"statistics": statistics.to_json(), "squared_error": squared_E.tolist()}
     files.write_json(path.with_suffix(".json"), marker)
 
@@ -106,15 +111,13 @@ def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
         return []
     statistics, squared_E, size = None, 0.0, 0
     for i in range(shards):
-        marker = files.read_json(
-            dataset.feature_path(store, i, shards).with_suffix(".json"), "marker of a shard"
-        )
+        marker = read_marker(dataset.feature_path(store, i, shards))
         statistics = statistics or encode.ChannelStatistics(len(marker["squared_error"]))
         statistics.merge(marker["statistics"])
         squared_E += np.asarray(marker["squared_error"])
         size += marker["bytes"]
     error_E = np.sqrt(squared_E / statistics.tokens) / statistics.std_E
-    identity = files.read_json(store / "recipe.json", "feature store's recipe")
+    identity = dataset.read_recipe(store)
     info = (
         identity
         | encode.describe(encoder, statistics)
@@ -122,7 +125,7 @@ def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
             "format": dataset.FORMAT,
             "shards": shards,
             "codec": encoder.codec,
-            "prefix_len": len(np.load(store / "prefix.npy")),
+            "prefix_len": len(dataset.read_array(store / "prefix.npy")),
             "bytes": size,
             # Of what is stored against what the LLM gave, in standard deviations of the channel.
             "error": {"mean": float(error_E.mean()), "worst_channel": float(error_E.max())},

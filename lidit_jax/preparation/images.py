@@ -32,9 +32,14 @@ def is_whole(plan: Plan, piece: int) -> bool:
     marker = dataset.image_marker(plan.folder, piece, plan.pieces)
     if not marker.exists():
         return False
-    counts = files.read_json(marker, "marker of a piece", "counts", "sha256", "latents")["counts"]
+    counts = read_marker(marker)["counts"]
     paths = [dataset.image_path(plan.folder, size, piece, plan.pieces) for size in plan.bins]
     return all(path.exists() for path, count in zip(paths, counts) if count)
+
+
+def read_marker(path: pathlib.Path) -> dict:
+    """Returns what a piece's marker says of it. Raises InputError if it is damaged."""
+    return files.read_json(path, "marker of a piece", remedy=dataset.REMEDY)
 
 
 def write(
@@ -137,7 +142,7 @@ class _PieceWriter:
                 path.unlink(missing_ok=True)
         marker = {
             "counts": self.counts,
-            "sha256": [records.checksum(path) if n else "" for path, n in zip(paths, self.counts)],
+            "sha256": [files.checksum(path) if n else "" for path, n in zip(paths, self.counts)],
             "dropped": dict(self.dropped.most_common()),
             "mended": dict(self.mended.most_common()),
             "ledger": self.ledger,
@@ -188,10 +193,10 @@ def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str
         told = ", ".join(map(str, missing))
         return [f"pieces {told} of {plan.pieces} of the pictures are missing"]
     done = plan.folder / "dataset.json"
-    if done.exists() and files.read_json(done, "data set", "format", "bins"):
+    if done.exists() and files.read_json(done, "data set", remedy=dataset.REMEDY):
         return []
     paths = [dataset.image_marker(plan.folder, i, plan.pieces) for i in range(plan.pieces)]
-    markers = [files.read_json(path, "marker of a piece") for path in paths]
+    markers = [read_marker(path) for path in paths]
     _write_ledger(plan.folder, markers)
     info = _summary(data, plan, markers, codec or make_codec(data.codec))
     if not info["count"]:
@@ -229,6 +234,7 @@ def _summary(data: DataConfig, plan: Plan, markers: list[dict], codec: Codec) ->
         "mended": dict(mended.most_common()),
         "codec": data.codec,
         "codec_identity": codec.identity(),
+        "downsample": codec.downsample,
         "latent_mean": latents.mean_C.tolist(),
         "latent_std": np.maximum(latents.std_C, STD_LEAST).tolist(),
     } | {name: plan.info[name] for name in about}

@@ -44,9 +44,11 @@ def _told(problems: Iterator[str], what: str) -> Iterator[str]:
 
 
 def _plan(plan: Plan) -> Iterator[str]:
-    files.read_json(plan.folder / "recipe.json", "data set's recipe", "format")
+    dataset.read_recipe(plan.folder)
     if not plan.is_whole():
         yield "a file of the plan is missing; run `prepare` again"
+    for path in plan.changed():
+        yield f"{path} is not what was written; delete it and run `prepare` again"
     for i in range(plan.pieces):
         kept = int((plan.piece(i).bin_N >= 0).sum())
         if kept != sum(counts[i] for counts in plan.info["counts"]):
@@ -71,7 +73,7 @@ def _images(plan: Plan) -> Iterator[str]:
     if not path.exists():
         yield "dataset.json is missing; run `prepare` again"
     elif found.pieces == plan.pieces:  # else its counts and statistics are those of more
-        info = files.read_json(path, "data set")
+        info = files.read_json(path, "data set", remedy=dataset.REMEDY)
         counts = {tuple(b["size"]): sum(b["counts"]) for b in info["bins"]}
         if counts != found.counts or info["count"] != sum(found.counts.values()):
             yield f"dataset.json counts {counts}, and there are {dict(found.counts)}"
@@ -92,7 +94,7 @@ def _piece(plan: Plan, i: int, found: _Found) -> Iterator[str]:
     if not images.is_whole(plan, i):
         yield f"piece {i} of the pictures is not whole; run `prepare` again"
         return
-    marker = files.read_json(dataset.image_marker(plan.folder, i, plan.pieces), "marker")
+    marker = images.read_marker(dataset.image_marker(plan.folder, i, plan.pieces))
     sound = True
     for size, count, checksum in zip(plan.bins, marker["counts"], marker["sha256"]):
         path = dataset.image_path(plan.folder, size, i, plan.pieces)
@@ -111,12 +113,13 @@ def _piece(plan: Plan, i: int, found: _Found) -> Iterator[str]:
 
 def _problem_of(record: bytes, size: tuple[int, int], plan: Plan, keys: set[str]) -> str | None:
     """Returns what is wrong with one picture, whose key it adds to `keys`."""
-    image = records.unpack_image(record)
+    try:
+        image = records.unpack_image(record)
+    except records.BadRecord as e:
+        return f"{e.key or 'a record'} {e.why}"
     height, width = image.latent_HxWxC.shape[:2]
     if height * size[1] != width * size[0] or size[0] % height:
         return f"{image.key}: a latent of {height} x {width} in bin {size[0]}x{size[1]}"
-    if not np.isfinite(image.latent_HxWxC).all():
-        return f"{image.key}: its latent is not finite"
     ids = image.captions + image.synthetic
     if not ids or not all(0 <= c < plan.info["captions"] for c in ids):
         return f"{image.key}: its captions are {ids}, of {plan.info['captions']}"
@@ -131,7 +134,7 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
     if not (store / "encoder.json").exists():
         yield f"{store.name}: encoder.json is missing; run `prepare` again"
         return
-    info = files.read_json(store / "encoder.json", "text features")
+    info = files.read_json(store / "encoder.json", "text features", remedy=dataset.REMEDY)
     codec = dataset.feature_codec(store, info["codec"])
     moments, shards, whole = Moments(info["width"]), info["shards"], True
     for i in tqdm(range(shards), desc=store.name, unit="shard"):
@@ -140,7 +143,7 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
             yield f"{store.name}: shard {i} is not whole; run `prepare` again"
             whole = False
             continue
-        checksum = files.read_json(path.with_suffix(".json"), "marker of a shard")["sha256"]
+        checksum = features.read_marker(path)["sha256"]
         rows = bounds(plan.info["captions"], i, shards)
         for row, (record, problem) in enumerate(_records(path, len(rows), checksum), rows.start):
             if problem:
@@ -161,14 +164,14 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
 
 
 def _array(path: pathlib.Path, width: int) -> Iterator[str]:
-    array = np.load(path, allow_pickle=False)
+    array = dataset.read_array(path)
     if array.shape[1:] != (width,) or not np.isfinite(array).all():
         yield f"{path.parent.name}/{path.name} has shape {array.shape}, or is not finite"
 
 
 def _records(path: pathlib.Path, count: int, checksum: str) -> Iterator[tuple[bytes, str | None]]:
     """Yields every record of a file, or (b"", problem); a damaged file is not read further."""
-    if records.checksum(path) != checksum:
+    if files.checksum(path) != checksum:
         yield b"", "its checksum is not the one written with it; delete it and run `prepare` again"
         return
     rows = records.read_shards([path])

@@ -30,8 +30,10 @@ FREE = {
     ),
     "guard": ("patience",),
     "model": ("remat", "unroll"),
-    "data": ("shards", "workers", "threads", "codec"),  # codec_hash says which
+    # codec_hash says which codec; bad_records only decides when a run ends.
+    "data": ("shards", "workers", "threads", "codec", "bad_records"),
 }  # fmt: skip
+RESTORE = "put back a copy of it, or train in another folder"  # a run's config that is damaged
 
 
 def make_manager(workdir: pathlib.Path, keep: int) -> ocp.CheckpointManager:
@@ -227,9 +229,10 @@ def claim(workdir: pathlib.Path, config: Config):
             f"another --workdir"
         )
     if path.exists():
+        saved = files.read_json(path, "run's config", remedy=RESTORE)
         different = [
             f"{key}: {old!r} there, {new!r} now"
-            for key, old, new in differences(files.read_json(path, "run's config"), wanted)
+            for key, old, new in differences(saved, wanted)
             if not _is_free(key, config)
         ]
         if different:

@@ -45,12 +45,13 @@ class DataConfig:
     shards: int
     workers: int
     threads: int
+    bad_records: int
     options: dict[str, Any]
 
     def __post_init__(self):
         for name in ("shards", "threads"):
             errors.check_range(f"data.{name}", getattr(self, name), 1)
-        for name in ("bin_step", "min_bin", "limit", "workers"):
+        for name in ("bin_step", "min_bin", "limit", "workers", "bad_records"):
             errors.check_range(f"data.{name}", getattr(self, name), 0)
         if not all(text.strip() for text in self.preview):
             raise errors.InputError(f"data.preview is {self.preview}; want captions, none empty")

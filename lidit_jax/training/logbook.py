@@ -2,29 +2,36 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 
 from lidit_jax import digests
+from lidit_jax.data.pipeline import Replaced
 from lidit_jax.training import metrics, opening, step_lines
+from lidit_jax.training.bad_records import BadRecords
 from lidit_jax.training.clock import Clock
 from lidit_jax.training.ledger import Ledger
 from lidit_jax.training.pulse import Pulse
 
 
 @contextlib.contextmanager
-def opened(run: opening.Run, done: int, started: float) -> Iterator["Logbook"]:
+def opened(run: opening.Run, done: int, started: float, bad_rows: list[int]) -> Iterator["Logbook"]:
     """Yields the logbook of a run that goes on from step `done`.
 
-    started: when this process began to work on it, in seconds since 1970.
+    started: when this process began to work on it, in seconds since 1970. bad_rows: of the data set,
+      that were replaced so far.
     """
     t, chief = run.config.train, jax.process_index() == 0
     lines = [line for line in step_lines.read(run.workdir / metrics.NAME) if line["step"] <= done]
+    ledger = Ledger(run.workdir, done + 1, write=chief)
+    bad = BadRecords(run.config.data.bad_records, ledger, run.data)
+    bad.set_state(bad_rows)
     log = Logbook(
         Clock(started, lines),
-        Ledger(run.workdir, done + 1, write=chief),
+        ledger,
+        bad,
         Pulse(run.workdir, t.watchdog_minutes),
         metrics.Metrics(run.workdir, done + 1, t.steps, t.batch_size) if chief else None,
         run,
@@ -38,21 +45,26 @@ def opened(run: opening.Run, done: int, started: float) -> Iterator["Logbook"]:
 class Logbook:
     """Reads the metrics of each step when the next one is queued, so that the devices never wait.
 
+    bad: the samples that were replaced.
     numbers: where metrics go; None on all processes but one.
     in_a_row: how many steps were skipped in a row by the last that was read.
     """
 
     def __init__(
-        self, clock: Clock, ledger: Ledger, pulse: Pulse, numbers: metrics.Metrics | None,
-        run: opening.Run,
+        self, clock: Clock, ledger: Ledger, bad: BadRecords, pulse: Pulse,
+        numbers: metrics.Metrics | None, run: opening.Run,
     ):  # fmt: skip
-        self.clock, self.ledger = clock, ledger
+        self.clock, self.ledger, self.bad = clock, ledger, bad
         self._pulse, self._metrics, self._run = pulse, numbers, run
         self._pending, self._drawn = None, {}
         self._steps = self._skipped = self.in_a_row = 0
 
-    def queued(self, step: int, told: dict):
-        """Takes what a queued step is going to tell, and reads what the step before it has told."""
+    def queued(self, step: int, told: dict, replaced: Iterable[Replaced]):
+        """Takes what a queued step is going to tell, and reads what the step before it has told.
+
+        replaced: what this process could not read of its samples.
+        """
+        self.bad.saw(step, replaced)
         self.read()
         self._pending = step, told
 
@@ -74,9 +86,17 @@ class Logbook:
         elif self._metrics:
             self._metrics.add(told)
 
-    def write(self, step: int):
-        """Writes the means since the last time, after reading what the last step has told."""
+    def flush(self):
+        """Takes down all that the steps so far tell. Every process must call it.
+
+        Raises InputError, on every process alike, if too many samples could not be read.
+        """
         self.read()
+        self.bad.flush()
+
+    def write(self, step: int):
+        """Writes the means since the last time."""
+        self.flush()
         facts = self.clock.read(self._steps)
         if self._metrics:
             self._metrics.log(step, facts | {"skipped": self._skipped}, self._drawn)

@@ -49,10 +49,11 @@ def train(
                 print(f"{workdir} is already trained to step {done}")
             return
         if done is None:
-            current, done = run.first_state(), 0
+            current, done, bad_rows = run.first_state(), 0, []
         else:
             current, place = run.saved_state(manager, done)
-            run.batches.set_state(place)
+            run.batches.set_state(place["batches"])
+            bad_rows = place["bad"]
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
@@ -60,7 +61,8 @@ def train(
         specs = run.reader.specs(t.batch_size, done, t.steps)
         update = programs.compile_each(run.update(), run.like, specs, tell=chief)
         with processes.heeding_sigterm() as told:
-            stopped = _steps(run, update, current, done, manager, tracer, told, started)
+            with logbook.opened(run, done, started, bad_rows) as log:
+                stopped = _steps(run, update, current, done, manager, tracer, told, log)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -73,7 +75,7 @@ def _steps(
     manager: ocp.CheckpointManager,
     tracer: Tracer,
     told: Callable[[], bool],
-    started: float,
+    log: logbook.Logbook,
 ) -> int | None:
     """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did.
 
@@ -83,39 +85,35 @@ def _steps(
     feed = Feed(run.reader, run.mesh, t.batch_size)
     preview = Preview(run) if t.preview_every else None
     saved = done
-    with logbook.opened(run, done, started) as log:
-        for now in range(done + 1, t.steps + 1):
-            tracer.before(now)
-            with log.clock.beside("data"):
-                drawn = next(run.batches)
-            batch = feed(drawn)
-            tokens = run.task.tokens(batch)
-            current, latest = update(current, batch)
-            log.queued(now, latest | {"tokens": tokens})
-            tracer.after(now, current)
-            last = now == t.steps
-            stopped = (manager.reached_preemption(now) or told()) and not last
-            if now % t.log_every == 0 or last:
-                log.write(now)
-            due, ends = now // t.save_every > saved // t.save_every, last or stopped
-            if due or ends:
-                log.read()  # what is told of a step is on the disk before its checkpoint
-            # While steps are skipped it is not known whether it is the state that is to blame.
-            if ends or due and not log.in_a_row:
-                saved = now
-                with log.clock.beside("save"):
-                    place = {
-                        "batches": run.batches.get_state(),
-                        "data": run.reader.dataset.statistics,
-                    }
-                    checkpoints.save(manager, current, place)
-            if preview and (now % t.preview_every == 0 or last):
-                with log.clock.beside("preview"):
-                    log.picture(now, preview.grid(current))
-            if stopped:
-                break
-        tracer.close()
-        manager.wait_until_finished()
+    for now in range(done + 1, t.steps + 1):
+        tracer.before(now)
+        with log.clock.beside("data"):
+            drawn = next(run.batches)
+        batch = feed(drawn.batch)
+        tokens = run.task.tokens(batch)
+        current, latest = update(current, batch)
+        log.queued(now, latest | {"tokens": tokens}, drawn.replaced)
+        tracer.after(now, current)
+        last = now == t.steps
+        stopped = (manager.reached_preemption(now) or told()) and not last
+        if now % t.log_every == 0 or last:
+            log.write(now)
+        due, ends = now // t.save_every > saved // t.save_every, last or stopped
+        if due or ends:
+            log.flush()  # what is told of a step is on the disk before its checkpoint
+        # While steps are skipped it is not known whether it is the state that is to blame.
+        if ends or due and not log.in_a_row:
+            saved = now
+            with log.clock.beside("save"):
+                place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
+                checkpoints.save(manager, current, place | {"bad": log.bad.state()})
+        if preview and (now % t.preview_every == 0 or last):
+            with log.clock.beside("preview"):
+                log.picture(now, preview.grid(current))
+        if stopped:
+            break
+    tracer.close()
+    manager.wait_until_finished()
     return now if stopped else None
 
 

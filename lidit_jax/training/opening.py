@@ -48,15 +48,14 @@ class Run:
 
     def keys(self, step: int) -> list[str]:
         """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
-        return [self.reader.dataset.image(int(row)).key for row in self.batch(step).row_B]
+        order = pipeline.Order(self.reader, self.config.train.batch_size)
+        return [self.reader.key(row) for row, _ in order.samples(step - 1)]
 
     def batch(self, step: int) -> Batch:
         """Returns this process' rows of the batch that a step trains on. Steps count from 1."""
-        t = self.config.train
-        rows = sharding.rows_here(self.mesh, t.batch_size)
-        batches = pipeline.batches(self.reader, t.batch_size, rows=rows, threads=1)
-        batches.set_state(batches.get_state() | {"next_index": step - 1})
-        return next(batches)
+        order = pipeline.Order(self.reader, self.config.train.batch_size)
+        places = sharding.rows_here(self.mesh, self.config.train.batch_size)
+        return self.reader.drawn(order.samples(step - 1, places), places).batch
 
     def first_state(self) -> state.TrainState:
         """Returns a state of no steps: random, or from another run's weights (`train.init_from`)."""
@@ -67,7 +66,7 @@ class Run:
     def saved_state(
         self, manager: ocp.CheckpointManager, done: int
     ) -> tuple[state.TrainState, dict]:
-        """Returns the state of step `done`, and where the batches had come to.
+        """Returns the state of step `done`, and what `loop` saved of its place in the data.
 
         Raises InputError where it was trained on other data, or with another LLM.
         """
@@ -80,7 +79,7 @@ class Run:
         else:
             known, found = map(checkpoints.by_name, (current.constants, self.constants))
             check_same_data(known, found, self.data)
-        return current, place["batches"]
+        return current, place
 
 
 def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:

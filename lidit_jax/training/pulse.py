@@ -34,7 +34,7 @@ class Pulse:
             self._watch()
         if now - self._written >= RENEW:
             told = {"step": step, "time": time.time(), "host": socket.gethostname()}
-            files.write_json(self._path, told)
+            files.write_json(self._path, told, sealed=False)
             self._written = now
 
     def close(self):

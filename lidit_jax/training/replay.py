@@ -46,10 +46,7 @@ def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: in
         before = max((s for s in manager.all_steps() if s < number), default=0)
         current = run.saved_state(manager, before)[0] if before else run.first_state()
     scored = zip(*_scored(run, current, number), strict=True)
-    samples = [
-        Sample(run.reader.dataset.image(int(row)).key, int(row), float(loss))
-        for loss, row in scored
-    ]
+    samples = [Sample(run.reader.key(int(row)), int(row), float(loss)) for loss, row in scored]
     samples.sort(key=lambda s: -s.loss if math.isfinite(s.loss) else -math.inf)
     if jax.process_index() == 0:
         _tell(samples, workdir / "replays" / f"{number:07d}.jsonl", number, before)

@@ -29,7 +29,8 @@ class Trained:
 
 def read_config(workdir: pathlib.Path, task: str | None = None) -> Config:
     """Returns the config of a run. Raises InputError if there is none, or if `task` is not its own."""
-    saved = files.read_json(workdir / "config.json", "run's config (train there first)")
+    what = "run's config (train there first)"
+    saved = files.read_json(workdir / "config.json", what, remedy=checkpoints.RESTORE)
     config = build(Config, saved, "config")
     if task and config.task != task:
         raise errors.InputError(

@@ -27,8 +27,8 @@ def entry(**changes):
     "manifest, message",
     [
         (None, "has no manifest.json"),
-        ("{", "is not JSON"),
-        ([], "lists no pictures"),
+        ("{", "is damaged, not the manifest it should be: Expecting"),
+        ([], "is damaged, .* no JSON object"),
         ({}, "lists no pictures"),
         ({"pictures": []}, "lists no pictures"),
         ({"pictures": ["0.png"]}, "picture 0 is '0.png'; wanted 'file', a str"),

@@ -30,7 +30,7 @@ def test_every_kind_of_source_gives_batches_of_its_pictures(kind, llms, tmp_path
     measured, reader, _ = open_inputs(config, tmp_path / "set")
     batches = pipeline.batches(reader, 4)
     for _ in range(3):
-        batch = next(batches)
+        batch = next(batches).batch
         assert batch.latents_BxHxWxC.shape[1:3] in found.bins
         assert np.isfinite(batch.latents_BxHxWxC).all() and batch.text[0].mask_BxS.any(1).all()
     assert verify.verify(tmp_path / "set") == []
@@ -49,7 +49,7 @@ def test_the_batches_of_a_run_are_foretold_in_shape_and_dtype(config, prepared):
     batches = pipeline.batches(reader, 4)
     specs = [forms(spec) for spec in reader.specs(4, 0, 40)]
     assert len(specs) == len(reader.dataset.counts) > 2
-    drawn = [forms(next(batches)) for _ in range(40)]
+    drawn = [forms(next(batches).batch) for _ in range(40)]
     assert all(drawn.count(spec) for spec in specs) and all(form in specs for form in drawn)
 
 
@@ -65,7 +65,7 @@ def test_an_epoch_shows_every_picture_once_whatever_its_bin(config, prepared):
     first = np.concatenate([[0], np.cumsum(counts)])
     batches = pipeline.batches(reader, batch)
     for _ in range(sum(counts) * 4 // batch):
-        rows = next(batches).row_B
+        rows = next(batches).batch.row_B
         bins = set(np.searchsorted(first, rows, side="right") - 1)
         assert len(bins) == 1  # one size a batch
         seen[bins.pop()] += rows.tolist()
@@ -82,7 +82,7 @@ def test_hosts_draw_the_same_bin_at_every_step(config, prepared):
     whole = pipeline.batches(reader, 4)
     parts = [pipeline.batches(reader, 4, rows=range(2 * i, 2 * i + 2)) for i in range(2)]
     for _ in range(12):
-        batch, halves = next(whole), [next(part) for part in parts]
+        batch, halves = next(whole).batch, [next(part).batch for part in parts]
         np.testing.assert_array_equal(batch.row_B, np.concatenate([h.row_B for h in halves]))
         np.testing.assert_array_equal(
             batch.latents_BxHxWxC, np.concatenate([h.latents_BxHxWxC for h in halves])
@@ -93,9 +93,9 @@ def test_any_number_of_threads_gives_the_same_batches(config, prepared):
     _, reader, _ = open_inputs(config, prepared)
     one, four = (pipeline.batches(reader, 4, threads=threads) for threads in (1, 4))
     for _ in range(20):
-        jax.tree.map(np.testing.assert_array_equal, next(one), next(four))
+        jax.tree.map(np.testing.assert_array_equal, next(one).batch, next(four).batch)
     four.set_state(one.get_state())
-    jax.tree.map(np.testing.assert_array_equal, next(one), next(four))
+    jax.tree.map(np.testing.assert_array_equal, next(one).batch, next(four).batch)
 
 
 def test_half_of_the_epochs_show_the_synthetic_caption(config, prepared):

@@ -107,7 +107,7 @@ def test_the_first_loss_is_that_of_the_last_weights_in_the_first_stages_units(
         parse(stage_dict(llms, workdir)), second_data
     )
     _, last = checkpoints.restore_last(workdir, like, ("params", "constants"))
-    batch = next(pipeline.batches(reader, 8))
+    batch = next(pipeline.batches(reader, 8)).batch
     keys_B = rng.per_sample(rng.key(config.seed, "train"), jnp.arange(8))
 
     @jax.jit

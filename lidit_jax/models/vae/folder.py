@@ -99,7 +99,7 @@ def save(model: AutoencoderKL, folder: str | os.PathLike):
             for key, p in params
         },
     )
-    files.write_json(folder / CONFIG, _to_json(model.config))
+    files.write_json(folder / CONFIG, _to_json(model.config), sealed=False)
 
 
 def read_config(path: str | os.PathLike) -> VAEConfig:
@@ -107,7 +107,7 @@ def read_config(path: str | os.PathLike) -> VAEConfig:
 
     Raises InputError if it is damaged, or is the config of another network.
     """
-    found = {"_class_name": None} | files.read_json(path, "VAE's config")
+    found = {"_class_name": None} | files.read_json(path, "VAE's config", sealed=False)
     _check(found, _FIXED, path)
     known = {f.name: getattr(_OMITTED, f.name) for f in dataclasses.fields(VAEConfig)}
     values = {key: _value(key, found.get(key), default, path) for key, default in known.items()}

@@ -94,10 +94,9 @@ class VAETask:
 
     def preview_inputs(self, reader):
         """Pictures of the data set, as many as are shown, of one size."""
-        bin = int(np.argmax(reader.dataset.counts))
-        first, count = sum(reader.dataset.counts[:bin]), reader.dataset.counts[bin]
-        rows = records.spaced(count, SHOWN)
-        return np.stack([reader.dataset.image(first + row).latent_HxWxC for row in rows])
+        rows = reader.dataset.rows_of(int(np.argmax(reader.dataset.counts)))
+        shown = [(rows[i], 0) for i in records.spaced(len(rows), SHOWN)]
+        return reader.drawn(shown).batch.latents_BxHxWxC
 
     def preview(self, model, inputs, keys_B):
         """Each picture, and beside it what is decoded from the mean of its latents."""

@@ -51,7 +51,7 @@ class DiffusionTask:
         return B * H * W // self.model.patch**2
 
     def preview_inputs(self, reader):
-        return reader.restored(reader.text(reader.dataset.info["preview"]))
+        return reader.restored(reader.text(reader.readable(reader.dataset.info["preview"])))
 
     def preview(self, model, inputs, keys_B):
         return draw(model, self.objective, self.sample, inputs, keys_B, self.shape.latent)

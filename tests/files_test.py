@@ -1,0 +1,81 @@
+"""A file of ours is what was written, or it is told."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lidit_jax import errors, files
+
+CONTENT = {"latent_mean": [0.1234, -5e-07], "count": 48, "who": {"中": None, "b": True}, "e": []}
+
+
+@pytest.fixture
+def path(tmp_path):
+    files.write_json(tmp_path / "a.json", CONTENT)
+    return tmp_path / "a.json"
+
+
+def read(path):
+    return files.read_json(path, "thing", remedy="make it again")
+
+
+def test_what_is_written_is_read_whatever_the_order_and_the_spaces(path):
+    assert read(path) == CONTENT
+    found = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(dict(reversed(found.items())), indent=7))
+    assert read(path) == CONTENT
+
+
+def test_no_bit_can_change_a_value_unseen(path):
+    """Every bit of the file, one at a time: the same content comes back, or an error that names the file."""
+    content = path.read_bytes()
+    for at in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[at // 8] ^= 1 << at % 8
+        path.write_bytes(changed)
+        try:
+            assert read(path) == CONTENT
+        except errors.InputError as e:
+            assert str(path) in str(e) and str(e).endswith("make it again")
+
+
+def test_a_changed_digit_is_told_and_a_person_may_stand_for_it(path):
+    path.write_text(path.read_text(encoding="utf-8").replace("0.1234", "0.1235"), encoding="utf-8")
+    message = "a.json is damaged, .*: its content is not what was written .*put 'by hand' there"
+    with pytest.raises(errors.InputError, match=message):
+        read(path)
+    changed = json.loads(path.read_text(encoding="utf-8")) | {"sealed": "by hand"}
+    path.write_text(json.dumps(changed))
+    assert read(path)["latent_mean"][0] == 0.1235
+
+
+def test_a_file_without_a_hash_is_another_programs(path):
+    path.write_text(json.dumps(CONTENT))
+    assert files.read_json(path, "thing", sealed=False) == CONTENT
+    with pytest.raises(errors.InputError, match="has no 'sealed', the sha256 of its content"):
+        read(path)
+    files.write_json(path, CONTENT, sealed=False)
+    assert json.loads(path.read_text(encoding="utf-8")) == CONTENT
+
+
+def test_written_again_it_has_a_hash_of_its_own(path):
+    files.write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"count": 49})
+    assert read(path) == CONTENT | {"count": 49}
+
+
+@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3), np.zeros((0, 4), np.float32)])
+def test_an_array_is_what_was_written_or_it_is_told(array, tmp_path):
+    path = tmp_path / "a.npy"
+    files.write_npy(path, array)
+    np.testing.assert_array_equal(files.read_npy(path), array)
+    np.testing.assert_array_equal(np.load(path), array)  # as anybody reads one
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(errors.InputError, match="a.npy is missing or damaged .*; delete it"):
+            files.read_npy(path)
+    for cut in (0, 1, 40, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(errors.InputError, match="a.npy is missing or damaged"):
+            files.read_npy(path)
