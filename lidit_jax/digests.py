@@ -4,12 +4,16 @@ A digest is computed where the array is, in one pass, and is the same however th
 It finds damage; it is no cryptographic hash: who wants to can make two arrays of one digest.
 """
 
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 # Odd numbers that spread a change of one bit over the bits above it; the shifts bring it down again.
 _ORDER = np.array([0x9E3779B1, 0x27D4EB2F], np.uint32)
@@ -26,7 +30,83 @@ def digest(array: jax.Array) -> jax.Array:
     same. To be called in a jitted program; of a sharded array only the parts' sums are exchanged.
     Raises TypeError for elements of another size.
     """
-    place = _place(array.shape)
+    return _sums(array, _place(array.shape, array.shape))
+
+
+def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
+    """Returns the digest of every array, by its name, as 16 hexadecimal digits.
+
+    One program reads every array where it is; only digests come to the host. Of several processes that
+    share the arrays all must call it. Of an array that devices hold copies of, the first one's here.
+    """
+    return {name: texts[0] for name, texts in of_copies(arrays).items()}
+
+
+def of_copies(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:
+    """Returns, as `of_each`, the digests of every copy of each array that this process has a part of.
+
+    One for each of its devices: they differ only where copies do. Processes may so find other things.
+    """
+    if not arrays:
+        return {}
+    given = list(arrays.values())
+    where = [getattr(a, "sharding", None) for a in given]
+    meshes = {getattr(s, "mesh", None) for s in where}
+    if len(meshes) == 1 and isinstance(mesh := meshes.pop(), Mesh) and mesh.size > 1:
+        found = _of_parts(mesh, tuple(s.spec for s in where))(given)
+        held = sorted(found.addressable_shards, key=lambda shard: shard.index[0].start)
+        copies_DxNx2 = np.concatenate([np.asarray(shard.data) for shard in held])
+    else:
+        copies_DxNx2 = np.asarray(_of_whole(given))[None]
+    return {
+        name: [f"{one:08x}{two:08x}" for one, two in copies_DxNx2[:, n]]
+        for n, name in enumerate(arrays)
+    }
+
+
+@jax.jit
+def _of_whole(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.stack([digest(a) for a in arrays])
+
+
+@functools.cache
+def _of_parts(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
+    """Returns a program from arrays, divided so over a mesh, to what each device's copy of them sums up to.
+
+    Its result is uint32 [devices, arrays, 2]. Written for each device: from `digest` XLA makes an
+    exchange of every array's own, and takes many times as long to compile them.
+    """
+
+    def here(parts):
+        sums, divided = [], {}
+        for n, (part, spec) in enumerate(zip(parts, specs)):
+            axes = [_axes(spec[d]) if d < len(spec) else () for d in range(part.ndim)]
+            counts = [math.prod(mesh.shape[name] for name in a) for a in axes]
+            whole = [size * count for size, count in zip(part.shape, counts)]
+            corner = [lax.axis_index(a) * size if a else 0 for a, size in zip(axes, part.shape)]
+            sums.append(_sums(part, _place(part.shape, whole, corner)))
+            divided.setdefault(tuple(sorted(sum(axes, ()))), []).append(n)
+        sums = jnp.stack(sums)
+        for axes, numbers in divided.items():
+            if axes:
+                numbers = np.array(numbers)
+                sums = sums.at[numbers].set(lax.psum(sums[numbers], axes))
+        return sums[None]
+
+    where = PartitionSpec(mesh.axis_names)
+    program = jax.shard_map(
+        here, mesh=mesh, in_specs=(list(specs),), out_specs=where, check_vma=False
+    )
+    return jax.jit(program)
+
+
+def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Returns the mesh axes that one dimension is divided over."""
+    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _sums(array: jax.Array, place: jax.Array) -> jax.Array:
+    """Returns the two sums over elements, each mixed with its place."""
     one = _bits(array) ^ place * _ORDER[0]
     one = (one ^ one >> 16) * _SPREAD[0]
     one = (one ^ one >> 13) * _SPREAD[1]
@@ -42,23 +122,6 @@ def digest(array: jax.Array) -> jax.Array:
     return jnp.stack(lax.reduce((one, two), (zero, zero), add, tuple(range(array.ndim))))
 
 
-def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
-    """Returns the digest of every array, by its name, as 16 hexadecimal digits.
-
-    One program reads every array where it is; only digests come to the host. Of several processes that
-    share the arrays all must call it, and all get the same.
-    """
-    if not arrays:
-        return {}
-    found = np.asarray(jax.device_get(_each(list(arrays.values()))))
-    return {name: f"{one:08x}{two:08x}" for name, (one, two) in zip(arrays, found)}
-
-
-@jax.jit
-def _each(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.stack([digest(a) for a in arrays])
-
-
 def _bits(array: jax.Array) -> jax.Array:
     """Returns the bits of each element as uint32, zeros before those of a smaller one."""
     array = array.astype(jnp.uint8) if array.dtype == jnp.bool_ else array
@@ -68,14 +131,17 @@ def _bits(array: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(array, _UNSIGNED[size]).astype(jnp.uint32)
 
 
-def _place(shape: tuple[int, ...]) -> jax.Array:
-    """Returns each element's place in row-major order, as uint32 that wraps around.
+def _place(part: Sequence[int], whole: Sequence[int], corner: Sequence[Any] = ()) -> jax.Array:
+    """Returns the places of a part's elements in the whole array, row-major, as uint32 that wraps around.
 
-    Of one iota a dimension, so that every device makes its part of it.
+    part, whole: shapes; corner: the part's first element's indices, zeros if not given. Of one iota a
+    dimension, so that every device makes its own.
     """
-    place, stride = jnp.zeros(shape, jnp.uint32), 1
-    for axis in reversed(range(len(shape))):
-        along = lax.broadcasted_iota(jnp.uint32, shape, axis)
+    place, stride = jnp.zeros(part, jnp.uint32), 1
+    for axis in reversed(range(len(part))):
+        along = lax.broadcasted_iota(jnp.uint32, part, axis)
+        if corner:
+            along = along + jnp.asarray(corner[axis]).astype(jnp.uint32)
         place = place + along * np.uint32(stride % 2**32)
-        stride *= shape[axis]
+        stride *= whole[axis]
     return place

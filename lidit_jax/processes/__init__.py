@@ -122,15 +122,20 @@ def together() -> Iterator[None]:
         _share(problem)
 
 
+def told_by_each(text: str) -> list[str]:
+    """Returns what each process told, all calling this, cut to _TOLD bytes."""
+    if jax.process_count() == 1:
+        return [text]
+    told = np.zeros(_TOLD, np.uint8)
+    encoded = np.frombuffer(text.encode()[:_TOLD], np.uint8)
+    told[: len(encoded)] = encoded
+    rows = multihost_utils.process_allgather(told)
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
+
+
 def _share(problem: str):
     """Tells every process the problems of all. Raises InputError if there is one."""
-    told = np.zeros(_TOLD, np.uint8)
-    encoded = np.frombuffer(problem.encode()[:_TOLD], np.uint8)
-    told[: len(encoded)] = encoded
-    everyone = [
-        bytes(row).rstrip(b"\0").decode(errors="ignore")
-        for row in multihost_utils.process_allgather(told)
-    ]
+    everyone = told_by_each(problem)
     failed = [f"process {i}: {text}" for i, text in enumerate(everyone) if text]
     if failed:
         same = len(set(everyone)) == 1
@@ -227,5 +232,5 @@ def leave(status: int):
 
 __all__ = [
     "Absent", "Place", "Stopped", "barrier", "connect", "end", "heeding_sigterm", "leave", "name", "sharing", "start",
-    "together", "use_cpu",
+    "together", "told_by_each", "use_cpu",
 ]  # fmt: skip

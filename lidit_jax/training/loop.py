@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 
 from lidit_jax import files, processes, rng, sharding
@@ -13,6 +12,7 @@ from lidit_jax.models.vae import Codec, make_codec
 from lidit_jax.training import checkpoints, opening, programs, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
+from lidit_jax.training.ledger import Ledger
 from lidit_jax.training.metrics import Metrics, check_finite
 from lidit_jax.training.tracing import Tracer
 
@@ -28,7 +28,8 @@ def train(
     Args:
       config: the run.
       data: a folder that `prepare` made.
-      workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/ and programs/.
+      workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/ and programs/; and damaged/
+        and ledger.jsonl, where a checkpoint is found damaged.
       profile: first and last step whose trace process 0 writes to profile/.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit;
@@ -39,26 +40,27 @@ def train(
     run = opening.set_up(config, data, workdir)
     with (
         programs.kept_in(workdir / "programs"),
-        checkpoints.make_manager(workdir, t.keep) as manager,
     ):
-        done = manager.latest_step()
+        done = checkpoints.last_step(workdir)
         if done is not None and done >= t.steps:
             if chief:
                 print(f"{workdir} is already trained to step {done}")
             return
         if done is None:
-            current, done = run.first_state(), 0
+            current, done, damaged = run.first_state(), 0, []
         else:
-            current, place = run.saved_state(manager, done)
-            run.batches.set_state(place)
+            found = run.saved_state()
+            current, done = found.state, found.step
+            damaged = checkpoints.set_aside(workdir, found)
+        _note(damaged, Ledger(workdir, done + 1, write=chief), done)
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
             opening.describe(current, run.mesh, t.batch_size)
         specs = run.reader.specs(t.batch_size, done, t.steps)
         update = programs.compile_each(run.update(), run.like, specs, tell=chief)
-        with processes.heeding_sigterm() as told:
-            stopped = _steps(run, update, current, done, manager, tracer, told)
+        with checkpoints.Saver(workdir, t) as saver, processes.heeding_sigterm() as told:
+            stopped = _steps(run, update, current, done, saver, tracer, told)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -68,13 +70,13 @@ def _steps(
     update: step.Step,
     current: state.TrainState,
     done: int,
-    manager: ocp.CheckpointManager,
+    saver: checkpoints.Saver,
     tracer: Tracer,
     told: Callable[[], bool],
 ) -> int | None:
     """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did.
 
-    told: whether a process that trains alone was told to stop; several agree by the `manager`.
+    told: whether a process that trains alone was told to stop; several agree by the `saver`.
     """
     t, workdir = run.config.train, run.workdir
     feed = Feed(run.reader, run.mesh, t.batch_size)
@@ -88,22 +90,25 @@ def _steps(
         tokens = run.task.tokens(batch)
         current, latest = update(current, batch)
         # The next step is queued: only now wait for the one before it.
-        if metrics and pending is not None:
-            metrics.add(jax.device_get(pending))
+        if pending is not None:
+            _add(jax.device_get(pending), saver, metrics)
         pending = latest | {"tokens": tokens}
         last = now == t.steps
         if now % t.log_every == 0 or last:
             check_finite(now, jax.device_get(latest))  # on every process: all end by it
+            _add(jax.device_get(pending), saver, metrics)
+            pending = None
             if metrics:
-                metrics.add(jax.device_get(pending))
-                pending = None
-                metrics.log(now)
+                metrics.log(now, **_told(saver))
         tracer.after(now, current)
-        stopped = (manager.reached_preemption(now) or told()) and not last
+        stopped = (saver.reached_preemption(now) or told()) and not last
         if now % t.save_every == 0 or last or stopped:
             check_finite(now, jax.device_get(latest))
+            if pending is not None:
+                _add(jax.device_get(pending), saver, metrics)
+                pending = None
             place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
-            checkpoints.save(manager, current, place)
+            saver.save(current, place)
         if preview and (now % t.preview_every == 0 or last):
             grid = preview.grid(current)
             if metrics:
@@ -112,10 +117,37 @@ def _steps(
         if stopped:
             break
     tracer.close()
-    manager.wait_until_finished()
+    saver.wait()
     if metrics:
+        metrics.scalars(now, **_told(saver))
         metrics.close()
     return now if stopped else None
+
+
+def _add(fetched: dict, saver: checkpoints.Saver, metrics: Metrics | None):
+    saver.add(fetched)
+    if metrics:
+        metrics.add(fetched)
+
+
+def _told(saver: checkpoints.Saver) -> dict[str, float]:
+    """Prints a line for each checkpoint that has come to be on disk; returns how long the last took."""
+    finished = saver.finished()
+    for saved in finished:
+        print(saved.line(), flush=True)
+    return finished[-1].scalars() if finished else {}
+
+
+def _note(damaged: list[tuple[pathlib.Path, str]], ledger: Ledger, used: int):
+    """Tells which checkpoints were found damaged and moved aside, on the console and in the ledger."""
+    for folder, why in damaged:
+        if jax.process_index() == 0:
+            print(
+                f"a checkpoint is damaged: {why}; moved to {folder}; step {used} is used instead",
+                flush=True,
+            )
+        ledger.row(used, "checkpoint", folder=str(folder), why=why)
+    ledger.close()
 
 
 class Preview:

@@ -45,8 +45,8 @@ class Metrics:
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._since += 1
 
-    def log(self, step: int):
-        """Writes the means since the last log, under this number of finished steps.
+    def log(self, step: int, **others: float):
+        """Writes the means since the last log, and others, under this number of finished steps.
 
         Raises FloatingPointError if one of them is not finite.
         """
@@ -55,9 +55,8 @@ class Metrics:
         rate = self._since / (now - self._clock)
         scalars = {name: total / self._since for name, total in self._sums.items()}
         scalars |= {"steps_per_s": rate, "images_per_s": rate * self._batch_size}
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
-        self._lines.write(step, **scalars)
+        self.scalars(step, **scalars, **others)
+        self._lines.write(step, **scalars, **others)
         left = round((self._last_step - step) / rate)
         print(
             f"step {step:>{len(str(self._last_step))}}/{self._last_step}  loss {scalars['loss']:.4f}  "
@@ -66,6 +65,11 @@ class Metrics:
         )
         self._sums, self._since = {}, 0
         self._clock = time.perf_counter()
+
+    def scalars(self, step: int, **values: float):
+        """Writes numbers to TensorBoard alone."""
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
         self._events.add_image(name, image_HxWx3, step, dataformats="HWC")

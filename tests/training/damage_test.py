@@ -12,11 +12,11 @@ from lidit_jax.training import loop
 def test_a_damaged_checkpoint_is_named_with_what_to_do(config, data, workdir, tmp_path):
     emptied, odd = (shutil.copytree(workdir, tmp_path / name) for name in ("emptied", "odd"))
     shutil.rmtree(emptied / "checkpoints" / "4" / "ema")
-    with pytest.raises(errors.InputError, match="4 cannot be read .*; remove it to use step 2"):
+    with pytest.raises(errors.InputError, match="4 is damaged: .*; remove it to use step 2"):
         generation.Generator(emptied)
     shutil.rmtree(odd / "checkpoints" / "4")
     shutil.rmtree(odd / "checkpoints" / "2" / "opt_state")
-    with pytest.raises(errors.InputError, match="2 cannot be read .*; remove it to train again"):
+    with pytest.raises(errors.InputError, match="2 is damaged: .*; remove it to train again"):
         loop.train(config, data, odd)
 
 
@@ -42,6 +42,6 @@ def test_what_a_disk_has_lost_is_told_whoever_wants_it(config, data, workdir, tm
         lambda: loop.train(dataclasses.replace(config, train=after), data, tmp_path / "second"),
     ):
         with pytest.raises(
-            errors.InputError, match="2 cannot be read .*; remove it to train again"
+            errors.InputError, match="2 is damaged: .*; remove it to train again"
         ):
             wanted()
