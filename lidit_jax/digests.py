@@ -36,8 +36,8 @@ def digest(array: jax.Array) -> jax.Array:
 def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
     """Returns the digest of every array, by its name, as 16 hexadecimal digits.
 
-    One program reads every array where it is; only digests come to the host. Of several processes that
-    share the arrays all must call it. Of an array that devices hold copies of, the first one's here.
+    Every array is read where it is; only digests come to the host. Of several processes that share the
+    arrays all must call it. Of an array that devices hold copies of, the first one's here.
     """
     return {name: texts[0] for name, texts in of_copies(arrays).items()}
 
@@ -49,60 +49,71 @@ def of_copies(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:
     """
     if not arrays:
         return {}
-    given = list(arrays.values())
-    where = [getattr(a, "sharding", None) for a in given]
+    where = [getattr(a, "sharding", None) for a in arrays.values()]
     meshes = {getattr(s, "mesh", None) for s in where}
     if len(meshes) == 1 and isinstance(mesh := meshes.pop(), Mesh) and mesh.size > 1:
-        found = _of_parts(mesh, tuple(s.spec for s in where))(given)
+        specs = tuple(s.spec for s in where)
+        parts = [_of_parts(mesh, spec)(a) for a, spec in zip(arrays.values(), specs)]
+        found = _together(mesh, specs)(parts)
         held = sorted(found.addressable_shards, key=lambda shard: shard.index[0].start)
         copies_DxNx2 = np.concatenate([np.asarray(shard.data) for shard in held])
     else:
-        copies_DxNx2 = np.asarray(_of_whole(given))[None]
+        copies_DxNx2 = np.stack(jax.device_get([_of_whole(a) for a in arrays.values()]))[None]
     return {
         name: [f"{one:08x}{two:08x}" for one, two in copies_DxNx2[:, n]]
         for n, name in enumerate(arrays)
     }
 
 
-@jax.jit
-def _of_whole(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.stack([digest(a) for a in arrays])
+# One program for each shape, not one for all arrays: a model has many arrays of few shapes.
+_of_whole = jax.jit(digest)
 
 
 @functools.cache
-def _of_parts(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
-    """Returns a program from arrays, divided so over a mesh, to what each device's copy of them sums up to.
+def _of_parts(mesh: Mesh, spec: PartitionSpec):
+    """Returns a program from an array, divided so over a mesh, to the sums [devices, 2] of its parts."""
 
-    Its result is uint32 [devices, arrays, 2]. Written for each device: from `digest` XLA makes an
-    exchange of every array's own, and takes many times as long to compile them.
+    def here(part):
+        axes = _axes(spec, part.ndim)
+        counts = [math.prod(mesh.shape[name] for name in along) for along in axes]
+        whole = [size * count for size, count in zip(part.shape, counts)]
+        corner = [lax.axis_index(along) * n if along else 0 for along, n in zip(axes, part.shape)]
+        return _sums(part, _place(part.shape, whole, corner))[None]
+
+    devices = PartitionSpec(mesh.axis_names)
+    return jax.jit(
+        jax.shard_map(here, mesh=mesh, in_specs=spec, out_specs=devices, check_vma=False)
+    )
+
+
+@functools.cache
+def _together(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
+    """Returns a program from such sums of many arrays to what each device's copies of them sum up to.
+
+    The result is [devices, arrays, 2]. Sums of arrays that are divided alike are exchanged at once.
     """
+    alike = {}
+    for n, spec in enumerate(specs):
+        alike.setdefault(tuple(sorted(sum(_axes(spec, len(spec)), ()))), []).append(n)
 
-    def here(parts):
-        sums, divided = [], {}
-        for n, (part, spec) in enumerate(zip(parts, specs)):
-            axes = [_axes(spec[d]) if d < len(spec) else () for d in range(part.ndim)]
-            counts = [math.prod(mesh.shape[name] for name in a) for a in axes]
-            whole = [size * count for size, count in zip(part.shape, counts)]
-            corner = [lax.axis_index(a) * size if a else 0 for a, size in zip(axes, part.shape)]
-            sums.append(_sums(part, _place(part.shape, whole, corner)))
-            divided.setdefault(tuple(sorted(sum(axes, ()))), []).append(n)
-        sums = jnp.stack(sums)
-        for axes, numbers in divided.items():
+    def here(sums):
+        sums_Nx2 = jnp.concatenate(sums)
+        for axes, numbers in alike.items():
             if axes:
                 numbers = np.array(numbers)
-                sums = sums.at[numbers].set(lax.psum(sums[numbers], axes))
-        return sums[None]
+                sums_Nx2 = sums_Nx2.at[numbers].set(lax.psum(sums_Nx2[numbers], axes))
+        return sums_Nx2[None]
 
-    where = PartitionSpec(mesh.axis_names)
-    program = jax.shard_map(
-        here, mesh=mesh, in_specs=(list(specs),), out_specs=where, check_vma=False
+    devices = PartitionSpec(mesh.axis_names)
+    return jax.jit(
+        jax.shard_map(here, mesh=mesh, in_specs=devices, out_specs=devices, check_vma=False)
     )
-    return jax.jit(program)
 
 
-def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Returns the mesh axes that one dimension is divided over."""
-    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+def _axes(spec: PartitionSpec, rank: int) -> list[tuple[str, ...]]:
+    """Returns the mesh axes that each dimension is divided over."""
+    entries = (*spec, *[None] * (rank - len(spec)))
+    return [() if e is None else (e,) if isinstance(e, str) else tuple(e) for e in entries]
 
 
 def _sums(array: jax.Array, place: jax.Array) -> jax.Array:

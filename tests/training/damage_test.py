@@ -41,7 +41,5 @@ def test_what_a_disk_has_lost_is_told_whoever_wants_it(config, data, workdir, tm
         lambda: generation.Generator(run),
         lambda: loop.train(dataclasses.replace(config, train=after), data, tmp_path / "second"),
     ):
-        with pytest.raises(
-            errors.InputError, match="2 is damaged: .*; remove it to train again"
-        ):
+        with pytest.raises(errors.InputError, match="2 is damaged: .*; remove it to train again"):
             wanted()

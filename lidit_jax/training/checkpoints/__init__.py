@@ -8,11 +8,12 @@
 
 saving    arrays -> files, and which are kept       reading   files -> arrays, compared with their digests
 damage    what is the files' fault, and what is not
-info      what a run's folder holds
+holdings  what a run's folder holds
 """
 
 from lidit_jax.training.checkpoints.claim import claim, differences, to_json
 from lidit_jax.training.checkpoints.damage import Damaged
+from lidit_jax.training.checkpoints.holdings import info
 from lidit_jax.training.checkpoints.naming import by_name
 from lidit_jax.training.checkpoints.reading import (
     check_there,
@@ -26,6 +27,6 @@ from lidit_jax.training.checkpoints.resuming import Found, last_whole, set_aside
 from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
 
 __all__ = [
-    "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences",
+    "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences", "info",
     "last_step", "last_whole", "restore_ema", "restore_last", "saved_constants", "saved_shapes", "set_aside", "to_json",
 ]  # fmt: skip
