@@ -113,7 +113,11 @@ def get_config() -> ConfigDict:
     c.train.drop_prompt = 0.1  # share of samples trained without their prompt, for guidance
     c.train.log_every = 100  # steps
     c.train.save_every = 5_000  # steps
-    c.train.keep = 3  # checkpoints
+    c.train.keep = 3  # checkpoints, the last ones
+    c.train.keep_hours = 0.0  # one in so many hours is kept for good; 0 = none
+    c.train.keep_best = (
+        ""  # keeps the one with the least mean of this metric, such as "loss"; "" = none
+    )
     c.train.preview_every = 5_000  # steps; 0 = never
     c.train.watchdog_minutes = 30.0  # without a step, then all stacks go to stderr; 0 = never
     c.train.init_from = (

@@ -4,13 +4,16 @@ A digest is computed where the array is, in one pass, and is the same however th
 It finds damage; it is no cryptographic hash: who wants to can make two arrays of one digest.
 """
 
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 
 # Odd numbers that spread a change of one bit over the bits above it; the shifts bring it down again.
 _ORDER = np.array([0x9E3779B1, 0x27D4EB2F], np.uint32)
@@ -27,7 +30,101 @@ def digest(array: jax.Array) -> jax.Array:
     same. To be called in a jitted program; of a sharded array only the parts' sums are exchanged.
     Raises TypeError for elements of another size.
     """
-    place = _place(array.shape)
+    return _sums(array, _place(array.shape, array.shape))
+
+
+def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
+    """Returns the digest of every array, by its name, as 16 hexadecimal digits.
+
+    Every array is read where it is; only digests come to the host. Of several processes that share the
+    arrays all must call it. Of an array that devices hold copies of, the first one's here.
+    """
+    return {name: texts[0] for name, texts in of_copies(arrays).items()}
+
+
+def of_copies(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:
+    """Returns, as `of_each`, the digests of every copy of each array that this process has a part of.
+
+    One for each of its devices: they differ only where copies do. Processes may so find other things.
+    """
+    if not arrays:
+        return {}
+    where = [getattr(a, "sharding", None) for a in arrays.values()]
+    meshes = {getattr(s, "mesh", None) for s in where}
+    if len(meshes) == 1 and isinstance(mesh := meshes.pop(), Mesh) and mesh.size > 1:
+        specs = tuple(s.spec for s in where)
+        parts = [_of_parts(mesh, spec)(a) for a, spec in zip(arrays.values(), specs)]
+        found = _together(mesh, specs)(parts)
+        held = sorted(found.addressable_shards, key=lambda shard: shard.index[0].start)
+        copies_DxNx2 = np.concatenate([np.asarray(shard.data) for shard in held])
+    else:
+        copies_DxNx2 = np.stack(jax.device_get([_of_whole(a) for a in arrays.values()]))[None]
+    return {name: list(map(in_hex, copies_DxNx2[:, n])) for n, name in enumerate(arrays)}
+
+
+def of_all(tree: Any) -> jax.Array:
+    """Returns one digest, uint32 [2], of a tree of arrays; to be called in a jitted program."""
+    return digest(jnp.stack([digest(a) for a in jax.tree.leaves(tree)]))
+
+
+def in_hex(pair: np.ndarray) -> str:
+    """Returns a digest as 16 hexadecimal digits."""
+    return "".join(f"{part:08x}" for part in pair)
+
+
+# One program for each shape, not one for all arrays: a model has many arrays of few shapes.
+_of_whole = jax.jit(digest)
+
+
+@functools.cache
+def _of_parts(mesh: Mesh, spec: PartitionSpec):
+    """Returns a program from an array, divided so over a mesh, to the sums [devices, 2] of its parts."""
+
+    def here(part):
+        axes = _axes(spec, part.ndim)
+        counts = [math.prod(mesh.shape[name] for name in along) for along in axes]
+        whole = [size * count for size, count in zip(part.shape, counts)]
+        corner = [lax.axis_index(along) * n if along else 0 for along, n in zip(axes, part.shape)]
+        return _sums(part, _place(part.shape, whole, corner))[None]
+
+    devices = PartitionSpec(mesh.axis_names)
+    return jax.jit(
+        jax.shard_map(here, mesh=mesh, in_specs=spec, out_specs=devices, check_vma=False)
+    )
+
+
+@functools.cache
+def _together(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
+    """Returns a program from such sums of many arrays to what each device's copies of them sum up to.
+
+    The result is [devices, arrays, 2]. Sums of arrays that are divided alike are exchanged at once.
+    """
+    alike = {}
+    for n, spec in enumerate(specs):
+        alike.setdefault(tuple(sorted(sum(_axes(spec, len(spec)), ()))), []).append(n)
+
+    def here(sums):
+        sums_Nx2 = jnp.concatenate(sums)
+        for axes, numbers in alike.items():
+            if axes:
+                numbers = np.array(numbers)
+                sums_Nx2 = sums_Nx2.at[numbers].set(lax.psum(sums_Nx2[numbers], axes))
+        return sums_Nx2[None]
+
+    devices = PartitionSpec(mesh.axis_names)
+    return jax.jit(
+        jax.shard_map(here, mesh=mesh, in_specs=devices, out_specs=devices, check_vma=False)
+    )
+
+
+def _axes(spec: PartitionSpec, rank: int) -> list[tuple[str, ...]]:
+    """Returns the mesh axes that each dimension is divided over."""
+    entries = (*spec, *[None] * (rank - len(spec)))
+    return [() if e is None else (e,) if isinstance(e, str) else tuple(e) for e in entries]
+
+
+def _sums(array: jax.Array, place: jax.Array) -> jax.Array:
+    """Returns the two sums over elements, each mixed with its place."""
     one = _bits(array) ^ place * _ORDER[0]
     one = (one ^ one >> 16) * _SPREAD[0]
     one = (one ^ one >> 13) * _SPREAD[1]
@@ -43,33 +140,6 @@ def digest(array: jax.Array) -> jax.Array:
     return jnp.stack(lax.reduce((one, two), (zero, zero), add, tuple(range(array.ndim))))
 
 
-def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
-    """Returns the digest of every array, by its name, as 16 hexadecimal digits.
-
-    One program reads every array where it is; only digests come to the host. Of several processes that
-    share the arrays all must call it, and all get the same.
-    """
-    if not arrays:
-        return {}
-    found = np.asarray(jax.device_get(_each(list(arrays.values()))))
-    return {name: in_hex(pair) for name, pair in zip(arrays, found)}
-
-
-def in_hex(pair: np.ndarray) -> str:
-    """Returns a digest as 16 hexadecimal digits."""
-    return "".join(f"{part:08x}" for part in pair)
-
-
-def of_all(tree: Any) -> jax.Array:
-    """Returns one digest, uint32 [2], of a tree of arrays; to be called in a jitted program."""
-    return digest(jnp.stack([digest(a) for a in jax.tree.leaves(tree)]))
-
-
-@jax.jit
-def _each(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.stack([digest(a) for a in arrays])
-
-
 def _bits(array: jax.Array) -> jax.Array:
     """Returns the bits of each element as uint32, zeros before those of a smaller one."""
     array = array.astype(jnp.uint8) if array.dtype == jnp.bool_ else array
@@ -79,14 +149,17 @@ def _bits(array: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(array, _UNSIGNED[size]).astype(jnp.uint32)
 
 
-def _place(shape: tuple[int, ...]) -> jax.Array:
-    """Returns each element's place in row-major order, as uint32 that wraps around.
+def _place(part: Sequence[int], whole: Sequence[int], corner: Sequence[Any] = ()) -> jax.Array:
+    """Returns the places of a part's elements in the whole array, row-major, as uint32 that wraps around.
 
-    Of one iota a dimension, so that every device makes its part of it.
+    part, whole: shapes; corner: the part's first element's indices, zeros if not given. Of one iota a
+    dimension, so that every device makes its own.
     """
-    place, stride = jnp.zeros(shape, jnp.uint32), 1
-    for axis in reversed(range(len(shape))):
-        along = lax.broadcasted_iota(jnp.uint32, shape, axis)
+    place, stride = jnp.zeros(part, jnp.uint32), 1
+    for axis in reversed(range(len(part))):
+        along = lax.broadcasted_iota(jnp.uint32, part, axis)
+        if corner:
+            along = along + jnp.asarray(corner[axis]).astype(jnp.uint32)
         place = place + along * np.uint32(stride % 2**32)
-        stride *= shape[axis]
+        stride *= whole[axis]
     return place

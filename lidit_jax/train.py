@@ -1,14 +1,15 @@
 """Door: a data set -> a trained run. Started again, it continues from the last checkpoint.
 
 python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/data --workdir=out/quickstart/run
+python -m lidit_jax.train --workdir=out/quickstart/run --checkpoint_info
 """
 
 from typing import Any
 
 from absl import flags
 
-from lidit_jax import doors, errors
-from lidit_jax.training import agreement
+from lidit_jax import doors, errors, processes
+from lidit_jax.training import agreement, checkpoints
 from lidit_jax.training.loop import train
 from lidit_jax.training.replay import replay
 
@@ -19,14 +20,19 @@ _PROFILE_STEPS = flags.DEFINE_list(
     "profile_steps", None, "FIRST,LAST: writes a trace of these steps to <workdir>/profile"
 )
 _REPLAY = flags.DEFINE_integer(
-    "replay",
-    None,
-    "instead of training: the loss of each sample of this step's batch",
-    lower_bound=1,
+    "replay", None, "instead of training: each sample's loss at this step", lower_bound=1
+)
+_CHECKPOINT_INFO = flags.DEFINE_bool(
+    "checkpoint_info", False, "only tells what the run in --workdir holds; reads no arrays"
 )
 
 
 def main():
+    if _CHECKPOINT_INFO.value:
+        processes.use_cpu(1)  # an accelerator may be in use, by the run itself
+        for line in checkpoints.info(_workdir()):
+            print(line)
+        return
     with _joined(_facts):
         config, data, workdir = _arguments()
         if _REPLAY.value is None:

@@ -1,5 +1,6 @@
 """A digest tells any change of an array's bits, and nothing of where the array is."""
 
+import itertools
 import re
 
 import jax
@@ -108,3 +109,42 @@ def test_names_have_hexadecimal_digests():
     assert all(re.fullmatch("[0-9a-f]{16}", text) for text in found.values())
     assert found["one"] == "".join(f"{number:08x}" for number in told(one))
     assert digests.of_each({}) == {}
+
+
+SPECS = [
+    (),
+    ("fsdp",),
+    ("fsdp", "replica"),
+    (("fsdp", "tensor"),),
+    (("tensor", "fsdp"),),
+    (None, "tensor"),
+]
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2), (1, 2, 4), (1, 1, 1)])
+def test_many_arrays_on_a_mesh_have_the_digests_that_each_has_alone(sizes):
+    mesh = sharding.make_mesh(sizes, jax.devices()[: np.prod(sizes)])
+    arrays = {
+        f"{kind} {spec}": (random(kind, seed=n), NamedSharding(mesh, PartitionSpec(*spec)))
+        for n, (kind, spec) in enumerate(itertools.product(("float32", "int8"), SPECS))
+    }
+    arrays["number"] = (np.float32(3), sharding.replicated(mesh))
+    alone = {name: "".join(f"{n:08x}" for n in told(a)) for name, (a, _) in arrays.items()}
+    there = {name: jax.device_put(a, where) for name, (a, where) in arrays.items()}
+    assert digests.of_each(there) == alone
+    copies = digests.of_copies(there)
+    assert all(set(copies[name]) == {text} for name, text in alone.items())
+
+
+def test_a_copy_that_differs_is_found_whichever_it_is():
+    mesh = sharding.make_mesh((4, 2, 1))
+    array, where = random("float32"), NamedSharding(mesh, PartitionSpec("fsdp"))
+    for wrong in range(8):
+        parts = [
+            jax.device_put(array[index] + (n == wrong), device)
+            for n, (device, index) in enumerate(where.devices_indices_map(array.shape).items())
+        ]
+        odd = jax.make_array_from_single_device_arrays(array.shape, where, parts)
+        found = digests.of_copies({"odd": odd, "even": jax.device_put(array, where)})
+        assert len(set(found["odd"])) == 2 and len(set(found["even"])) == 1, wrong
+        assert found["odd"].count(found["even"][0]) == 6

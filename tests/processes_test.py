@@ -45,9 +45,9 @@ def arrays(workdir, step):
 
 
 def metrics(workdir):
-    """Every metric of every step but the speeds, unrounded."""
+    """Every metric of every step but the speeds and times, unrounded."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if "per_s" not in k} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if not k.endswith("_s")} for line in lines]
 
 
 def assert_same_run(workdir, other):

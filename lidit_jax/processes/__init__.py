@@ -138,15 +138,14 @@ def gathered(values: list[Any]) -> list[Any]:
     return [value for row in rows for value in json.loads(bytes(row).strip() or b"[]")]
 
 
+def told_by_each(text: str) -> list[str]:
+    """Returns what each process told, all calling this, cut to _TOLD bytes."""
+    return gathered([text.encode()[:_TOLD].decode(errors="ignore")])
+
+
 def _share(problem: str):
     """Tells every process the problems of all. Raises InputError if there is one."""
-    told = np.zeros(_TOLD, np.uint8)
-    encoded = np.frombuffer(problem.encode()[:_TOLD], np.uint8)
-    told[: len(encoded)] = encoded
-    everyone = [
-        bytes(row).rstrip(b"\0").decode(errors="ignore")
-        for row in multihost_utils.process_allgather(told)
-    ]
+    everyone = told_by_each(problem)
     failed = [f"process {i}: {text}" for i, text in enumerate(everyone) if text]
     if failed:
         same = len(set(everyone)) == 1
@@ -243,5 +242,5 @@ def leave(status: int):
 
 __all__ = [
     "Absent", "Place", "Stopped", "barrier", "connect", "end", "gathered", "heeding_sigterm", "leave", "name",
-    "sharing", "start", "together", "use_cpu",
+    "sharing", "start", "together", "told_by_each", "use_cpu",
 ]  # fmt: skip

@@ -104,6 +104,8 @@ class TrainConfig:
     log_every: int
     save_every: int
     keep: int
+    keep_hours: float
+    keep_best: str
     preview_every: int
     watchdog_minutes: float
     init_from: str
@@ -116,8 +118,8 @@ class TrainConfig:
             )
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
-        errors.check_range("train.preview_every", self.preview_every, 0)
-        errors.check_range("train.watchdog_minutes", self.watchdog_minutes, 0)
+        for name in ("preview_every", "keep_hours", "watchdog_minutes"):
+            errors.check_range(f"train.{name}", getattr(self, name), 0)
         errors.check_range("train.drop_prompt", self.drop_prompt, 0, 1)
 
 

@@ -1,61 +1,65 @@
-"""What is told of a run's steps: metrics, skipped steps, its pulse. Every process has one; process 0's writes."""
+"""What is told of a run's steps: metrics, what went otherwise, its pulse. Every process has one; process 0's writes."""
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+import pathlib
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
 
 from lidit_jax import digests
 from lidit_jax.data.pipeline import Replaced
-from lidit_jax.training import metrics, opening, step_lines
+from lidit_jax.training import checkpoints, metrics, opening, step_lines
 from lidit_jax.training.bad_records import BadRecords
 from lidit_jax.training.clock import Clock
 from lidit_jax.training.ledger import Ledger
 from lidit_jax.training.pulse import Pulse
 
 
-@contextlib.contextmanager
-def opened(run: opening.Run, done: int, started: float, bad_rows: list[int]) -> Iterator["Logbook"]:
-    """Yields the logbook of a run that goes on from step `done`.
-
-    started: when this process began to work on it, in seconds since 1970. bad_rows: of the data set,
-      that were replaced so far.
-    """
-    t, chief = run.config.train, jax.process_index() == 0
-    lines = [line for line in step_lines.read(run.workdir / metrics.NAME) if line["step"] <= done]
-    ledger = Ledger(run.workdir, done + 1, write=chief)
-    bad = BadRecords(run.config.data.bad_records, ledger, run.data)
-    bad.set_state(bad_rows)
-    log = Logbook(
-        Clock(started, lines),
-        ledger,
-        bad,
-        Pulse(run.workdir, t.watchdog_minutes),
-        metrics.Metrics(run.workdir, done + 1, t.steps, t.batch_size) if chief else None,
-        run,
-    )
-    try:
-        yield log
-    finally:
-        log.close()
+def tell_damaged(damaged: Sequence[tuple[pathlib.Path, str]], workdir: pathlib.Path, used: int):
+    """Tells which checkpoints were moved aside, where to and why, and that step `used` is gone on from."""
+    chief = jax.process_index() == 0
+    with contextlib.closing(Ledger(workdir, used + 1, write=chief)) as ledger:
+        for folder, why in damaged:
+            ledger.row(used, "checkpoint", folder=str(folder), why=why)
+            if chief:
+                print(
+                    f"a checkpoint is damaged: {why}; moved to {folder}; step {used} is used instead",
+                    flush=True,
+                )
 
 
 class Logbook:
     """Reads the metrics of each step when the next one is queued, so that the devices never wait.
 
-    bad: the samples that were replaced.
-    numbers: where metrics go; None on all processes but one.
+    clock: where the time goes. bad: the samples that were replaced.
     in_a_row: how many steps were skipped in a row by the last that was read.
+
+    Args:
+      run: which goes on from step `done`.
+      saver: of its checkpoints; they have the means of the metrics.
+      started: when this process began to work on it, in seconds since 1970.
+      bad_rows: of the data set, that were replaced so far.
     """
 
     def __init__(
-        self, clock: Clock, ledger: Ledger, bad: BadRecords, pulse: Pulse,
-        numbers: metrics.Metrics | None, run: opening.Run,
-    ):  # fmt: skip
-        self.clock, self.ledger, self.bad = clock, ledger, bad
-        self._pulse, self._metrics, self._run = pulse, numbers, run
+        self,
+        run: opening.Run,
+        saver: checkpoints.Saver,
+        done: int,
+        started: float,
+        bad_rows: list[int],
+    ):
+        t, chief, workdir = run.config.train, jax.process_index() == 0, run.workdir
+        told = [line for line in step_lines.read(workdir / metrics.NAME) if line["step"] <= done]
+        self.clock = Clock(started, told)
+        self._ledger = Ledger(workdir, done + 1, write=chief)
+        self.bad = BadRecords(run.config.data.bad_records, self._ledger, run.data)
+        self.bad.set_state(bad_rows)
+        self._pulse = Pulse(workdir, t.watchdog_minutes)
+        self._metrics = metrics.Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
+        self._run, self._saver = run, saver
         self._pending, self._drawn = None, {}
         self._steps = self._skipped = self.in_a_row = 0
 
@@ -65,14 +69,44 @@ class Logbook:
         replaced: what this process could not read of its samples.
         """
         self.bad.saw(step, replaced)
-        self.read()
+        self._read()
         self._pending = step, told
 
-    def read(self):
-        """Waits for the step that was queued last, and takes down what it tells.
+    def flush(self):
+        """Waits for the step that was queued last, and takes down all that the steps so far tell.
 
-        Raises FloatingPointError, on every process alike, if too many steps in a row were skipped.
+        Every process must call it. Raises, on every process alike, FloatingPointError if too many steps
+        in a row were skipped, and InputError if too many samples could not be read.
         """
+        self._read()
+        self.bad.flush()
+
+    def write(self, step: int):
+        """Writes the means since the last time. Waits and raises as `flush`."""
+        self.flush()
+        facts = self.clock.read(self._steps) | self._saved()
+        if self._metrics:
+            self._metrics.log(step, facts | {"skipped": self._skipped}, self._drawn)
+        self._steps = self._skipped = 0
+
+    def tell_saved(self, step: int):
+        """Tells of the checkpoints that came to be on disk since the last writing."""
+        facts = self._saved()
+        if self._metrics:
+            self._metrics.scalars(step, facts)
+
+    def picture(self, step: int, grid_HxWx3: np.ndarray):
+        """Writes a preview."""
+        if self._metrics:
+            self._metrics.picture(step, "preview", grid_HxWx3)
+
+    def close(self):
+        self._pulse.close()
+        self._ledger.close()
+        if self._metrics:
+            self._metrics.close()
+
+    def _read(self):
         if self._pending is None:
             return
         (step, told), self._pending = self._pending, None
@@ -83,59 +117,36 @@ class Logbook:
         self._drawn = {name: digests.in_hex(told.pop(name)) for name in ("batch", "noise")}
         if self.in_a_row:
             self._skip(step, told)
-        elif self._metrics:
+            return
+        self._saver.add(told)
+        if self._metrics:
             self._metrics.add(told)
 
-    def flush(self):
-        """Takes down all that the steps so far tell. Every process must call it.
-
-        Raises InputError, on every process alike, if too many samples could not be read.
-        """
-        self.read()
-        self.bad.flush()
-
-    def write(self, step: int):
-        """Writes the means since the last time."""
-        self.flush()
-        facts = self.clock.read(self._steps)
-        if self._metrics:
-            self._metrics.log(step, facts | {"skipped": self._skipped}, self._drawn)
-        self._steps = self._skipped = 0
-
-    def picture(self, step: int, grid_HxWx3: np.ndarray):
-        """Writes a preview."""
-        if self._metrics:
-            self._metrics.picture(step, "preview", grid_HxWx3)
-
-    def close(self):
-        self._pulse.close()
-        self.ledger.close()
-        if self._metrics:
-            self._metrics.close()
+    def _saved(self) -> dict[str, float]:
+        """Prints a line for each checkpoint that has come to be on disk; returns what the last one took."""
+        finished = self._saver.finished()
+        for saved in finished if self._metrics else ():
+            print(saved.line(), flush=True)
+        return finished[-1].scalars() if finished else {}
 
     def _skip(self, step: int, told: dict):
         self._skipped, guard = self._skipped + 1, self._run.config.guard
         judged = {name: float(told[name]) for name in ("loss", "grad_norm")}
-        broken = [
-            f"{name} is {value}" for name, value in judged.items() if not math.isfinite(value)
-        ]
+        broken = [f"{name} is {x}" for name, x in judged.items() if not math.isfinite(x)]
         why = " and ".join(broken) or (
             f"loss {judged['loss']:.4g} or gradient norm {judged['grad_norm']:.4g} is more than "
             f"{guard.spike:g} deviations above the mean"
         )
-        facts = {
-            name: value if math.isfinite(value) else str(value) for name, value in judged.items()
-        }
-        self.ledger.row(
-            step, "skipped", why=why, in_a_row=self.in_a_row, **facts, keys=self._run.keys(step)
-        )
+        facts = {name: x if math.isfinite(x) else str(x) for name, x in judged.items()}
+        keys = self._run.keys(step) if self._metrics else ()
+        self._ledger.row(step, "skipped", why=why, in_a_row=self.in_a_row, **facts, keys=keys)
         if self._metrics:
             print(
-                f"step {step} is skipped: {why}; its samples are in {self.ledger.path}", flush=True
+                f"step {step} is skipped: {why}; its samples are in {self._ledger.path}", flush=True
             )
         if self.in_a_row >= guard.patience:
             raise FloatingPointError(
                 f"{self.in_a_row} steps in a row were skipped, the last at step {step}: {why}. "
-                f"{self.ledger.path} has their samples, and --replay={step} tells each one's loss; if no "
+                f"{self._ledger.path} has their samples, and --replay={step} tells each one's loss; if no "
                 f"sample is to blame, lower the learning rate"
             )

@@ -1,19 +1,20 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
+import contextlib
 import pathlib
 import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 
 from lidit_jax import files, processes, rng, sharding
 from lidit_jax.models.vae import Codec, make_codec
-from lidit_jax.training import checkpoints, logbook, opening, programs, state, step
+from lidit_jax.training import checkpoints, opening, programs, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
+from lidit_jax.training.logbook import Logbook, tell_damaged
 from lidit_jax.training.tracing import Tracer
 
 
@@ -29,7 +30,7 @@ def train(
       config: the run.
       data: a folder that `prepare` made.
       workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/, heartbeats/,
-        programs/ and, if there is anything to tell, ledger.jsonl.
+        programs/; ledger.jsonl where there is anything to tell, and damaged/ where a checkpoint was.
       profile: first and last step whose trace process 0 writes to profile/.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit;
@@ -39,11 +40,8 @@ def train(
     t, chief, started = config.train, jax.process_index() == 0, time.time()
     tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
     run = opening.set_up(config, data, workdir)
-    with (
-        programs.kept_in(workdir / "programs"),
-        checkpoints.make_manager(workdir, t.keep) as manager,
-    ):
-        done = manager.latest_step()
+    with programs.kept_in(workdir / "programs"):
+        done = checkpoints.last_step(workdir)
         if done is not None and done >= t.steps:
             if chief:
                 print(f"{workdir} is already trained to step {done}")
@@ -51,18 +49,21 @@ def train(
         if done is None:
             current, done, bad_rows = run.first_state(), 0, []
         else:
-            current, place = run.saved_state(manager, done)
-            run.batches.set_state(place["batches"])
-            bad_rows = place["bad"]
+            found = run.saved_state()
+            current, done, bad_rows = found.state, found.step, found.record["bad"]
+            tell_damaged(checkpoints.set_aside(workdir, found), workdir, done)
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
             opening.describe(current, run.mesh, t.batch_size)
         specs = run.reader.specs(t.batch_size, done, t.steps)
         update = programs.compile_each(run.update(), run.like, specs, tell=chief)
-        with processes.heeding_sigterm() as told:
-            with logbook.opened(run, done, started, bad_rows) as log:
-                stopped = _steps(run, update, current, done, manager, tracer, told, log)
+        with (
+            checkpoints.Saver(workdir, t) as saver,
+            contextlib.closing(Logbook(run, saver, done, started, bad_rows)) as log,
+            processes.heeding_sigterm() as told,
+        ):
+            stopped = _steps(run, update, current, done, saver, tracer, told, log)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -72,14 +73,14 @@ def _steps(
     update: step.Step,
     current: state.TrainState,
     done: int,
-    manager: ocp.CheckpointManager,
+    saver: checkpoints.Saver,
     tracer: Tracer,
     told: Callable[[], bool],
-    log: logbook.Logbook,
+    log: Logbook,
 ) -> int | None:
     """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did.
 
-    told: whether a process that trains alone was told to stop; several agree by the `manager`.
+    told: whether a process that trains alone was told to stop; several agree by the `saver`.
     """
     t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
@@ -95,7 +96,7 @@ def _steps(
         log.queued(now, latest | {"tokens": tokens}, drawn.replaced)
         tracer.after(now, current)
         last = now == t.steps
-        stopped = (manager.reached_preemption(now) or told()) and not last
+        stopped = (saver.reached_preemption(now) or told()) and not last
         if now % t.log_every == 0 or last:
             log.write(now)
         due, ends = now // t.save_every > saved // t.save_every, last or stopped
@@ -106,14 +107,15 @@ def _steps(
             saved = now
             with log.clock.beside("save"):
                 place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
-                checkpoints.save(manager, current, place | {"bad": log.bad.state()})
+                saver.save(current, place | {"bad": log.bad.state()})
         if preview and (now % t.preview_every == 0 or last):
             with log.clock.beside("preview"):
                 log.picture(now, preview.grid(current))
         if stopped:
             break
     tracer.close()
-    manager.wait_until_finished()
+    saver.wait()
+    log.tell_saved(now)
     return now if stopped else None
 
 

@@ -57,8 +57,7 @@ class Metrics:
         means = {name: total / self._count for name, total in self._sums.items()}
         rate = facts["steps_per_s"]
         scalars = means | facts | {"images_per_s": rate * self._batch_size} | _memory()
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+        self.scalars(step, scalars)
         self._lines.write(step, **scalars, **drawn)
         left = round((self._last_step - step) / rate)
         shown = (
@@ -70,6 +69,11 @@ class Metrics:
             flush=True,
         )
         self._sums, self._count = {}, 0
+
+    def scalars(self, step: int, values: dict[str, float]):
+        """Writes numbers to TensorBoard alone."""
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
         """Writes a uint8 picture to samples/ and to TensorBoard."""

@@ -6,7 +6,6 @@ import pathlib
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from absl import logging
 from clu import parameter_overview
 from flax import nnx
@@ -57,29 +56,35 @@ class Run:
         places = sharding.rows_here(self.mesh, self.config.train.batch_size)
         return self.reader.drawn(order.samples(step - 1, places), places).batch
 
+    def metrics(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns what a step tells, described."""
+        t = self.config.train
+        spec = self.reader.specs(t.batch_size, 0, 1)[0]
+        return jax.eval_shape(self.update(), self.like, spec)[1]
+
     def first_state(self) -> state.TrainState:
         """Returns a state of no steps: random, or from another run's weights (`train.init_from`)."""
         if self.config.train.init_from:
             return handover.begin(self.config, self.optimizer, self.like)
         return state.initial(self.task, self.optimizer, self.config.seed, self.like, self.constants)
 
-    def saved_state(
-        self, manager: ocp.CheckpointManager, done: int
-    ) -> tuple[state.TrainState, dict]:
-        """Returns the state of step `done`, and what `loop` saved of its place in the data.
+    def saved_state(self) -> checkpoints.Found:
+        """Returns the last whole checkpoint, and sets the batches to where they had come to.
 
-        Raises InputError where it was trained on other data, or with another LLM.
+        Raises InputError where it was trained on other data, or with another LLM, and where none is whole.
         """
-        current, place = checkpoints.restore(manager, done, self.like)
+        found = checkpoints.last_whole(self.workdir, self.like)
+        current, place = found.state, found.record
         if self.config.train.init_from:
             check_same_data(place["data"], self.reader.dataset.statistics, self.data)
             handover.check_constants(
                 current.constants, self.constants, self.config, str(self.workdir)
             )
         else:
-            known, found = map(checkpoints.by_name, (current.constants, self.constants))
-            check_same_data(known, found, self.data)
-        return current, place
+            known, measured = map(checkpoints.by_name, (current.constants, self.constants))
+            check_same_data(known, measured, self.data)
+        self.batches.set_state(place["batches"])
+        return found
 
 
 def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:
@@ -102,11 +107,14 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:
     with processes.sharing(workdir), processes.together():
         if t.init_from and checkpoints.last_step(workdir) is None:
             handover.check(config, like, opened.constants)
+        run = Run(
+            config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
+            constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like,
+        )  # fmt: skip
+        if t.keep_best:
+            checkpoints.check_keep_best(t, run.metrics())
         checkpoints.claim(workdir, config)
-    return Run(
-        config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
-        constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like,
-    )  # fmt: skip
+    return run
 
 
 def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):

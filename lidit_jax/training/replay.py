@@ -42,9 +42,8 @@ def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: in
                 f"--replay={number}: the run has {config.train.steps} steps; name one of those"
             )
     run = opening.set_up(config, data, workdir)
-    with checkpoints.make_manager(workdir, config.train.keep) as manager:
-        before = max((s for s in manager.all_steps() if s < number), default=0)
-        current = run.saved_state(manager, before)[0] if before else run.first_state()
+    before = max((s for s in checkpoints.steps(workdir) if s < number), default=0)
+    current = checkpoints.restore(workdir, before, run.like)[0] if before else run.first_state()
     scored = zip(*_scored(run, current, number), strict=True)
     samples = [Sample(run.reader.key(int(row)), int(row), float(loss)) for loss, row in scored]
     samples.sort(key=lambda s: -s.loss if math.isfinite(s.loss) else -math.inf)

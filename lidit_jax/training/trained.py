@@ -91,8 +91,7 @@ def _restored(workdir, config, mesh, graphdef, ema, constants) -> Trained:
     everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), constants)
     ema = state.placed(ema, sharding.param_shardings(mesh, ema))
     constants = state.placed(constants, everywhere)
-    step, ema, constants = checkpoints.restore_ema(workdir, ema, constants)
-    identity = checkpoints.identity(workdir, step)
+    step, identity, ema, constants = checkpoints.restore_ema(workdir, ema, constants)
     return Trained(config, step, identity, mesh, graphdef, ema, constants)
 
 

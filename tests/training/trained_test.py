@@ -12,6 +12,7 @@ from lidit_jax import errors, files, rng, sharding
 from lidit_jax.batch import fake
 from lidit_jax.diffusion.samplers import SamplerConfig
 from lidit_jax.training import state
+from lidit_jax.training.checkpoints import reading
 from lidit_jax.training.config import SampleConfig
 from lidit_jax.training.drawing import draw
 from lidit_jax.training.tasks.diffusion import diffusion_task
@@ -78,16 +79,10 @@ def test_a_kernel_cast_once_draws_the_bits_of_one_cast_at_every_use(conditioner)
 def test_a_checkpoint_that_is_not_finite_is_refused_wherever_it_is_put(
     workdir, tmp_path, monkeypatch
 ):
-    from lidit_jax.training import checkpoints
-
-    read = checkpoints._read
-
-    def spoiled(*args):
-        items = dict(read(*args).items())
+    def spoiled(folder, digests, items):  # as if that had been saved
         kernel = items["ema"]["dit"]["patchify"]["kernel"]
         items["ema"]["dit"]["patchify"]["kernel"] = kernel.at[-1, -1].set(np.nan)
-        return items
 
-    monkeypatch.setattr(checkpoints, "_read", spoiled)
+    monkeypatch.setattr(reading, "_check_digests", spoiled)
     with pytest.raises(errors.InputError, match="its ema holds numbers that are not finite"):
         open_to_draw(workdir, mesh=sharding.make_mesh((1, 8, 1)))

@@ -1,0 +1,35 @@
+"""Checkpoints, which Orbax writes: of what they are made, whose they are, and whether they are still whole.
+
+<workdir>/config.json         whose run it is: claim
+<workdir>/checkpoints/<step>/ params, ema, constants, opt_state, guard: one item each, so that
+                              sampling reads the EMA alone (naming); record: the place in the data, and the
+                              digest of every array
+<workdir>/damaged/<step>/     one that is not what was saved, moved aside: resuming
+
+saving    arrays -> files, and which are kept       reading   files -> arrays, compared with their digests
+damage    what is the files' fault, and what is not
+holdings  what a run's folder holds
+"""
+
+from lidit_jax.training.checkpoints.claim import RESTORE, claim, differences, to_json
+from lidit_jax.training.checkpoints.damage import Damaged
+from lidit_jax.training.checkpoints.holdings import info
+from lidit_jax.training.checkpoints.naming import by_name
+from lidit_jax.training.checkpoints.reading import (
+    check_there,
+    last_step,
+    restore,
+    restore_ema,
+    restore_last,
+    saved_constants,
+    saved_shapes,
+    steps,
+)
+from lidit_jax.training.checkpoints.resuming import Found, last_whole, set_aside
+from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
+
+__all__ = [
+    "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences", "info",
+    "last_step", "last_whole", "restore", "restore_ema", "restore_last", "saved_constants", "saved_shapes", "set_aside", "steps",
+    "to_json",
+]  # fmt: skip

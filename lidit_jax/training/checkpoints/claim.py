@@ -1,0 +1,84 @@
+"""Whose run a folder is: <workdir>/config.json, the run's config with what `prepare` measured filled in."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from lidit_jax import errors, files
+from lidit_jax.training.config import Config
+
+# Keys that may differ between the run in a workdir and the config that resumes it: they change
+# how far and how fast it goes, in how much memory, and what it shows and keeps, but not what it computes.
+FREE = {
+    "train": (
+        "steps", "mesh", "accumulate", "log_every", "save_every", "keep", "keep_hours", "keep_best", "preview_every",
+        "watchdog_minutes",
+    ),
+    "guard": ("patience",),
+    "model": ("remat", "unroll"),
+    # codec_hash says which codec; bad_records only decides when a run ends.
+    "data": ("shards", "workers", "threads", "codec", "bad_records"),
+}  # fmt: skip
+RESTORE = "put back a copy of it, or train in another folder"  # a run's config that is damaged
+
+
+def claim(workdir: pathlib.Path, config: Config):
+    """Makes `workdir` this config's run, or checks that it already is. Process 0 alone writes.
+
+    Raises InputError, naming each key that differs, if it holds another config's run.
+    """
+    path, wanted = workdir / "config.json", to_json(config)
+    if (workdir / "recipe.json").exists():
+        raise errors.InputError(
+            f"--workdir {workdir} is a data set; give the run a folder of its own"
+        )
+    saved = workdir / "checkpoints"
+    if not path.exists() and saved.is_dir() and any(saved.iterdir()):
+        raise errors.InputError(
+            f"{saved} holds checkpoints of a run whose config.json is missing; put it back, or give "
+            f"another --workdir"
+        )
+    if path.exists():
+        saved = files.read_json(path, "run's config", remedy=RESTORE)
+        different = [
+            f"{key}: {old!r} there, {new!r} now"
+            for key, old, new in differences(saved, wanted)
+            if not _is_free(key, config)
+        ]
+        if different:
+            raise errors.InputError(
+                f"{workdir} holds another config's run ({'; '.join(different)}); "
+                f"give another --workdir, or the same config"
+            )
+    if jax.process_index() == 0:
+        files.write_json(path, wanted)
+
+
+def to_json(config: Config) -> dict:
+    """Returns the config as plain JSON values (tuples are lists)."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def _is_free(key: str, config: Config) -> bool:
+    section, *rest = key.split(".")
+    if key == "train.steps" and config.optim.decay != "constant":
+        return False  # the learning rate depends on it
+    return section == "sample" or (bool(rest) and rest[0] in FREE.get(section, ()))
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields what differs between two nests of dicts: the key, as "train.steps", and both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for k in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)
+    elif old != new:
+        yield key, old, new

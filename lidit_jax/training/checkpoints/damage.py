@@ -1,0 +1,81 @@
+"""What is wrong with a checkpoint: told apart from what is wrong with devices, permissions or the network."""
+
+import contextlib
+import errno
+import pathlib
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import jax
+
+from lidit_jax import errors, processes
+
+# What an operating system, or TensorStore, says of a file that is there and may be whole.
+_ELSEWHERE = (
+    "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
+    "Permission denied", "Too many open files", "Cannot allocate memory",
+)  # fmt: skip
+_LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.EINVAL)
+_Read = TypeVar("_Read")
+
+
+class Damaged(errors.InputError):
+    """The files of a checkpoint are not what was saved. `folder`: the checkpoint's; `why`: a clause."""
+
+    def __init__(self, folder: pathlib.Path, why: str):
+        self.folder, self.why = folder, why
+        earlier = [s for s in steps_in(folder.parent) if s < int(folder.name)]
+        instead = f"remove it to use step {max(earlier)}" if earlier else "remove it to train again"
+        super().__init__(f"checkpoint {folder} is damaged: {why}; {instead}")
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """Returns the steps of the finished checkpoints in a folder of them, in order."""
+    if not folder.is_dir():
+        return []
+    # One that is being written, or was when its process was killed, has no bare number as its name.
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+@contextlib.contextmanager
+def blamed(folder: pathlib.Path) -> Iterator[None]:
+    """Raises Damaged where a block cannot read the checkpoint in `folder`, and that is the files' fault.
+
+    Orbax has no exception of its own for what is damaged: it raises all kinds, a bare `Exception` too.
+    """
+    try:
+        yield
+    except (
+        Damaged,
+        MemoryError,
+        jax.errors.JaxRuntimeError,
+    ):  # the last: such as a device without room
+        raise
+    except Exception as e:
+        if isinstance(e, OSError) and e.errno not in _LOST or any(w in str(e) for w in _ELSEWHERE):
+            raise
+        why = (str(e).strip("'\"").splitlines() or [""])[0] or type(e).__name__
+        raise Damaged(folder, f"it cannot be read ({textwrap.shorten(why, 200)})") from e
+
+
+def agreed(folder: pathlib.Path, read: Callable[[], _Read]) -> _Read:
+    """Returns what `read` reads of the checkpoint in `folder`; where it is damaged for one process, all raise.
+
+    Every process calls this, and none may wait for another within `read`: one may fail alone. An error
+    that is not the checkpoint's ends its process, and thereby all.
+    """
+    found, why = None, ""
+    try:
+        with blamed(folder):
+            found = read()
+    except Damaged as e:
+        if jax.process_count() == 1:
+            raise
+        why = e.why
+    told = processes.told_by_each(why)
+    if any(told):
+        same = len(set(told)) == 1
+        whys = [f"process {i}: {text}" for i, text in enumerate(told) if text]
+        raise Damaged(folder, told[0] if same else "; ".join(whys))
+    return found

@@ -1,0 +1,95 @@
+"""What a run's folder holds, for a person to read. No array is read, and nothing is written."""
+
+import datetime
+import math
+import pathlib
+from collections.abc import Iterator
+
+from lidit_jax import files
+from lidit_jax.training import ledger, step_lines
+from lidit_jax.training.checkpoints import claim, damage, naming, reading, record, resuming
+
+
+def info(workdir: pathlib.Path) -> Iterator[str]:
+    """Yields what a run's folder holds: its config, its checkpoints, the damaged and the unfinished, its ledger.
+
+    Of a checkpoint the files that tell of its arrays are read, and its record is compared with its hash.
+    Raises InputError for a folder that is no run.
+    """
+    config = files.read_json(
+        workdir / "config.json", "run's config (is this a run?)", remedy=claim.RESTORE
+    )
+    folder = (workdir / "checkpoints").absolute()
+    steps = damage.steps_in(folder)
+    yield f"{workdir}: task {config['task']}, {_parameters(folder, steps)}, {_progress(config, steps)}"
+    for step in steps:
+        yield from _checkpoint(folder / str(step))
+    if not steps:
+        yield "no finished checkpoint"
+    for path in _others(folder):
+        yield f"unfinished: {path}, {_size(path):,} bytes; a run that is not being trained has no use for it"
+    aside = workdir / resuming.ASIDE
+    for path in sorted(aside.iterdir()) if aside.is_dir() else ():
+        yield f"damaged, moved aside: {path}, {_size(path):,} bytes"
+    yield from _ledger(workdir)
+
+
+def _parameters(folder: pathlib.Path, steps: list[int]) -> str:
+    for step in reversed(steps):
+        try:
+            found = naming.by_name(reading.metadata(folder / str(step), "params")).values()
+        except damage.Damaged:  # which is told where the checkpoint is
+            continue
+        return f"{sum(math.prod(a.shape) for a in found):,} parameters"
+    return "parameters unknown"
+
+
+def _progress(config: dict, steps: list[int]) -> str:
+    return f"step {max(steps, default=0)} of {config.get('train', {}).get('steps', 'unknown')}"
+
+
+def _checkpoint(folder: pathlib.Path) -> Iterator[str]:
+    try:
+        with damage.blamed(folder):
+            told = record.read(folder)
+            items = [_item(folder, item, len(told["digests"][item])) for item in told["digests"]]
+    except damage.Damaged as e:
+        yield f"step {folder.name}: {_size(folder):,} bytes, DAMAGED: {e.why}"
+        return
+    saved = datetime.datetime.fromtimestamp(told["saved"]).astimezone()
+    yield f"step {folder.name}: saved {saved:%Y-%m-%d %H:%M:%S %z}, {_size(folder):,} bytes, files readable"
+    yield f"  arrays: {', '.join(items)}"
+    if told["means"]:
+        means = sorted(told["means"].items())
+        yield f"  means: {', '.join(f'{name} {value:.4g}' for name, value in means)}"
+
+
+def _item(folder: pathlib.Path, item: str, count: int) -> str:
+    """Returns what an item holds. Raises Damaged unless it tells of as many arrays as were saved."""
+    found = naming.by_name(reading.metadata(folder, item))
+    if len(found) != count:
+        raise damage.Damaged(folder, f"its {item} tells of {len(found)} arrays of {count}")
+    kinds = " ".join(sorted({str(a.dtype) for a in found.values()}))
+    return f"{item} {count} of {kinds}"
+
+
+def _others(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what a process that was killed had not finished saving."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.isdecimal())
+
+
+def _size(folder: pathlib.Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def _ledger(workdir: pathlib.Path) -> Iterator[str]:
+    path = workdir / ledger.NAME
+    rows = step_lines.read(path)
+    counts = {}
+    for row in rows:
+        what = row.get("what", "unknown")
+        counts[what] = counts.get(what, 0) + 1
+    if counts:
+        yield f"{path}: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}"

@@ -1,0 +1,230 @@
+"""From a checkpoint's files to arrays in their places, each compared with its digest."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import nnx, traverse_util
+
+from lidit_jax import digests, errors
+from lidit_jax.training.checkpoints import damage, naming, record
+from lidit_jax.training.state import TrainState
+
+GROUP = 2**31  # bytes of arrays that are read at once, where they are then cast
+
+
+def folder_of(workdir: pathlib.Path, step: int) -> pathlib.Path:
+    return (workdir / "checkpoints").absolute() / str(step)
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    """Returns the steps of a run's finished checkpoints, in order."""
+    return damage.steps_in(workdir / "checkpoints")
+
+
+def last_step(workdir: pathlib.Path) -> int | None:
+    """Returns the step of a run's last finished checkpoint, or None if it has none."""
+    return max(steps(workdir), default=None)
+
+
+def check_there(workdir: pathlib.Path):
+    """Raises InputError if a run has no folder of checkpoints."""
+    if not (workdir / "checkpoints").is_dir():
+        raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
+
+
+def restore(workdir: pathlib.Path, step: int, like: TrainState) -> tuple[TrainState, dict]:
+    """Returns the state saved at `step`, each array placed as in `like`, and the checkpoint's record.
+
+    Raises Damaged, on every process, if one cannot read it or if it is not what was saved.
+    """
+    told, items = _read(folder_of(workdir, step), naming.items(like, naming.ALL))
+    count = jax.device_put(jnp.int32(step), like.step.sharding)
+    return TrainState(step=count, **naming.fields(like, naming.ALL, items)), told
+
+
+def restore_last(
+    workdir: pathlib.Path, like: TrainState, names: tuple[str, ...]
+) -> tuple[int, dict[str, Any]]:
+    """Returns the last step and these fields of its `TrainState`, each array placed as in `like`.
+
+    Nothing else is read. Raises InputError if the run has no checkpoint, and Damaged if what was read
+    is not what was saved, or is not finite.
+    """
+    step = _last(workdir)
+    folder = folder_of(workdir, step)
+    _, items = _read(folder, naming.items(like, names), finite=True)
+    return step, naming.fields(like, names, items)
+
+
+def restore_ema(
+    workdir: pathlib.Path, ema: nnx.State, constants: nnx.State
+) -> tuple[int, str, nnx.State, nnx.State]:
+    """Returns the last step, its `record.identity`, its EMA and its constants; nothing else is read.
+
+    Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place. It is
+    read as it was saved, compared with its digest and only then cast, some GROUP bytes at a time.
+    Raises as `restore_last`.
+    """
+    step = _last(workdir)
+    folder, names = folder_of(workdir, step), ("ema", "constants")
+    like, items = TrainState(None, ema, ema, constants, None, None), {}
+    for item, tree in naming.items(like, names).items():
+        wanted = traverse_util.flatten_dict(tree)
+        dtypes = {path: a.dtype for path, a in _saved_as(folder, item).items()}
+        as_saved = {path: a.update(dtype=dtypes.get(path, a.dtype)) for path, a in wanted.items()}
+        ready = {}
+        for group in _groups(as_saved):
+            part = {item: traverse_util.unflatten_dict(group)}
+            told, read = _read(folder, part, finite=True, how=_some)
+            found = traverse_util.flatten_dict(read[item])
+            ready |= _cast(found, {path: wanted[path] for path in group})
+        items[item] = traverse_util.unflatten_dict(ready)
+    parts = naming.fields(like, names, items)
+    return step, record.identity(told), parts["ema"], parts["constants"]
+
+
+def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every array of one item of a checkpoint, by its name; no array is read."""
+    found = _saved_as(folder_of(workdir, step), item)
+    return {".".join(map(str, path)): tuple(a.shape) for path, a in found.items()}
+
+
+def saved_constants(
+    workdir: pathlib.Path, step: int, everywhere: jax.sharding.NamedSharding
+) -> dict:
+    """Returns a checkpoint's constants as they were saved, nested, whole on every device."""
+    folder = folder_of(workdir, step)
+    told = damage.agreed(folder, lambda: record.read(folder))
+    if "constants" not in told["digests"]:
+        return {}
+    like = {
+        path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere)
+        for path, a in _saved_as(folder, "constants").items()
+    }
+    return _read(folder, {"constants": traverse_util.unflatten_dict(like)})[1]["constants"]
+
+
+def _last(workdir: pathlib.Path) -> int:
+    check_there(workdir)
+    step = last_step(workdir)
+    if step is None:
+        raise errors.InputError(
+            f"{workdir / 'checkpoints'} holds no finished checkpoint; train longer"
+        )
+    return step
+
+
+def metadata(folder: pathlib.Path, item: str) -> Any:
+    """Returns the nest of one item's arrays, each with its shape and dtype. No process waits for another."""
+    tree = ocp.StandardCheckpointHandler().metadata(folder / item).tree
+    if tree is None:
+        raise damage.Damaged(folder, f"its {item} is missing")
+    return tree
+
+
+def _saved_as(folder: pathlib.Path, item: str) -> dict[tuple, Any]:
+    """Returns shape and dtype of the arrays of one item, by their paths; the same on every process."""
+    tree = damage.agreed(folder, lambda: metadata(folder, item))
+    return traverse_util.flatten_dict(tree)
+
+
+_How = Callable[[Any], ocp.args.CheckpointArgs]
+
+
+def _whole(like: Any) -> ocp.args.CheckpointArgs:
+    return ocp.args.StandardRestore(like)
+
+
+def _some(like: Any) -> ocp.args.CheckpointArgs:
+    """Asks for some arrays of an item."""
+    args = ocp.checkpoint_utils.construct_restore_args(like)
+    return ocp.args.PyTreeRestore(like, restore_args=args, partial_restore=True)
+
+
+def _read(
+    folder: pathlib.Path, wanted: dict[str, Any], finite: bool = False, how: _How = _whole
+) -> tuple[dict, dict[str, Any]]:
+    """Returns the record of the checkpoint in `folder`, and these of its items, as they were saved.
+
+    wanted: by item, `jax.ShapeDtypeStruct`s with shardings; finite: refuses numbers that are not.
+    Raises Damaged, on every process, if one cannot read it or if it is not what was saved.
+    """
+
+    def here():
+        told = record.read(folder)
+        args = ocp.args.Composite(**{item: how(like) for item, like in wanted.items()})
+        with _alone(folder.parent) as manager:
+            return told, dict(manager.restore(int(folder.name), args=args).items())
+
+    told, items = damage.agreed(folder, here)
+    _check_digests(folder, told["digests"], items)
+    if finite:
+        _check_finite(folder, items)
+    return told, items
+
+
+def _alone(folder: pathlib.Path) -> ocp.CheckpointManager:
+    """Returns a manager that waits for no other process: where one fails to read, the others go on."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader{me}"
+    )
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def _check_digests(folder: pathlib.Path, saved: dict[str, dict[str, str]], items: dict[str, Any]):
+    """Raises Damaged, naming an array, unless every copy of all has the digest that it was saved with."""
+    found = digests.of_copies(naming.all_by_name(items))
+    known = {f"{item} {name}": text for item, part in saved.items() for name, text in part.items()}
+    different = [name for name, texts in found.items() if set(texts) != {known.get(name)}]
+
+    def check():
+        if different:
+            more = f", and {len(different) - 1} more arrays are not" if len(different) > 1 else ""
+            raise damage.Damaged(folder, f"{different[0]} is not what was saved{more}")
+
+    damage.agreed(folder, check)  # each process has looked at its own copies
+
+
+def _check_finite(folder: pathlib.Path, items: dict[str, Any]):
+    for item, tree in items.items():
+        if not _all_finite(tree):
+            raise damage.Damaged(folder, f"its {item} holds numbers that are not finite")
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    """Whether every number is finite; asked where the arrays are, since no host may hold them all."""
+    return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
+
+
+def _groups(arrays: dict[tuple, Any]) -> Iterator[dict[tuple, Any]]:
+    """Yields arrays in groups of GROUP bytes, or of one array that is larger."""
+    group, size = {}, 0
+    for path, a in arrays.items():
+        own = a.size * a.dtype.itemsize
+        if group and size + own > GROUP:
+            yield group
+            group, size = {}, 0
+        group[path], size = a, size + own
+    if group:
+        yield group
+
+
+def _cast(arrays: dict[tuple, jax.Array], like: dict[tuple, Any]) -> dict[tuple, jax.Array]:
+    """Returns each array in the dtype, and at the place, that `like` says."""
+    other = [path for path, a in arrays.items() if a.dtype != like[path].dtype]
+    if not other:
+        return arrays
+
+    def cast(found):
+        return [a.astype(like[path].dtype) for path, a in zip(other, found)]
+
+    where = [like[path].sharding for path in other]
+    ready = jax.jit(cast, out_shardings=where)([arrays[path] for path in other])
+    return arrays | dict(zip(other, ready))

@@ -1,0 +1,49 @@
+"""What a checkpoint says of itself, as JSON with its own SHA-256.
+
+saved    when, in seconds since 1970
+batches  the place in the data                      data  the data set's statistics
+bad      rows of it that could not be read so far
+means    of each metric, since the checkpoint before it
+digests  of every array: item -> name -> `digests.digest`, in hexadecimal
+"""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from lidit_jax import files
+from lidit_jax.training.checkpoints import damage
+
+ITEM = "record"
+
+
+def make(place: dict[str, Any], means: dict[str, float], digests: dict[str, Any]) -> dict:
+    """Returns a record of now. place: "batches", "data" and "bad"."""
+    return json.loads(
+        json.dumps(place | {"saved": time.time(), "means": means, "digests": digests})
+    )
+
+
+def sealed(record: dict) -> ocp.args.JsonSave:
+    """Returns what has Orbax save a record."""
+    return ocp.args.JsonSave({"record": record, "sha256": files.digest(record)})
+
+
+def read(folder: pathlib.Path) -> dict:
+    """Returns the record of the checkpoint in `folder`. Raises Damaged unless it is what was saved.
+
+    No process waits for another.
+    """
+    with damage.blamed(folder):
+        whole = ocp.JsonCheckpointHandler().restore(folder / ITEM)
+        if whole.get("sha256") != files.digest(whole.get("record")):
+            raise damage.Damaged(folder, "its record is not what was saved")
+        return whole["record"]
+
+
+def identity(record: dict) -> str:
+    """Returns a hash that no other checkpoint has: of when it was saved, and of all that it holds."""
+    return files.digest(record)[:16]

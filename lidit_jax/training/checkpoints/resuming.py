@@ -1,0 +1,90 @@
+"""Where a run goes on: from its last checkpoint that is whole. A damaged one is moved aside, not deleted."""
+
+import dataclasses
+import itertools
+import pathlib
+import shutil
+import time
+
+import jax
+
+from lidit_jax import errors, processes
+from lidit_jax.training.checkpoints import damage, reading
+from lidit_jax.training.state import TrainState
+
+ASIDE = "damaged"  # folder of a run
+_NEWS = 30  # seconds that a network filesystem may take to show what another machine has moved
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The last whole checkpoint of a run, read; and those after it, which are damaged, latest first."""
+
+    step: int
+    state: TrainState
+    record: dict
+    damaged: tuple[damage.Damaged, ...]
+
+
+def last_whole(workdir: pathlib.Path, like: TrainState) -> Found:
+    """Reads the last whole checkpoint of a run that has some; nothing is moved.
+
+    A checkpoint counts as damaged once it was read twice in vain. Raises InputError if none is whole:
+    then it is more likely that something else is wrong than that all are damaged.
+    """
+    damaged = []
+    for step in reversed(damage.steps_in(workdir / "checkpoints")):
+        for _ in range(2):
+            read, wrong = _try(workdir, step, like)
+            if read:
+                return Found(step, *read, tuple(damaged))
+        damaged.append(wrong)
+    if len(damaged) == 1:
+        raise damaged[0]
+    whys = "; ".join(f"{e.folder.name}: {e.why}" for e in damaged)
+    raise errors.InputError(
+        f"no checkpoint in {workdir / 'checkpoints'} can be used ({whys}); all are left as they are: if it "
+        f"is not the code or the libraries that changed, remove them to train again"
+    )
+
+
+def _try(workdir: pathlib.Path, step: int, like: TrainState):
+    """Returns what is read, or what is wrong with it, told anew: what was raised holds the arrays read."""
+    try:
+        return reading.restore(workdir, step, like), None
+    except damage.Damaged as e:
+        return None, damage.Damaged(e.folder, e.why)
+
+
+def set_aside(workdir: pathlib.Path, found: Found) -> list[tuple[pathlib.Path, str]]:
+    """Moves what is damaged to <workdir>/damaged; returns where to, oldest first, and why.
+
+    Process 0 moves, and every process waits until it sees so.
+    """
+    moved = []
+    for gone in reversed(found.damaged):
+        to = _free(workdir / ASIDE, gone.folder.name)
+        with processes.together():
+            if jax.process_index() == 0:
+                to.parent.mkdir(exist_ok=True)
+                shutil.move(gone.folder, to)  # a linked folder may be on another disk
+        with processes.together():
+            _await_gone(gone.folder)
+        moved.append((to, gone.why))
+    return moved
+
+
+def _free(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns folder/name, or folder/name-2 or a later one, whichever is the first that is not there."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(folder / n for n in names if not (folder / n).exists())
+
+
+def _await_gone(folder: pathlib.Path):
+    deadline = time.monotonic() + _NEWS
+    while folder.exists():
+        if time.monotonic() > deadline:
+            raise errors.InputError(
+                f"{folder} was moved aside, being damaged, but is still seen here; start again when it is not"
+            )
+        time.sleep(0.5)

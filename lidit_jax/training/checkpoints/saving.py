@@ -1,0 +1,172 @@
+"""From arrays to a checkpoint, written while the training goes on; and which checkpoints are kept."""
+
+import collections
+import dataclasses
+import datetime
+import math
+import pathlib
+import time
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from lidit_jax import digests, errors
+from lidit_jax.training.checkpoints import damage, naming, record
+from lidit_jax.training.config import TrainConfig
+from lidit_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A checkpoint that is on disk. In seconds: how long the steps waited; when it was on disk, from then on."""
+
+    step: int
+    waited: float
+    took: float
+
+    def line(self) -> str:
+        return f"checkpoint {self.step}: the steps waited {self.waited:.2f} s, on disk after {self.took:.2f} s"
+
+    def scalars(self) -> dict[str, float]:
+        return {"checkpoint_waited_s": self.waited, "checkpoint_took_s": self.took}
+
+
+class Saver:
+    """Saves a run's checkpoints, and keeps those that `train.keep`, `keep_hours` and `keep_best` ask for.
+
+    A context manager. Every process has one, and calls it at the same steps.
+    """
+
+    def __init__(self, workdir: pathlib.Path, config: TrainConfig):
+        folder = (workdir / "checkpoints").absolute()
+        self._records = {
+            step: _record_or_none(folder / str(step)) for step in damage.steps_in(folder)
+        }
+        options = ocp.CheckpointManagerOptions(
+            create=True, preservation_policy=_Policy(config, self._records)
+        )
+        self._manager = ocp.CheckpointManager(folder, options=options)
+        self._sums, self._count = collections.Counter(), 0
+        self._pending, self._finished = None, []
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, *_):
+        self._manager.close()
+
+    def add(self, metrics: dict[str, float]):
+        """Takes one step's metrics, scalars on the host; the next checkpoint has their means."""
+        self._sums.update({name: float(value) for name, value in metrics.items()})
+        self._count += 1
+
+    def save(self, state: TrainState, place: dict[str, Any]):
+        """Starts saving; returns once the arrays are copied, and writes them in the background.
+
+        place: "batches", where they had come to; "data", "bad": see `record`.
+        """
+        begun = time.perf_counter()
+        self.wait()
+        step, items = int(state.step), naming.items(state, naming.ALL)
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = collections.Counter(), 0
+        told = record.make(place, means, _digests(items))
+        self._records[step] = told
+        args = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
+        args[record.ITEM] = record.sealed(told)
+        self._manager.save(step, args=ocp.args.Composite(**args))
+        self._pending = step, time.perf_counter() - begun, time.time() - time.perf_counter() + begun
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the processes that JAX has joined agree to stop at this step."""
+        return self._manager.reached_preemption(step)
+
+    def wait(self):
+        """Returns when what is being saved is on disk."""
+        self._manager.wait_until_finished()
+        self._look()
+
+    def finished(self) -> list[Saved]:
+        """Returns the checkpoints that came to be on disk since this was last asked; it does not wait."""
+        self._look()
+        told, self._finished = self._finished, []
+        return told
+
+    def _look(self):
+        if self._pending is None or self._manager.is_saving_in_progress():
+            return
+        step, waited, begun = self._pending
+        names = ocp.path.step.standard_name_format()
+        on_disk = names.find_step(self._manager.directory, step).commit_timestamp.timestamp()
+        self._finished.append(Saved(step, waited, on_disk - begun))
+        self._pending = None
+
+
+def check_keep_best(config: TrainConfig, metrics: dict[str, Any]):
+    """Raises InputError unless `train.keep_best` is one of a step's metrics, or "" for none."""
+    if config.keep_best and config.keep_best not in metrics:
+        raise errors.unknown_name("metric in train.keep_best", config.keep_best, metrics)
+
+
+def _digests(items: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Returns the digest of every array: item -> name -> digest."""
+    found = digests.of_each(naming.all_by_name(items))
+    return {
+        item: {name: found[f"{item} {name}"] for name in naming.by_name(tree)}
+        for item, tree in items.items()
+    }
+
+
+def _record_or_none(folder: pathlib.Path) -> dict | None:
+    """Returns the record of a checkpoint; of a damaged one None, which whoever reads it will be told."""
+    try:
+        return record.read(folder)
+    except damage.Damaged:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Info:
+    """What Orbax' policies ask of a checkpoint."""
+
+    step: int
+    time: datetime.datetime
+    metrics: dict[str, float] | None
+
+
+class _Policy(policies.PreservationPolicy):
+    """Orbax' policies, told of each checkpoint by its own record, which a resumed process finds unchanged.
+
+    Orbax itself has another time for a checkpoint that it saved than for the same one found on disk:
+    by that, what was kept for good could be dropped after a restart.
+    """
+
+    def __init__(self, config: TrainConfig, records: dict[int, dict | None]):
+        self._records = records
+        kept = [policies.LatestN(config.keep)]
+        if config.keep_hours:
+            kept.append(policies.EveryNSeconds(config.keep_hours * 3600))
+        if config.keep_best:
+            kept.append(
+                policies.BestN(
+                    get_metric_fn=lambda means: _rank(means.get(config.keep_best)),
+                    reverse=True, n=1, keep_checkpoints_without_metrics=False,
+                )
+            )  # fmt: skip
+        self._policy = policies.AnyPreservationPolicy(kept)
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        return self._policy.should_preserve([self._info(c) for c in checkpoints], context=context)
+
+    def _info(self, found) -> _Info:
+        told = self._records.get(found.step)
+        if told is None:
+            return _Info(found.step, found.time, None)
+        saved = datetime.datetime.fromtimestamp(told["saved"], tz=datetime.UTC)
+        return _Info(found.step, saved, told["means"] or None)
+
+
+def _rank(mean: float | None) -> float:
+    """Returns a mean to be least; one that is unknown or not finite is never the best."""
+    return mean if mean is not None and math.isfinite(mean) else math.inf
