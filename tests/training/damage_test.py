@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import random
 import shutil
 
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from lidit_jax import errors, generation
+from lidit_jax import errors, files, generation
 from lidit_jax.training import checkpoints, ledger, loop, step_lines, trained
 from lidit_jax.training.checkpoints import damage, reading
 from tests.processes_test import arrays
@@ -38,9 +37,9 @@ def with_train(config, **train):
 def constant_run(run):
     """Makes the number of steps no part of a run."""
     path = run / "config.json"
-    saved = json.loads(path.read_text())
+    saved = files.read_json(path, "config")
     saved["optim"]["decay"] = "constant"
-    path.write_text(json.dumps(saved))
+    files.write_json(path, saved)
 
 
 def largest_data_file(item):
@@ -215,8 +214,8 @@ def test_nothing_is_moved_for_other_data(further, data, copy, tmp_path):
     shutil.rmtree(copy / "checkpoints" / "4" / "params")
     other = shutil.copytree(data, tmp_path / "data")
     path = other / "features" / further.encoders[0].store / "encoder.json"
-    info = json.loads(path.read_text())
-    path.write_text(json.dumps(info | {"std": [2 * x for x in info["std"]]}))
+    info = files.read_json(path, "features")
+    files.write_json(path, info | {"std": [2 * x for x in info["std"]]})
     with pytest.raises(errors.InputError, match="is not the data set that the run was trained on"):
         loop.train(further, other, copy)
     assert checkpoints.last_step(copy) == 4
