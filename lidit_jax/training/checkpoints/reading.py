@@ -116,10 +116,11 @@ def _last(workdir: pathlib.Path) -> int:
 
 def metadata(folder: pathlib.Path, item: str) -> Any:
     """Returns the nest of one item's arrays, each with its shape and dtype. No process waits for another."""
-    tree = ocp.StandardCheckpointHandler().metadata(folder / item).tree
-    if tree is None:
-        raise damage.Damaged(folder, f"its {item} is missing")
-    return tree
+    with damage.blamed(folder):
+        tree = ocp.StandardCheckpointHandler().metadata(folder / item).tree
+        if tree is None:
+            raise damage.Damaged(folder, f"its {item} is missing")
+        return tree
 
 
 def _saved_as(folder: pathlib.Path, item: str) -> dict[tuple, Any]:
