@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from lidit_jax import digests, errors, sharding
-from lidit_jax.training import checkpoints, loop, state
+from lidit_jax.training import checkpoints, loop, state, trained
 from lidit_jax.training.checkpoints import reading, record
 from tests import several
 
@@ -136,6 +136,23 @@ def test_a_run_tells_how_long_saving_took(workdir):
     assert len(told) <= 2 and all(
         0 < t["checkpoint_waited_s"] <= t["checkpoint_took_s"] for t in told
     )
+
+
+def test_an_ema_that_is_read_in_parts_is_the_same(workdir, monkeypatch):
+    whole = trained.open_to_draw(workdir)
+    parts, read = [], reading._read
+
+    def told(*args, **kwargs):
+        found = read(*args, **kwargs)
+        parts.append(len(jax.tree.leaves(found[1])))
+        return found
+
+    monkeypatch.setattr(reading, "_read", told)
+    monkeypatch.setattr(reading, "GROUP", 60_000)
+    again = trained.open_to_draw(workdir)
+    assert len(parts) > 4 and sum(parts) == 118
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), whole.ema, again.ema))
+    assert again.identity == whole.identity
 
 
 # Links.
