@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import random
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from lidit_jax import errors, files, generation
 from lidit_jax.training import checkpoints, ledger, loop, step_lines, trained
 from lidit_jax.training.checkpoints import damage, reading
+from tests import several
 from tests.processes_test import arrays
 
 
@@ -40,11 +42,6 @@ def constant_run(run):
     saved = files.read_json(path, "config")
     saved["optim"]["decay"] = "constant"
     files.write_json(path, saved)
-
-
-def largest_data_file(item):
-    """Returns where most of an item's arrays are."""
-    return max(item.glob("**/d/*"), key=lambda path: path.stat().st_size)
 
 
 def flip(path, at):
@@ -158,7 +155,7 @@ def test_no_flipped_byte_in_a_checkpoint_goes_unseen(copy):
             assert str(e).startswith(f"checkpoint {folder} is damaged: "), e
             named.append(path)
         path.write_bytes(whole)
-    assert largest_data_file(folder / "ema") and len(named) > 3
+    assert len(named) > 3
 
 
 @pytest.mark.parametrize("lost", ["garbled", "missing"])
@@ -178,8 +175,8 @@ def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(
     constant_run(copy)
     whole = shutil.copytree(copy, tmp_path / "whole")
     shutil.rmtree(whole / "checkpoints" / "4")
-    path = largest_data_file(copy / "checkpoints" / "4" / "opt_state")
-    flip(path, path.stat().st_size // 2)
+    for path in (copy / "checkpoints" / "4" / "opt_state").glob("**/d/*"):
+        flip(path, path.stat().st_size // 2)
     (copy / "damaged" / "4").mkdir(parents=True)  # of an earlier time
     before = path.read_bytes()
     loop.train(further, data, copy)
@@ -258,3 +255,74 @@ def test_one_that_is_readable_again_is_used(further, data, copy, monkeypatch):
     loop.train(further, data, copy)
     assert len(times) == 2 and not (copy / "damaged").exists()
     assert sorted(p.name for p in (copy / "checkpoints").iterdir()) == ["2", "4", "5"]
+
+
+@pytest.mark.slow
+def test_what_one_of_two_processes_cannot_read_both_move_aside(llms, data, tmp_path):
+    """Process 1 alone finds its part of a checkpoint damaged; then both find all of it so; then neither."""
+    config, run = several.write_config(tmp_path, llms), tmp_path / "run"
+    ends = several.train(2, 2, config, data, run)
+    assert [e.status for e in ends] == [0, 0], ends
+    shutil.copytree(run, tmp_path / "whole")
+    port = several.free_port()
+    command = ["-c", ONE_FAILS, config, data, run]
+    begun = time.monotonic()
+    ends = several.ended(*(several.start(*command, i, port) for i in range(2)), timeout=300)
+    assert [e.status for e in ends] == [0, 0], ends
+    assert time.monotonic() - begun < 200
+    assert (
+        f"damaged: process 1: it cannot be read (bad sector); moved to {run}/damaged/4"
+        in ends[0].out
+    )
+    assert "moved" not in ends[1].out
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["2", "5"]
+    (row,) = step_lines.read(run / ledger.NAME)
+    assert row["step"] == 2 and row["why"] == "process 1: it cannot be read (bad sector)"
+    # Now with files that are so.
+    for path in (run / "checkpoints" / "5").glob("params/**/d/*"):
+        flip(path, path.stat().st_size // 2)
+    ends = several.train(2, 2, config, data, run, "--config.train.steps=6")
+    assert [e.status for e in ends] == [0, 0], ends
+    assert f"moved to {run}/damaged/5; step 2 is used instead" in ends[0].out
+    shutil.rmtree(run / "checkpoints" / "6" / "params")
+    for step in ("2", "4"):
+        shutil.rmtree(run / "checkpoints" / step / "record")
+    ends = several.train(2, 2, config, data, run, "--config.train.steps=7")
+    assert [e.status for e in ends] == [2, 2], ends
+    assert all(
+        "no checkpoint in" in e.error and "all are left as they are" in e.error for e in ends
+    )
+
+
+ONE_FAILS = """
+import importlib.util, pathlib, sys
+from lidit_jax import processes
+from lidit_jax.processes import Place
+from lidit_jax.training import loop
+from lidit_jax.training.checkpoints import reading
+from lidit_jax.training.config import parse
+
+config, data, run, i, port = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("several_config", config)
+spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+c = module.get_config()
+c.train.steps, c.train.save_every, c.train.mesh = 5, 5, (1, 2, 2)
+processes.use_cpu(2)
+processes.start(Place(f"localhost:{port}", 2, int(i)), dict, 60)
+put = reading._alone
+
+def fails(folder):
+    manager = put(folder)
+    if i == "1":
+        restore = manager.restore
+        def bad(step, args):
+            if step == 4:
+                raise Exception("bad sector")
+            return restore(step, args=args)
+        manager.restore = bad
+    return manager
+
+reading._alone = fails
+loop.train(parse(c), pathlib.Path(data), pathlib.Path(run))
+processes.end()
+"""

@@ -50,9 +50,8 @@ def _progress(config: dict, steps: list[int]) -> str:
 
 def _checkpoint(folder: pathlib.Path) -> Iterator[str]:
     try:
-        with damage.blamed(folder):
-            told = record.read(folder)
-            items = [_item(folder, item, len(told["digests"][item])) for item in told["digests"]]
+        told = record.read(folder)
+        items = [_item(folder, item, len(names)) for item, names in told["digests"].items()]
     except damage.Damaged as e:
         yield f"step {folder.name}: {_size(folder):,} bytes, DAMAGED: {e.why}"
         return

@@ -74,8 +74,8 @@ def restore_ema(
     like, items = TrainState(None, ema, ema, constants, None, None), {}
     for item, tree in naming.items(like, names).items():
         wanted = traverse_util.flatten_dict(tree)
-        dtypes = {path: a.dtype for path, a in _saved_as(folder, item).items()}
-        as_saved = {path: a.update(dtype=dtypes.get(path, a.dtype)) for path, a in wanted.items()}
+        saved = naming.by_name(_saved_as(folder, item))
+        as_saved = {path: _in_dtype_of(saved.get(_name(path)), a) for path, a in wanted.items()}
         ready = {}
         for group in _groups(as_saved):
             part = {item: traverse_util.unflatten_dict(group)}
@@ -89,8 +89,8 @@ def restore_ema(
 
 def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array of one item of a checkpoint, by its name; no array is read."""
-    found = _saved_as(folder_of(workdir, step), item)
-    return {".".join(map(str, path)): tuple(a.shape) for path, a in found.items()}
+    found = naming.by_name(_saved_as(folder_of(workdir, step), item))
+    return {name: tuple(a.shape) for name, a in found.items()}
 
 
 def saved_constants(
@@ -101,11 +101,12 @@ def saved_constants(
     told = damage.agreed(folder, lambda: record.read(folder))
     if "constants" not in told["digests"]:
         return {}
-    like = {
-        path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere)
-        for path, a in _saved_as(folder, "constants").items()
-    }
-    return _read(folder, {"constants": traverse_util.unflatten_dict(like)})[1]["constants"]
+    like = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere),
+        _saved_as(folder, "constants"),
+        is_leaf=naming.is_array,
+    )
+    return _read(folder, {"constants": like})[1]["constants"]
 
 
 def _last(workdir: pathlib.Path) -> int:
@@ -120,16 +121,26 @@ def _last(workdir: pathlib.Path) -> int:
 
 def metadata(folder: pathlib.Path, item: str) -> Any:
     """Returns the nest of one item's arrays, each with its shape and dtype. No process waits for another."""
-    tree = ocp.StandardCheckpointHandler().metadata(folder / item).tree
-    if tree is None:
-        raise damage.Damaged(folder, f"its {item} is missing")
-    return tree
+    with damage.blamed(folder):
+        tree = ocp.StandardCheckpointHandler().metadata(folder / item).tree
+        if tree is None:
+            raise damage.Damaged(folder, f"its {item} is missing")
+        return tree
 
 
-def _saved_as(folder: pathlib.Path, item: str) -> dict[tuple, Any]:
-    """Returns shape and dtype of the arrays of one item, by their paths; the same on every process."""
-    tree = damage.agreed(folder, lambda: metadata(folder, item))
-    return traverse_util.flatten_dict(tree)
+def _saved_as(folder: pathlib.Path, item: str) -> Any:
+    """Returns what `metadata` returns, the same on every process."""
+    return damage.agreed(folder, lambda: metadata(folder, item))
+
+
+def _name(path: tuple) -> str:
+    """Returns a path as `naming.by_name` does; Orbax has words for numbers in it."""
+    return ".".join(map(str, path))
+
+
+def _in_dtype_of(saved: Any | None, like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Returns `like` as it was saved; where nothing was, Orbax tells so."""
+    return like if saved is None else like.update(dtype=saved.dtype)
 
 
 _How = Callable[[Any], ocp.args.CheckpointArgs]

@@ -1,0 +1,253 @@
+"""What is kept, what is told of it, and where a run may lie."""
+
+import dataclasses
+import datetime
+import json
+import re
+import shutil
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lidit_jax import digests, errors, sharding
+from lidit_jax.training import checkpoints, loop, state, trained
+from lidit_jax.training.checkpoints import reading, record
+from tests import several
+
+PLACE = {"batches": {"next_index": 7}, "data": {"latent_mean": [0.5]}}
+
+
+def train_config(config, **train):
+    return dataclasses.replace(config.train, **train)
+
+
+def tiny_state(step=0):
+    """A state of one array, which stands for a run's."""
+    kernel = jax.device_put(jnp.arange(6.0).reshape(2, 3) + step, sharding.replicated(MESH))
+    part = state.nnx.State({"kernel": state.nnx.Param(kernel)})
+    number = jax.device_put(jnp.int32(step), sharding.replicated(MESH))
+    return state.TrainState(number, part, part, state.nnx.State({}), [kernel])
+
+
+MESH = sharding.make_mesh((1, 8, 1))
+HOUR = 3600.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What the records take for the time, in hours."""
+    now = [0.0]
+    monkeypatch.setattr(record, "time", types.SimpleNamespace(time=lambda: 1e9 + now[0] * HOUR))
+    return now
+
+
+def save(workdir, config, clock, times, losses=None):
+    """One process that saves a step at each of these times; returns the steps that are there then."""
+    begun = checkpoints.last_step(workdir) or 0
+    with checkpoints.Saver(workdir, config) as saver:
+        for n, hours in enumerate(times, 1):
+            clock[0] = hours
+            if losses:
+                saver.add({"loss": losses[n - 1]})
+            saver.save(tiny_state(begun + n), PLACE)
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
+
+
+def test_what_is_saved_is_read_with_its_place_and_means(config, tmp_path):
+    with checkpoints.Saver(tmp_path, config.train) as saver:
+        for loss in (1.0, 2.0):
+            saver.add({"loss": loss})
+        saver.save(tiny_state(3), PLACE)
+        saver.add({"loss": 5.0})
+        saver.save(tiny_state(4), PLACE)
+    like = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tiny_state()
+    )
+    for step, mean in ((3, 1.5), (4, 5.0)):
+        found, told = reading.restore(tmp_path, step, like)
+        assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), found, tiny_state(step)))
+        assert told["batches"] == PLACE["batches"] and told["data"] == PLACE["data"]
+        assert told["means"] == {"loss": mean}
+
+
+def test_the_last_ones_are_kept(config, clock, tmp_path):
+    kept = train_config(config, keep=2)
+    assert save(tmp_path, kept, clock, [0, 1, 2, 3]) == [3, 4]
+
+
+def test_one_in_so_many_hours_is_kept_for_good_through_restarts(
+    config, clock, tmp_path, monkeypatch
+):
+    """Orbax takes its own times for what it saved itself: each process began to save minutes before the end."""
+    kept = train_config(config, keep=1, keep_hours=2.0)
+    assert save(tmp_path, kept, clock, [0, 1, 2, 3]) == [1, 3, 4]
+    for late in (1, 3):  # on disk at another time than it was saved
+        path = tmp_path / "checkpoints" / str(late) / "_CHECKPOINT_METADATA"
+        told = json.loads(path.read_text())
+        path.write_text(json.dumps(told | {"commit_timestamp_nsecs": late * 10**9}))
+    assert save(tmp_path, kept, clock, [3.5, 4.0]) == [1, 3, 6]
+    assert save(tmp_path, kept, clock, [4.5, 9.0, 9.5]) == [1, 3, 6, 8, 9]
+    longer = train_config(config, keep=1, keep_hours=0.0)
+    assert save(tmp_path, longer, clock, [10]) == [10]
+
+
+def test_the_best_is_kept_through_restarts_until_a_better_one_comes(config, clock, tmp_path):
+    kept = train_config(config, keep=1, keep_best="loss")
+    assert save(tmp_path, kept, clock, [0, 1, 2], [2.0, 1.0, 3.0]) == [2, 3]
+    assert save(tmp_path, kept, clock, [3, 4], [1.5, float("nan")]) == [2, 5]
+    assert save(tmp_path, kept, clock, [5, 6], [0.5, 0.6]) == [6, 7]
+
+
+def test_a_checkpoint_whose_record_is_damaged_is_not_the_best(config, clock, tmp_path):
+    kept = train_config(config, keep=1, keep_best="loss")
+    assert save(tmp_path, kept, clock, [0, 1], [1.0, 2.0]) == [1, 2]
+    (tmp_path / "checkpoints" / "1" / "record" / "metadata").write_text("{")
+    assert save(tmp_path, kept, clock, [2], [3.0]) == [2, 3]
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_written(config, data, tmp_path):
+    unknown = dataclasses.replace(config, train=train_config(config, keep_best="lost"))
+    with pytest.raises(
+        errors.InputError, match="in train.keep_best 'lost'; known: loss, grad_norm, learning_rate"
+    ):
+        loop.train(unknown, data, tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_steps_wait_for_the_save_before_and_are_told_of_both(config, tmp_path, monkeypatch):
+    with checkpoints.Saver(tmp_path, config.train) as saver:
+        saver.save(tiny_state(1), PLACE)
+        saver.save(tiny_state(2), PLACE)
+        assert [saved.step for saved in saver.finished()] == [1]
+        saver.wait()
+        (last,) = saver.finished()
+        assert saver.finished() == []
+    assert last.step == 2 and 0 < last.waited <= last.took < 60
+    assert re.fullmatch(
+        r"checkpoint 2: the steps waited [\d.]+ s, on disk after [\d.]+ s", last.line()
+    )
+
+
+def test_a_run_tells_how_long_saving_took(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    told = [line for line in lines if "checkpoint_waited_s" in line]
+    assert len(told) <= 2 and all(
+        0 < t["checkpoint_waited_s"] <= t["checkpoint_took_s"] for t in told
+    )
+
+
+def test_an_ema_that_is_read_in_parts_is_the_same(workdir, monkeypatch):
+    whole = trained.open_to_draw(workdir)
+    parts, read = [], reading._read
+
+    def told(*args, **kwargs):
+        found = read(*args, **kwargs)
+        parts.append(len(jax.tree.leaves(found[1])))
+        return found
+
+    monkeypatch.setattr(reading, "_read", told)
+    monkeypatch.setattr(reading, "GROUP", 60_000)
+    again = trained.open_to_draw(workdir)
+    assert len(parts) > 4 and sum(parts) == 118
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), whole.ema, again.ema))
+    assert again.identity == whole.identity
+
+
+# Links.
+
+
+@pytest.mark.parametrize("linked", ["workdir", "checkpoints", "step"])
+def test_a_linked_folder_is_as_good_as_the_folder(linked, config, data, workdir, tmp_path):
+    real = shutil.copytree(workdir, tmp_path / "disk" / "run")
+    shutil.rmtree(real / "checkpoints" / "4" / "params")
+    run = tmp_path / "run"
+    match linked:
+        case "workdir":
+            run.symlink_to(real)
+        case "checkpoints":
+            shutil.copytree(real, run)
+            shutil.rmtree(run / "checkpoints")
+            (run / "checkpoints").symlink_to(real / "checkpoints")
+        case "step":
+            shutil.copytree(real, run)
+            for step in ("2", "4"):
+                shutil.rmtree(run / "checkpoints" / step)
+                (run / "checkpoints" / step).symlink_to(real / "checkpoints" / step)
+    again = dataclasses.replace(
+        config, train=train_config(config, preview_every=0, keep=9), optim=config.optim
+    )
+    like = state_like(again, data)
+    found = checkpoints.last_whole(run, like)
+    assert found.step == 2
+    ((to, _),) = checkpoints.set_aside(run, found)
+    assert to == run / "damaged" / "4" and (to / "ema").is_dir()
+    assert checkpoints.last_step(run) == 2
+    with checkpoints.Saver(run, again.train) as saver:
+        saver.save(dataclasses.replace(found.state, step=jnp.int32(4)), {"batches": {}, "data": {}})
+    assert checkpoints.last_step(run) == 4
+    assert checkpoints.last_whole(run, like).step == 4
+
+
+def state_like(config, data):
+    from lidit_jax.training import optim, tasks
+
+    opened = tasks.open_run(config, data)
+    optimizer = optim.make_optimizer(config.optim, config.train.steps)
+    return state.abstract(opened.task, optimizer, MESH)[1]
+
+
+# What a folder holds.
+
+
+def test_a_folder_tells_what_it_holds(config, workdir, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    (run / "damaged").mkdir()
+    shutil.copytree(run / "checkpoints" / "2", run / "damaged" / "3")
+    (run / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
+    (run / "ledger.jsonl").write_text('{"step": 2, "what": "checkpoint"}\n')
+    path = run / "checkpoints" / "4" / "record" / "metadata"
+    path.write_text(path.read_text().replace('"saved": 1', '"saved": 2'))
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    first, two, arrays, means, four, unfinished, damaged, ledger = checkpoints.info(run)
+    assert first == f"{run}: task diffusion, 157,584 parameters, step 4 of 4"
+    assert re.fullmatch(r"step 2: saved [-\d]+ [:\d]+ [+\d]+, [\d,]+ bytes, files readable", two)
+    today = datetime.datetime.now().astimezone()
+    assert f"saved {today:%Y-%m}" in two
+    assert "params 108 of float32, ema 108 of float32" in arrays
+    assert "opt_state 218 of float32 int32" in arrays and "loss 1." in means
+    assert re.fullmatch(r"step 4: [\d,]+ bytes, DAMAGED: its record is not what was saved", four)
+    assert unfinished.startswith(f"unfinished: {run / 'checkpoints' / '5.orbax-checkpoint-tmp'}, 0")
+    assert damaged.startswith(f"damaged, moved aside: {run / 'damaged' / '3'}, ")
+    assert ledger == f"{run / 'ledger.jsonl'}: 1 checkpoint"
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_no_array_is_read_to_tell_what_a_folder_holds(workdir, monkeypatch):
+    def refused(*_):
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(reading, "_alone", refused)
+    monkeypatch.setattr(digests, "of_copies", refused)
+    assert sum("files readable" in line for line in checkpoints.info(workdir)) == 2
+
+
+def test_files_that_cannot_be_read_are_told(workdir, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    for path in run.glob("checkpoints/*/*/**/d/*"):
+        path.write_bytes(bytes(path.stat().st_size))
+    first, *steps = checkpoints.info(run)
+    assert "parameters unknown" in first and len(steps) == 2
+    assert all("DAMAGED: it cannot be read (DATA_LOSS" in line for line in steps)
+
+
+def test_the_door_tells_it_without_config_and_data(workdir, tmp_path):
+    def told(folder):
+        command = ["-m", "lidit_jax.train", f"--workdir={folder}", "--checkpoint_info"]
+        return several.ended(several.start(*command))[0]
+
+    end = told(workdir)
+    assert end.status == 0 and "step 4: saved " in end.out, end
+    end = told(tmp_path)
+    assert end.status == 2 and "no run's config (is this a run?) at" in end.error, end
