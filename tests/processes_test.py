@@ -4,13 +4,11 @@ import json
 import shutil
 import signal
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from lidit_jax import files
 from tests import several
+from tests.same_run import assert_same_run
 
 
 @pytest.fixture(scope="module")
@@ -25,36 +23,6 @@ def one(config_file, data, tmp_path_factory):
     (alone,) = several.train(1, 4, config_file, data, folder)
     assert alone.status == 0, alone.err
     return folder
-
-
-def arrays(workdir, step):
-    """Every array of a checkpoint, by path, wherever its parts were."""
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    found = {}
-    for item in ("params", "ema", "constants", "opt_state"):
-        path = workdir / "checkpoints" / str(step) / item
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            tree = reader.metadata(path).item_metadata.tree
-            like = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), tree
-            )
-            found[item] = reader.restore(path, args=ocp.args.StandardRestore(like))
-    leaves = jax.tree_util.tree_leaves_with_path(found)
-    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
-
-
-def metrics(workdir):
-    """Every metric of every step but the speeds, unrounded."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if "per_s" not in k} for line in lines]
-
-
-def assert_same_run(workdir, other):
-    assert metrics(workdir) == metrics(other) and len(metrics(workdir)) == 4
-    found, wanted = arrays(workdir, 4), arrays(other, 4)
-    assert found.keys() == wanted.keys() and len(found) > 50
-    different = [k for k in wanted if not np.array_equal(found[k], wanted[k])]
-    assert not different
 
 
 # The law.
