@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ def _import_without_torch():
     had = sys.modules.get("torch")
     sys.modules["torch"] = None  # makes `import torch` an ImportError, which tensorboardX expects
     try:
-        import tensorboardX
+        import tensorboardX.event_file_writer
+        import tensorboardX.summary
     finally:
         del sys.modules["torch"]
         if had is not None:
@@ -23,6 +25,35 @@ def _import_without_torch():
 
 
 tensorboardX = _import_without_torch()
+_FLUSH_S = 120  # seconds between two looks that TensorBoard's file is on the disk
+
+
+class _Events:
+    """TensorBoard's file of events, written by the thread that has them.
+
+    tensorboardX's own SummaryWriter hands them to another: a full disk ends that thread, and the run
+    would then wait for it for ever. Here it is an OSError.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tensorboardX.event_file_writer.EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        start = tensorboardX.proto.event_pb2.SessionLog(status=1)  # START: forget later steps
+        self._write(first_step, session_log=start)
+
+    def add(self, step: int, summary: Any):
+        self._write(step, summary=summary)
+        if time.monotonic() - self._flushed > _FLUSH_S:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self):
+        self._file.close()
+
+    def _write(self, step: int, **what: Any):
+        event = tensorboardX.proto.event_pb2.Event(wall_time=time.time(), step=step, **what)
+        self._file.write_event(event)
 
 
 class Metrics:
@@ -32,9 +63,7 @@ class Metrics:
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, last_step: int, batch_size: int):
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step
-        )
+        self._events = _Events(workdir / "tensorboard", first_step)
         self._lines = StepLines(workdir / "metrics.jsonl", first_step)
         self._batch_size, self._last_step = batch_size, last_step
         self._sums, self._since, self._clock = {}, 0, time.perf_counter()
@@ -56,7 +85,7 @@ class Metrics:
         scalars = {name: total / self._since for name, total in self._sums.items()}
         scalars |= {"steps_per_s": rate, "images_per_s": rate * self._batch_size}
         for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+            self._events.add(step, tensorboardX.summary.scalar(name, value))
         self._lines.write(step, **scalars)
         left = round((self._last_step - step) / rate)
         print(
@@ -68,7 +97,8 @@ class Metrics:
         self._clock = time.perf_counter()
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
-        self._events.add_image(name, image_HxWx3, step, dataformats="HWC")
+        summary = tensorboardX.summary.image(name, image_HxWx3, dataformats="HWC")
+        self._events.add(step, summary)
 
     def close(self):
         self._events.close()
