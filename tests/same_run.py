@@ -49,12 +49,16 @@ def is_of_the_clock(name: str) -> bool:
     return name.endswith("_s") or any(f"_{word}_" in f"_{name}_" for word in words)
 
 
+def without_clock(line: str | bytes) -> dict[str, Any]:
+    """Returns one line of JSON. Raises ValueError if it is none."""
+    return {k: v for k, v in json.loads(line).items() if not is_of_the_clock(k)}
+
+
 def lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns a JSON-lines file, without what is of the clock; none if there is no file."""
     if not path.exists():
         return []
-    parsed = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not is_of_the_clock(k)} for line in parsed]
+    return [without_clock(line) for line in path.read_text().splitlines()]
 
 
 def metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+STOPPED = 143  # status of a run that its scheduler stopped, saved
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = """
 from tests import tiny

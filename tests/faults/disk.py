@@ -1,6 +1,6 @@
 """A small disk of its own for a run, that is full and then is not. Runs where users may mount in a namespace.
 
-unshare --map-root-user --mount python -m tests.faults.disk CONFIG DATA FOLDER FREE_KIB
+unshare --map-root-user --mount python -m tests.faults.disk CONFIG DATA FOLDER FREE_KIB [FLAG...]
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 
 from tests import same_run, several
 from tests.faults.victim import Victim
+from tests.faults.worlds import World
 
 SIZE_KIB = 16 << 10
 NAMESPACE = ["unshare", "--map-root-user", "--mount"]
@@ -25,8 +26,10 @@ def available() -> bool:
         return False
 
 
-def fill(config: pathlib.Path, data: pathlib.Path, folder: pathlib.Path, free_kib: int) -> dict:
+def fill(world: World, folder: pathlib.Path, free_kib: int, *more: str) -> dict:
     """Trains on a disk with so much room, then again with enough, in a namespace of its own.
+
+    more: flags of the first of these runs.
 
     Returns how the first run ended: "status", "errors" (its lines that tell one) and "saved", the
     steps of the checkpoints that were left; and the "status_after" of the second. It lies in
@@ -34,14 +37,14 @@ def fill(config: pathlib.Path, data: pathlib.Path, folder: pathlib.Path, free_ki
     """
     command = [*NAMESPACE, sys.executable, "-m", "tests.faults.disk"]
     done = subprocess.run(
-        [*command, str(config), str(data), str(folder), str(free_kib)],
+        [*command, str(world.config), str(world.data), str(folder), str(free_kib), *more],
         cwd=several.ROOT, env=several.environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _inside(config: str, data: str, folder: pathlib.Path, free_kib: int):
+def _inside(world: World, folder: pathlib.Path, free_kib: int, more: list[str]):
     """What `fill` does, once the namespace is there."""
     disk = folder / "disk"
     disk.mkdir(parents=True)
@@ -49,8 +52,7 @@ def _inside(config: str, data: str, folder: pathlib.Path, free_kib: int):
     subprocess.run(mount, check=True)
     ballast = disk / "ballast"
     ballast.write_bytes(bytes((SIZE_KIB - free_kib) << 10))
-    command = several.door(config, data, disk / "run", "--cpu_devices=1")
-    first = Victim(command, disk / "run", folder / "full.log")
+    first = Victim(world.command(disk / "run", *more), disk / "run", folder / "full.log")
     status = first.finish()
     found = {
         "status": status,
@@ -58,11 +60,12 @@ def _inside(config: str, data: str, folder: pathlib.Path, free_kib: int):
         "saved": same_run.steps_saved(disk / "run"),
     }
     ballast.unlink()
-    second = Victim(command, disk / "run", folder / "again.log")
+    second = Victim(world.command(disk / "run"), disk / "run", folder / "again.log")
     found |= {"status_after": second.finish(), "resumed": second.resumed}
     shutil.copytree(disk / "run", folder / "run")
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    _inside(sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), int(sys.argv[4]))
+    config, data, folder = map(pathlib.Path, sys.argv[1:4])
+    _inside(World(config.stem, config, data), folder, int(sys.argv[4]), sys.argv[5:])

@@ -56,9 +56,9 @@ class Whole:
 
     def __init__(self, world: worlds.World, folder: pathlib.Path):
         self.world, self.workdir = world, folder / "whole"
-        if not (self.workdir / "checkpoints" / str(worlds.STEPS)).exists():
+        if not (self.workdir / "checkpoints" / str(world.steps)).exists():
             run = Victim(
-                world.command(self.workdir, f"--config.train.keep={worlds.STEPS}"),
+                world.command(self.workdir, f"--config.train.keep={world.steps}"),
                 self.workdir, folder / "whole.log",
             )  # fmt: skip
             assert run.finish() == 0, run.text
@@ -74,7 +74,7 @@ class Whole:
         """Compares a run at its end with this one."""
         return Totals(
             collections.Counter(), (self.world.name,),
-            arrays=self.compare_state(workdir, worlds.STEPS),
+            arrays=self.compare_state(workdir, self.world.steps),
             lines=same_run.compare_lines(same_run.metrics(workdir), same_run.metrics(self.workdir))
             + same_run.compare_lines(same_run.ledger(workdir), same_run.ledger(self.workdir)),
             pictures=same_run.compare_pictures(

@@ -8,7 +8,7 @@ from lidit_jax import preparation
 from lidit_jax.training.config import parse
 from tests import several, tiny_llms, tiny_sources
 
-STEPS, SAVE_EVERY = 120, 12
+STEPS, SAVE_EVERY = 120, 12  # saving takes as long as a dozen steps
 HEAD = """
 from tests import tiny
 
@@ -30,18 +30,21 @@ FAMILIES = ("llama", "gemma3")
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A run that can be started: its config file and its data set."""
+    """A run of `steps` that can be started: its config file and its data set."""
 
     name: str
     config: pathlib.Path
     data: pathlib.Path
+    steps: int = STEPS
 
     def command(self, workdir: pathlib.Path, *more: str) -> list[str]:
         """Returns the door's arguments, for one process of one device."""
         return several.door(self.config, self.data, workdir, "--cpu_devices=1", *more)
 
 
-def make(name: str, folder: pathlib.Path, llms: list[str] | None = None) -> World:
+def make(
+    name: str, folder: pathlib.Path, llms: list[str] | None = None, steps: int = STEPS
+) -> World:
     """Returns the world of this name, prepared in `folder`, or found there.
 
     llms: folders of two LLMs; None: tiny ones, saved in `folder`.
@@ -57,12 +60,12 @@ def make(name: str, folder: pathlib.Path, llms: list[str] | None = None) -> Worl
             tiny_sources.write_folder(raw / copy)
     used = llms if name == "two_llms" else llms[:1]
     text = (HEAD + MORE[name] + "    return c\n").format(
-        llms=used, steps=STEPS, every=SAVE_EVERY, raw=str(raw)
+        llms=used, steps=steps, every=SAVE_EVERY, raw=str(raw)
     )
     config = folder / f"{name}.py"
     config.write_text(text)
     preparation.prepare(parse(_config_dict(config)), folder / name)
-    return World(name, config, folder / name)
+    return World(name, config, folder / name, steps)
 
 
 def _config_dict(path: pathlib.Path):
