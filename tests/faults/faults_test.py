@@ -1,10 +1,11 @@
 """Whatever kills, fills or damages a run: it is the one that was never disturbed, or it says what is wrong."""
 
+import dataclasses
 import signal
 
 import pytest
 
-from tests import several
+from tests import same_run, several
 from tests.faults import damage, disk, kills, worlds
 from tests.faults.kills import Whole
 
@@ -160,12 +161,12 @@ DIGESTS_THERE = False  # whether lines have them
 @pytest.mark.slow
 def test_any_number_of_devices_sees_the_same_rows_and_noise(of_four, tmp_path):
     world, whole, more = of_four
-    lines = {4: kills.same_run.metrics(whole.workdir)}
+    lines = {4: same_run.metrics(whole.workdir)}
     for devices in (1, 2, 8):
         workdir = tmp_path / str(devices)
         (end,) = several.train(1, devices, world.config, world.data, workdir, *more)
         assert end.status == 0, end
-        lines[devices] = kills.same_run.metrics(workdir)
+        lines[devices] = same_run.metrics(workdir)
     wanted = lines[4]
     for devices, found in lines.items():
         assert [line["loss"] for line in found] == pytest.approx(
@@ -181,23 +182,21 @@ def test_any_number_of_devices_sees_the_same_rows_and_noise(of_four, tmp_path):
 @pytest.mark.slow
 def test_a_run_of_two_that_is_told_to_stop_saves_and_continues_to_equal_bits(of_four, tmp_path):
     """SIGTERM to one process, as a scheduler sends it before it takes a machine."""
-    world, whole, more = of_four
-    workdir = tmp_path / "run"
-    slow = [*more, "--config.train.save_every=1000000"]
-    running = _all(world.config, world.data, workdir, 2, 2, *slow)
+    world, workdir = dataclasses.replace(of_four[0], steps=400), tmp_path / "run"
+    more = [f"--config.train.{key}=400" for key in ("steps", "save_every", "preview_every")]
+    (end,) = several.train(1, 4, world.config, world.data, tmp_path / "whole", *more)
+    assert end.status == 0, end
+    running = _all(world.config, world.data, workdir, 2, 2, *more)
     several.wait_for(
         workdir / "metrics.jsonl", running, lambda path: path.read_text().count("\n") >= 2
     )
     running[1].send_signal(signal.SIGTERM)
     ends = several.ended(*running, timeout=30)
     assert [e.status for e in ends] == [several.STOPPED] * 2, ends
-    (saved,) = (workdir / "checkpoints").iterdir()
-    assert int(saved.name) < world.steps
-    assert f"{workdir} is saved at step {saved.name}; the same command continues" in ends[0].err
-    assert [line["step"] for line in kills.same_run.metrics(workdir)] == list(
-        range(1, int(saved.name) + 1)
-    )
+    (saved,) = same_run.steps_saved(workdir)
+    assert f"{workdir} is saved at step {saved}; the same command continues" in ends[0].err
+    assert [line["step"] for line in same_run.metrics(workdir)] == list(range(1, saved + 1))
     ends = several.train(2, 2, world.config, world.data, workdir, *more)
     assert [e.status for e in ends] == [0, 0], ends
-    assert f"resuming {workdir} at step {saved.name}" in ends[0].out
-    assert whole.compare(workdir).ok
+    assert f"resuming {workdir} at step {saved}" in ends[0].out and saved < 400
+    assert Whole(world, tmp_path).compare(workdir).ok
