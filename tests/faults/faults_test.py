@@ -21,12 +21,13 @@ def whole(world, tmp_path_factory):
 
 
 def test_a_run_killed_in_every_phase_is_the_run_that_was_not(llms, tmp_path):
-    short = worlds.make("pixels", tmp_path / "worlds", llms, steps=36)
-    once = ["start", "save", "restore", "compile", "steps", "removal"]
+    short = worlds.make("pixels", tmp_path / "worlds", llms, steps=40, every=4)
+    once = ["start", "removal", "restore", "compile", "save", "steps"]
     totals = kills.kills(short, tmp_path, seed=0, times=6, phases=once)
     print(totals.line(0))
     assert totals.ok and totals.kills.total() == 6, totals
-    assert totals.arrays.compared > 200 and totals.lines.compared >= 36, totals
+    assert totals.arrays.compared > 200 and totals.lines.compared >= 40, totals
+    assert totals.resumed >= 2, totals
 
 
 @pytest.mark.slow

@@ -29,12 +29,13 @@ class Totals:
     lines: Tally = Tally()
     pictures: Tally = Tally()
     lost: int = 0
+    resumed: int = 0  # starts that went on from a checkpoint, by a step or more
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
             self.kills + other.kills, tuple(dict.fromkeys(self.worlds + other.worlds)),
             self.arrays + other.arrays, self.lines + other.lines, self.pictures + other.pictures,
-            self.lost + other.lost,
+            self.lost + other.lost, self.resumed + other.resumed,
         )  # fmt: skip
 
     @property
@@ -45,7 +46,8 @@ class Totals:
     def line(self, seed: int) -> str:
         phases = ", ".join(f"{name} {self.kills[name]}" for name in PHASES if self.kills[name])
         return (
-            f"faults: seed {seed}: {self.kills.total()} kills ({phases}) over {len(self.worlds)} configs: "
+            f"faults: seed {seed}: {self.kills.total()} kills ({phases}) over {len(self.worlds)} configs, "
+            f"{self.resumed} starts went on from a checkpoint: "
             f"{self.arrays} arrays differ ({self.arrays.bits} bits), {self.lines} lines of metrics and "
             f"ledger differ, {self.pictures} pictures differ, {self.lost} checkpoints lost"
         )
@@ -96,7 +98,8 @@ class Whole:
 class Campaign:
     """Kills of one world's run. A run that comes to its end is compared, and another one begins.
 
-    phases: those aimed at, in random order; None: all, as often as `AIMS` says.
+    phases: those aimed at, in this order, again and again; None: all, in random order, as often as `AIMS`
+      says.
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class Campaign:
     ):
         self._whole, self._folder = whole, folder
         self._rng = np.random.default_rng([seed, *whole.world.name.encode()])
-        self._phases = phases or [phase for phase, often in AIMS.items() for _ in range(often)]
+        self._phases = phases
         self._aims = []
         self._round, self._newest, self._checked = 0, 0, 0
         self._paces = {"start": 1.5, "compile": 1.5}  # seconds; corrected as they are seen
@@ -129,7 +132,8 @@ class Campaign:
     def _next_aim(self) -> str:
         """Every phase comes as often as wanted, and none that needs a checkpoint before there is one."""
         if not self._aims:
-            self._aims = list(self._rng.permutation(self._phases))
+            often = [phase for phase, count in AIMS.items() for _ in range(count)]
+            self._aims = list(self._phases or self._rng.permutation(often))
         possible = [a for a in self._aims if a != "restore" or self._newest]
         aim = possible[0] if possible else "save"
         if aim in self._aims:
@@ -175,7 +179,7 @@ class Campaign:
         process.wait_until(lambda: process.compiled)
         self._paces["compile"] = time.monotonic() - begun
         if aim == "steps":
-            wanted = rng.integers(1, 2 * worlds.SAVE_EVERY)
+            wanted = rng.integers(1, 2 * self._whole.world.every)
             process.wait_until(lambda: process.steps >= wanted)
             time.sleep(rng.random() * 0.02)
             return
@@ -201,6 +205,8 @@ class Campaign:
         """What was committed before must be what a start resumes at; else it is lost."""
         if process.opened and (process.resumed or 0) < self._newest:
             self._lose()
+        if process.resumed and process.steps:
+            self.totals += Totals(collections.Counter(), (), resumed=1)
 
     def _check_newest(self):
         """What is committed now must be there, and be the undisturbed run's."""

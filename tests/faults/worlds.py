@@ -30,12 +30,13 @@ FAMILIES = ("llama", "gemma3")
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A run of `steps` that can be started: its config file and its data set."""
+    """A run of `steps`, saved `every` so many, that can be started: its config file and its data set."""
 
     name: str
     config: pathlib.Path
     data: pathlib.Path
     steps: int = STEPS
+    every: int = SAVE_EVERY
 
     def command(self, workdir: pathlib.Path, *more: str) -> list[str]:
         """Returns the door's arguments, for one process of one device."""
@@ -43,7 +44,11 @@ class World:
 
 
 def make(
-    name: str, folder: pathlib.Path, llms: list[str] | None = None, steps: int = STEPS
+    name: str,
+    folder: pathlib.Path,
+    llms: list[str] | None = None,
+    steps: int = STEPS,
+    every: int = SAVE_EVERY,
 ) -> World:
     """Returns the world of this name, prepared in `folder`, or found there.
 
@@ -60,12 +65,12 @@ def make(
             tiny_sources.write_folder(raw / copy)
     used = llms if name == "two_llms" else llms[:1]
     text = (HEAD + MORE[name] + "    return c\n").format(
-        llms=used, steps=steps, every=SAVE_EVERY, raw=str(raw)
+        llms=used, steps=steps, every=every, raw=str(raw)
     )
     config = folder / f"{name}.py"
     config.write_text(text)
     preparation.prepare(parse(_config_dict(config)), folder / name)
-    return World(name, config, folder / name, steps)
+    return World(name, config, folder / name, steps, every)
 
 
 def _config_dict(path: pathlib.Path):
