@@ -47,10 +47,11 @@ def train(
                 print(f"{workdir} is already trained to step {done}")
             return
         if done is None:
-            current, done = run.first_state(), 0
+            current, done, begun = run.first_state(), 0, None
         else:
             current, place = run.saved_state(manager, done)
-            run.batches.set_state(place)
+            run.batches.set_state(place["batches"])
+            begun = place.get("metrics")
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
@@ -58,7 +59,7 @@ def train(
         specs = run.reader.specs(t.batch_size, done, t.steps)
         update = programs.compile_each(run.update(), run.like, specs, tell=chief)
         with processes.heeding_sigterm() as told:
-            stopped = _steps(run, update, current, done, manager, tracer, told)
+            stopped = _steps(run, update, current, done, begun, manager, tracer, told)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -68,19 +69,21 @@ def _steps(
     update: step.Step,
     current: state.TrainState,
     done: int,
+    begun: dict | None,
     manager: ocp.CheckpointManager,
     tracer: Tracer,
     told: Callable[[], bool],
 ) -> int | None:
     """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did.
 
+    begun: what had been added to the metrics by then; see `Metrics`.
     told: whether a process that trains alone was told to stop; several agree by the `manager`.
     """
     t, workdir = run.config.train, run.workdir
     feed = Feed(run.reader, run.mesh, t.batch_size)
     preview = Preview(run) if t.preview_every else None
     chief = jax.process_index() == 0
-    metrics = Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
+    metrics = Metrics(workdir, done + 1, t.steps, t.batch_size, begun) if chief else None
     pending = None
     for now in range(done + 1, t.steps + 1):
         tracer.before(now)
@@ -102,7 +105,11 @@ def _steps(
         stopped = (manager.reached_preemption(now) or told()) and not last
         if now % t.save_every == 0 or last or stopped:
             check_finite(now, jax.device_get(latest))
+            if metrics and pending is not None:
+                metrics.add(jax.device_get(pending))
+                pending = None
             place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
+            place["metrics"] = metrics and metrics.begun  # process 0 alone writes `place`
             checkpoints.save(manager, current, place)
         if preview and (now % t.preview_every == 0 or last):
             grid = preview.grid(current)

@@ -60,19 +60,35 @@ class Metrics:
     """Averages each metric between two logs, and writes the averages with speed and time left.
 
     Only one process makes one. A resumed run appends, after dropping the steps that it repeats.
+
+    begun: what `begun` was when the run was saved, so that a log's mean is of the steps before that too.
     """
 
-    def __init__(self, workdir: pathlib.Path, first_step: int, last_step: int, batch_size: int):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        begun: dict | None = None,
+    ):
         self._events = _Events(workdir / "tensorboard", first_step)
         self._lines = StepLines(workdir / "metrics.jsonl", first_step)
         self._batch_size, self._last_step = batch_size, last_step
-        self._sums, self._since, self._clock = {}, 0, time.perf_counter()
+        self._sums, self._since = (begun["sums"], begun["since"]) if begun else ({}, 0)
+        self._timed, self._clock = 0, time.perf_counter()
+
+    @property
+    def begun(self) -> dict[str, Any]:
+        """What was added since the last log, as JSON values; they say a float to its last bit."""
+        return {"sums": dict(self._sums), "since": self._since}
 
     def add(self, metrics: dict):
         """Takes one step's metrics, as scalars on the host."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._since += 1
+        self._timed += 1
 
     def log(self, step: int):
         """Writes the means since the last log, under this number of finished steps.
@@ -81,7 +97,7 @@ class Metrics:
         """
         check_finite(step, self._sums)
         now = time.perf_counter()
-        rate = self._since / (now - self._clock)
+        rate = self._timed / (now - self._clock)
         scalars = {name: total / self._since for name, total in self._sums.items()}
         scalars |= {"steps_per_s": rate, "images_per_s": rate * self._batch_size}
         for name, value in scalars.items():
@@ -94,7 +110,7 @@ class Metrics:
             flush=True,
         )
         self._sums, self._since = {}, 0
-        self._clock = time.perf_counter()
+        self._timed, self._clock = 0, time.perf_counter()
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
         summary = tensorboardX.summary.image(name, image_HxWx3, dataformats="HWC")

@@ -54,7 +54,7 @@ class Run:
     def saved_state(
         self, manager: ocp.CheckpointManager, done: int
     ) -> tuple[state.TrainState, dict]:
-        """Returns the state of step `done`, and where the batches had come to.
+        """Returns the state of step `done`, and the place where "batches" and "metrics" had come to.
 
         Raises InputError where it was trained on other data, or with another LLM.
         """
@@ -67,7 +67,7 @@ class Run:
         else:
             known, found = map(checkpoints.by_name, (current.constants, self.constants))
             check_same_data(known, found, self.data)
-        return current, place["batches"]
+        return current, place
 
 
 def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:

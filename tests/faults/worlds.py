@@ -22,7 +22,7 @@ BINS = """
     c.data.source, c.data.options = "folder", {{"path": {raw!r}}}
     c.data.size, c.data.bins, c.data.bin_step, c.data.min_bin = (32, 32), "grid33", 8, 8
     c.data.rules = ()
-    c.train.log_every = {every}
+    c.train.log_every = 5  # some are after a resume, of steps before it too
 """
 MORE = {"pixels": "", "bins": BINS, "two_llms": ""}
 FAMILIES = ("llama", "gemma3")
