@@ -148,6 +148,8 @@ def run(main: Callable[[], None]):
 
 def _told(error: Exception) -> str | None:
     """Returns the line that tells a user's mistake, or a full disk; None for any other error."""
+    if full := errors.full_disk(error):
+        return errors.about_file(full)
     match error:
         # FloatingPointError is training that diverged
         case errors.InputError() | processes.Absent() | FloatingPointError():

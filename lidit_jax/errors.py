@@ -2,6 +2,8 @@
 
 import difflib
 import errno
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -43,4 +45,21 @@ def about_file(error: OSError) -> str | None:
             return f"{error.filename} is missing, or its folder cannot be made"
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return f"the disk is full{where}; what is finished stays: free some space, and run it again"
+    return None
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """Returns a full disk as an OSError, if that is what an error, or one of those behind it, is about.
+
+    Orbax tells it in the text of an exception of any kind, raised by whoever waits for its threads.
+    """
+    full = (errno.ENOSPC, errno.EDQUOT)
+    while error:
+        if isinstance(error, OSError) and error.errno in full:
+            return error
+        for number in full:
+            if os.strerror(number) in str(error):
+                file = re.search(r'"(/[^"]+)"', str(error))
+                return OSError(number, os.strerror(number), *([file[1]] if file else []))
+        error = error.__cause__ or error.__context__
     return None

@@ -27,28 +27,18 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 @pytest.fixture(scope="session")
 def chat_tokenizer():
-    return tiny_llms.byte_tokenizer(
-        bos_token="<bos>", eos_token="<eos>", pad_token="<eos>", chat_template=tiny_llms.CHATML
-    )
+    return tiny_llms.tokenizer_of("llama")
 
 
 @pytest.fixture(scope="session")
-def tiny_llm(tmp_path_factory, chat_tokenizer):
+def tiny_llm(tmp_path_factory):
     """Returns the path of the tiny model of a family, saved on first use."""
     root = tmp_path_factory.mktemp("models")
 
     def path(family):
         target = root / family
         if not target.exists():
-            tokenizer = chat_tokenizer
-            if family == "bert":
-                tokenizer = tiny_llms.byte_tokenizer(
-                    ("[PAD]", "[CLS]", "[SEP]", "[MASK]"), "[CLS] $A [SEP]"
-                )
-            if family == "t5":
-                tokenizer = tiny_llms.byte_tokenizer(("<pad>", "</s>", "<unk>", "<x>"), "$A </s>")
-            tokenizer.save_pretrained(target)
-            tiny_llms.tiny_model(family).save_pretrained(target)
+            tiny_llms.save(family, target)
         return str(target)
 
     return path

@@ -4,13 +4,12 @@ import json
 import shutil
 import signal
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from lidit_jax import files
+from lidit_jax.processes import Stopped
 from tests import several
+from tests.same_run import assert_same_run
 from tests.tiny_prepared import broken, change_record, not_finite
 
 
@@ -26,36 +25,6 @@ def one(config_file, data, tmp_path_factory):
     (alone,) = several.train(1, 4, config_file, data, folder)
     assert alone.status == 0, alone.err
     return folder
-
-
-def arrays(workdir, step):
-    """Every array of a checkpoint, by path, wherever its parts were."""
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    found = {}
-    for item in ("params", "ema", "constants", "opt_state"):
-        path = workdir / "checkpoints" / str(step) / item
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            tree = reader.metadata(path).item_metadata.tree
-            like = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), tree
-            )
-            found[item] = reader.restore(path, args=ocp.args.StandardRestore(like))
-    leaves = jax.tree_util.tree_leaves_with_path(found)
-    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
-
-
-def metrics(workdir):
-    """Every metric of every step but the speeds and times, unrounded."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.endswith("_s")} for line in lines]
-
-
-def assert_same_run(workdir, other):
-    assert metrics(workdir) == metrics(other) and len(metrics(workdir)) == 4
-    found, wanted = arrays(workdir, 4), arrays(other, 4)
-    assert found.keys() == wanted.keys() and len(found) > 50
-    different = [k for k in wanted if not np.array_equal(found[k], wanted[k])]
-    assert not different
 
 
 # The law.
@@ -87,45 +56,6 @@ def test_any_mesh_and_any_number_of_processes_give_the_same_run(mesh, config_fil
         assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
-@pytest.mark.slow
-def test_a_killed_run_resumed_by_another_number_of_processes_equals_a_whole_one(
-    one, config_file, data, tmp_path
-):
-    workdir, port = tmp_path / "run", several.free_port()
-    command = several.door(config_file, data, workdir, "--cpu_devices=2", "--start_timeout=60")
-    command += ["--config.train.steps=4000", "--config.train.keep=4000"]
-    running = [several.start(*command, *several.flags(2, i, port)) for i in range(2)]
-    several.wait_for(workdir / "checkpoints" / "2", running)
-    for process in running:
-        process.kill()
-    several.ended(*running)
-    later = [p for p in (workdir / "checkpoints").iterdir() if p.name != "2"]
-    for path in later:  # as if killed a little earlier
-        shutil.rmtree(path)
-    ends = several.train(4, 1, config_file, data, workdir)
-    assert [e.status for e in ends] == [0] * 4 and "at step 2" in ends[0].out, ends
-    assert_same_run(workdir, one)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_told_to_stop_saves_and_continues(one, config_file, data, tmp_path):
-    """SIGTERM to one process, as a scheduler sends it before it takes a machine."""
-    workdir, port = tmp_path / "run", several.free_port()
-    command = several.door(config_file, data, workdir, "--cpu_devices=2")
-    command += ["--config.train.steps=4000", "--config.train.save_every=1000000"]
-    running = [several.start(*command, *several.flags(2, i, port)) for i in range(2)]
-    several.wait_for(
-        workdir / "metrics.jsonl", running, lambda path: path.read_text().count("\n") >= 2
-    )
-    running[1].send_signal(signal.SIGTERM)
-    ends = several.ended(*running)
-    assert [e.status for e in ends] == [75, 75], ends
-    (saved,) = (workdir / "checkpoints").iterdir()
-    assert f"{workdir} is saved at step {saved.name}; the same command continues" in ends[0].err
-    lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
-    assert lines == list(range(1, int(saved.name) + 1))
-
-
 @pytest.mark.parametrize("joined", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
     joined, config_file, data, tmp_path
@@ -140,7 +70,7 @@ def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
     )
     running.send_signal(signal.SIGTERM)
     (end,) = several.ended(running)
-    assert end.status == 75, end
+    assert end.status == Stopped.STATUS, end
     (saved,) = (workdir / "checkpoints").iterdir()
     assert f"{workdir} is saved at step {saved.name}; the same command continues" in end.err
     (end,) = several.ended(several.start(*command, f"--config.train.steps={int(saved.name) + 1}"))

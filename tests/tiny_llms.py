@@ -27,6 +27,23 @@ def byte_tokenizer(special=("<bos>", "<eos>", "<|im_start|>", "<|im_end|>"), aro
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **kwargs)
 
 
+def tokenizer_of(family):
+    """The byte tokenizer that the tiny model of a family is saved with."""
+    if family == "bert":
+        return byte_tokenizer(("[PAD]", "[CLS]", "[SEP]", "[MASK]"), "[CLS] $A [SEP]")
+    if family == "t5":
+        return byte_tokenizer(("<pad>", "</s>", "<unk>", "<x>"), "$A </s>")
+    return byte_tokenizer(
+        bos_token="<bos>", eos_token="<eos>", pad_token="<eos>", chat_template=CHATML
+    )
+
+
+def save(family, folder):
+    """Saves the tiny model of a family with its tokenizer, as `transformers` does."""
+    tokenizer_of(family).save_pretrained(folder)
+    tiny_model(family).save_pretrained(folder)
+
+
 def tiny_model(family):
     """A random model of the family: width 16, 4 blocks. Weights are large, so that context matters."""
     import torch

@@ -4,6 +4,7 @@ import contextlib
 import math
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,14 +34,14 @@ def tell_damaged(damaged: Sequence[tuple[pathlib.Path, str]], workdir: pathlib.P
 class Logbook:
     """Reads the metrics of each step when the next one is queued, so that the devices never wait.
 
-    clock: where the time goes. bad: the samples that were replaced.
+    clock: where the time goes.
     in_a_row: how many steps were skipped in a row by the last that was read.
 
     Args:
       run: which goes on from step `done`.
       saver: of its checkpoints; they have the means of the metrics.
       started: when this process began to work on it, in seconds since 1970.
-      bad_rows: of the data set, that were replaced so far.
+      saved: what `state` was then; None for a run that begins.
     """
 
     def __init__(
@@ -49,26 +50,34 @@ class Logbook:
         saver: checkpoints.Saver,
         done: int,
         started: float,
-        bad_rows: list[int],
+        saved: dict[str, Any] | None,
     ):
         t, chief, workdir = run.config.train, jax.process_index() == 0, run.workdir
         told = [line for line in step_lines.read(workdir / metrics.NAME) if line["step"] <= done]
         self.clock = Clock(started, told)
         self._ledger = Ledger(workdir, done + 1, write=chief)
-        self.bad = BadRecords(run.config.data.bad_records, self._ledger, run.data)
-        self.bad.set_state(bad_rows)
+        self._bad = BadRecords(run.config.data.bad_records, self._ledger, run.data)
+        self._bad.set_state(saved["bad"] if saved else [])
         self._pulse = Pulse(workdir, t.watchdog_minutes)
-        self._metrics = metrics.Metrics(workdir, done + 1, t.steps, t.batch_size) if chief else None
+        self._metrics = None
+        if chief:
+            so_far = saved["metrics"] if saved else None
+            self._metrics = metrics.Metrics(workdir, done + 1, t.steps, t.batch_size, so_far)
         self._run, self._saver = run, saver
         self._pending, self._drawn = None, {}
-        self._steps = self._skipped = self.in_a_row = 0
+        self._steps = self.in_a_row = 0
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a resumed run has to know, as JSON values; "metrics" on process 0 alone."""
+        told = self._metrics.state() if self._metrics else None
+        return {"bad": self._bad.state(), "metrics": told}
 
     def queued(self, step: int, told: dict, replaced: Iterable[Replaced]):
         """Takes what a queued step is going to tell, and reads what the step before it has told.
 
         replaced: what this process could not read of its samples.
         """
-        self.bad.saw(step, replaced)
+        self._bad.saw(step, replaced)
         self._read()
         self._pending = step, told
 
@@ -79,15 +88,15 @@ class Logbook:
         in a row were skipped, and InputError if too many samples could not be read.
         """
         self._read()
-        self.bad.flush()
+        self._bad.flush()
 
     def write(self, step: int):
         """Writes the means since the last time. Waits and raises as `flush`."""
         self.flush()
         facts = self.clock.read(self._steps) | self._saved()
         if self._metrics:
-            self._metrics.log(step, facts | {"skipped": self._skipped}, self._drawn)
-        self._steps = self._skipped = 0
+            self._metrics.log(step, facts, self._drawn)
+        self._steps = 0
 
     def tell_saved(self, step: int):
         """Tells of the checkpoints that came to be on disk since the last writing."""
@@ -130,7 +139,7 @@ class Logbook:
         return finished[-1].scalars() if finished else {}
 
     def _skip(self, step: int, told: dict):
-        self._skipped, guard = self._skipped + 1, self._run.config.guard
+        guard = self._run.config.guard
         judged = {name: float(told[name]) for name in ("loss", "grad_norm")}
         broken = [f"{name} is {x}" for name, x in judged.items() if not math.isfinite(x)]
         why = " and ".join(broken) or (
@@ -141,6 +150,7 @@ class Logbook:
         keys = self._run.keys(step) if self._metrics else ()
         self._ledger.row(step, "skipped", why=why, in_a_row=self.in_a_row, **facts, keys=keys)
         if self._metrics:
+            self._metrics.skip()
             print(
                 f"step {step} is skipped: {why}; its samples are in {self._ledger.path}", flush=True
             )

@@ -47,10 +47,10 @@ def train(
                 print(f"{workdir} is already trained to step {done}")
             return
         if done is None:
-            current, done, bad_rows = run.first_state(), 0, []
+            current, done, told_so_far = run.first_state(), 0, None
         else:
             found = run.saved_state()
-            current, done, bad_rows = found.state, found.step, found.record["bad"]
+            current, done, told_so_far = found.state, found.step, found.record
             tell_damaged(checkpoints.set_aside(workdir, found), workdir, done)
         if chief:
             if done:
@@ -60,7 +60,7 @@ def train(
         update = programs.compile_each(run.update(), run.like, specs, tell=chief)
         with (
             checkpoints.Saver(workdir, t) as saver,
-            contextlib.closing(Logbook(run, saver, done, started, bad_rows)) as log,
+            contextlib.closing(Logbook(run, saver, done, started, told_so_far)) as log,
             processes.heeding_sigterm() as told,
         ):
             stopped = _steps(run, update, current, done, saver, tracer, told, log)
@@ -107,7 +107,7 @@ def _steps(
             saved = now
             with log.clock.beside("save"):
                 place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
-                saver.save(current, place | {"bad": log.bad.state()})
+                saver.save(current, place | log.state())
         if preview and (now % t.preview_every == 0 or last):
             with log.clock.beside("preview"):
                 log.picture(now, preview.grid(current))

@@ -1,29 +1,15 @@
-"""Where a run's numbers go: the console, TensorBoard event files and a JSON-lines file."""
+"""Where a run's numbers go: the console, TensorBoard's events and a JSON-lines file."""
 
 import pathlib
-import sys
+from typing import Any
 
 import jax
 import numpy as np
 
 from lidit_jax import files
+from lidit_jax.training.events import Events
 from lidit_jax.training.step_lines import StepLines
 
-
-def _import_without_torch():
-    """tensorboardX imports torch wherever it is installed; training has no use for it."""
-    had = sys.modules.get("torch")
-    sys.modules["torch"] = None  # makes `import torch` an ImportError, which tensorboardX expects
-    try:
-        import tensorboardX
-    finally:
-        del sys.modules["torch"]
-        if had is not None:
-            sys.modules["torch"] = had
-    return tensorboardX
-
-
-tensorboardX = _import_without_torch()
 NAME = "metrics.jsonl"
 
 
@@ -31,22 +17,39 @@ class Metrics:
     """Averages each metric between two logs, and writes the averages with speed and time left.
 
     Only one process makes one. A resumed run appends, after dropping the steps that it repeats.
+
+    saved: what `state` was when the run was saved, so that the next means are of the steps before that
+      too; None for a run that begins.
     """
 
-    def __init__(self, workdir: pathlib.Path, first_step: int, last_step: int, batch_size: int):
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step
-        )
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        saved: dict[str, Any] | None = None,
+    ):
+        self._events = Events(workdir / "tensorboard", first_step)
         self._lines = StepLines(workdir / NAME, first_step)
         self._batch_size, self._last_step = batch_size, last_step
         self._samples = workdir / "samples"
-        self._sums, self._count = {}, 0
+        saved = saved or {"sums": {}, "count": 0, "skipped": 0}
+        self._sums, self._count, self._skipped = saved["sums"], saved["count"], saved["skipped"]
+
+    def state(self) -> dict[str, Any]:
+        """Returns what was added since the last log, as JSON values; they say a float to its last bit."""
+        return {"sums": dict(self._sums), "count": self._count, "skipped": self._skipped}
 
     def add(self, metrics: dict):
         """Takes one step's metrics, as scalars on the host."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._count += 1
+
+    def skip(self):
+        """Counts a step that was skipped, whose metrics are in no mean."""
+        self._skipped += 1
 
     def log(self, step: int, facts: dict[str, float], drawn: dict[str, str]):
         """Writes the means of the steps since the last log, if there are any, and these facts.
@@ -57,7 +60,8 @@ class Metrics:
         means = {name: total / self._count for name, total in self._sums.items()}
         rate = facts["steps_per_s"]
         scalars = means | facts | {"images_per_s": rate * self._batch_size} | _memory()
-        self.scalars(step, scalars)
+        scalars["skipped"] = self._skipped
+        self._events.scalars(step, scalars)
         self._lines.write(step, **scalars, **drawn)
         left = round((self._last_step - step) / rate)
         shown = (
@@ -68,17 +72,16 @@ class Metrics:
             f"{rate:.2f} steps/s  {left // 60}:{left % 60:02d} left",
             flush=True,
         )
-        self._sums, self._count = {}, 0
+        self._sums, self._count, self._skipped = {}, 0, 0
 
     def scalars(self, step: int, values: dict[str, float]):
         """Writes numbers to TensorBoard alone."""
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        self._events.scalars(step, values)
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
         """Writes a uint8 picture to samples/ and to TensorBoard."""
         files.write_png(self._samples / f"step-{step:07d}.png", image_HxWx3)
-        self._events.add_image(name, image_HxWx3, step, dataformats="HWC")
+        self._events.picture(step, name, image_HxWx3)
 
     def close(self):
         self._events.close()

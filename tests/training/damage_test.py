@@ -14,7 +14,7 @@ from lidit_jax import errors, files, generation
 from lidit_jax.training import checkpoints, ledger, loop, step_lines, trained
 from lidit_jax.training.checkpoints import damage, reading
 from tests import several
-from tests.processes_test import arrays
+from tests.same_run import arrays
 
 
 @pytest.fixture

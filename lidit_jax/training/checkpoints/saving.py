@@ -64,7 +64,7 @@ class Saver:
     def save(self, state: TrainState, place: dict[str, Any]):
         """Starts saving; returns once the arrays are copied, and writes them in the background.
 
-        place: "batches", where they had come to; "data", "bad": see `record`.
+        place: "batches", where they had come to; and the others of `record`.
         """
         begun = time.perf_counter()
         self.wait()

@@ -1,0 +1,63 @@
+"""TensorBoard's file of a run's events."""
+
+import pathlib
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+FLUSH = 120.0  # seconds between two looks that the file is on the disk
+
+
+def _import_without_torch():
+    """tensorboardX imports torch wherever it is installed; training has no use for it."""
+    had = sys.modules.get("torch")
+    sys.modules["torch"] = None  # makes `import torch` an ImportError, which tensorboardX expects
+    try:
+        import tensorboardX.event_file_writer
+        import tensorboardX.summary
+    finally:
+        del sys.modules["torch"]
+        if had is not None:
+            sys.modules["torch"] = had
+    return tensorboardX
+
+
+tensorboardX = _import_without_torch()
+
+
+class Events:
+    """Writes scalars and pictures, by the thread that has them.
+
+    tensorboardX's own SummaryWriter hands them to another: a full disk ends that thread, and the run
+    would then wait for it for ever. Here it is an OSError.
+    first_step: the first about to be done; TensorBoard forgets what the folder says of later ones.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tensorboardX.event_file_writer.EventsWriter(str(folder / "events"))
+        self._flushed = time.monotonic()
+        start = tensorboardX.proto.event_pb2.SessionLog(status=1)  # START
+        self._write(first_step, session_log=start)
+
+    def scalars(self, step: int, values: dict[str, float]):
+        for name, value in values.items():
+            self._add(step, tensorboardX.summary.scalar(name, value))
+
+    def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
+        self._add(step, tensorboardX.summary.image(name, image_HxWx3, dataformats="HWC"))
+
+    def close(self):
+        self._file.close()
+
+    def _add(self, step: int, summary: Any):
+        self._write(step, summary=summary)
+        if time.monotonic() - self._flushed > FLUSH:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def _write(self, step: int, **what: Any):
+        event = tensorboardX.proto.event_pb2.Event(wall_time=time.time(), step=step, **what)
+        self._file.write_event(event)

@@ -1,0 +1,221 @@
+"""A disk that lies: bytes of a run's files flipped, files cut, zeroed, removed; and what a start makes of it.
+
+python -m tests.faults.damage --seed=0 --corruptions=60
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+
+from tests import same_run
+from tests.faults import worlds
+from tests.faults.kills import Whole
+from tests.faults.victim import Victim
+
+# Which files, by what they are; relative to the run, of its last checkpoint.
+KINDS = {
+    "arrays": ("checkpoints/{last}/*/d/*", "checkpoints/{last}/*/*.process_*/d/*"),
+    "metadata": (
+        "checkpoints/{last}/_*",
+        "checkpoints/{last}/*/_*",
+        "checkpoints/{last}/*/array_metadatas/*",
+    ),
+    "manifest": ("checkpoints/{last}/**/manifest.ocdbt",),
+    "commit": ("checkpoints/{last}/**/commit_success.txt",),
+    "digests": ("checkpoints/{last}/**/*digest*",),
+    "record": ("checkpoints/{last}/record/metadata",),
+    "config": ("config.json",),
+    "metrics": ("metrics.jsonl",),
+    "ledger": ("ledger.jsonl",),
+}
+WAYS = ("flip", "cut", "zero", "remove")
+OUTCOMES = ("named", "survived", "harmless", "unnamed", "SILENT")
+ROW = '{"step": 1, "what": "replaced", "key": "0000"}\n'  # so that there is a ledger to damage
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+    """What was done to which file of a run."""
+
+    kind: str
+    way: str
+    path: str
+
+    def __str__(self):
+        return f"{self.way} {self.path} ({self.kind})"
+
+
+def plant(rng: np.random.Generator, workdir: pathlib.Path, kind: str) -> Corruption | None:
+    """Damages one random file of a kind in a random way; None if the run has none."""
+    last = same_run.steps_saved(workdir)[-1]
+    found = {p for glob in KINDS[kind] for p in workdir.glob(glob.format(last=last))}
+    found = sorted(p for p in found if p.is_file() and p.stat().st_size)
+    if not found:
+        return None
+    path, way = found[rng.integers(len(found))], WAYS[rng.integers(len(WAYS))]
+    content = bytearray(path.read_bytes())
+    if way == "remove":
+        path.unlink()
+    elif way == "cut":
+        os.truncate(path, int(rng.integers(len(content))))
+    elif way == "zero":  # a run of bytes, as of a sector that was never written
+        start = int(rng.integers(len(content)))
+        end = start + 4096
+        content[start:end] = bytes(len(content[start:end]))
+        path.write_bytes(content)
+    else:
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+    return Corruption(kind, way, str(path.relative_to(workdir)))
+
+
+class Damager:
+    """Damages copies of one half-trained run, continues each, and says what became of it."""
+
+    def __init__(self, whole: Whole, folder: pathlib.Path):
+        self._whole, self._folder = whole, folder
+        self._half, self._pictures = folder / "half", None
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._half.exists():
+            half = ["--config.train.keep=3", f"--config.train.steps={whole.world.steps // 2}"]
+            run = self._train(self._half, *half)  # stops there, and is damaged
+            assert run.finish() == 0, run.text
+            # A row of an earlier step, as if a picture had been replaced: it must stay.
+            (self._half / "ledger.jsonl").write_text(ROW)
+        self._rows = same_run.ledger(self._half)
+
+    def _train(self, workdir: pathlib.Path, *more: str) -> Victim:
+        return Victim(self._whole.world.command(workdir, *more), workdir, self._folder / "log.txt")
+
+    def copy(self) -> pathlib.Path:
+        """Returns a copy of the half-trained run, to be damaged."""
+        workdir = self._folder / "damaged"
+        shutil.rmtree(workdir, ignore_errors=True)
+        return shutil.copytree(self._half, workdir)
+
+    def continued(self, workdir: pathlib.Path, done: Corruption) -> str:
+        """Trains a damaged run to its end; returns one of `OUTCOMES`."""
+        run = self._train(workdir)
+        if run.finish() != 0:
+            return "named" if _names(run.error, workdir, done) else "unnamed"
+        wanted = self._whole
+        state = wanted.compare_state(workdir, wanted.world.steps)
+        lines = same_run.compare_lines(same_run.metrics(workdir), same_run.metrics(wanted.workdir))
+        told = self._told(workdir)
+        if state.different or (lines.different or not self._kept(workdir)) and not told:
+            return "SILENT"
+        return "survived" if told else "harmless"
+
+    def _told(self, workdir: pathlib.Path) -> bool:
+        """Whether the ledger has more rows than before."""
+        return len(_parsable(workdir / "ledger.jsonl")) > len(self._rows)
+
+    def _kept(self, workdir: pathlib.Path) -> bool:
+        """Whether the ledger has every row that it had before."""
+        return all(row in _parsable(workdir / "ledger.jsonl") for row in self._rows)
+
+    def sampled(self, workdir: pathlib.Path, done: Corruption) -> str:
+        """Draws from a damaged run; returns one of `OUTCOMES`."""
+        if self._pictures is None:
+            first = self._sample(self._half)
+            assert first.finish() == 0, first.text
+            self._pictures = _drawn(self._folder / "drawn")
+        run = self._sample(workdir)
+        if run.finish() != 0:
+            return "named" if _names(run.error, workdir, done) else "unnamed"
+        if _drawn(self._folder / "drawn") == self._pictures:
+            return "harmless"
+        return "survived" if "checkpoints/" in run.text else "SILENT"
+
+    def _sample(self, workdir: pathlib.Path) -> Victim:
+        out = self._folder / "drawn"
+        shutil.rmtree(out, ignore_errors=True)
+        flags = {"workdir": workdir, "out": out, "prompt": "a red circle"}
+        command = ["-m", "lidit_jax.sample", *(f"--{k}={v}" for k, v in flags.items())]
+        return Victim(command, workdir, self._folder / "sample.txt")
+
+
+def _parsable(path: pathlib.Path) -> list[dict]:
+    """Returns the rows of a file that may be damaged, without what is of the clock."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            rows.append(same_run.without_clock(line))
+        except ValueError:  # a damaged line is none
+            continue
+    return rows
+
+
+def _drawn(folder: pathlib.Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*.png"))}
+
+
+def _names(error: str, workdir: pathlib.Path, done: Corruption) -> bool:
+    """Whether a line names the damaged file, or the checkpoint that it is of."""
+    parts = pathlib.PurePath(done.path).parts
+    place = pathlib.Path(*parts[:2]) if parts[0] == "checkpoints" else done.path
+    return str(workdir / place) in error or str((workdir / place).absolute()) in error
+
+
+def damages(
+    world: worlds.World, folder: pathlib.Path, seed: int, times: int, sampling: int = 4
+) -> tuple[collections.Counter, list[str]]:
+    """Plants so many corruptions; returns how many ended how, and which were not told.
+
+    sampling: every so many-th is drawn from too, of those in a checkpoint or the config.
+    """
+    damager, rng = Damager(Whole(world, folder), folder / "damage"), np.random.default_rng(seed)
+    outcomes, bad, done = collections.Counter(), [], 0
+    while done < times:
+        workdir = damager.copy()
+        corruption = plant(rng, workdir, list(KINDS)[rng.integers(len(KINDS))])
+        if corruption is None:
+            continue
+        found = []
+        if done % sampling == 0 and corruption.kind not in ("metrics", "ledger", "record"):
+            found.append(("sampling", damager.sampled(workdir, corruption)))
+        found.append(("training", damager.continued(workdir, corruption)))
+        for door, outcome in found:
+            outcomes[outcome] += 1
+            if outcome in ("unnamed", "SILENT"):
+                bad.append(f"{outcome}, {door}: {corruption}")
+        done += 1
+    return outcomes, bad
+
+
+def line(seed: int, times: int, outcomes: collections.Counter) -> str:
+    told = ", ".join(f"{name} {outcomes[name]}" for name in OUTCOMES)
+    return f"damage: seed {seed}: {times} corruptions, {outcomes.total()} starts: {told}"
+
+
+def main() -> int:
+    import argparse
+    import tempfile
+
+    from absl import logging
+
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.damage", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corruptions", type=int, default=60)
+    parser.add_argument("--config", choices=worlds.MORE, default="pixels")
+    parser.add_argument(
+        "--folder", type=pathlib.Path, help="for the runs, kept; none: a temporary one"
+    )
+    given = parser.parse_args()
+    logging.set_verbosity(logging.FATAL)  # what Orbax says of files that are not there
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or pathlib.Path(temporary)
+        world = worlds.make(given.config, folder / "worlds")
+        outcomes, bad = damages(world, folder / given.config, given.seed, given.corruptions)
+    print(line(given.seed, given.corruptions, outcomes), *bad, sep="\n  ", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    sys.exit(main())

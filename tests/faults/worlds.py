@@ -1,0 +1,80 @@
+"""Three tiny real runs to be disturbed: their data sets, their config files, their commands."""
+
+import dataclasses
+import importlib.util
+import pathlib
+
+from lidit_jax import preparation
+from lidit_jax.training.config import parse
+from tests import several, tiny_llms, tiny_sources
+
+STEPS, SAVE_EVERY = 120, 12  # saving takes as long as a dozen steps
+HEAD = """
+from tests import tiny
+
+def get_config():
+    c = tiny.config_dict({llms!r}, steps={steps}, save_every={every}, keep=2, log_every=1, preview_every=24)
+    c.model.depth = 1
+    c.model.conditioner.n_ltr = 1
+    c.optim.decay = "constant"  # or the number of steps is part of the run
+"""
+BINS = """
+    c.data.source, c.data.options = "folder", {{"path": {raw!r}}}
+    c.data.size, c.data.bins, c.data.bin_step, c.data.min_bin = (32, 32), "grid33", 8, 8
+    c.data.rules = ()
+    c.train.log_every = 5  # some are after a resume, of steps before it too
+"""
+MORE = {"pixels": "", "bins": BINS, "two_llms": ""}
+FAMILIES = ("llama", "gemma3")
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A run of `steps`, saved `every` so many, that can be started: its config file and its data set."""
+
+    name: str
+    config: pathlib.Path
+    data: pathlib.Path
+    steps: int = STEPS
+    every: int = SAVE_EVERY
+
+    def command(self, workdir: pathlib.Path, *more: str) -> list[str]:
+        """Returns the door's arguments, for one process of one device."""
+        return several.door(self.config, self.data, workdir, "--cpu_devices=1", *more)
+
+
+def make(
+    name: str,
+    folder: pathlib.Path,
+    llms: list[str] | None = None,
+    steps: int = STEPS,
+    every: int = SAVE_EVERY,
+) -> World:
+    """Returns the world of this name, prepared in `folder`, or found there.
+
+    llms: folders of two LLMs; None: tiny ones, saved in `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    llms = llms or [str(folder / "llms" / family) for family in FAMILIES]
+    for family, path in zip(FAMILIES, llms):
+        if not pathlib.Path(path).exists():
+            tiny_llms.save(family, path)
+    raw = folder / "raw"
+    if name == "bins" and not raw.exists():
+        for copy in "0123":
+            tiny_sources.write_folder(raw / copy)
+    used = llms if name == "two_llms" else llms[:1]
+    text = (HEAD + MORE[name] + "    return c\n").format(
+        llms=used, steps=steps, every=every, raw=str(raw)
+    )
+    config = folder / f"{name}.py"
+    config.write_text(text)
+    preparation.prepare(parse(_config_dict(config)), folder / name)
+    return World(name, config, folder / name, steps, every)
+
+
+def _config_dict(path: pathlib.Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
