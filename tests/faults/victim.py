@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 
+from lidit_jax.training.checkpoints import naming
 from tests import several
-from tests.same_run import ITEMS, steps_saved
+from tests.same_run import steps_saved
 
 POLL = 0.001  # seconds between two looks
 LONGEST = 300  # seconds that a process may take, before it is said to hang
@@ -128,4 +129,4 @@ def checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def is_whole(checkpoint: pathlib.Path) -> bool:
     """Whether every part of a checkpoint is there, by name."""
-    return all((checkpoint / name).exists() for name in (*ITEMS, "_CHECKPOINT_METADATA"))
+    return all((checkpoint / name).exists() for name in (*naming.ALL, "_CHECKPOINT_METADATA"))
