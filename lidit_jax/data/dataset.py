@@ -15,6 +15,8 @@
   features/<encoder>/features-00000-of-00008.array_record    caption id (the row) -> kept tokens [S, E]
   features/<encoder>/features-00000-of-00008.json            a shard is whole: checksum, statistics
   features/<encoder>/encoder.json             model, template, statistics; written last
+
+JSON files and arrays hold a hash of their own content, and records each have one of ArrayRecord's.
 """
 
 import bisect
