@@ -15,6 +15,8 @@
   features/<encoder>/features-00000-of-00008.array_record    caption id (the row) -> kept tokens [S, E]
   features/<encoder>/features-00000-of-00008.json            a shard is whole: checksum, statistics
   features/<encoder>/encoder.json             model, template, statistics; written last
+
+JSON files and arrays hold a hash of their own content, and records each have one of ArrayRecord's.
 """
 
 import bisect
@@ -134,20 +136,17 @@ class FeatureStore:
         Raises BadRecord if there is no such caption, or its features cannot be read, are of another
         shape than the store's, or not finite.
         """
-        if not 0 <= caption < len(self):
+        if not 0 <= caption < self.info["captions"]:
             why = f"{self.folder.name} has {len(self)} captions, and none of id {caption}"
             raise records.BadRecord(why)
         packed = self.packed(caption)
         try:
             stored = self.codec.stored(msgpack.unpackb(packed))
-            lengths, width = {len(a) for a in stored}, stored[0].shape[1]
+            tokens, width = stored[0].shape
         except records.MALFORMED as e:
             raise self._rows.bad(caption, f"is no record of features ({type(e).__name__})") from e
-        if (
-            width != self.info["width"]
-            or len(lengths) > 1
-            or not 0 < max(lengths) <= self.info["longest"]
-        ):
+        whole = all(len(a) == tokens for a in stored)
+        if width != self.info["width"] or not 0 < tokens <= self.info["longest"] or not whole:
             raise self._rows.bad(caption, f"has features of shape {stored[0].shape}")
         if not self.codec.is_finite(*stored):
             raise self._rows.bad(caption, "has features that are not finite")
@@ -169,9 +168,11 @@ class FeatureStore:
 class Dataset:
     """A data set on disk, opened for reading.
 
-    Rows are numbered bin after bin: `counts` is how many each of `bins` has.
+    Rows are numbered bin after bin: `counts` is how many each of `bins` has, and `latent_shapes` the
+    (H, W, C) of its latents.
 
-    Raises InputError if the folder holds none, or one of another format.
+    Raises InputError if the folder holds none, or one of another format, or if a file of pictures or
+    captions is missing or damaged as a whole.
     """
 
     def __init__(self, folder: str | pathlib.Path):
@@ -184,9 +185,12 @@ class Dataset:
         self.bins: list[Size] = [tuple(b["size"]) for b in self.info["bins"]]
         self.counts: list[int] = [sum(b["counts"]) for b in self.info["bins"]]
         self._ends = list(itertools.accumulate(self.counts))
+        down, channels = self.info["downsample"], len(self.mean_C)
+        self.latent_shapes = [(h // down, w // down, channels) for h, w in self.bins]
         self._images = records.read_shards(
             self.image_paths(), [n for b in self.info["bins"] for n in b["counts"] if n]
         )
+        self.captions = Captions(self.folder, self.info["captions"])
 
     def image_paths(self) -> list[pathlib.Path]:
         """Returns the files of pictures, bin after bin; a bin has none for a piece without its like."""
@@ -210,7 +214,7 @@ class Dataset:
             image = records.unpack_image(packed)
         except records.BadRecord as e:
             raise self._images.bad(row, e.why, e.key) from e
-        wanted = self.latent_shape(self.bin_of(row))
+        wanted = self.latent_shapes[self.bin_of(row)]
         if image.latent_HxWxC.shape != wanted:
             why = f"has a latent of shape {image.latent_HxWxC.shape}, not {wanted}"
             raise self._images.bad(row, why, image.key)
@@ -224,11 +228,6 @@ class Dataset:
         """Returns the rows of a bin."""
         return range(self._ends[bin] - self.counts[bin], self._ends[bin])
 
-    def latent_shape(self, bin: int) -> tuple[int, int, int]:
-        """Returns the (H, W, C) of the latents of a bin."""
-        height, width = (side // self.info["downsample"] for side in self.bins[bin])
-        return height, width, len(self.mean_C)
-
     def packed(self, row: int) -> bytes:
         """Returns one picture's record, as it is in the file."""
         return self._images[row]
@@ -237,10 +236,6 @@ class Dataset:
     def statistics(self) -> dict:
         """What another data set of the same recipe has otherwise, as JSON values."""
         return {"counts": self.counts} | {k: self.info[k] for k in ("latent_mean", "latent_std")}
-
-    @functools.cached_property
-    def captions(self) -> "Captions":
-        return Captions(self.folder, self.info["captions"])
 
     def features(self, encoder: str) -> FeatureStore:
         return FeatureStore(self.folder / "features" / encoder)

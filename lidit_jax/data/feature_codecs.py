@@ -11,7 +11,6 @@ import numpy as np
 
 from lidit_jax import errors
 from lidit_jax.batch import Array
-from lidit_jax.data import records
 
 
 class FeatureCodec(Protocol):
@@ -37,6 +36,15 @@ class FeatureCodec(Protocol):
     def states(self, *stored: Array) -> Array: ...
 
 
+def is_finite(bits: np.ndarray) -> bool:
+    """Returns whether bf16 numbers, given as uint16, are all finite.
+
+    Those that are not have every bit of the exponent set: they are the largest of either sign. Two
+    maxima need no memory, and are a twentieth of the time that `np.isfinite` takes of bf16.
+    """
+    return not bits.size or (bits.max() < 0xFF80 and bits.view(np.int16).max() < 0x7F80)
+
+
 class BF16:
     """Two bytes a number; unpacks to bf16."""
 
@@ -56,7 +64,7 @@ class BF16:
         return (np.frombuffer(packed["bf16"], ml_dtypes.bfloat16).reshape(packed["shape"]),)
 
     def is_finite(self, hidden_SxE):
-        return records.is_finite(hidden_SxE.view(np.uint16))
+        return is_finite(hidden_SxE.view(np.uint16))
 
     def states(self, hidden_SxE):
         return hidden_SxE

@@ -96,10 +96,12 @@ class Reader:
         """Returns which of a picture's caption ids this epoch shows: by hash, without state.
 
         In half of the epochs a synthetic one, if there is one (section 4.1: "we mix"); then any of
-        that kind.
+        that kind. Raises BadRecord for a picture without captions.
         """
         hashed = _hashed(f"{self.seed}/{image.key}/{epoch}")
         kinds = [ids for ids in (image.synthetic, image.captions) if ids]
+        if not kinds:
+            raise BadRecord(f"{image.key} has no caption", "has no caption", image.key)
         ids = kinds[hashed % len(kinds)]
         return ids[hashed // 2 % len(ids)]
 
@@ -126,20 +128,18 @@ class Reader:
 
         Raises InputError where a row cannot be read, and none of `ATTEMPTS` others can.
         """
-        found, replaced = [], []
-        places = range(len(samples)) if places is None else places
-        for place, (row, epoch) in zip(places, samples, strict=True):
-            try:
-                found.append(self._sample(row, epoch))
-            except BadRecord as e:
-                found.append(self._instead(row, epoch, e))
-                key = e.key or self.key(row)
-                replaced.append(Replaced(place, row, key, found[-1].row, e.why))
-        return Drawn(self._stacked(found), tuple(replaced))
+        try:
+            return Drawn(self.batch(samples))
+        except BadRecord:  # which are so rare that all may be read again to see which they are
+            return self._mended(samples, range(len(samples)) if places is None else places)
 
     def batch(self, samples: list[tuple[int, int]]) -> Batch:
-        """Returns the batch of these (row, epoch) pairs, rows of one bin, where each can be read."""
-        return self._stacked([self._sample(row, epoch) for row, epoch in samples])
+        """Returns the batch of these (row, epoch) pairs, rows of one bin. Raises BadRecord if one cannot be read."""
+        images = [self.dataset.image(row) for row, _ in samples]
+        latents = np.stack([i.latent_HxWxC for i in images])
+        captions = [self.caption(i, epoch) for i, (_, epoch) in zip(images, samples)]
+        rows = np.asarray([row for row, _ in samples], np.int32)
+        return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
 
     def key(self, row: int) -> str:
         """Returns a picture's key, or, where its record cannot be read, which row it is."""
@@ -178,30 +178,41 @@ class Reader:
 
         restored = jax.eval_shape(self.restored, jax.tree.map(many, text))
         rows = jax.ShapeDtypeStruct((batch_size,), np.int32)
-        shapes = map(self.dataset.latent_shape, _schedule(self.dataset).among(first, last))
+        shapes = self.dataset.latent_shapes
         return [
-            Batch(jax.ShapeDtypeStruct((batch_size, *shape), np.float32), restored, rows)
-            for shape in shapes
+            Batch(jax.ShapeDtypeStruct((batch_size, *shapes[bin]), np.float32), restored, rows)
+            for bin in _schedule(self.dataset).among(first, last)
         ]
 
-    def _sample(self, row: int, epoch: int) -> "_Sample":
-        """Raises BadRecord where anything of a row cannot be read."""
+    def _mended(self, samples: list[tuple[int, int]], places: Sequence[int]) -> Drawn:
+        """Returns what `drawn` does, where some cannot be read."""
+        read, replaced = [], []
+        for place, (row, epoch) in zip(places, samples, strict=True):
+            try:
+                self._check(row, epoch)
+                read.append((row, epoch))
+            except BadRecord as e:
+                used = self._instead(row, epoch, e)
+                read.append((used, epoch))
+                replaced.append(Replaced(place, row, e.key or self.key(row), used, e.why))
+        return Drawn(self.batch(read), tuple(replaced))
+
+    def _check(self, row: int, epoch: int):
+        """Raises BadRecord where anything that an epoch shows of a row cannot be read."""
         image = self.dataset.image(row)
-        if not image.captions + image.synthetic and self.stores:
-            raise BadRecord(f"{image.key} has no caption", "has no caption", image.key)
-        caption = self.caption(image, epoch) if self.stores else 0
-        text = []
+        caption = self.caption(image, epoch)
         for store in self.stores:
             try:
-                text.append(store.stored(caption))
+                store.stored(caption)
             except BadRecord as e:
                 raise BadRecord(str(e), f"its caption's features: {e.why}", image.key) from e
-        return _Sample(row, image.latent_HxWxC, tuple(text))
 
-    def _instead(self, row: int, epoch: int, error: BadRecord) -> "_Sample":
+    def _instead(self, row: int, epoch: int, error: BadRecord) -> int:
+        """Returns the row that stands for one that cannot be read."""
         for other in itertools.islice(self._others(row), ATTEMPTS):
             try:
-                return self._sample(other, epoch)
+                self._check(other, epoch)
+                return other
             except BadRecord:
                 continue
         raise errors.InputError(
@@ -213,22 +224,6 @@ class Reader:
         rows = self.dataset.rows_of(self.dataset.bin_of(row))
         for attempt in itertools.count():
             yield rows[_hashed(f"{self.seed}/instead of {row}/{attempt}") % len(rows)]
-
-    def _stacked(self, samples: list["_Sample"]) -> Batch:
-        latents_BxHxWxC = np.stack([s.latent_HxWxC for s in samples])
-        rows = np.asarray([s.row for s in samples], np.int32)
-        prompts = zip(*(s.text for s in samples), strict=True)
-        text = tuple(map(pad_stored, map(list, prompts), self.lengths))
-        return Batch(latents_BxHxWxC=latents_BxHxWxC, text=text, row_B=rows)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """One row, read: its latent, and of each LLM what its store has of the caption."""
-
-    row: int
-    latent_HxWxC: np.ndarray
-    text: tuple[tuple[np.ndarray, ...], ...]
 
 
 def _hashed(name: str) -> int:

@@ -5,7 +5,7 @@
   plan/ledger.jsonl               what was dropped: {"key", "reason"}, one per line
   captions.array_record           caption id (the row) -> text, language; each text once
   prompts.jsonl                   prompts to judge a model of this set by, and the sizes to draw them at
-  plan.json                       counts; written last
+  plan.json                       counts, and a hash of each file above; written last
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ import os
 import pathlib
 import resource
 from collections.abc import Iterable, Iterator, Sequence
+from operator import index
 from typing import Any
 
 import ml_dtypes
@@ -69,23 +70,15 @@ def unpack_image(data: bytes) -> ImageRecord:
     try:
         f = msgpack.unpackb(data)
         key = str(f["key"])
-        bits = np.frombuffer(f.pop("bf16"), np.uint16).reshape(f.pop("shape"))
-        captions, synthetic = tuple(f.pop("captions")), tuple(f.pop("synthetic"))
-        latent_HxWxC = bits.view(ml_dtypes.bfloat16).astype(np.float32)
+        latent_HxWxC = np.frombuffer(f.pop("bf16"), ml_dtypes.bfloat16).reshape(f.pop("shape"))
+        latent_HxWxC = latent_HxWxC.astype(np.float32)  # whose isfinite takes a tenth of bf16's
+        captions, synthetic = (tuple(map(index, f.pop(k))) for k in ("captions", "synthetic"))
         record = ImageRecord(latent_HxWxC=latent_HxWxC, captions=captions, synthetic=synthetic, **f)
     except MALFORMED as e:
         raise BadRecord(f"is no record of a picture ({_first_line(e)})", key=key) from e
-    if not is_finite(bits):
+    if not np.isfinite(latent_HxWxC).all():
         raise BadRecord("has a latent that is not finite", key=key)
     return record
-
-
-def is_finite(bits: np.ndarray) -> bool:
-    """Returns whether bf16 numbers, given as uint16, are all finite: none has every bit of its exponent set.
-
-    A tenth of the time that `np.isfinite` takes of bf16.
-    """
-    return not bits.size or int((bits & 0x7F80).max()) < 0x7F80
 
 
 class Writer:

@@ -25,6 +25,7 @@ from lidit_jax.share import Share
 from lidit_jax.training.config import DataConfig
 
 STD_LEAST = 1e-6  # of a latent channel that never varies
+NOT_FINITE = "latent-not-finite"  # why a picture is dropped that the VAE makes no numbers of
 
 
 def is_whole(plan: Plan, piece: int) -> bool:
@@ -176,9 +177,13 @@ class _PieceWriter:
         images += images[-1:] * (self.batch_size - len(images))
         latents = np.asarray(self.codec.encode(np.stack(images)))
         for (row, _), latent_HxWxC in zip(waiting, latents):
+            if not np.isfinite(latent_HxWxC).all():
+                self.dropped[NOT_FINITE] += 1
+                self.ledger.append((row.example.key, NOT_FINITE))
+                continue
             self.latents.add(latent_HxWxC)
             self.writers[bin].write(records.pack_image(row.record(latent_HxWxC)))
-        self.counts[bin] += len(waiting)
+            self.counts[bin] += 1
 
 
 def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str]:

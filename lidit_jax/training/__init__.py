@@ -7,5 +7,6 @@ optim        the optimizer                             feed         batches give
 state        parameters, EMA, optimizer state          drawing      noise to latents, as one program
 checkpoints  Orbax                                     metrics      console, TensorBoard, JSON lines
 agreement    what several processes must share         tracing      a profile of a few steps
+bad_records  samples that were replaced, counted       ledger       what went otherwise than planned
 handover     from one stage to the next                trained      a finished run, opened to be used
 """

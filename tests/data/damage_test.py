@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lidit_jax import errors, prompts
-from lidit_jax.data import dataset, plan
+from lidit_jax.data import dataset, plan, records
 from lidit_jax.preparation import features, images
 from lidit_jax.training.inputs import open_inputs
 from tests.tiny_prepared import broken
@@ -113,5 +113,35 @@ def test_damage_is_told_or_replaced_or_changes_nothing(kind, config, folder, sou
         except errors.InputError as e:
             assert path.name in str(e), f"{name}: {e}"
             outcomes.add("told")
-        path.write_bytes(content)
+        finally:
+            path.write_bytes(content)
     assert "told" in outcomes
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.endswith("array_record")])
+def test_a_file_of_records_that_is_not_whole_is_told_before_training(kind, config, folder):
+    path = next(folder.glob(kind))
+    content = path.read_bytes()
+    end = content[:-70_000] + bytes(70_000)
+    for left in (content[:-1], content[: len(content) // 2], b"", end, content + b"\0", None):
+        path.unlink()
+        if left is not None:
+            path.write_bytes(left)
+        try:
+            with pytest.raises(
+                errors.InputError, match=f"{path.name} is (damaged|missing).*prepare"
+            ):
+                open_inputs(config, folder)
+        finally:
+            path.write_bytes(content)
+
+
+def test_a_whole_file_of_fewer_records_is_told_too(config, data, tmp_path):
+    """Its rows would be taken for others'."""
+    for i, kind in enumerate(kind for kind in KINDS if kind.endswith("array_record")):
+        folder = broken(data, tmp_path / f"{i}")
+        path = next(folder.glob(kind))
+        rows = records.read_shards([path])
+        records.write_records(path, [rows[i] for i in range(len(rows) - 1)])
+        with pytest.raises(errors.InputError, match=rf"{path.name} is damaged \(\d+ records, and"):
+            open_inputs(config, folder)

@@ -10,7 +10,7 @@ import pytest
 
 from lidit_jax import errors
 from lidit_jax.data import pipeline, records
-from lidit_jax.data.feature_codecs import BF16, Int8, check_codec
+from lidit_jax.data.feature_codecs import BF16, Int8, check_codec, is_finite
 
 
 @pytest.fixture
@@ -100,3 +100,12 @@ def test_records_are_compressed_where_that_is_worth_it_and_read_either_way(codec
 def test_an_unknown_codec_is_refused():
     with pytest.raises(errors.InputError, match="unknown codec 'int4'; known: int8, bf16"):
         check_codec("int4", "codec")
+
+
+@pytest.mark.parametrize("bits", [0x7F80, 0xFF80, 0x7FC0, 0xFFFF])
+def test_no_number_that_is_not_finite_passes(bits):
+    finite = np.arange(2**16, dtype=np.uint16)
+    finite = finite[finite & 0x7F80 != 0x7F80].reshape(-1, 2)  # every number that bf16 has
+    assert is_finite(finite) and is_finite(finite[:0])
+    finite[700, 1] = bits
+    assert not is_finite(finite)

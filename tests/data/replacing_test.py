@@ -33,6 +33,7 @@ DAMAGE = {
     "a latent's infinity": (LATENTS, lambda p, k: change_record(p, k, not_finite), "not finite"),
     "a latent's shape": (LATENTS, with_field("shape", [8, 32, 3]), r"shape \(8, 32, 3\), not"),
     "a field": (LATENTS, with_field("captions", 3), "no record of a picture"),
+    "a caption's name": (LATENTS, with_field("captions", ["a"]), "no record of a picture"),
     "another field": (LATENTS, with_field("caption", 3), "no record of a picture"),
     "no record": (LATENTS, lambda p, k: change_record(p, k, lambda f: [1]), "no record of a picture"),
     "no caption": (
@@ -118,7 +119,8 @@ def test_a_row_of_another_bin_never_stands_in(config, data, tmp_path):
     reader = opened(config, folder)
     dataset = reader.dataset
     # As if there were two bins.
-    dataset.counts, dataset._ends, dataset.bins = [40, 8], [40, 48], 2 * dataset.bins
+    dataset.counts, dataset._ends = [40, 8], [40, 48]
+    dataset.latent_shapes *= 2
     change_record(next(folder.rglob(LATENTS)), 20, not_finite)
     for seed in range(20):
         (found,) = pipeline.Reader(dataset, reader.stores, seed).drawn([(44, 0)]).replaced

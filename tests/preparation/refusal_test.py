@@ -13,7 +13,8 @@ import pytest
 from lidit_jax import errors, preparation, share
 from lidit_jax.data import dataset
 from lidit_jax.data.dataset import Dataset
-from lidit_jax.preparation import verify
+from lidit_jax.models.vae import make_codec
+from lidit_jax.preparation import images, verify
 from lidit_jax.training.inputs import open_inputs
 from tests import tiny_sources
 from tests.tiny_prepared import assert_same, broken, change_json, config_of
@@ -154,3 +155,23 @@ def test_a_decoder_that_mends_says_so(llms, tmp_path):
     preparation.prepare(config, tmp_path / "set")
     assert Dataset(tmp_path / "set").info["mended"] == {"image-grey": 1}
     assert Dataset(tmp_path / "set").info["count"] == 11
+
+
+def test_a_picture_that_the_vae_makes_no_numbers_of_is_dropped_by_name(config, prepared, tmp_path):
+    class Overflowing(type(make_codec("pixels"))):
+        def encode(self, images_BxHxWx3):
+            latents = np.array(super().encode(images_BxHxWx3))
+            latents[: images_BxHxWx3.shape[1] == 32, 3, 3, 0] = np.inf  # the first of a square
+            return latents
+
+    folder, codec = broken(prepared, tmp_path), Overflowing()
+    shutil.rmtree(folder / "images")
+    plan, source = preparation.prepare_plan(config, folder)
+    images.write(config.data, source, plan, share.WHOLE, 32, codec)
+    assert images.finish(config.data, plan, codec) == []
+    found = Dataset(folder)
+    lost = found.info["dropped"]["latent-not-finite"]
+    assert lost and len(found) == len(Dataset(prepared)) - lost
+    lines = (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sum(json.loads(line)["reason"] == "latent-not-finite" for line in lines) == lost
+    assert verify.verify(folder) == []
