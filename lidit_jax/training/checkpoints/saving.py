@@ -6,6 +6,7 @@ import datetime
 import math
 import pathlib
 import time
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -110,7 +111,7 @@ class Saver:
             self._finished.append(Saved(step, waited, on_disk - begun))
 
 
-def check_keep_best(config: TrainConfig, metrics: dict[str, Any]):
+def check_keep_best(config: TrainConfig, metrics: Collection[str]):
     """Raises InputError unless `train.keep_best` is one of a step's metrics, or "" for none."""
     if config.keep_best and config.keep_best not in metrics:
         raise errors.unknown_name("metric in train.keep_best", config.keep_best, metrics)
