@@ -4,27 +4,32 @@ A line has the "step", "what" happened, and that event's own facts:
   skipped     a step whose loss or gradient was not like those before; the keys of its samples
   replaced    a sample that could not be read, and the one that was read instead
   checkpoint  one that is damaged, and was moved aside
+  lines       a file of lines, this one too, that has lost some
 """
 
 import pathlib
 from typing import Any
 
-from lidit_jax.training.step_lines import StepLines
+from lidit_jax.training.step_lines import StepLines, read
 
 NAME = "ledger.jsonl"
+IN_STEPS = ("skipped", "replaced")
 
 
 class Ledger:
     """The ledger of a run that is about to do `first_step`. Without `write` it takes rows and drops them.
 
     Kept by process 0; the file is made with its first row.
+    count: rows of what happened in steps, which a run that is resumed writes again.
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, write: bool = True):
         self.path = workdir / NAME
         self._first_step, self._write, self._lines = first_step, write, None
+        self.count = 0
         if write and self.path.exists():
             self._lines = StepLines(self.path, first_step)
+            self.count = sum(row["what"] in IN_STEPS for row in read(self.path))
 
     def row(self, step: int, what: str, **facts: Any):
         """Writes one event; it is on its way to the disk when this returns."""
@@ -33,6 +38,7 @@ class Ledger:
         if self._lines is None:
             self._lines = StepLines(self.path, self._first_step)
         self._lines.write(step, what=what, **facts)
+        self.count += what in IN_STEPS
 
     def close(self):
         if self._lines is not None:

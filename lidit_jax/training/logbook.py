@@ -11,19 +11,18 @@ import numpy as np
 
 from lidit_jax import digests
 from lidit_jax.data.pipeline import Replaced
-from lidit_jax.training import checkpoints, metrics, opening, step_lines
+from lidit_jax.training import checkpoints, ledger, metrics, opening, step_lines
 from lidit_jax.training.bad_records import BadRecords
 from lidit_jax.training.clock import Clock
-from lidit_jax.training.ledger import Ledger
 from lidit_jax.training.pulse import Pulse
 
 
 def tell_damaged(damaged: Sequence[tuple[pathlib.Path, str]], workdir: pathlib.Path, used: int):
     """Tells which checkpoints were moved aside, where to and why, and that step `used` is gone on from."""
     chief = jax.process_index() == 0
-    with contextlib.closing(Ledger(workdir, used + 1, write=chief)) as ledger:
+    with contextlib.closing(ledger.Ledger(workdir, used + 1, write=chief)) as book:
         for folder, why in damaged:
-            ledger.row(used, "checkpoint", folder=str(folder), why=why)
+            book.row(used, "checkpoint", folder=str(folder), why=why)
             if chief:
                 print(
                     f"a checkpoint is damaged: {why}; moved to {folder}; step {used} is used instead",
@@ -55,7 +54,7 @@ class Logbook:
         t, chief, workdir = run.config.train, jax.process_index() == 0, run.workdir
         told = [line for line in step_lines.read(workdir / metrics.NAME) if line["step"] <= done]
         self.clock = Clock(started, told)
-        self._ledger = Ledger(workdir, done + 1, write=chief)
+        self._ledger = ledger.Ledger(workdir, done + 1, write=chief)
         self._bad = BadRecords(run.config.data.bad_records, self._ledger, run.data)
         self._bad.set_state(saved["bad"] if saved else [])
         self._pulse = Pulse(workdir, t.watchdog_minutes)
@@ -63,14 +62,17 @@ class Logbook:
         if chief:
             so_far = saved["metrics"] if saved else None
             self._metrics = metrics.Metrics(workdir, done + 1, t.steps, t.batch_size, so_far)
+            self._check_lines(saved["lines"] if saved else {}, done)
         self._run, self._saver = run, saver
         self._pending, self._drawn = None, {}
         self._steps = self.in_a_row = 0
 
     def state(self) -> dict[str, Any]:
-        """Returns what a resumed run has to know, as JSON values; "metrics" on process 0 alone."""
-        told = self._metrics.state() if self._metrics else None
-        return {"bad": self._bad.state(), "metrics": told}
+        """Returns what a resumed run has to know, as JSON values; but "bad" on process 0 alone."""
+        bad = {"bad": self._bad.state()}
+        if not self._metrics:
+            return bad
+        return bad | {"metrics": self._metrics.state(), "lines": self._lines()}
 
     def queued(self, step: int, told: dict, replaced: Iterable[Replaced]):
         """Takes what a queued step is going to tell, and reads what the step before it has told.
@@ -114,6 +116,17 @@ class Logbook:
         self._ledger.close()
         if self._metrics:
             self._metrics.close()
+
+    def _lines(self) -> dict[str, int]:
+        return {metrics.NAME: self._metrics.lines, ledger.NAME: self._ledger.count}
+
+    def _check_lines(self, saved: dict[str, int], done: int):
+        """Tells where a file has fewer lines of the steps up to `done` than were written."""
+        for name, count in self._lines().items():
+            if count < saved.get(name, 0):
+                lost = saved[name] - count
+                print(f"{name} has lost {lost} of its {saved[name]} lines up to step {done}")
+                self._ledger.row(done, "lines", file=name, lost=lost, of=saved[name])
 
     def _read(self):
         if self._pending is None:

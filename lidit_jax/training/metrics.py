@@ -11,6 +11,7 @@ from lidit_jax.training.events import Events
 from lidit_jax.training.step_lines import StepLines
 
 NAME = "metrics.jsonl"
+_NOTHING = {"sums": {}, "count": 0, "skipped": 0}
 
 
 class Metrics:
@@ -34,8 +35,17 @@ class Metrics:
         self._lines = StepLines(workdir / NAME, first_step)
         self._batch_size, self._last_step = batch_size, last_step
         self._samples = workdir / "samples"
-        saved = saved or {"sums": {}, "count": 0, "skipped": 0}
-        self._sums, self._count, self._skipped = saved["sums"], saved["count"], saved["skipped"]
+        saved = saved or _NOTHING
+        self._sums, self._count, self._skipped = (
+            dict(saved["sums"]),
+            saved["count"],
+            saved["skipped"],
+        )
+
+    @property
+    def lines(self) -> int:
+        """How many lines metrics.jsonl has."""
+        return self._lines.count
 
     def state(self) -> dict[str, Any]:
         """Returns what was added since the last log, as JSON values; they say a float to its last bit."""

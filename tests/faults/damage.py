@@ -27,7 +27,6 @@ KINDS = {
     ),
     "manifest": ("checkpoints/{last}/**/manifest.ocdbt",),
     "commit": ("checkpoints/{last}/**/commit_success.txt",),
-    "digests": ("checkpoints/{last}/**/*digest*",),
     "record": ("checkpoints/{last}/record/metadata",),
     "config": ("config.json",),
     "metrics": ("metrics.jsonl",),
@@ -35,7 +34,6 @@ KINDS = {
 }
 WAYS = ("flip", "cut", "zero", "remove")
 OUTCOMES = ("named", "survived", "harmless", "unnamed", "SILENT")
-ROW = '{"step": 1, "what": "replaced", "key": "0000"}\n'  # so that there is a ledger to damage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +83,6 @@ class Damager:
             half = ["--config.train.keep=3", f"--config.train.steps={whole.world.steps // 2}"]
             run = self._train(self._half, *half)  # stops there, and is damaged
             assert run.finish() == 0, run.text
-            # A row of an earlier step, as if a picture had been replaced: it must stay.
-            (self._half / "ledger.jsonl").write_text(ROW)
-        self._rows = same_run.ledger(self._half)
 
     def _train(self, workdir: pathlib.Path, *more: str) -> Victim:
         return Victim(self._whole.world.command(workdir, *more), workdir, self._folder / "log.txt")
@@ -107,17 +102,15 @@ class Damager:
         state = wanted.compare_state(workdir, wanted.world.steps)
         lines = same_run.compare_lines(same_run.metrics(workdir), same_run.metrics(wanted.workdir))
         told = self._told(workdir)
-        if state.different or (lines.different or not self._kept(workdir)) and not told:
+        rows = same_run.ledger(workdir) == same_run.ledger(wanted.workdir)
+        if state.different or (lines.different or not rows) and not told:
             return "SILENT"
         return "survived" if told else "harmless"
 
     def _told(self, workdir: pathlib.Path) -> bool:
-        """Whether the ledger has more rows than before."""
-        return len(_parsable(workdir / "ledger.jsonl")) > len(self._rows)
-
-    def _kept(self, workdir: pathlib.Path) -> bool:
-        """Whether the ledger has every row that it had before."""
-        return all(row in _parsable(workdir / "ledger.jsonl") for row in self._rows)
+        """Whether the ledger has a row of a damaged file."""
+        rows = same_run.ledger(workdir)
+        return any(row["what"] in ("checkpoint", "lines") for row in rows)
 
     def sampled(self, workdir: pathlib.Path, done: Corruption) -> str:
         """Draws from a damaged run; returns one of `OUTCOMES`."""
@@ -138,17 +131,6 @@ class Damager:
         flags = {"workdir": workdir, "out": out, "prompt": "a red circle"}
         command = ["-m", "lidit_jax.sample", *(f"--{k}={v}" for k, v in flags.items())]
         return Victim(command, workdir, self._folder / "sample.txt")
-
-
-def _parsable(path: pathlib.Path) -> list[dict]:
-    """Returns the rows of a file that may be damaged, without what is of the clock."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            rows.append(same_run.without_clock(line))
-        except ValueError:  # a damaged line is none
-            continue
-    return rows
 
 
 def _drawn(folder: pathlib.Path) -> dict[str, bytes]:

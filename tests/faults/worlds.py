@@ -6,7 +6,7 @@ import pathlib
 
 from lidit_jax import preparation
 from lidit_jax.training.config import parse
-from tests import several, tiny_llms, tiny_sources
+from tests import several, tiny_llms, tiny_prepared, tiny_sources
 
 STEPS, SAVE_EVERY = 120, 12  # saving takes as long as a dozen steps
 HEAD = """
@@ -70,6 +70,8 @@ def make(
     config = folder / f"{name}.py"
     config.write_text(text)
     preparation.prepare(parse(_config_dict(config)), folder / name)
+    shard = sorted((folder / name / "images").rglob("latents-*"))[0]
+    tiny_prepared.change_record(shard, 3, tiny_prepared.not_finite)  # so that there is a ledger
     return World(name, config, folder / name, steps, every)
 
 

@@ -3,6 +3,7 @@
 saved    when, in seconds since 1970
 batches  the place in the data                      data  the data set's statistics
 bad      rows of it that could not be read so far    metrics  what was added to them since the last log
+lines    how many metrics.jsonl and ledger.jsonl had
 means    of each metric, since the checkpoint before it
 digests  of every array: item -> name -> `digests.digest`, in hexadecimal
 """
@@ -21,7 +22,7 @@ ITEM = "record"
 
 
 def make(place: dict[str, Any], means: dict[str, float], digests: dict[str, Any]) -> dict:
-    """Returns a record of now. place: "batches", "data", "bad" and "metrics"."""
+    """Returns a record of now. place: "batches", "data", and what `Logbook.state` returns."""
     return json.loads(
         json.dumps(place | {"saved": time.time(), "means": means, "digests": digests})
     )
