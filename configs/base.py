@@ -120,6 +120,7 @@ def get_config() -> ConfigDict:
     )
     c.train.preview_every = 5_000  # steps; 0 = never
     c.train.watchdog_minutes = 30.0  # without a step, then all stacks go to stderr; 0 = never
+    c.train.grace = 120.0  # seconds to save in after SIGTERM, then the process ends; 0 = no limit
     c.train.init_from = (
         ""  # a run's workdir, from whose last checkpoint this one begins; "" = from nothing
     )

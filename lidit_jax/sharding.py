@@ -118,6 +118,15 @@ def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in held.values()]))
 
 
+def holders(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns how many processes have devices that hold a row of a global batch: int [B]."""
+    where = batch_sharding(mesh).devices_indices_map((batch_size,))
+    held = {
+        (d.process_index, row) for d, rows in where.items() for row in range(batch_size)[rows[0]]
+    }
+    return np.bincount([row for _, row in held], minlength=batch_size)
+
+
 def split_batch(x: jax.Array) -> jax.Array:
     """Tells the compiler that an activation is split by samples, as the batch is.
 

@@ -201,23 +201,45 @@ def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
 
 @contextlib.contextmanager
 def heeding_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yields what tells whether SIGTERM has come, to a process that trains alone.
+    """Yields what tells whether to stop now, since SIGTERM has come; to be asked once at every step.
 
-    Processes that JAX has joined agree by its own means on the step to stop at, and are told nothing
-    here. Only a program's main thread may wait for signals.
+    Processes that JAX has joined agree by its own means on the step, and all of them must ask. Of a lone
+    one only the main thread may wait for signals; in another it is never told.
     """
-    came = threading.Event()
-    if (
-        jax.distributed.is_initialized()
-        or threading.current_thread() is not threading.main_thread()
-    ):
-        yield came.is_set
+    if jax.distributed.is_initialized():
+        # JAX compares how often it was asked: with steps, a resumed run would miss what came before.
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(_asked))
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    came = []  # no Event: its lock is not to be taken by a handler within a handler
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: bool(came)
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
     try:
-        yield came.is_set
+        yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: it was not Python's
+
+
+_asked = itertools.count(1)
+
+
+@contextlib.contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """Ends the process, with status 1 and a line that `what` took longer, unless a block ends in time. 0: no limit."""
+
+    def give_up():
+        print(f"error{name()}: {what} took longer than {seconds:g} s", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def end():
@@ -242,5 +264,5 @@ def leave(status: int):
 
 __all__ = [
     "Absent", "Place", "Stopped", "barrier", "connect", "end", "gathered", "heeding_sigterm", "leave", "name",
-    "sharing", "start", "together", "told_by_each", "use_cpu",
+    "sharing", "start", "together", "told_by_each", "use_cpu", "within",
 ]  # fmt: skip

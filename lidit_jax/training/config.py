@@ -108,6 +108,7 @@ class TrainConfig:
     keep_best: str
     preview_every: int
     watchdog_minutes: float
+    grace: float
     init_from: str
     init_optimizer: bool
 
@@ -118,7 +119,7 @@ class TrainConfig:
             )
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
-        for name in ("preview_every", "keep_hours", "watchdog_minutes"):
+        for name in ("preview_every", "keep_hours", "watchdog_minutes", "grace"):
             errors.check_range(f"train.{name}", getattr(self, name), 0)
         errors.check_range("train.drop_prompt", self.drop_prompt, 0, 1)
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-FLUSH = 120.0  # seconds between two looks that the file is on the disk
-
 
 def _import_without_torch():
     """tensorboardX imports torch wherever it is installed; training has no use for it."""
@@ -38,7 +36,6 @@ class Events:
     def __init__(self, folder: pathlib.Path, first_step: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._file = tensorboardX.event_file_writer.EventsWriter(str(folder / "events"))
-        self._flushed = time.monotonic()
         start = tensorboardX.proto.event_pb2.SessionLog(status=1)  # START
         self._write(first_step, session_log=start)
 
@@ -49,14 +46,15 @@ class Events:
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
         self._add(step, tensorboardX.summary.image(name, image_HxWx3, dataformats="HWC"))
 
+    def flush(self):
+        """Writes what is still in this process."""
+        self._file.flush()
+
     def close(self):
         self._file.close()
 
     def _add(self, step: int, summary: Any):
         self._write(step, summary=summary)
-        if time.monotonic() - self._flushed > FLUSH:
-            self._file.flush()
-            self._flushed = time.monotonic()
 
     def _write(self, step: int, **what: Any):
         event = tensorboardX.proto.event_pb2.Event(wall_time=time.time(), step=step, **what)

@@ -3,17 +3,19 @@
 import contextlib
 import math
 import pathlib
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from lidit_jax import digests
+from lidit_jax import digests, sharding
 from lidit_jax.data.pipeline import Replaced
-from lidit_jax.training import checkpoints, ledger, metrics, opening, step_lines
+from lidit_jax.training import checkpoints, ledger, metrics, opening
 from lidit_jax.training.bad_records import BadRecords
 from lidit_jax.training.clock import Clock
+from lidit_jax.training.means import Means
 from lidit_jax.training.pulse import Pulse
 
 
@@ -33,76 +35,86 @@ def tell_damaged(damaged: Sequence[tuple[pathlib.Path, str]], workdir: pathlib.P
 class Logbook:
     """Reads the metrics of each step when the next one is queued, so that the devices never wait.
 
-    clock: where the time goes.
-    in_a_row: how many steps were skipped in a row by the last that was read.
+    clock: where the time goes. in_a_row: how many steps were skipped in a row by the last that was read.
+    saved_at: the last step that was saved because it was due.
 
     Args:
       run: which goes on from step `done`.
-      saver: of its checkpoints; they have the means of the metrics.
+      pulse: beats when a step has ended.
       started: when this process began to work on it, in seconds since 1970.
-      saved: what `state` was then; None for a run that begins.
+      saved: the record of the checkpoint that it goes on from; None for a run that begins.
     """
 
     def __init__(
-        self,
-        run: opening.Run,
-        saver: checkpoints.Saver,
-        done: int,
-        started: float,
-        saved: dict[str, Any] | None,
+        self, run: opening.Run, pulse: Pulse, done: int, started: float, saved: dict | None
     ):
         t, chief, workdir = run.config.train, jax.process_index() == 0, run.workdir
-        told = [line for line in step_lines.read(workdir / metrics.NAME) if line["step"] <= done]
-        self.clock = Clock(started, told)
+        saved = saved or {}
+        self.clock = Clock(started, saved.get("clock"))
         self._ledger = ledger.Ledger(workdir, done + 1, write=chief)
-        self._bad = BadRecords(run.config.data.bad_records, self._ledger, run.data)
-        self._bad.set_state(saved["bad"] if saved else [])
-        self._pulse = Pulse(workdir, t.watchdog_minutes)
+        holders_B = sharding.holders(run.mesh, t.batch_size)
+        self._bad = BadRecords(run.config.data.bad_records, self._ledger, run.data, holders_B)
+        self._bad.set_state(saved.get("bad", ()))
+        self._since_saved, self.saved_at = Means(saved.get("since")), saved.get("due", 0)
         self._metrics = None
         if chief:
-            so_far = saved["metrics"] if saved else None
+            so_far = saved.get("metrics")
             self._metrics = metrics.Metrics(workdir, done + 1, t.steps, t.batch_size, so_far)
-            self._check_lines(saved["lines"] if saved else {}, done)
-        self._run, self._saver = run, saver
+            self._check_lines(saved.get("lines", {}), done)
+        self._run, self._pulse = run, pulse
         self._pending, self._drawn = None, {}
         self._steps = self.in_a_row = 0
-
-    def state(self) -> dict[str, Any]:
-        """Returns what a resumed run has to know, as JSON values; but "bad" on process 0 alone."""
-        bad = {"bad": self._bad.state()}
-        if not self._metrics:
-            return bad
-        return bad | {"metrics": self._metrics.state(), "lines": self._lines()}
+        self._begun: dict[int, float] = {}  # of checkpoints, in seconds
 
     def queued(self, step: int, told: dict, replaced: Iterable[Replaced]):
         """Takes what a queued step is going to tell, and reads what the step before it has told.
 
         replaced: what this process could not read of its samples.
         """
+        self.clock.queued(told["loss"])
         self._bad.saw(step, replaced)
         self._read()
         self._pending = step, told
 
     def flush(self):
-        """Waits for the step that was queued last, and takes down all that the steps so far tell.
+        """Waits for the step that was queued last, and writes all that the steps so far tell.
 
         Every process must call it. Raises, on every process alike, FloatingPointError if too many steps
         in a row were skipped, and InputError if too many samples could not be read.
         """
         self._read()
         self._bad.flush()
+        if self._metrics:
+            self._metrics.flush()
 
-    def write(self, step: int):
-        """Writes the means since the last time. Waits and raises as `flush`."""
+    def write(self, step: int, saver: checkpoints.Saver):
+        """Writes the means since the last time, and tells of checkpoints. Waits and raises as `flush`."""
         self.flush()
-        facts = self.clock.read(self._steps) | self._saved()
+        facts = self.clock.read(self._steps) | self._saved(saver)
         if self._metrics:
             self._metrics.log(step, facts, self._drawn)
         self._steps = 0
 
-    def tell_saved(self, step: int):
+    def for_checkpoint(self, step: int, due: bool) -> dict[str, Any]:
+        """Returns what the record of a checkpoint has of the steps so far, as JSON values.
+
+        due: it is saved because it is time to. Else, when the run is stopped, it has no means, and what
+        it would be the mean of belongs to the next: so that a stop changes neither which are the best
+        nor when others are saved. On other processes than 0, whose record none reads, some is missing.
+        """
+        means = {}
+        if due:
+            means, self._since_saved, self.saved_at = self._since_saved.read(), Means(), step
+        told = {"means": means, "since": self._since_saved.state(), "due": self.saved_at}
+        told |= {"bad": self._bad.state(), "clock": self.clock.state()}
+        if self._metrics:
+            told |= {"metrics": self._metrics.state(), "lines": self._lines()}
+            self._begun[step] = time.perf_counter()
+        return told
+
+    def tell_saved(self, step: int, saver: checkpoints.Saver):
         """Tells of the checkpoints that came to be on disk since the last writing."""
-        facts = self._saved()
+        facts = self._saved(saver)
         if self._metrics:
             self._metrics.scalars(step, facts)
 
@@ -112,21 +124,10 @@ class Logbook:
             self._metrics.picture(step, "preview", grid_HxWx3)
 
     def close(self):
-        self._pulse.close()
+        self.clock.close()
         self._ledger.close()
         if self._metrics:
             self._metrics.close()
-
-    def _lines(self) -> dict[str, int]:
-        return {metrics.NAME: self._metrics.lines, ledger.NAME: self._ledger.count}
-
-    def _check_lines(self, saved: dict[str, int], done: int):
-        """Tells where a file has fewer lines of the steps up to `done` than were written."""
-        for name, count in self._lines().items():
-            if count < saved.get(name, 0):
-                lost = saved[name] - count
-                print(f"{name} has lost {lost} of its {saved[name]} lines up to step {done}")
-                self._ledger.row(done, "lines", file=name, lost=lost, of=saved[name])
 
     def _read(self):
         if self._pending is None:
@@ -140,16 +141,28 @@ class Logbook:
         if self.in_a_row:
             self._skip(step, told)
             return
-        self._saver.add(told)
+        self._since_saved.add(told)
         if self._metrics:
             self._metrics.add(told)
 
-    def _saved(self) -> dict[str, float]:
+    def _saved(self, saver: checkpoints.Saver) -> dict[str, float]:
         """Prints a line for each checkpoint that has come to be on disk; returns what the last one took."""
-        finished = self._saver.finished()
-        for saved in finished if self._metrics else ():
+        finished = saver.finished()
+        for saved in finished:
+            self.clock.kept(self._begun.pop(saved.step))
             print(saved.line(), flush=True)
         return finished[-1].scalars() if finished else {}
+
+    def _lines(self) -> dict[str, int]:
+        return {metrics.NAME: self._metrics.lines, ledger.NAME: self._ledger.count}
+
+    def _check_lines(self, saved: dict[str, int], done: int):
+        """Tells where a file has fewer lines of the steps up to `done` than were written."""
+        for name, count in self._lines().items():
+            if count < saved.get(name, 0):
+                lost = saved[name] - count
+                print(f"{name} has lost {lost} of its {saved[name]} lines up to step {done}")
+                self._ledger.row(done, "lines", file=name, lost=lost, of=saved[name])
 
     def _skip(self, step: int, told: dict):
         guard = self._run.config.guard
@@ -160,16 +173,18 @@ class Logbook:
             f"{guard.spike:g} deviations above the mean"
         )
         facts = {name: x if math.isfinite(x) else str(x) for name, x in judged.items()}
-        keys = self._run.keys(step) if self._metrics else ()
-        self._ledger.row(step, "skipped", why=why, in_a_row=self.in_a_row, **facts, keys=keys)
         if self._metrics:
             self._metrics.skip()
+            keys = self._run.keys(step)
+            self._ledger.row(step, "skipped", why=why, in_a_row=self.in_a_row, **facts, keys=keys)
             print(
                 f"step {step} is skipped: {why}; its samples are in {self._ledger.path}", flush=True
             )
         if self.in_a_row >= guard.patience:
+            self._bad.flush()
             raise FloatingPointError(
                 f"{self.in_a_row} steps in a row were skipped, the last at step {step}: {why}. "
                 f"{self._ledger.path} has their samples, and --replay={step} tells each one's loss; if no "
-                f"sample is to blame, lower the learning rate"
+                f"sample is to blame, begin from this run's weights with a lower learning rate: another "
+                f"--workdir, and --config.train.init_from={self._run.workdir}"
             )

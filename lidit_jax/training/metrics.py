@@ -8,10 +8,10 @@ import numpy as np
 
 from lidit_jax import files
 from lidit_jax.training.events import Events
+from lidit_jax.training.means import Means
 from lidit_jax.training.step_lines import StepLines
 
 NAME = "metrics.jsonl"
-_NOTHING = {"sums": {}, "count": 0, "skipped": 0}
 
 
 class Metrics:
@@ -35,12 +35,8 @@ class Metrics:
         self._lines = StepLines(workdir / NAME, first_step)
         self._batch_size, self._last_step = batch_size, last_step
         self._samples = workdir / "samples"
-        saved = saved or _NOTHING
-        self._sums, self._count, self._skipped = (
-            dict(saved["sums"]),
-            saved["count"],
-            saved["skipped"],
-        )
+        self._means = Means(saved and saved["means"])
+        self._skipped = saved["skipped"] if saved else 0
 
     @property
     def lines(self) -> int:
@@ -48,14 +44,12 @@ class Metrics:
         return self._lines.count
 
     def state(self) -> dict[str, Any]:
-        """Returns what was added since the last log, as JSON values; they say a float to its last bit."""
-        return {"sums": dict(self._sums), "count": self._count, "skipped": self._skipped}
+        """Returns what was added since the last log, as JSON values."""
+        return {"means": self._means.state(), "skipped": self._skipped}
 
     def add(self, metrics: dict):
         """Takes one step's metrics, as scalars on the host."""
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        self._count += 1
+        self._means.add(metrics)
 
     def skip(self):
         """Counts a step that was skipped, whose metrics are in no mean."""
@@ -67,7 +61,7 @@ class Metrics:
         facts: what the clock has read, and what else is known at this step. drawn: what two runs that
         drew the same at this step have the same; for the JSON lines alone.
         """
-        means = {name: total / self._count for name, total in self._sums.items()}
+        means = self._means.read()
         rate = facts["steps_per_s"]
         scalars = means | facts | {"images_per_s": rate * self._batch_size} | _memory()
         scalars["skipped"] = self._skipped
@@ -82,7 +76,11 @@ class Metrics:
             f"{rate:.2f} steps/s  {left // 60}:{left % 60:02d} left",
             flush=True,
         )
-        self._sums, self._count, self._skipped = {}, 0, 0
+        self._means, self._skipped = Means(), 0
+
+    def flush(self):
+        """Has all that was written leave this process."""
+        self._events.flush()
 
     def scalars(self, step: int, values: dict[str, float]):
         """Writes numbers to TensorBoard alone."""

@@ -49,7 +49,8 @@ class Run:
     def keys(self, step: int) -> list[str]:
         """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
         order = pipeline.Order(self.reader, self.config.train.batch_size)
-        return [self.reader.key(row) for row, _ in order.samples(step - 1)]
+        used = self.reader.drawn(order.samples(step - 1)).batch.row_B
+        return [self.reader.key(int(row)) for row in used]
 
     def batch(self, step: int) -> Batch:
         """Returns this process' rows of the batch that a step trains on. Steps count from 1."""

@@ -7,7 +7,7 @@ import shutil
 import jax
 import pytest
 
-from lidit_jax import errors, processes
+from lidit_jax import errors, processes, sharding
 from lidit_jax.data import pipeline
 from lidit_jax.data.pipeline import Replaced
 from lidit_jax.training import loop, step_lines
@@ -28,7 +28,7 @@ def lines(workdir):
 def test_each_event_is_one_row_whoever_saw_it(tmp_path, monkeypatch):
     """Two processes whose devices share rows saw one event both, and another each."""
     ledger = Ledger(tmp_path, 1)
-    ours, theirs = (BadRecords(16, ledger, pathlib.Path("set")) for _ in range(2))
+    ours, theirs = (BadRecords(16, ledger, pathlib.Path("set"), [1, 2, 1]) for _ in range(2))
     for bad, places in ((ours, (0, 1)), (theirs, (1, 2))):
         bad.saw(3, [event(place, 7) for place in places])
         bad.saw(4, [])
@@ -40,24 +40,40 @@ def test_each_event_is_one_row_whoever_saw_it(tmp_path, monkeypatch):
         "step": 3, "what": "replaced", "row": 7, "key": "key 7", "used": 8,
         "why": "has a latent that is not finite",
     }  # fmt: skip
-    assert ours.state() == [7]
+    assert ours.state() == [(7, "row 7, key 7: has a latent that is not finite")]
     ours.flush()
     assert len(lines(tmp_path)) == 3
 
 
+def test_a_sample_that_only_one_of_two_processes_could_read_ends_the_run(tmp_path):
+    """Their devices share it, and would hold parts of two pictures."""
+    bad = BadRecords(16, Ledger(tmp_path, 1), pathlib.Path("set"), [1, 2])
+    bad.saw(3, [event(0, 6)])
+    bad.flush()
+    bad.saw(4, [event(1, 7)])
+    with pytest.raises(
+        errors.InputError, match="row 7, key 7: .* but another process, whose devices"
+    ):
+        bad.flush()
+
+
+def test_as_many_processes_hold_a_sample_as_the_mesh_says():
+    assert sharding.holders(sharding.make_mesh((2, 2, 2)), 8).tolist() == [1] * 8
+
+
 @pytest.mark.parametrize("budget", [0, 2])
 def test_the_budget_counts_rows_and_not_how_often_they_came(budget, tmp_path):
-    bad = BadRecords(budget, Ledger(tmp_path, 1), pathlib.Path("set"))
+    bad = BadRecords(budget, Ledger(tmp_path, 1), pathlib.Path("set"), [1, 1])
     for step in range(1, 9):
         bad.saw(step, [event(0, 5 + step % budget)] if budget else [])
         bad.flush()
     assert len(lines(tmp_path)) == 8 * bool(budget)
-    resumed = BadRecords(budget, Ledger(tmp_path, 9), pathlib.Path("set"))
+    resumed = BadRecords(budget, Ledger(tmp_path, 9), pathlib.Path("set"), [1, 1])
     resumed.set_state(bad.state())
     resumed.saw(9, [event(1, 30)])
     message = (
         rf"^{budget + 1} pictures of set cannot be read, and data.bad_records is {budget} "
-        r"\(row 30, key 30: has a latent that is not finite\); .*ledger.jsonl has all of them. "
+        r"\(.*row 30, key 30: has a latent that is not finite\); .*ledger.jsonl has all of them. "
         "`prepare --verify` says"
     )
     with pytest.raises(errors.InputError, match=message):

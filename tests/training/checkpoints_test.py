@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from lidit_jax import digests, errors, sharding
-from lidit_jax.training import checkpoints, guard, loop, state, trained
+from lidit_jax.training import checkpoints, guard, ledger, loop, state, trained
 from lidit_jax.training.checkpoints import reading, record
 from tests import several
 
@@ -50,19 +50,17 @@ def save(workdir, config, clock, times, losses=None):
     with checkpoints.Saver(workdir, config) as saver:
         for n, hours in enumerate(times, 1):
             clock[0] = hours
+            means = {}
             if losses:
-                saver.add({"loss": losses[n - 1]})
-            saver.save(tiny_state(begun + n), PLACE)
+                means = {"loss": losses[n - 1]}
+            saver.save(tiny_state(begun + n), PLACE | {"means": means})
     return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
 
 
 def test_what_is_saved_is_read_with_its_place_and_means(config, tmp_path):
     with checkpoints.Saver(tmp_path, config.train) as saver:
-        for loss in (1.0, 2.0):
-            saver.add({"loss": loss})
-        saver.save(tiny_state(3), PLACE)
-        saver.add({"loss": 5.0})
-        saver.save(tiny_state(4), PLACE)
+        saver.save(tiny_state(3), PLACE | {"means": {"loss": 1.5}})
+        saver.save(tiny_state(4), PLACE | {"means": {"loss": 5.0}})
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tiny_state()
     )
@@ -119,8 +117,8 @@ def test_an_unknown_metric_is_refused_before_anything_is_written(config, data, t
 
 def test_the_steps_wait_for_the_save_before_and_are_told_of_both(config, tmp_path, monkeypatch):
     with checkpoints.Saver(tmp_path, config.train) as saver:
-        saver.save(tiny_state(1), PLACE)
-        saver.save(tiny_state(2), PLACE)
+        saver.save(tiny_state(1), PLACE | {"means": {}})
+        saver.save(tiny_state(2), PLACE | {"means": {}})
         assert [saved.step for saved in saver.finished()] == [1]
         saver.wait()
         (last,) = saver.finished()
@@ -186,7 +184,7 @@ def test_a_linked_folder_is_as_good_as_the_folder(linked, config, data, workdir,
     assert to == run / "damaged" / "4" and (to / "ema").is_dir()
     assert checkpoints.last_step(run) == 2
     with checkpoints.Saver(run, again.train) as saver:
-        saver.save(dataclasses.replace(found.state, step=jnp.int32(4)), {"batches": {}, "data": {}})
+        saver.save(dataclasses.replace(found.state, step=jnp.int32(4)), PLACE | {"means": {}})
     assert checkpoints.last_step(run) == 4
     assert checkpoints.last_whole(run, like).step == 4
 
@@ -207,11 +205,11 @@ def test_a_folder_tells_what_it_holds(config, workdir, tmp_path):
     (run / "damaged").mkdir()
     shutil.copytree(run / "checkpoints" / "2", run / "damaged" / "3")
     (run / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
-    (run / "ledger.jsonl").write_text('{"step": 2, "what": "checkpoint"}\n')
+    ledger.Ledger(run, 3).row(2, "checkpoint")
     path = run / "checkpoints" / "4" / "record" / "metadata"
     path.write_text(path.read_text().replace('"saved": 1', '"saved": 2'))
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
-    first, two, arrays, means, four, unfinished, damaged, ledger = checkpoints.info(run)
+    first, two, arrays, means, four, unfinished, damaged, rows = checkpoints.info(run)
     assert first == f"{run}: task diffusion, 157,584 parameters, step 4 of 4"
     assert re.fullmatch(r"step 2: saved [-\d]+ [:\d]+ [+\d]+, [\d,]+ bytes, files readable", two)
     today = datetime.datetime.now().astimezone()
@@ -221,7 +219,7 @@ def test_a_folder_tells_what_it_holds(config, workdir, tmp_path):
     assert re.fullmatch(r"step 4: [\d,]+ bytes, DAMAGED: its record is not what was saved", four)
     assert unfinished.startswith(f"unfinished: {run / 'checkpoints' / '5.orbax-checkpoint-tmp'}, 0")
     assert damaged.startswith(f"damaged, moved aside: {run / 'damaged' / '3'}, ")
-    assert ledger == f"{run / 'ledger.jsonl'}: 1 checkpoint"
+    assert rows == f"{run / 'ledger.jsonl'}: 1 checkpoint"
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 

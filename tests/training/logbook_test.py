@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -25,6 +26,18 @@ def test_a_resumed_run_tells_no_step_twice_and_no_line_by_half(tmp_path):
     assert len(path.read_text().splitlines()) == 4
 
 
+def test_a_line_that_is_not_what_was_written_is_none(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    lines = step_lines.StepLines(path, 1)
+    for step in (1, 2, 3):
+        lines.write(step, loss=step / 7)
+    whole = path.read_bytes()
+    first = len(whole.splitlines()[0])
+    for at in range(first):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert [line["step"] for line in step_lines.read(path)] == [2, 3], at
+
+
 def test_a_ledger_is_there_with_its_first_row_and_only_where_it_is_kept(tmp_path):
     ledger.Ledger(tmp_path, 1, write=False).row(1, "skipped")
     kept = ledger.Ledger(tmp_path, 1)
@@ -44,32 +57,73 @@ def now(monkeypatch):
     return hand
 
 
-def test_goodput_is_the_share_of_time_that_went_into_steps_which_are_kept(now):
-    begun = Clock(started=990.0, lines=[])
-    now[0] += 20  # of ten steps, beside 4 seconds without data, and 6 of a save
-    with begun.beside("data"):
-        now[0] += 4
-    with begun.beside("save"):
-        now[0] += 6
+class Step:
+    """A step's result, which is there when it is told so."""
+
+    def __init__(self):
+        self.there = threading.Event()
+
+    def block_until_ready(self):
+        self.there.wait(10)
+
+
+@pytest.fixture
+def computed(now):
+    """Moves the clock's hand and ends a step."""
+
+    def end(clock, step, seconds):
+        now[0] += seconds
+        step.there.set()
+        deadline = time.monotonic() + 10
+        while clock._steps_ended < clock._steps_queued and time.monotonic() < deadline:
+            pass
+
+    return end
+
+
+def test_goodput_is_the_share_of_time_in_which_steps_were_computed_that_are_kept(now, computed):
+    begun = Clock(started=990.0)
+    for _ in range(10):
+        step = Step()
+        begun.queued(step)
+        computed(begun, step, 2.0)
+        with begun.fetching():
+            now[0] += 0.4  # nothing is computed meanwhile
+        now[0] += 0.6  # nor here, in a save or so
     told = begun.read(10)
-    assert told["steps_per_s"] == 10 / 30 and told["data_wait_s"] == 0.4
-    assert told["trained_s"] == 20 and told["goodput"] == 20 / 40
-    assert told["checkpoint_age_s"] == 6
-    now[0] += 10  # of five steps that a kill makes vain; an hour later it goes on
-    begun.read(5)
-    now[0] += 3600
-    resumed = Clock(started=now[0], lines=[{"step": 10} | told])
-    now[0] += 20
-    again = resumed.read(5)
-    assert again["trained_s"] == 40 and again["goodput"] == 40 / (40 + 10 + 3600 + 20)
+    assert told["steps_per_s"] == pytest.approx(10 / 30)
+    assert told["data_wait_s"] == pytest.approx(0.4)
+    assert told["trained_s"] == pytest.approx(20)
+    assert told["goodput"] == pytest.approx(20 / 40)
+    assert told["checkpoint_age_s"] == pytest.approx(30)
+    saved = begun.state()
+    now[0] += 10 + 3600  # more steps, which a kill makes vain; an hour later it goes on
+    resumed, step = Clock(started=now[0], saved=saved), Step()
+    resumed.queued(step)
+    computed(resumed, step, 20)
+    again = resumed.read(1)
+    assert again["trained_s"] == pytest.approx(40)
+    assert again["goodput"] == pytest.approx(40 / (40 + 10 + 3600 + 20))
+
+
+def test_a_wait_for_data_counts_from_when_the_step_has_ended(now, computed):
+    clock, step = Clock(started=1000.0), Step()
+    clock.queued(step)
+    with clock.fetching():
+        computed(clock, step, 0.9)  # still computed for nine tenths of the wait
+        now[0] += 0.1
+    assert clock.read(1)["data_wait_s"] == pytest.approx(0.1)
+    clock.queued(Step())
+    with clock.fetching():
+        now[0] += 5
+    assert clock.read(1)["data_wait_s"] == 0
 
 
 def test_a_pulse_tells_the_step_and_when_it_ended(tmp_path):
-    pulse = Pulse(tmp_path, minutes=0)
-    pulse.beat(7)
+    with Pulse(tmp_path, minutes=0) as pulse:
+        pulse.beat(7)
     told = json.loads((tmp_path / "heartbeats" / "00000.json").read_text())
     assert told["step"] == 7 and abs(told["time"] - time.time()) < 5 and told["host"]
-    pulse.close()
 
 
 HANGS = """
@@ -79,13 +133,12 @@ from lidit_jax.training.pulse import Pulse
 def this_hangs():
     time.sleep(2)
 
-pulse = Pulse(pathlib.Path(sys.argv[1]), minutes=1.2 / 60)
-for step in range(1, 13):  # 2.4 seconds, but each step ends in time
-    time.sleep(0.2)
-    pulse.beat(step)
-print("no stack so far", file=sys.stderr, flush=True)
-this_hangs()
-pulse.close()
+with Pulse(pathlib.Path(sys.argv[1]), minutes=1.2 / 60) as pulse:
+    for step in range(1, 13):  # 2.4 seconds, but each step ends in time
+        time.sleep(0.2)
+        pulse.beat(step)
+    print("no stack so far", file=sys.stderr, flush=True)
+    this_hangs()
 time.sleep(1.5)
 """
 

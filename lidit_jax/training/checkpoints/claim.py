@@ -15,7 +15,7 @@ from lidit_jax.training.config import Config
 FREE = {
     "train": (
         "steps", "mesh", "accumulate", "log_every", "save_every", "keep", "keep_hours", "keep_best", "preview_every",
-        "watchdog_minutes",
+        "watchdog_minutes", "grace",
     ),
     "guard": ("patience",),
     "model": ("remat", "unroll"),

@@ -2,9 +2,8 @@
 
 saved    when, in seconds since 1970
 batches  the place in the data                      data  the data set's statistics
-bad      rows of it that could not be read so far    metrics  what was added to them since the last log
-lines    how many metrics.jsonl and ledger.jsonl had
-means    of each metric, since the checkpoint before it
+means    of each metric, since the last checkpoint that was due; none of one that a stop made
+bad, metrics, lines, since, due, clock    what `Logbook` has to know to go on
 digests  of every array: item -> name -> `digests.digest`, in hexadecimal
 """
 
@@ -21,11 +20,9 @@ from lidit_jax.training.checkpoints import damage
 ITEM = "record"
 
 
-def make(place: dict[str, Any], means: dict[str, float], digests: dict[str, Any]) -> dict:
-    """Returns a record of now. place: "batches", "data", and what `Logbook.state` returns."""
-    return json.loads(
-        json.dumps(place | {"saved": time.time(), "means": means, "digests": digests})
-    )
+def make(told: dict[str, Any], digests: dict[str, Any]) -> dict:
+    """Returns a record of now. told: the other entries."""
+    return json.loads(json.dumps(told | {"saved": time.time(), "digests": digests}))
 
 
 def sealed(record: dict) -> ocp.args.JsonSave:

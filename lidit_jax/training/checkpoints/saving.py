@@ -1,6 +1,5 @@
 """From arrays to a checkpoint, written while the training goes on; and which checkpoints are kept."""
 
-import collections
 import dataclasses
 import datetime
 import math
@@ -34,6 +33,17 @@ class Saved:
         return {"checkpoint_waited_s": self.waited, "checkpoint_took_s": self.took}
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax' manager, that does not ask JAX whether to stop.
+
+    It asks when a checkpoint is written, of that checkpoint's step, and JAX, which counts on being asked
+    at every step in turn (`processes.heeding_sigterm`), would take the processes to be there still.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Saver:
     """Saves a run's checkpoints, and keeps those that `train.keep`, `keep_hours` and `keep_best` ask for.
 
@@ -48,8 +58,7 @@ class Saver:
         options = ocp.CheckpointManagerOptions(
             create=True, preservation_policy=_Policy(config, self._records)
         )
-        self._manager = ocp.CheckpointManager(folder, options=options)
-        self._sums, self._count = collections.Counter(), 0
+        self._manager = _Manager(folder, options=options)
         self._pending, self._finished = None, []
 
     def __enter__(self) -> "Saver":
@@ -58,32 +67,21 @@ class Saver:
     def __exit__(self, *_):
         self._manager.close()
 
-    def add(self, metrics: dict[str, float]):
-        """Takes one step's metrics, scalars on the host; the next checkpoint has their means."""
-        self._sums.update({name: float(value) for name, value in metrics.items()})
-        self._count += 1
-
-    def save(self, state: TrainState, place: dict[str, Any]):
+    def save(self, state: TrainState, told: dict[str, Any]):
         """Starts saving; returns once the arrays are copied, and writes them in the background.
 
-        place: "batches", where they had come to; and the others of `record`.
+        told: the entries of `record`, but those that it makes itself.
         """
         begun = time.perf_counter()
         self.wait()
         step, items = int(state.step), naming.items(state, naming.ALL)
-        means = {name: total / self._count for name, total in self._sums.items()}
-        self._sums, self._count = collections.Counter(), 0
-        told = record.make(place, means, _digests(items))
+        told = record.make(told, _digests(items))
         self._records[step] = told
         args = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
         args[record.ITEM] = record.sealed(told)
         # Without `force` Orbax may leave a step out, and only say so by what it returns.
         self._manager.save(step, args=ocp.args.Composite(**args), force=True)
         self._pending = step, time.perf_counter() - begun, time.time() - time.perf_counter() + begun
-
-    def reached_preemption(self, step: int) -> bool:
-        """Whether the processes that JAX has joined agree to stop at this step."""
-        return self._manager.reached_preemption(step)
 
     def wait(self):
         """Returns when what is being saved is on disk."""

@@ -1,0 +1,45 @@
+"""What a run shows of itself while it learns: a grid of pictures."""
+
+import jax
+import numpy as np
+from flax import nnx
+
+from lidit_jax import files, rng, sharding
+from lidit_jax.models.vae import Codec, make_codec
+from lidit_jax.training import opening, state
+
+
+class Preview:
+    """A grid of pictures from the EMA, of the same prompts with the same seeds, or of the same originals.
+
+    Compiled when it is made: what does not compile, or does not fit, is told before the first step.
+    """
+
+    def __init__(self, run: opening.Run):
+        self.codec: Codec = make_codec(run.config.data.codec)
+        inputs = run.task.preview_inputs(run.reader)
+        self._count = len(jax.tree.leaves(inputs)[0])
+        parts = sharding.batch_parts(run.mesh)
+        self._rows = -(-self._count // parts) * parts
+        places = np.arange(self._rows) % self._count
+        where = sharding.batch_sharding(run.mesh)
+
+        def spread(a):  # of which every process has the whole
+            filled = np.asarray(a)[places]
+            return jax.make_array_from_callback(filled.shape, where, lambda index: filled[index])
+
+        def draw(ema, constants, inputs, places_B):
+            keys_B = rng.per_sample(rng.key(run.config.seed, "preview"), places_B)
+            # For `sharding.split_batch`, and for attention's kernels.
+            with jax.sharding.use_abstract_mesh(run.mesh.abstract_mesh):
+                return run.task.preview(nnx.merge(run.graphdef, ema, constants), inputs, keys_B)
+
+        self._inputs = jax.tree.map(spread, (inputs, np.arange(self._count)))
+        program = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))
+        self._draw = program.lower(run.like.ema, run.like.constants, *self._inputs).compile()
+
+    def grid(self, current: state.TrainState) -> np.ndarray:
+        """Returns the uint8 grid; every process must call it."""
+        latents = jax.device_get(self._draw(current.ema, current.constants, *self._inputs))
+        images = np.asarray(self.codec.decode(latents[: len(latents) * self._count // self._rows]))
+        return files.picture_grid(list(images), columns=8, height=64)
