@@ -198,3 +198,23 @@ def test_a_run_of_two_that_is_told_to_stop_saves_and_continues_to_equal_bits(of_
     assert [e.status for e in ends] == [0, 0], ends
     assert f"resuming {workdir} at step {saved}" in ends[0].out and saved < 400
     assert Whole(world, tmp_path).compare(workdir).ok
+
+
+@pytest.mark.slow
+def test_a_resumed_run_of_two_that_is_told_to_stop_before_its_first_step_saves(of_four, tmp_path):
+    """While it compiles, which may take minutes."""
+    world, workdir = of_four[0], tmp_path / "run"
+    more = ["--config.train.steps=4000", "--config.train.save_every=20"]
+    running = _all(world.config, world.data, workdir, 2, 2, *more)
+    several.wait_for(workdir / "checkpoints" / "20", running)
+    for process in running:
+        process.kill()
+    several.ended(*running)
+    begun = same_run.steps_saved(workdir)[-1]
+    running = _all(world.config, world.data, workdir, 2, 2, *more)
+    while not running[0].stdout.readline().startswith(f"resuming {workdir} at step {begun}"):
+        assert running[0].poll() is None, running[0].stderr.read()
+    running[1].send_signal(signal.SIGTERM)
+    ends = several.ended(*running, timeout=60)
+    assert [e.status for e in ends] == [Stopped.STATUS] * 2, ends
+    assert same_run.steps_saved(workdir)[-1] == begun + 1, ends
