@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -56,11 +57,12 @@ class Run:
         places = sharding.rows_here(self.mesh, self.config.train.batch_size)
         return self.reader.drawn(order.samples(step - 1, places), places).batch
 
-    def metrics(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns what a step tells, described."""
+    def metrics(self) -> list[str]:
+        """Returns the names of the metrics that a step tells."""
         t = self.config.train
         spec = self.reader.specs(t.batch_size, 0, 1)[0]
-        return jax.eval_shape(self.update(), self.like, spec)[1]
+        told = jax.eval_shape(self.update(), self.like, spec)[1]
+        return [name for name, a in told.items() if jnp.issubdtype(a.dtype, jnp.floating)]
 
     def first_state(self) -> state.TrainState:
         """Returns a state of no steps: random, or from another run's weights (`train.init_from`)."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from lidit_jax import digests, errors, sharding
-from lidit_jax.training import checkpoints, loop, state, trained
+from lidit_jax.training import checkpoints, guard, loop, state, trained
 from lidit_jax.training.checkpoints import reading, record
 from tests import several
 
@@ -28,7 +28,8 @@ def tiny_state(step=0):
     kernel = jax.device_put(jnp.arange(6.0).reshape(2, 3) + step, sharding.replicated(MESH))
     part = state.nnx.State({"kernel": state.nnx.Param(kernel)})
     number = jax.device_put(jnp.int32(step), sharding.replicated(MESH))
-    return state.TrainState(number, part, part, state.nnx.State({}), [kernel])
+    seen = jax.device_put(guard.fresh(), sharding.replicated(MESH))
+    return state.TrainState(number, part, part, state.nnx.State({}), [kernel], seen)
 
 
 MESH = sharding.make_mesh((1, 8, 1))

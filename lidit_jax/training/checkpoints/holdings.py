@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from lidit_jax import files
 from lidit_jax.training import ledger, step_lines
-from lidit_jax.training.checkpoints import claim, damage, naming, reading, record, resuming
+from lidit_jax.training.checkpoints import damage, naming, reading, record, resuming
+from lidit_jax.training.checkpoints.claim import RESTORE
 
 
 def info(workdir: pathlib.Path) -> Iterator[str]:
@@ -17,7 +18,7 @@ def info(workdir: pathlib.Path) -> Iterator[str]:
     Raises InputError for a folder that is no run.
     """
     config = files.read_json(
-        workdir / "config.json", "run's config (is this a run?)", remedy=claim.RESTORE
+        workdir / "config.json", "run's config (is this a run?)", remedy=RESTORE
     )
     folder = (workdir / "checkpoints").absolute()
     steps = damage.steps_in(folder)

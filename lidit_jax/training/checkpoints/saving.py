@@ -6,8 +6,10 @@ import datetime
 import math
 import pathlib
 import time
+from collections.abc import Collection
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -75,7 +77,8 @@ class Saver:
         self._records[step] = told
         args = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
         args[record.ITEM] = record.sealed(told)
-        self._manager.save(step, args=ocp.args.Composite(**args))
+        # Without `force` Orbax may leave a step out, and only say so by what it returns.
+        self._manager.save(step, args=ocp.args.Composite(**args), force=True)
         self._pending = step, time.perf_counter() - begun, time.time() - time.perf_counter() + begun
 
     def reached_preemption(self, step: int) -> bool:
@@ -88,7 +91,10 @@ class Saver:
         self._look()
 
     def finished(self) -> list[Saved]:
-        """Returns the checkpoints that came to be on disk since this was last asked; it does not wait."""
+        """Returns the checkpoints that came to be on disk since this was last asked; it does not wait.
+
+        Process 0 alone is told. Raises what went wrong where one could not be written.
+        """
         self._look()
         told, self._finished = self._finished, []
         return told
@@ -96,14 +102,16 @@ class Saver:
     def _look(self):
         if self._pending is None or self._manager.is_saving_in_progress():
             return
+        self._manager.wait_until_finished()  # it has: but if it failed, this raises what was wrong
         step, waited, begun = self._pending
-        names = ocp.path.step.standard_name_format()
-        on_disk = names.find_step(self._manager.directory, step).commit_timestamp.timestamp()
-        self._finished.append(Saved(step, waited, on_disk - begun))
         self._pending = None
+        if jax.process_index() == 0:  # others may not see its files yet
+            names = ocp.path.step.standard_name_format()
+            on_disk = names.find_step(self._manager.directory, step).commit_timestamp.timestamp()
+            self._finished.append(Saved(step, waited, on_disk - begun))
 
 
-def check_keep_best(config: TrainConfig, metrics: dict[str, Any]):
+def check_keep_best(config: TrainConfig, metrics: Collection[str]):
     """Raises InputError unless `train.keep_best` is one of a step's metrics, or "" for none."""
     if config.keep_best and config.keep_best not in metrics:
         raise errors.unknown_name("metric in train.keep_best", config.keep_best, metrics)
