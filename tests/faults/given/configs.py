@@ -1,5 +1,6 @@
 """Configs in which one key, or a few, are anything at all; and combinations that do not go together."""
 
+import functools
 import pathlib
 import random
 from typing import Any
@@ -95,9 +96,14 @@ def give(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
     for key, value in changes.items():
         put(c, key, value)
     data, workdir = scratch / "data", scratch / "run"
+    about = (
+        ["source", "picture", "picture size"]
+        if any(key.startswith("data.") for key in changes)
+        else []
+    )
     return Given(
         told=", ".join(f"{key}={value!r:.60}" for key, value in changes.items()),
-        names=tuple(name for key, value in changes.items() for name in _names(key, value)),
+        names=(*(name for key, value in changes.items() for name in _names(key, value)), *about),
         act=lambda: _until_compiled(parse(c), world.data, data, workdir),
         new=(workdir,),
     )
@@ -169,6 +175,8 @@ def put(c: ConfigDict, key: str, value: Any):
         if not isinstance(c, ConfigDict) or not isinstance(c.get(part), ConfigDict):
             return  # another change took it away
         c = c[part]
+    if isinstance(value, int) and abs(value) > 1e300 and type(c.get(last)) is float:
+        return  # ml_collections refuses it
     with c.unlocked(), c.ignore_type():
         if isinstance(value, Missing):
             if last in c:
@@ -195,8 +203,7 @@ def _until_compiled(config: Config, read: pathlib.Path, data: pathlib.Path, work
     run.reader.specs(t.batch_size, 0, 1)
     run.metrics()
     if t.preview_every:
-        inputs = jax.eval_shape(lambda: run.task.preview_inputs(run.reader))
-        jax.eval_shape(_preview, run, inputs)
+        jax.eval_shape(functools.partial(_preview, run), run.task.preview_inputs(run.reader))
 
 
 def _preview(run, inputs):

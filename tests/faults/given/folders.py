@@ -14,6 +14,11 @@ from tests.faults.given.given import Given
 from tests.faults.given.pictures import changed
 from tests.faults.given.world import World
 
+READ = (
+    "*.json", "config.json", "metrics.jsonl", "checkpoints/2/_*", "checkpoints/2/*/_METADATA", "checkpoints/2/*/manifest.ocdbt",
+    "checkpoints/2/ema/d/*", "checkpoints/2/params/d/*", "checkpoints/2/record/metadata", "plan/*", "*.array_record",
+    "features/*/*", "images/*", "images/*/*",
+)  # fmt: skip
 WAYS = (
     "bytes",
     "bytes",
@@ -59,6 +64,7 @@ def give_data(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
     }
     act = rng.choice(list(acts))
     kept = () if act in ("prepared", "merged") else (folder,)
+    names = (*names, "pieces", "shards") if act == "merged" else names
     return Given(f"data set, {told}, {act}", names, acts[act], kept, (workdir,))
 
 
@@ -74,6 +80,7 @@ def give_run(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
         "opened": lambda: trained.open_to_draw(folder),
     }
     act = rng.choice(list(acts))
+    names = (*names, "no checkpoint in") if "checkpoints/" in told else names
     return Given(f"run, {told}, {act}", names, acts[act], (folder,))
 
 
@@ -81,7 +88,9 @@ def _damage(rng: random.Random, folder: pathlib.Path) -> tuple[str, tuple[str, .
     """Damages a file, or two; returns what was done, and what may name it."""
     told, names = [], []
     for _ in range(rng.choice([1, 1, 2])):
-        found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+        found = _files(folder, "*")
+        if rng.random() < 0.7:  # what is surely read: a run has far more files that are not
+            found = [p for glob in READ for p in _files(folder, glob)] or found
         path, other = rng.choice(found), rng.choice(found)
         way = rng.choice(WAYS)
         how = _damaged(rng, path, other, way)
@@ -89,6 +98,10 @@ def _damage(rng: random.Random, folder: pathlib.Path) -> tuple[str, tuple[str, .
         told.append(f"{way} {how} of {' and '.join(str(p.relative_to(folder)) for p in touched)}")
         names += [name for p in touched for name in _names(p, folder)]
     return "; ".join(told), tuple(names)
+
+
+def _files(folder: pathlib.Path, glob: str) -> list[pathlib.Path]:
+    return sorted(p for p in folder.rglob(glob) if p.is_file() and not p.is_symlink())
 
 
 def _damaged(rng, path: pathlib.Path, other: pathlib.Path, way: str) -> str:
