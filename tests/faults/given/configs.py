@@ -203,11 +203,13 @@ def _until_compiled(config: Config, read: pathlib.Path, data: pathlib.Path, work
     run.reader.specs(t.batch_size, 0, 1)
     run.metrics()
     if t.preview_every:
-        jax.eval_shape(functools.partial(_preview, run), run.task.preview_inputs(run.reader))
+        inputs = run.task.preview_inputs(run.reader)
+        like = run.like
+        jax.eval_shape(functools.partial(_preview, run), like.ema, like.constants, inputs)
 
 
-def _preview(run, inputs):
+def _preview(run, ema, constants, inputs):
     rows = jax.numpy.arange(len(jax.tree.leaves(inputs)[0]))
     keys = rng.per_sample(rng.key(run.config.seed, "preview"), rows)
-    model = nnx.merge(run.graphdef, run.like.ema, run.like.constants)
+    model = nnx.merge(run.graphdef, ema, constants)
     return run.task.preview(model, inputs, keys)
