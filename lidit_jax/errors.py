@@ -25,7 +25,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
 def check_range(where: str, value: float, least: float, most: float = float("inf")):
     """Raises InputError unless value is finite and least <= value <= most. `where` is its key."""
     if not least <= value <= most or value == float("inf"):
-        wanted = f"{least} or more" if most == float("inf") else f"a value in [{least}, {most}]"
+        wanted = f"a value in [{least}, {most}]"
+        if most == float("inf"):
+            wanted = f"{least} or more"
+        elif least == float("-inf"):
+            wanted = f"{most} or less"
         raise InputError(f"{where} is {value}; use {wanted}")
 
 
@@ -45,6 +49,10 @@ def about_file(error: OSError) -> str | None:
             return f"{error.filename} is missing, or its folder cannot be made"
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return f"the disk is full{where}; what is finished stays: free some space, and run it again"
+        case OSError() if (
+            error.filename is not None
+        ):  # a bad sector, a socket, a name that is too long
+            return f"cannot use {error.filename}: {error.strerror}"
     return None
 
 

@@ -77,11 +77,16 @@ def write_json(
 
 
 def read_json(
-    path: str | os.PathLike, what: str, sealed: bool = True, remedy: str = REMEDY
+    path: str | os.PathLike,
+    what: str,
+    sealed: bool = True,
+    remedy: str = REMEDY,
+    holds: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Reads a JSON object that `write_json` wrote; InputError if it is missing or damaged.
 
-    what: a noun for what it is. remedy: what to do where it is damaged.
+    what: a noun for what it is. remedy: what to do where it is damaged. holds: keys that it must have;
+    a whole file of another kind, or one changed by hand, may lack them.
     sealed: its hash must be there, and be that of its content. False: it may be another program's, and
     a hash is checked where there is one.
     """
@@ -102,7 +107,21 @@ def read_json(
             f"if you changed it yourself, put {BY_HAND!r} there)"
         )
         raise _damaged(path, what, why, remedy)
+    check_holds(path, what, value, holds, remedy)
     return value
+
+
+def check_holds(
+    path: str | os.PathLike,
+    what: str,
+    value: dict[str, Any],
+    holds: Sequence[str],
+    remedy: str = REMEDY,
+):
+    """Raises InputError unless what `read_json` read has these keys."""
+    for name in holds:
+        if name not in value:
+            raise _damaged(path, what, f"it has no {name!r}", remedy)
 
 
 def _damaged(path, what, why, remedy) -> errors.InputError:

@@ -56,13 +56,14 @@ def claim(folder: pathlib.Path, recipe: dict):
 
 def check_claimed(folder: pathlib.Path, recipe: dict):
     """Raises InputError, naming what differs, if `folder` is not the data set of this recipe."""
-    check_equal(read_recipe(folder), recipe, folder)
+    check_equal(read_recipe(folder, tuple(recipe.keys() & {"format"})), recipe, folder)
 
 
-def read_recipe(folder: pathlib.Path) -> dict:
+def read_recipe(folder: pathlib.Path, holds: tuple[str, ...] = ()) -> dict:
     """Returns what the data set, or the feature store, in `folder` is made of."""
+    path, what = folder / "recipe.json", "recipe of a data set"
     remedy = f"put back a copy of it, or remove {folder} and run `prepare` again"
-    return files.read_json(folder / "recipe.json", "recipe of a data set", remedy=remedy)
+    return files.read_json(path, what, remedy=remedy, holds=holds)
 
 
 def check_equal(found: dict, wanted: dict, where: pathlib.Path):
@@ -108,13 +109,19 @@ def read_array(path: pathlib.Path) -> np.ndarray:
     return files.read_npy(path, f"{REMEDY}, it makes what is missing")
 
 
+# What dataset.json and encoder.json are read for.
+OF_SET = ("bins", "captions", "codec_identity", "count", "downsample", "latent_mean", "latent_std")
+OF_SET += ("preview",)
+OF_STORE = ("captions", "codec", "longest", "mean", "prefix_len", "shards", "std", "width")
+
+
 class FeatureStore:
     """One encoder's features, by caption id."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         what = f"text features (run `prepare` with encoder {folder.name!r} in text.use)"
-        self.info = _read_info(folder / "encoder.json", what)
+        self.info = _read_info(folder / "encoder.json", what, OF_STORE)
         self.codec = feature_codec(folder, self.info["codec"])
         shards, captions = self.info["shards"], self.info["captions"]
         self._rows = records.read_shards(
@@ -178,7 +185,7 @@ class Dataset:
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder)
         self.info = _read_info(
-            self.folder / "dataset.json", "finished data set (run `prepare` first)"
+            self.folder / "dataset.json", "finished data set (run `prepare` first)", OF_SET
         )
         self.mean_C = np.asarray(self.info["latent_mean"], np.float32)
         self.std_C = np.asarray(self.info["latent_std"], np.float32)
@@ -255,10 +262,11 @@ class Captions:
         return records.CaptionRecord(**msgpack.unpackb(self._rows[caption]))
 
 
-def _read_info(path: pathlib.Path, what: str) -> dict:
+def _read_info(path: pathlib.Path, what: str, holds: tuple[str, ...]) -> dict:
     info = files.read_json(path, what, remedy=REMEDY)
     if info.get("format") != FORMAT:
         raise errors.InputError(
             f"{path.parent} has data set format {info.get('format')}, this version reads {FORMAT}; prepare it again"
         )
+    files.check_holds(path, what, info, holds, REMEDY)
     return info

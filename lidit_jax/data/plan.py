@@ -48,7 +48,8 @@ class Plan:
         self.folder = folder
         what = "plan (run `prepare` first)"
         remedy = "delete it and run `prepare` again"
-        self.info = files.read_json(folder / "plan.json", what, remedy=remedy)
+        holds = ("bins", "pieces", "sha256", "captions", "counts", "rules")
+        self.info = files.read_json(folder / "plan.json", what, remedy=remedy, holds=holds)
         self.bins: list[Size] = [tuple(size) for size in self.info["bins"]]
         self.pieces: int = self.info["pieces"]
 

@@ -49,7 +49,8 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
         _drop_late(rows, recipe)
         bins = _merge_small(rows, recipe)
         if not rows.kept_N.any():
-            raise errors.InputError(f"no picture is left: {_told(rows, ledger)}")
+            why = _told(rows, ledger) or f"source {source.describe()['name']} is empty"
+            raise errors.InputError(f"no picture is left: {why}")
         id_M = plan_texts.numbered(rows)
         info = _write(rows, id_M, bins, recipe, folder)
         kept = _spooled(rows, spool, ledger)
@@ -263,4 +264,4 @@ def _write(
 def _told(rows: Rows, ledger: _Ledger) -> str:
     late = collections.Counter(LATE[i] for i in rows.late_N[rows.late_N > 0])
     reasons = (late + ledger.dropped).most_common()
-    return ", ".join(f"{reason} dropped {n}" for reason, n in reasons) or "the source is empty"
+    return ", ".join(f"{reason} dropped {n}" for reason, n in reasons)

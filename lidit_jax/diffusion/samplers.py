@@ -16,6 +16,8 @@ import numpy as np
 from lidit_jax import errors, rng
 from lidit_jax.diffusion import schedules
 
+MOST_STEPS = 10_000  # far more than any sampler gains from
+
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
@@ -35,8 +37,10 @@ class SamplerConfig:
     def __post_init__(self):
         if self.name not in SAMPLERS:
             raise errors.unknown_name("sampler", self.name, SAMPLERS)
-        if self.steps < 1:
-            raise errors.InputError(f"steps {self.steps} must be 1 or more")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise errors.InputError(
+                f"steps {self.steps} must be 1 or more, and {MOST_STEPS} at most"
+            )
         if not 0 <= self.eta <= 1 or (self.eta and self.name != "ddim"):
             raise errors.InputError(
                 f"eta {self.eta} with sampler {self.name!r}: eta is ddim's, in [0, 1]; use 0"

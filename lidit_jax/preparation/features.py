@@ -37,7 +37,8 @@ def is_whole(store: pathlib.Path, shard: int, shards: int) -> bool:
 
 def read_marker(shard: pathlib.Path) -> dict:
     """Returns what a shard's marker says of it. Raises InputError if it is missing or damaged."""
-    return files.read_json(shard.with_suffix(".json"), "marker of a shard", remedy=dataset.REMEDY)
+    path, holds = shard.with_suffix(".json"), ("sha256", "bytes", "statistics", "squared_error")
+    return files.read_json(path, "marker of a shard", remedy=dataset.REMEDY, holds=holds)
 
 
 def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):

@@ -40,7 +40,8 @@ def is_whole(plan: Plan, piece: int) -> bool:
 
 def read_marker(path: pathlib.Path) -> dict:
     """Returns what a piece's marker says of it. Raises InputError if it is damaged."""
-    return files.read_json(path, "marker of a piece", remedy=dataset.REMEDY)
+    holds = ("counts", "sha256", "dropped", "mended", "ledger", "latents")
+    return files.read_json(path, "marker of a piece", remedy=dataset.REMEDY, holds=holds)
 
 
 def write(

@@ -25,6 +25,8 @@ from lidit_jax.training.guard import GuardConfig
 
 TASKS = ("diffusion", "vae")
 OPTIMIZERS = ("adamw", "muon")
+MOST = 2**53  # up to which JSON's readers agree on integers
+MOST_STEPS = 2**31 - 1  # a state counts its steps in an int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,7 @@ class OptimConfig:
     def __post_init__(self):
         for name in ("learning_rate", "warmup_steps", "weight_decay"):
             errors.check_range(f"optim.{name}", getattr(self, name), 0)
+        errors.check_range("optim.warmup_steps", self.warmup_steps, -math.inf, MOST_STEPS)
         for name in ("b1", "b2"):
             errors.check_range(f"optim.{name}", getattr(self, name), 0, 0.999999)
         errors.check_range("optim.ema", self.ema, 0, 1)
@@ -119,6 +122,8 @@ class TrainConfig:
             )
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
+        for name in ("steps", "batch_size"):
+            errors.check_range(f"train.{name}", getattr(self, name), -math.inf, MOST_STEPS)
         for name in ("preview_every", "keep_hours", "watchdog_minutes", "grace"):
             errors.check_range(f"train.{name}", getattr(self, name), 0)
         errors.check_range("train.drop_prompt", self.drop_prompt, 0, 1)
@@ -192,18 +197,39 @@ class Config:
 def parse(config: ml_collections.ConfigDict) -> Config:
     """Returns the frozen config; InputError on a key that is missing, unknown or of the wrong kind."""
     tree = json.loads(config.to_json_best_effort())  # tuples become lists, as in files of ours
-    if "text" not in tree:
-        raise errors.InputError("config.text is missing; start from configs/base.py")
-    text = tree.pop("text")
-    for key in text:
-        if key not in ("use", "encoders"):
-            raise errors.unknown_name("key in config.text", key, ("use", "encoders"))
-    known = text["encoders"]
-    for name in text["use"]:
-        if name not in known:
-            raise errors.unknown_name("encoder in text.use", name, known)
-    tree["encoders"] = [known[name] | {"name": name} for name in text["use"]]
+    _check_values(tree, "config")
+    text = build(_Text, tree.pop("text", {}), "config.text")
+    for name in text.use:
+        if name not in text.encoders:
+            raise errors.unknown_name("encoder in text.use", name, text.encoders)
+        if not isinstance(text.encoders[name], dict):
+            build(EncoderConfig, text.encoders[name], f"config.text.encoders.{name}")
+    tree["encoders"] = [text.encoders[name] | {"name": name} for name in text.use]
     return build(Config, tree, "config")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Text:
+    """The part of a config of which `Config.encoders` is made."""
+
+    use: tuple[str, ...]
+    encoders: dict[str, Any]
+
+
+def _check_values(value: Any, where: str):
+    """Raises InputError for what could not be written to a file as it is, whatever its key may hold."""
+    inner = value if isinstance(value, dict) else {}
+    if isinstance(value, list):
+        inner = {f"[{i}]": v for i, v in enumerate(value)}
+    for name, v in inner.items():
+        _check_values(v, where + (name if name.startswith("[") else f".{name}"))
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        raise errors.InputError(f"{where} is {value!r}; want a text that UTF-8 can write")
+    if isinstance(value, int) and abs(value) > MOST:
+        told = value if abs(value) < 10**30 else "of more than 30 digits"
+        raise errors.InputError(f"{where} is {told}; want a number of at most 2**53")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise errors.InputError(f"{where} is {value}; want a finite number")
 
 
 def build(cls: type, values: dict, where: str) -> Any:
@@ -235,8 +261,6 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     kind = origin or hint
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is float and isinstance(value, float) and not math.isfinite(value):
-        raise errors.InputError(f"{where} is {value}; want a finite number")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise errors.InputError(f"{where} is {value!r}; want {getattr(kind, '__name__', kind)}")
     return value

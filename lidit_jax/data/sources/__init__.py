@@ -4,6 +4,8 @@ To add one, write a class that satisfies `example.Source`, and name it in SOURCE
 """
 
 import inspect
+import typing
+from collections.abc import Sequence
 from typing import Any
 
 from lidit_jax.data.sources.catalogue import Tfds
@@ -49,4 +51,16 @@ def make(name: str, /, **options: Any) -> Source:
     for option, parameter in known.items():
         if parameter.default is parameter.empty and not options.get(option):
             raise InputError(f"source {name} needs its option {option!r} (data.options.{option})")
+    kinds = typing.get_type_hints(SOURCES[name].__init__)
+    for option, value in options.items():
+        if not _is_of(kinds[option], value):
+            wanted = getattr(kinds[option], "__name__", kinds[option])
+            raise InputError(f"data.options.{option} of source {name} is {value!r}; want {wanted}")
     return SOURCES[name](**options)
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value is of an option's kind. A text is no sequence, and True is no number."""
+    if typing.get_origin(kind) is Sequence:
+        return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+    return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))

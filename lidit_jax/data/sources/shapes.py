@@ -9,7 +9,7 @@ import numpy as np
 from lidit_jax import shapes_world
 from lidit_jax.data.sources.example import Caption, Drawing, Example, on_white
 from lidit_jax.data.sources.pieces import bounds
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import check_range, unknown_name
 
 VERSION = 2  # raise it when a change of the world changes the pictures of a given seed
 SINGLE = 1 / 8  # of the training pictures show one object, of which there are few scenes
@@ -19,7 +19,7 @@ class Shapes:
     """`count` pictures of scenes drawn at random; example k depends on (seed, split, k) alone.
 
     split: "train", or "held_out" for the scenes that training never sees.
-    Raises InputError for a negative count or an unknown split.
+    Raises InputError for a negative count or seed, or an unknown split.
     """
 
     def __init__(self, count: int = 20_000, seed: int = 0, split: str = "train"):
@@ -27,8 +27,8 @@ class Shapes:
         scenes = {"train": train, "held_out": held_out}
         if split not in scenes:
             raise unknown_name("split of source shapes", split, scenes)
-        if count < 0:
-            raise InputError(f"source shapes: count is {count}; wanted 0 or more")
+        check_range("source shapes: count", count, 0)
+        check_range("source shapes: seed", seed, 0)
         self.options = {"count": count, "seed": seed, "split": split}
         self._singles = [s for s in scenes[split] if len(s.objects) == 1]
         self._pairs = [s for s in scenes[split] if len(s.objects) == 2]

@@ -17,9 +17,8 @@ def info(workdir: pathlib.Path) -> Iterator[str]:
     Of a checkpoint the files that tell of its arrays are read, and its record is compared with its hash.
     Raises InputError for a folder that is no run.
     """
-    config = files.read_json(
-        workdir / "config.json", "run's config (is this a run?)", remedy=RESTORE
-    )
+    path, what = workdir / "config.json", "run's config (is this a run?)"
+    config = files.read_json(path, what, remedy=RESTORE, holds=("task", "train"))
     folder = (workdir / "checkpoints").absolute()
     steps = damage.steps_in(folder)
     yield f"{workdir}: task {config['task']}, {_parameters(folder, steps)}, {_progress(config, steps)}"
