@@ -47,5 +47,5 @@ def _save(run: opening.Run):
     with checkpoints.Saver(run.workdir, run.config.train) as saver:
         for step in range(1, run.config.train.steps + 1):
             current = dataclasses.replace(first, step=jax.numpy.full_like(first.step, step))
-            saver.save(current, place | {"bad": [], "metrics": None})
+            saver.save(current, place | {"bad": [], "means": {}})
         saver.wait()
