@@ -151,6 +151,7 @@ def damages(
 
     sampling: every so many-th is drawn from too, of those in a checkpoint or the config.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     damager, rng = Damager(Whole(world, folder), folder / "damage"), np.random.default_rng(seed)
     outcomes, bad, done = collections.Counter(), [], 0
     while done < times:
