@@ -39,8 +39,10 @@ trap stop TERM INT
 failures=0
 while true; do
   before=$(newest)
+  if ((stopped)); then exit 75; fi
   "$@" &
   child=$!
+  if ((stopped)); then kill -TERM "$child" 2>/dev/null; fi # it came before `child` was known
   wait "$child"
   status=$?
   while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the child

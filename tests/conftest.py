@@ -68,3 +68,11 @@ def workdir(config, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "whole"
     loop.train(config, data, folder)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints what tests have to say with `record_property("totals", line)`, whichever process ran them."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, line in report.user_properties:
+            if name == "totals" and report.when == "call":
+                terminalreporter.write_line(line)

@@ -21,11 +21,11 @@ def whole(world, tmp_path_factory):
     return Whole(world, tmp_path_factory.mktemp("whole"))
 
 
-def test_a_run_killed_in_every_phase_is_the_run_that_was_not(llms, tmp_path):
+def test_a_run_killed_in_every_phase_is_the_run_that_was_not(record_property, llms, tmp_path):
     short = worlds.make("pixels", tmp_path / "worlds", llms, steps=40, every=4)
     once = ["start", "removal", "restore", "compile", "save", "steps"]
     totals = kills.kills(short, tmp_path, seed=0, times=6, phases=once)
-    print(totals.line(0))
+    record_property("totals", totals.line(0))
     assert totals.ok and totals.kills.total() == 6, totals
     assert totals.arrays.compared > 200 and totals.lines.compared >= 40, totals
     assert totals.resumed >= 2, totals
@@ -33,17 +33,19 @@ def test_a_run_killed_in_every_phase_is_the_run_that_was_not(llms, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(worlds.MORE))
-def test_a_run_killed_many_times_is_the_run_that_was_not(name, llms, tmp_path):
+def test_a_run_killed_many_times_is_the_run_that_was_not(record_property, name, llms, tmp_path):
     totals = kills.kills(worlds.make(name, tmp_path / "worlds", llms), tmp_path, 1, times=30)
-    print(totals.line(1))
+    record_property("totals", totals.line(1))
     assert totals.ok and totals.pictures.compared, totals
     assert len(totals.kills) >= 5, "kills of some phases never hit"
 
 
 @pytest.mark.slow
-def test_twenty_kills_during_saves_leave_a_whole_checkpoint_each_time(world, tmp_path):
+def test_twenty_kills_during_saves_leave_a_whole_checkpoint_each_time(
+    record_property, world, tmp_path
+):
     totals = kills.kills(world, tmp_path, seed=2, times=20, phases=["save"])
-    print(totals.line(2))
+    record_property("totals", totals.line(2))
     assert totals.ok, totals
     assert totals.kills["save"] >= 15, "most of these kills are to hit a save"
 
@@ -100,9 +102,9 @@ def test_a_disk_that_fills_between_saves_ends_the_run(world, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_damage_is_silent(world, tmp_path):
+def test_no_damage_is_silent(record_property, world, tmp_path):
     outcomes, bad = damage.damages(world, tmp_path, seed=3, times=40)
-    print(damage.line(3, 40, outcomes))
+    record_property("totals", damage.line(3, 40, outcomes))
     assert not bad, "\n".join(bad)
 
 

@@ -18,26 +18,30 @@ def sound(tmp_path_factory):
     return world.make(tmp_path_factory.mktemp("world"))
 
 
-def _assert_none_is_bad(seed, numbers, sound, tmp_path, but=()):
+def _assert_none_is_bad(record_property, seed, numbers, sound, tmp_path, but=()):
     totals = collections.defaultdict(collections.Counter)
     for number, kind, what, found in fuzz.cases(seed, numbers, sound, tmp_path, but):
         assert found.what != BAD, f"--seed={seed} --case={number}: {what.told}: {found.line}"
         totals[kind][found.what] += 1
-    print(fuzz.line(seed, totals))
+    record_property("totals", fuzz.line(seed, totals))
     return totals
 
 
-def test_thirty_things_are_accepted_or_refused_in_a_clear_line(sound, tmp_path, monkeypatch):
+def test_thirty_things_are_accepted_or_refused_in_a_clear_line(
+    record_property, sound, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    totals = _assert_none_is_bad(0, range(33), sound, tmp_path, but=["commands"])
+    totals = _assert_none_is_bad(record_property, 0, range(33), sound, tmp_path, but=["commands"])
     assert sum(t.total() for t in totals.values()) >= 30
     assert sum(t[REFUSED] for t in totals.values()) >= 10
 
 
 @pytest.mark.slow
-def test_many_things_are_accepted_or_refused_in_a_clear_line(sound, tmp_path, monkeypatch):
+def test_many_things_are_accepted_or_refused_in_a_clear_line(
+    record_property, sound, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    totals = _assert_none_is_bad(1, range(250), sound, tmp_path)
+    totals = _assert_none_is_bad(record_property, 1, range(250), sound, tmp_path)
     assert all(t[REFUSED] for t in totals.values()) and len(totals) == len(fuzz.KINDS)
 
 
