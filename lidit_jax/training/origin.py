@@ -27,12 +27,15 @@ class Origin:
     def __str__(self):
         return f"step {self.step} of {self.source}"
 
-    def check(self, identity: str):
-        """Raises InputError unless this is the identity of the checkpoint that is there now."""
+    def check(self, identity: str, workdir: pathlib.Path):
+        """Raises InputError unless this is the identity of the checkpoint that is there now.
+
+        workdir: of the run that began from it.
+        """
         if identity != self.identity:
             raise errors.InputError(
-                f"{self} is another checkpoint than the one that this run began from, which was saved at "
-                f"another time or holds other numbers; put that one back, or give another --workdir"
+                f"{self} is not the checkpoint that {workdir} began from, but one that was saved at another "
+                f"time; put the old one back, or {_instead(workdir)}"
             )
 
 
@@ -89,8 +92,13 @@ def _written(config: Config, workdir: pathlib.Path) -> Origin | None:
         return None
     if found.step not in checkpoints.steps_here(folder):
         raise errors.InputError(
-            f"{found}, from which {workdir} began, is gone; put it back, or give another --workdir to "
-            f"begin from another checkpoint"
+            f"{found}, from which {workdir} began, is gone; put it back, or {_instead(workdir)}"
         )
-    found.check(checkpoints.identity(folder, found.step))
+    found.check(checkpoints.identity(folder, found.step), workdir)
     return found
+
+
+def _instead(workdir: pathlib.Path) -> str:
+    if checkpoints.steps_here(workdir):
+        return "give another --workdir to begin from another"
+    return f"remove {workdir / NAME} to begin from the last one there, since no step is saved yet"

@@ -1,10 +1,13 @@
 """Which checkpoint is used, process 0 says alone; a kill's leftovers are removed when a run opens."""
 
+import dataclasses
 import re
+import shutil
 
 import pytest
 
-from lidit_jax.training import checkpoints
+from lidit_jax import errors
+from lidit_jax.training import checkpoints, opening
 from tests import several
 from tests.training.checkpoints_test import PLACE, tiny_state
 
@@ -47,6 +50,39 @@ def test_two_checkpoints_of_one_name_are_told_apart(two_steps):
         f"again when all see the same"
     )
     assert told(two_steps, "other") == [[error, error]] * 2
+
+
+LEFT = (
+    ".config.json.0a1b2c3d.tmp", ".begun.json.0a1b2c3d.tmp", ".metrics.jsonl.0a1b2c3d.tmp",
+    ".ledger.jsonl.0a1b2c3d.tmp", "heartbeats/.00001.json.0a1b2c3d.tmp",
+    "samples/.step-0000004.png.0a1b2c3d.tmp", "checkpoints/5.orbax-checkpoint-tmp",
+    "checkpoints/7.orbax-checkpoint-tmp-17/params",
+)  # fmt: skip
+OTHERS = (
+    ".metrics.jsonl.swp", "notes.tmp", ".notes.txt.0a1b2c3d.tmp", "samples/one.png",
+    "checkpoints/.step.0a1b2c3d.tmp", "checkpoints/notes.orbax-checkpoint-tmp",
+)  # fmt: skip
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(config, data, workdir, tmp_path):
+    """Once the folder is this config's run, and only where it is about to be trained."""
+    run = shutil.copytree(workdir, tmp_path / "run")
+    (tmp_path / "disk").mkdir()
+    (run / "checkpoints" / "8.orbax-checkpoint-tmp").symlink_to(tmp_path / "disk")
+    before = set(run.rglob("*"))
+    for name in (*LEFT, *OTHERS):
+        path = run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.startswith("checkpoints/5") else path.write_text("")
+    all_of_it = set(run.rglob("*"))
+    opening.set_up(config, data, run, write=False)
+    with pytest.raises(errors.InputError, match="holds another config's run .seed"):
+        opening.set_up(dataclasses.replace(config, seed=7), data, run)
+    assert set(run.rglob("*")) == all_of_it
+    opening.set_up(config, data, run)
+    kept = before | {run / name for name in OTHERS} | {run / "heartbeats"}
+    assert set(run.rglob("*")) == kept
+    assert (tmp_path / "disk").is_dir()
 
 
 READERS = """

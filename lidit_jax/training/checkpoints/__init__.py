@@ -25,12 +25,18 @@ from lidit_jax.training.checkpoints.reading import (
     saved_constants,
     saved_shapes,
     steps,
+    steps_here,
 )
-from lidit_jax.training.checkpoints.resuming import Found, last_whole, set_aside
+from lidit_jax.training.checkpoints.resuming import (
+    Found,
+    last_whole,
+    remove_unfinished,
+    set_aside,
+)
 from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
 
 __all__ = [
     "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences",
-    "identity", "info", "last_step", "last_whole", "restore", "restore_ema", "restore_fields", "saved_constants",
-    "saved_shapes", "set_aside", "steps", "to_json",
+    "identity", "info", "last_step", "last_whole", "remove_unfinished", "restore", "restore_ema", "restore_fields", "saved_constants",
+    "saved_shapes", "set_aside", "steps", "steps_here", "to_json",
 ]  # fmt: skip

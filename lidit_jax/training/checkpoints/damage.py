@@ -88,5 +88,6 @@ def _await_seen(folder: pathlib.Path):
         return
     with processes.together():
         processes.await_news(
-            folder.is_dir, f"process 0 sees {folder}, which is not seen here; start again when it is"
+            folder.is_dir,
+            f"process 0 sees {folder}, which is not seen here; start again when it is",
         )

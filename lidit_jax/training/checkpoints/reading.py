@@ -26,8 +26,12 @@ def steps(workdir: pathlib.Path) -> list[int]:
     Every process calls this: a network filesystem may show them different ones for a while. Whoever then
     reads one waits until all see it.
     """
-    chief = jax.process_index() == 0
-    return processes.from_first(damage.steps_in(workdir / "checkpoints") if chief else None)
+    return processes.from_first(steps_here(workdir) if jax.process_index() == 0 else None)
+
+
+def steps_here(workdir: pathlib.Path) -> list[int]:
+    """Returns what `steps` does, as this process sees them; no process waits for another."""
+    return damage.steps_in(workdir / "checkpoints")
 
 
 def last_step(workdir: pathlib.Path) -> int | None:

@@ -1,4 +1,5 @@
-"""Where a run goes on: from its last checkpoint that is whole. A damaged one is moved aside, not deleted."""
+"""Where a run goes on: from its last checkpoint that is whole. A damaged one is moved aside, not deleted;
+one that a kill left half written has no name as a checkpoint, and is removed."""
 
 import dataclasses
 import itertools
@@ -12,6 +13,7 @@ from lidit_jax.training.checkpoints import damage, reading
 from lidit_jax.training.state import TrainState
 
 ASIDE = "damaged"  # folder of a run
+_UNFINISHED = ".orbax-checkpoint-tmp"  # behind a step: how Orbax calls what it is writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,14 @@ def set_aside(workdir: pathlib.Path, found: Found) -> list[tuple[pathlib.Path, s
             )
         moved.append((to, gone.why))
     return moved
+
+
+def remove_unfinished(workdir: pathlib.Path):
+    """Removes what processes that were killed had not finished saving. For process 0, before it saves any."""
+    for path in (workdir / "checkpoints").glob(f"*{_UNFINISHED}*"):
+        step, _, _ = path.name.partition(_UNFINISHED)
+        if step.isdecimal() and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def _free(folder: pathlib.Path, name: str) -> pathlib.Path:
