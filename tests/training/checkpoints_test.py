@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from lidit_jax import digests, errors, sharding
-from lidit_jax.training import checkpoints, guard, loop, state, trained
+from lidit_jax.training import checkpoints, guard, loop, state, step_lines, trained
 from lidit_jax.training.checkpoints import damage, reading, record
 from tests import several
 
@@ -120,7 +120,7 @@ def test_one_that_a_kill_has_half_removed_takes_no_place_but_among_the_last(
     (half / "_CHECKPOINT_METADATA").unlink()
     assert save(tmp_path, kept, clock, [3], [4.0]) == [1, 3, 4]
     shutil.rmtree(tmp_path / "checkpoints" / "4" / "record")
-    assert save(tmp_path, train_config(kept, keep=2), clock, [3.5], [5.0]) == [1, 3, 4, 5]
+    assert save(tmp_path, dataclasses.replace(kept, keep=2), clock, [3.5], [5.0]) == [1, 3, 4, 5]
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_written(config, data, tmp_path):
@@ -222,7 +222,7 @@ def test_a_folder_tells_what_it_holds(config, workdir, tmp_path):
     (run / "damaged").mkdir()
     shutil.copytree(run / "checkpoints" / "2", run / "damaged" / "3")
     (run / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
-    (run / "ledger.jsonl").write_text('{"step": 2, "what": "checkpoint"}\n')
+    step_lines.StepLines(run / "ledger.jsonl", 1).write(2, what="checkpoint")
     path = run / "checkpoints" / "4" / "record" / "metadata"
     path.write_text(path.read_text().replace('"saved": 1', '"saved": 2'))
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
