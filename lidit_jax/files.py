@@ -53,7 +53,10 @@ def check_folder(folder: pathlib.Path, flag: str):
 
 
 def remove_leftovers(path: str | os.PathLike):
-    """Removes the temporary files of writers of `path` that were killed. None may be writing it now."""
+    """Removes the temporary files of writers of `path` that were killed. None may be writing it now.
+
+    The file's name may be a pattern, for all that match it.
+    """
     path = pathlib.Path(path)
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)

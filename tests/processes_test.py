@@ -296,6 +296,25 @@ def test_a_workdir_that_is_not_shared_is_refused(began, one, config_file, data, 
 
 
 @pytest.mark.slow
+def test_processes_begin_again_from_the_same_checkpoint_of_another_run(
+    one, config_file, data, tmp_path
+):
+    """Which has trained on since."""
+    source = shutil.copytree(one, tmp_path / "source")
+    shutil.rmtree(source / "checkpoints" / "4")
+    more = [f"--config.train.init_from={source}", "--config.train.steps=2"]
+    for _ in range(2):
+        ends = several.train(2, 2, config_file, data, tmp_path / "run", *more)
+        assert [e.status for e in ends] == [0, 0], ends
+        assert f"beginning from step 2 of {source}" in ends[0].out
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        shutil.copytree(one / "checkpoints" / "4", source / "checkpoints" / "4", dirs_exist_ok=True)
+    shutil.rmtree(source / "checkpoints" / "2")
+    for end in several.train(2, 2, config_file, data, tmp_path / "run", *more):
+        assert end.status == 2 and f"step 2 of {source}, from which " in end.error, end
+
+
+@pytest.mark.slow
 def test_a_run_that_cannot_begin_from_another_leaves_no_workdir(config_file, data, tmp_path):
     more = [f"--config.train.init_from={tmp_path / 'none'}"]
     for end in several.train(2, 1, config_file, data, tmp_path / "new" / "run", *more):

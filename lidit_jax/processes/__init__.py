@@ -29,7 +29,7 @@ from lidit_jax.processes.place import Place
 
 _TOLD = 2000  # bytes of an error that the other processes get to know
 _LINGER = 3  # seconds
-_NEWS = 30  # seconds that a network filesystem may take to show another machine's file
+_NEWS = 30  # seconds that a network filesystem may take to show what another machine did
 _here: Place | None = None
 
 
@@ -138,6 +138,11 @@ def gathered(values: list[Any]) -> list[Any]:
     return [value for row in rows for value in json.loads(bytes(row).strip() or b"[]")]
 
 
+def from_first(value: Any) -> Any:
+    """Returns process 0's JSON value; each must call it, and only process 0's own is looked at."""
+    return gathered([value] if jax.process_index() == 0 else [])[0]
+
+
 def told_by_each(text: str) -> list[str]:
     """Returns what each process told, all calling this, cut to _TOLD bytes."""
     return gathered([text.encode()[:_TOLD].decode(errors="ignore")])
@@ -186,17 +191,23 @@ def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
             token.touch()
     try:
         with together():
-            deadline = time.monotonic() + _NEWS
-            while not token.exists():
-                if time.monotonic() > deadline:
-                    raise errors.InputError(
-                        f"{folder} is not the folder that process 0 has by this name; put it on a filesystem "
-                        f"that all machines share"
-                    )
-                time.sleep(0.5)
+            await_news(
+                token.exists,
+                f"{folder} is not the folder that process 0 has by this name; put it on a filesystem that "
+                f"all machines share",
+            )
     finally:
         if chief:
             token.unlink()
+
+
+def await_news(seen: Callable[[], bool], otherwise: str):
+    """Returns once `seen`, of what another machine did to files. Raises InputError(otherwise) after _NEWS."""
+    deadline = time.monotonic() + _NEWS
+    while not seen():
+        if time.monotonic() > deadline:
+            raise errors.InputError(otherwise)
+        time.sleep(0.5)
 
 
 @contextlib.contextmanager
@@ -263,6 +274,7 @@ def leave(status: int):
 
 
 __all__ = [
-    "Absent", "Place", "Stopped", "barrier", "connect", "end", "gathered", "heeding_sigterm", "leave", "name",
-    "sharing", "start", "together", "told_by_each", "use_cpu", "within",
+    "Absent", "Place", "Stopped", "await_news", "barrier", "connect", "end", "from_first", "gathered",
+    "heeding_sigterm", "leave", "name", "sharing", "start", "together", "told_by_each", "use_cpu",
+    "within",
 ]  # fmt: skip

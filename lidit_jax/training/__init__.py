@@ -9,4 +9,5 @@ checkpoints  Orbax                                     metrics      console, Ten
 agreement    what several processes must share         tracing      a profile of a few steps
 bad_records  samples that were replaced, counted       ledger       what went otherwise than planned
 handover     from one stage to the next                trained      a finished run, opened to be used
+origin       which checkpoint it began from
 """

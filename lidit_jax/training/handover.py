@@ -1,4 +1,4 @@
-"""From one stage to the next: a run that begins from another run's last checkpoint.
+"""From one stage to the next: a run that begins from a checkpoint of another, the last when it first began.
 
 Parameters, EMA and the model's constants are carried, so that the network goes on reading latents
 and features in the units that it was trained in, whatever the statistics of the new data set.
@@ -13,9 +13,10 @@ import numpy as np
 import optax
 
 from lidit_jax import errors, processes
-from lidit_jax.training import checkpoints, inputs
+from lidit_jax.training import checkpoints, inputs, origin
 from lidit_jax.training import guard as guards
 from lidit_jax.training.config import Config
+from lidit_jax.training.origin import Origin
 from lidit_jax.training.state import TrainState
 from lidit_jax.training.trained import read_config
 
@@ -25,22 +26,21 @@ MEASURED = ("latent_mean_C", "latent_std_C", "mean_E", "std_E")
 READ = ("prefix_PxE", "null_ZxE")
 
 
-def check(config: Config, like: TrainState, constants: dict):
-    """Raises InputError, naming what differs, unless this run can begin from `train.init_from`.
+def check(config: Config, workdir: pathlib.Path, like: TrainState, constants: dict) -> Origin:
+    """Returns the checkpoint of `train.init_from` that the run in `workdir` begins from.
 
-    constants: the values of the model's constants, as the new data set has them.
+    That is the one it began from before, if it did, or else the last. Raises InputError, naming what
+    differs, unless the run can begin from it. constants: the values of the model's constants, as the new
+    data set has them.
     """
-    source = _source(config)
+    source = origin.source(config)
     with processes.together():  # before Orbax looks there, which all must do or none
         try:
             saved = read_config(source)
         except errors.InputError as e:
             raise errors.InputError(f"train.init_from: {e}") from e
-        checkpoints.check_there(source)
-    step = checkpoints.last_step(source)
-    if step is None:
-        raise errors.InputError(f"{source} holds no finished checkpoint to begin from; train there")
-    where = f"step {step} of {source}"
+    chosen = origin.pinned(config, workdir) or origin.last(config)
+    step, where = chosen.step, str(chosen)
     old, new = (_binding(c, config.train.init_optimizer) for c in (saved, config))
     different = "; ".join(
         f"{key}: {a!r} there, {b!r} now" for key, a, b in checkpoints.differences(old, new)
@@ -53,21 +53,32 @@ def check(config: Config, like: TrainState, constants: dict):
         )
     known = checkpoints.saved_constants(source, step, like.step.sharding)
     check_constants(known, constants, config, where)
+    return chosen
 
 
-def begin(config: Config, optimizer: optax.GradientTransformation, like: TrainState) -> TrainState:
-    """Returns the first state of a run that `check` accepts, each array read to where `like` says."""
+def begin(
+    config: Config,
+    workdir: pathlib.Path,
+    chosen: Origin,
+    optimizer: optax.GradientTransformation,
+    like: TrainState,
+) -> TrainState:
+    """Returns the first state of a run that `check` accepts, each array read to where `like` says.
+
+    Raises InputError if the checkpoint is another than was chosen for the run in `workdir`.
+    """
     names = ("params", "ema", "constants")
     if config.train.init_optimizer:
         names += ("opt_state",)
-    step, carried = checkpoints.restore_last(_source(config), like, names)
+    identity, carried = checkpoints.restore_fields(origin.source(config), chosen.step, like, names)
+    chosen.check(identity, workdir)
     if config.train.init_optimizer:
         carried["opt_state"] = _with_fresh_schedule(carried["opt_state"], like.step.sharding)
     else:
         where = jax.tree.map(lambda a: a.sharding, like.opt_state)
         carried["opt_state"] = jax.jit(optimizer.init, out_shardings=where)(carried["params"])
     if jax.process_index() == 0:
-        print(f"beginning from step {step} of {config.train.init_from}")
+        print(f"beginning from {chosen}")
     guard = jax.jit(guards.fresh, out_shardings=like.step.sharding)()
     return TrainState(step=_zero(like.step.sharding), guard=guard, **carried)
 
@@ -92,15 +103,6 @@ def check_constants(known: dict, found: dict, config: Config, where: str):
             continue
         if name not in known or name not in found or not np.allclose(known[name], found[name]):
             raise errors.InputError(f"the constant {name} is otherwise than in {where}")
-
-
-def _source(config: Config) -> pathlib.Path:
-    if "://" in config.train.init_from:
-        raise errors.InputError(
-            f"train.init_from={config.train.init_from}: want a folder of a mounted filesystem; "
-            f"docs/launch.md tells how a bucket becomes one"
-        )
-    return pathlib.Path(config.train.init_from).expanduser()
 
 
 def _binding(config: Config, with_optimizer: bool) -> dict:

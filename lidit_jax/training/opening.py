@@ -12,12 +12,26 @@ from clu import parameter_overview
 from flax import nnx
 from jax.sharding import Mesh
 
-from lidit_jax import errors, processes, sharding
+from lidit_jax import errors, files, processes, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
-from lidit_jax.training import checkpoints, handover, optim, state, step
+from lidit_jax.training import (
+    checkpoints,
+    handover,
+    ledger,
+    metrics,
+    optim,
+    origin,
+    state,
+    step,
+)
 from lidit_jax.training.config import Config
 from lidit_jax.training.tasks import Task, open_run
+
+# What a run writes as `files.atomic` does; names are patterns.
+WRITTEN = (
+    "config.json", origin.NAME, metrics.NAME, ledger.NAME, "heartbeats/*.json", "samples/*.png",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +80,19 @@ class Run:
         return [name for name, a in told.items() if jnp.issubdtype(a.dtype, jnp.floating)]
 
     def first_state(self) -> state.TrainState:
-        """Returns a state of no steps: random, or from another run's weights (`train.init_from`)."""
+        """Returns a state of no steps: random, or from another run's weights (`train.init_from`).
+
+        Raises InputError where it is not said from which of the other run's checkpoints this run began,
+        and where that one is not there any more.
+        """
         if self.config.train.init_from:
-            return handover.begin(self.config, self.optimizer, self.like)
+            chosen = origin.pinned(self.config, self.workdir)
+            if chosen is None:
+                raise errors.InputError(
+                    f"{self.workdir / origin.NAME}, which says from which checkpoint of "
+                    f"{self.config.train.init_from} the run began, is missing; put it back"
+                )
+            return handover.begin(self.config, self.workdir, chosen, self.optimizer, self.like)
         return state.initial(self.task, self.optimizer, self.config.seed, self.like, self.constants)
 
     def saved_state(self) -> checkpoints.Found:
@@ -90,8 +114,10 @@ class Run:
         return found
 
 
-def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:
-    """Returns a run; `workdir` is its own from here on.
+def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path, write: bool = True) -> Run:
+    """Returns a run; `workdir` is its own from here on, and what killed processes left there is removed.
+
+    write: False only checks, and changes nothing there.
 
     Raises InputError, the same on every process and before anything is written, where config, data,
     mesh and workdir do not fit.
@@ -107,17 +133,30 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path) -> Run:
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(opened.task, optimizer, mesh)
     # Orbax looks into a folder with all processes or with none: first, all must see the same one.
+    begins_from = None
     with processes.sharing(workdir), processes.together():
         if t.init_from and checkpoints.last_step(workdir) is None:
-            handover.check(config, like, opened.constants)
+            begins_from = handover.check(config, workdir, like, opened.constants)
         run = Run(
             config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
             constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like,
         )  # fmt: skip
         if t.keep_best:
             checkpoints.check_keep_best(t, run.metrics())
-        checkpoints.claim(workdir, config)
+        checkpoints.claim(workdir, config, write)
+    with processes.together():
+        if write and jax.process_index() == 0:
+            _remove_leftovers(workdir)
+            if begins_from:
+                origin.pin(workdir, begins_from)
     return run
+
+
+def _remove_leftovers(workdir: pathlib.Path):
+    """Removes what killed processes had not finished writing. Two may not train in one folder at once."""
+    for name in WRITTEN:
+        files.remove_leftovers(workdir / name)
+    checkpoints.remove_unfinished(workdir)
 
 
 def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):

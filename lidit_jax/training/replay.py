@@ -41,8 +41,14 @@ def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: in
             raise errors.InputError(
                 f"--replay={number}: the run has {config.train.steps} steps; name one of those"
             )
-    run = opening.set_up(config, data, workdir)
-    before = max((s for s in checkpoints.steps(workdir) if s < number), default=0)
+    run = opening.set_up(config, data, workdir, write=False)
+    steps = checkpoints.steps(workdir)
+    before = max((s for s in steps if s < number), default=0)
+    if steps and not before and number > 1 and jax.process_index() == 0:
+        print(
+            f"the checkpoints before step {number} are gone; its batch is given to the run's first "
+            f"parameters, which are not those that the step had"
+        )
     current = checkpoints.restore(workdir, before, run.like)[0] if before else run.first_state()
     scored = zip(*_scored(run, current, number), strict=True)
     samples = [Sample(run.reader.key(int(row)), int(row), float(loss)) for loss, row in scored]

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import os
 import re
 import shutil
 import types
@@ -13,7 +14,7 @@ import pytest
 
 from lidit_jax import digests, errors, sharding
 from lidit_jax.training import checkpoints, guard, ledger, loop, state, trained
-from lidit_jax.training.checkpoints import reading, record
+from lidit_jax.training.checkpoints import damage, reading, record
 from tests import several
 
 PLACE = {"batches": {"next_index": 7}, "data": {"latent_mean": [0.5]}}
@@ -104,6 +105,20 @@ def test_a_checkpoint_whose_record_is_damaged_is_not_the_best(config, clock, tmp
     assert save(tmp_path, kept, clock, [0, 1], [1.0, 2.0]) == [1, 2]
     (tmp_path / "checkpoints" / "1" / "record" / "metadata").write_text("{")
     assert save(tmp_path, kept, clock, [2], [3.0]) == [2, 3]
+
+
+def test_one_that_a_kill_has_half_removed_takes_no_place_but_among_the_last(
+    config, clock, tmp_path
+):
+    """Its folder is younger than all that have a record."""
+    kept = train_config(config, keep=1, keep_hours=2.0, keep_best="loss")
+    assert save(tmp_path, kept, clock, [0, 1, 2], [1.0, 2.0, 3.0]) == [1, 3]
+    half = shutil.copytree(tmp_path / "checkpoints" / "1", tmp_path / "checkpoints" / "2")
+    shutil.rmtree(half / "record")
+    (half / "_CHECKPOINT_METADATA").unlink()
+    assert save(tmp_path, kept, clock, [3], [4.0]) == [1, 3, 4]
+    shutil.rmtree(tmp_path / "checkpoints" / "4" / "record")
+    assert save(tmp_path, dataclasses.replace(kept, keep=2), clock, [3.5], [5.0]) == [1, 3, 4, 5]
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_written(config, data, tmp_path):
@@ -221,6 +236,35 @@ def test_a_folder_tells_what_it_holds(config, workdir, tmp_path):
     assert damaged.startswith(f"damaged, moved aside: {run / 'damaged' / '3'}, ")
     assert rows == f"{run / 'ledger.jsonl'}: 1 checkpoint"
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_what_vanishes_while_it_is_looked_at_is_not_told_of(workdir, tmp_path, monkeypatch):
+    """A run that trains renames what it has saved, and removes what it no longer keeps."""
+    run = shutil.copytree(workdir, tmp_path / "run")
+    unfinished = run / "checkpoints" / "5.orbax-checkpoint-tmp"
+    (unfinished / "params").mkdir(parents=True)
+    (unfinished / "params" / "data").write_text("written")
+    gone, read, size = [], record.read, os.stat
+
+    def removed(folder):
+        if folder.name == "2":
+            (folder / "record" / "metadata").unlink()
+            with pytest.raises(damage.Damaged) as e:
+                read(folder)
+            shutil.rmtree(folder)
+            raise e.value
+        return read(folder)
+
+    def renamed(path, *args, **kwargs):
+        found = size(path, *args, **kwargs)
+        if str(path) == str(unfinished / "params" / "data"):
+            gone.append(unfinished.rename(unfinished.parent.parent / "elsewhere"))
+        return found
+
+    monkeypatch.setattr(record, "read", removed)
+    monkeypatch.setattr(os, "stat", renamed)
+    _, *told = checkpoints.info(run)
+    assert len(gone) == 1 and len(told) == 3 and told[0].startswith("step 4: saved "), told
 
 
 def test_no_array_is_read_to_tell_what_a_folder_holds(workdir, monkeypatch):

@@ -12,9 +12,10 @@ from flax import nnx
 
 from lidit_jax import errors, files, preparation, rng, sharding
 from lidit_jax.data import pipeline
-from lidit_jax.training import checkpoints, handover, loop, optim, state
+from lidit_jax.training import checkpoints, handover, loop, opening, optim, origin, state
 from lidit_jax.training.config import parse
 from lidit_jax.training.inputs import open_inputs
+from lidit_jax.training.replay import replay
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests import tiny
 from tests.end_to_end_test import arrays, losses
@@ -65,15 +66,15 @@ def same(one, other):
 
 @pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2)])
 def test_weights_ema_and_constants_are_carried_and_the_rest_is_new(
-    llms, workdir, second_data, mesh
+    llms, workdir, second_data, mesh, tmp_path
 ):
     config, _, optimizer, _, like, constants, _ = opened(
         parse(stage_dict(llms, workdir)), second_data, mesh
     )
-    handover.check(config, like, constants)
-    began = handover.begin(config, optimizer, like)
+    chosen = handover.check(config, tmp_path, like, constants)
+    began = handover.begin(config, tmp_path, chosen, optimizer, like)
     assert jax.tree.map(lambda a: a.sharding, began) == state.shardings_of(like)
-    _, last = checkpoints.restore_last(workdir, like, ("params", "ema", "constants"))
+    _, last = checkpoints.restore_fields(workdir, 4, like, ("params", "ema", "constants"))
     for name, part in last.items():
         same(part, getattr(began, name))
     assert int(began.step) == 0
@@ -85,13 +86,13 @@ def test_weights_ema_and_constants_are_carried_and_the_rest_is_new(
 
 
 def test_moments_are_carried_if_asked_for_and_the_schedule_is_new_all_the_same(
-    llms, workdir, second_data
+    llms, workdir, second_data, tmp_path
 ):
     c = stage_dict(llms, workdir, init_optimizer=True)
     config, _, optimizer, _, like, constants, _ = opened(parse(c), second_data)
-    handover.check(config, like, constants)
-    began = handover.begin(config, optimizer, like)
-    _, last = checkpoints.restore_last(workdir, like, ("opt_state",))
+    chosen = handover.check(config, tmp_path, like, constants)
+    began = handover.begin(config, tmp_path, chosen, optimizer, like)
+    _, last = checkpoints.restore_fields(workdir, 4, like, ("opt_state",))
     before, after = (s[1] for s in (last["opt_state"], began.opt_state))
     same(before[0].mu, after[0].mu)
     same(before[0].nu, after[0].nu)
@@ -106,7 +107,7 @@ def test_the_first_loss_is_that_of_the_last_weights_in_the_first_stages_units(
     config, task, _, graphdef, like, constants, reader = opened(
         parse(stage_dict(llms, workdir)), second_data
     )
-    _, last = checkpoints.restore_last(workdir, like, ("params", "constants"))
+    _, last = checkpoints.restore_fields(workdir, 4, like, ("params", "constants"))
     batch = next(pipeline.batches(reader, 8)).batch
     keys_B = rng.per_sample(rng.key(config.seed, "train"), jnp.arange(8))
 
@@ -147,6 +148,54 @@ def test_a_second_stage_resumes_by_itself_bit_for_bit(llms, first, second, secon
     assert losses(stopped) == losses(second)
 
 
+def test_a_run_that_begins_again_begins_from_the_same_checkpoint(
+    llms, first, second_data, tmp_path, capsys
+):
+    """The first stage trains on meanwhile; then the checkpoint is another, and then it is gone."""
+    source = shutil.copytree(first, tmp_path / "source") / "checkpoints"
+    later = (source / "4").rename(tmp_path / "later")
+    config, run = parse(stage_dict(llms, source.parent)), tmp_path / "run"
+
+    def began():
+        return opening.set_up(config, second_data, run).first_state()
+
+    one = began()
+    shutil.copytree(later, source / "4")
+    same(one.params, began().params)
+    assert capsys.readouterr().out.count(f"beginning from step 2 of {source.parent}\n") == 2
+    shutil.rmtree(source / "2")
+    with pytest.raises(
+        errors.InputError,
+        match="step 2 of .*source, from which .*run began, is gone; put it back, or remove .*run/begun.json",
+    ):
+        began()
+    later.rename(source / "2")
+    with pytest.raises(
+        errors.InputError, match="step 2 of .*source is not the checkpoint that .*run began"
+    ):
+        began()
+    elsewhere = parse(stage_dict(llms, first))
+    assert (
+        origin.pinned(elsewhere, run) is None
+    )  # which `claim` refuses, unless this run is nothing yet
+
+
+def test_the_first_step_is_replayed_from_where_the_run_began(
+    llms, first, second, second_data, tmp_path
+):
+    """The first stage has trained on since."""
+    config, run = parse(stage_dict(llms, first)), shutil.copytree(second, tmp_path / "run")
+    later = shutil.copytree(first / "checkpoints" / "2", first / "checkpoints" / "5")
+    try:
+        found = np.mean([s.loss for s in replay(config, second_data, run, 1)])
+        np.testing.assert_allclose(found, losses(second)[0], rtol=1e-6)
+        (run / origin.NAME).unlink()
+        with pytest.raises(errors.InputError, match="begun.json, which says .* is missing; put it"):
+            replay(config, second_data, run, 1)
+    finally:
+        shutil.rmtree(later)
+
+
 def test_a_second_stage_resumes_on_its_own_data_alone(llms, second, second_data, first, tmp_path):
     """Its model's constants are the first stage's, and tell no data sets apart."""
     stopped = shutil.copytree(second, tmp_path / "stopped")
@@ -181,34 +230,40 @@ def other_llms(constants):
     ],
 )  # fmt: skip
 def test_what_weights_cannot_follow_is_refused_and_named(
-    llms, workdir, second_data, change, message
+    llms, workdir, second_data, change, message, tmp_path
 ):
     c = stage_dict(llms, workdir)
     change(c)
     config, _, _, _, like, constants, _ = opened(parse(c), second_data)
     with pytest.raises(errors.InputError, match=message):
-        handover.check(config, like, constants)
+        handover.check(config, tmp_path, like, constants)
 
 
-def test_another_llm_is_refused_by_name_and_another_precision_is_not(llms, workdir, second_data):
+def test_another_llm_is_refused_by_name_and_another_precision_is_not(
+    llms, workdir, second_data, tmp_path
+):
     config, _, _, _, like, constants, _ = opened(parse(stage_dict(llms, workdir)), second_data)
-    handover.check(config, like, jax.tree.map(lambda a: a.astype(jnp.bfloat16), constants))
+    handover.check(
+        config, tmp_path, like, jax.tree.map(lambda a: a.astype(jnp.bfloat16), constants)
+    )
     with pytest.raises(
         errors.InputError, match=r"encoder 'tiny1' .* otherwise than the LLM number 2"
     ):
-        handover.check(config, like, other_llms(constants))
+        handover.check(config, tmp_path, like, other_llms(constants))
     vae = dataclasses.replace(config, data=dataclasses.replace(config.data, codec_hash="0f"))
     with pytest.raises(errors.InputError, match="data.codec_hash: '' there, '0f' now"):
-        handover.check(vae, like, constants)
+        handover.check(vae, tmp_path, like, constants)
 
 
-def test_computing_otherwise_and_another_optimizer_are_no_hindrance(llms, workdir, second_data):
+def test_computing_otherwise_and_another_optimizer_are_no_hindrance(
+    llms, workdir, second_data, tmp_path
+):
     c = stage_dict(llms, workdir)
     c.model.update(dtype="bfloat16", remat="full", unroll=1)
     c.optim.name, c.objective.time_shift, c.objective.loss_view = "muon", 2.0, "eps"
     config, _, optimizer, _, like, constants, _ = opened(parse(c), second_data)
-    handover.check(config, like, constants)
-    assert int(handover.begin(config, optimizer, like).step) == 0
+    chosen = handover.check(config, tmp_path, like, constants)
+    assert int(handover.begin(config, tmp_path, chosen, optimizer, like).step) == 0
 
 
 def test_a_refusal_writes_nothing(llms, workdir, second_data, tmp_path):

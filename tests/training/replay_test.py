@@ -66,6 +66,24 @@ def test_a_replay_has_the_batch_and_the_noise_of_the_step(step, config, data, wo
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+def test_a_replay_writes_no_other_config_and_tells_which_parameters_are_gone(
+    config, data, workdir, tmp_path, capsys
+):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "2")
+    (run / "checkpoints" / "6.orbax-checkpoint-tmp").mkdir()
+    before = {p: p.is_dir() or p.read_bytes() for p in run.rglob("*")}
+    rarely = dataclasses.replace(config, train=dataclasses.replace(config.train, log_every=3))
+    capsys.readouterr()
+    replay(rarely, data, run, 3)
+    assert {p: p.is_dir() or p.read_bytes() for p in before} == before
+    gone, losses, *_ = capsys.readouterr().out.splitlines()
+    assert (
+        gone.startswith("the checkpoints before step 3 are gone; ") and "first parameters" in gone
+    )
+    assert losses.startswith("step 3 with the parameters of step 0: 8 samples")
+
+
 def test_what_cannot_be_replayed_is_refused(config, data, workdir, tmp_path):
     with pytest.raises(errors.InputError, match="--replay=5: the run has 4 steps"):
         replay(config, data, workdir, 5)

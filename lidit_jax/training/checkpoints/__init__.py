@@ -17,19 +17,26 @@ from lidit_jax.training.checkpoints.holdings import info
 from lidit_jax.training.checkpoints.naming import by_name
 from lidit_jax.training.checkpoints.reading import (
     check_there,
+    identity,
     last_step,
     restore,
     restore_ema,
-    restore_last,
+    restore_fields,
     saved_constants,
     saved_shapes,
     steps,
+    steps_here,
 )
-from lidit_jax.training.checkpoints.resuming import Found, last_whole, set_aside
+from lidit_jax.training.checkpoints.resuming import (
+    Found,
+    last_whole,
+    remove_unfinished,
+    set_aside,
+)
 from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
 
 __all__ = [
-    "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences", "info",
-    "last_step", "last_whole", "restore", "restore_ema", "restore_last", "saved_constants", "saved_shapes", "set_aside", "steps",
-    "to_json",
+    "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences",
+    "identity", "info", "last_step", "last_whole", "remove_unfinished", "restore", "restore_ema", "restore_fields", "saved_constants",
+    "saved_shapes", "set_aside", "steps", "steps_here", "to_json",
 ]  # fmt: skip

@@ -25,8 +25,10 @@ FREE = {
 RESTORE = "put back a copy of it, or train in another folder"  # a run's config that is damaged
 
 
-def claim(workdir: pathlib.Path, config: Config):
+def claim(workdir: pathlib.Path, config: Config, write: bool = True):
     """Makes `workdir` this config's run, or checks that it already is. Process 0 alone writes.
+
+    write: False only checks.
 
     Raises InputError, naming each key that differs, if it holds another config's run.
     """
@@ -53,7 +55,7 @@ def claim(workdir: pathlib.Path, config: Config):
                 f"{workdir} holds another config's run ({'; '.join(different)}); "
                 f"give another --workdir, or the same config"
             )
-    if jax.process_index() == 0:
+    if write and jax.process_index() == 0:
         files.write_json(path, wanted)
 
 

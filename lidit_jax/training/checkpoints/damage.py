@@ -31,7 +31,7 @@ class Damaged(errors.InputError):
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
-    """Returns the steps of the finished checkpoints in a folder of them, in order."""
+    """Returns the steps of the finished checkpoints in a folder of them, in order, as this process sees it."""
     if not folder.is_dir():
         return []
     # One that is being written, or was when its process was killed, has no bare number as its name.
@@ -63,8 +63,10 @@ def agreed(folder: pathlib.Path, read: Callable[[], _Read]) -> _Read:
     """Returns what `read` reads of the checkpoint in `folder`; where it is damaged for one process, all raise.
 
     Every process calls this, and none may wait for another within `read`: one may fail alone. An error
-    that is not the checkpoint's ends its process, and thereby all.
+    that is not the checkpoint's ends its process, and thereby all. Raises InputError, on every process,
+    where process 0 sees a checkpoint that another does not come to see.
     """
+    _await_seen(folder)
     found, why = None, ""
     try:
         with blamed(folder):
@@ -79,3 +81,13 @@ def agreed(folder: pathlib.Path, read: Callable[[], _Read]) -> _Read:
         whys = [f"process {i}: {text}" for i, text in enumerate(told) if text]
         raise Damaged(folder, told[0] if same else "; ".join(whys))
     return found
+
+
+def _await_seen(folder: pathlib.Path):
+    if not processes.from_first(folder.is_dir()):  # which is told when it is read
+        return
+    with processes.together():
+        processes.await_news(
+            folder.is_dir,
+            f"process 0 sees {folder}, which is not seen here; start again when it is",
+        )

@@ -1,7 +1,12 @@
-"""What a run's folder holds, for a person to read. No array is read, and nothing is written."""
+"""What a run's folder holds, for a person to read. No array is read, and nothing is written.
 
+The run may be training: what vanishes meanwhile is not told of.
+"""
+
+import contextlib
 import datetime
 import math
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -26,8 +31,8 @@ def info(workdir: pathlib.Path) -> Iterator[str]:
         yield from _checkpoint(folder / str(step))
     if not steps:
         yield "no finished checkpoint"
-    for path in _others(folder):
-        yield f"unfinished: {path}, {_size(path):,} bytes; a run that is not being trained has no use for it"
+    for path, size in _others(folder):
+        yield f"unfinished: {path}, {size:,} bytes; the next start of the training removes it"
     aside = workdir / resuming.ASIDE
     for path in sorted(aside.iterdir()) if aside.is_dir() else ():
         yield f"damaged, moved aside: {path}, {_size(path):,} bytes"
@@ -53,7 +58,9 @@ def _checkpoint(folder: pathlib.Path) -> Iterator[str]:
         told = record.read(folder)
         items = [_item(folder, item, len(names)) for item, names in told["digests"].items()]
     except damage.Damaged as e:
-        yield f"step {folder.name}: {_size(folder):,} bytes, DAMAGED: {e.why}"
+        size = _size(folder)
+        if folder.is_dir():  # else it was being removed
+            yield f"step {folder.name}: {size:,} bytes, DAMAGED: {e.why}"
         return
     saved = datetime.datetime.fromtimestamp(told["saved"]).astimezone()
     yield f"step {folder.name}: saved {saved:%Y-%m-%d %H:%M:%S %z}, {_size(folder):,} bytes, files readable"
@@ -72,15 +79,24 @@ def _item(folder: pathlib.Path, item: str, count: int) -> str:
     return f"{item} {count} of {kinds}"
 
 
-def _others(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns what a process that was killed had not finished saving."""
+def _others(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
+    """Yields what is being saved, or was when its process was killed, with its bytes."""
     if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.isdecimal())
+        return
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.isdecimal()):
+        size = _size(path)
+        if path.is_dir():
+            yield path, size
 
 
 def _size(folder: pathlib.Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    """Returns the bytes of all files in a folder that are still there."""
+    total = 0
+    for inside, _, names in os.walk(folder):  # it too passes over what vanishes
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(inside, name)).st_size
+    return total
 
 
 def _ledger(workdir: pathlib.Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
-from lidit_jax import digests, errors
+from lidit_jax import digests, errors, processes
 from lidit_jax.training.checkpoints import damage, naming, record
 from lidit_jax.training.state import TrainState
 
@@ -21,18 +21,27 @@ def folder_of(workdir: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the steps of a run's finished checkpoints, in order."""
+    """Returns the steps of a run's finished checkpoints, in order, as process 0 sees them.
+
+    Every process calls this: a network filesystem may show them different ones for a while. Whoever then
+    reads one waits until all see it.
+    """
+    return processes.from_first(steps_here(workdir) if jax.process_index() == 0 else None)
+
+
+def steps_here(workdir: pathlib.Path) -> list[int]:
+    """Returns what `steps` does, as this process sees them; no process waits for another."""
     return damage.steps_in(workdir / "checkpoints")
 
 
 def last_step(workdir: pathlib.Path) -> int | None:
-    """Returns the step of a run's last finished checkpoint, or None if it has none."""
+    """Returns the step of a run's last finished checkpoint, or None if it has none; see `steps`."""
     return max(steps(workdir), default=None)
 
 
 def check_there(workdir: pathlib.Path):
-    """Raises InputError if a run has no folder of checkpoints."""
-    if not (workdir / "checkpoints").is_dir():
+    """Raises InputError, on every process, if process 0 sees that a run has no folder of checkpoints."""
+    if not processes.from_first((workdir / "checkpoints").is_dir()):
         raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
 
 
@@ -46,18 +55,20 @@ def restore(workdir: pathlib.Path, step: int, like: TrainState) -> tuple[TrainSt
     return TrainState(step=count, **naming.fields(like, naming.ALL, items)), told
 
 
-def restore_last(
-    workdir: pathlib.Path, like: TrainState, names: tuple[str, ...]
-) -> tuple[int, dict[str, Any]]:
-    """Returns the last step and these fields of its `TrainState`, each array placed as in `like`.
+def restore_fields(
+    workdir: pathlib.Path, step: int, like: TrainState, names: tuple[str, ...]
+) -> tuple[str, dict[str, Any]]:
+    """Returns a checkpoint's `record.identity`, and these fields of its `TrainState`, placed as in `like`.
 
-    Nothing else is read. Raises InputError if the run has no checkpoint, and Damaged if what was read
-    is not what was saved, or is not finite.
+    Nothing else is read. Raises Damaged if what was read is not what was saved, or is not finite.
     """
-    step = _last(workdir)
-    folder = folder_of(workdir, step)
-    _, items = _read(folder, naming.items(like, names), finite=True)
-    return step, naming.fields(like, names, items)
+    told, items = _read(folder_of(workdir, step), naming.items(like, names), finite=True)
+    return record.identity(told), naming.fields(like, names, items)
+
+
+def identity(workdir: pathlib.Path, step: int) -> str:
+    """Returns the `record.identity` of a checkpoint, as this process sees it. Raises Damaged."""
+    return record.identity(record.read(folder_of(workdir, step)))
 
 
 def restore_ema(
@@ -67,7 +78,7 @@ def restore_ema(
 
     Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place. It is
     read as it was saved, compared with its digest and only then cast, some GROUP bytes at a time.
-    Raises as `restore_last`.
+    Raises InputError if the run has no checkpoint, and otherwise as `restore_fields`.
     """
     step = _last(workdir)
     folder, names = folder_of(workdir, step), ("ema", "constants")
@@ -162,7 +173,8 @@ def _read(
     """Returns the record of the checkpoint in `folder`, and these of its items, as they were saved.
 
     wanted: by item, `jax.ShapeDtypeStruct`s with shardings; finite: refuses numbers that are not.
-    Raises Damaged, on every process, if one cannot read it or if it is not what was saved.
+    Raises, on every process, Damaged if one cannot read it or if it is not what was saved, and InputError
+    if they have read different ones.
     """
 
     def here():
@@ -172,10 +184,22 @@ def _read(
             return told, dict(manager.restore(int(folder.name), args=args).items())
 
     told, items = damage.agreed(folder, here)
+    _check_same(folder, told)
     _check_digests(folder, told["digests"], items)
     if finite:
         _check_finite(folder, items)
     return told, items
+
+
+def _check_same(folder: pathlib.Path, told: dict):
+    """Raises InputError, on every process, unless all have read the same record."""
+    found = processes.told_by_each(record.identity(told))
+    other = [i for i, identity in enumerate(found) if identity != found[0]]
+    if other:
+        raise errors.InputError(
+            f"{folder} is another checkpoint for process {other[0]} than for process 0; start again when "
+            f"all see the same"
+        )
 
 
 def _alone(folder: pathlib.Path) -> ocp.CheckpointManager:

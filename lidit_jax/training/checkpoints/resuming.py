@@ -1,10 +1,10 @@
-"""Where a run goes on: from its last checkpoint that is whole. A damaged one is moved aside, not deleted."""
+"""Where a run goes on: from its last checkpoint that is whole. A damaged one is moved aside, not deleted;
+one that a kill left half written has no name as a checkpoint, and is removed."""
 
 import dataclasses
 import itertools
 import pathlib
 import shutil
-import time
 
 import jax
 
@@ -13,7 +13,7 @@ from lidit_jax.training.checkpoints import damage, reading
 from lidit_jax.training.state import TrainState
 
 ASIDE = "damaged"  # folder of a run
-_NEWS = 30  # seconds that a network filesystem may take to show what another machine has moved
+_UNFINISHED = ".orbax-checkpoint-tmp"  # behind a step: how Orbax calls what it is writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ def last_whole(workdir: pathlib.Path, like: TrainState) -> Found:
     then it is more likely that something else is wrong than that all are damaged.
     """
     damaged = []
-    for step in reversed(damage.steps_in(workdir / "checkpoints")):
+    for step in reversed(reading.steps(workdir)):
         for _ in range(2):
             read, wrong = _try(workdir, step, like)
             if read:
@@ -69,22 +69,24 @@ def set_aside(workdir: pathlib.Path, found: Found) -> list[tuple[pathlib.Path, s
                 to.parent.mkdir(exist_ok=True)
                 shutil.move(gone.folder, to)  # a linked folder may be on another disk
         with processes.together():
-            _await_gone(gone.folder)
+            processes.await_news(
+                lambda folder=gone.folder: not folder.exists(),
+                f"{gone.folder} was moved aside, being damaged, but is still seen here; start again when "
+                f"it is not",
+            )
         moved.append((to, gone.why))
     return moved
+
+
+def remove_unfinished(workdir: pathlib.Path):
+    """Removes what processes that were killed had not finished saving. For process 0, before it saves any."""
+    for path in (workdir / "checkpoints").glob(f"*{_UNFINISHED}*"):
+        step, _, _ = path.name.partition(_UNFINISHED)
+        if step.isdecimal() and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def _free(folder: pathlib.Path, name: str) -> pathlib.Path:
     """Returns folder/name, or folder/name-2 or a later one, whichever is the first that is not there."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(folder / n for n in names if not (folder / n).exists())
-
-
-def _await_gone(folder: pathlib.Path):
-    deadline = time.monotonic() + _NEWS
-    while folder.exists():
-        if time.monotonic() > deadline:
-            raise errors.InputError(
-                f"{folder} was moved aside, being damaged, but is still seen here; start again when it is not"
-            )
-        time.sleep(0.5)

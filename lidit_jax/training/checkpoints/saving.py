@@ -145,32 +145,35 @@ class _Policy(policies.PreservationPolicy):
     """Orbax' policies, told of each checkpoint by its own record, which a resumed process finds unchanged.
 
     Orbax itself has another time for a checkpoint that it saved than for the same one found on disk:
-    by that, what was kept for good could be dropped after a restart.
+    by that, what was kept for good could be dropped after a restart. One that has no record, as a kill
+    leaves what it removes, has no time of its own: it is kept as one of the last ones alone.
     """
 
     def __init__(self, config: TrainConfig, records: dict[int, dict | None]):
         self._records = records
-        kept = [policies.LatestN(config.keep)]
+        self._latest, self._for_good = policies.LatestN(config.keep), []
         if config.keep_hours:
-            kept.append(policies.EveryNSeconds(config.keep_hours * 3600))
+            self._for_good.append(policies.EveryNSeconds(config.keep_hours * 3600))
         if config.keep_best:
-            kept.append(
+            self._for_good.append(
                 policies.BestN(
                     get_metric_fn=lambda means: _rank(means.get(config.keep_best)),
                     reverse=True, n=1, keep_checkpoints_without_metrics=False,
                 )
             )  # fmt: skip
-        self._policy = policies.AnyPreservationPolicy(kept)
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        return self._policy.should_preserve([self._info(c) for c in checkpoints], context=context)
+        latest = self._latest.should_preserve(checkpoints, context=context)
+        infos = [
+            self._info(c.step, told) for c in checkpoints if (told := self._records.get(c.step))
+        ]
+        asked = [policy.should_preserve(infos, context=context) for policy in self._for_good]
+        kept = {info.step for flags in asked for info, keep in zip(infos, flags) if keep}
+        return [keep or c.step in kept for c, keep in zip(checkpoints, latest, strict=True)]
 
-    def _info(self, found) -> _Info:
-        told = self._records.get(found.step)
-        if told is None:
-            return _Info(found.step, found.time, None)
+    def _info(self, step: int, told: dict) -> _Info:
         saved = datetime.datetime.fromtimestamp(told["saved"], tz=datetime.UTC)
-        return _Info(found.step, saved, told["means"] or None)
+        return _Info(step, saved, told["means"] or None)
 
 
 def _rank(mean: float | None) -> float:

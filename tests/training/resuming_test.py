@@ -1,0 +1,143 @@
+"""Which checkpoint is used, process 0 says alone; a kill's leftovers are removed when a run opens."""
+
+import dataclasses
+import re
+import shutil
+
+import pytest
+
+from lidit_jax import errors
+from lidit_jax.training import checkpoints, opening
+from tests import several
+from tests.training.checkpoints_test import PLACE, tiny_state
+
+
+@pytest.fixture(scope="module")
+def two_steps(config, tmp_path_factory):
+    """The checkpoints 2 and 4 of a run."""
+    folder = tmp_path_factory.mktemp("two")
+    with checkpoints.Saver(folder, config.train) as saver:
+        for step in (2, 4):
+            saver.save(tiny_state(step), PLACE)
+    return folder
+
+
+def told(run, how):
+    """What two processes say who read the last checkpoint, process 1 with a filesystem of its own."""
+    port = several.free_port()
+    running = (several.start("-c", READERS, run, how, i, port) for i in range(2))
+    ends = several.ended(*running, timeout=120)
+    assert [e.status for e in ends] == [0, 0], ends
+    return [[line for line in e.out.splitlines() if re.match("step|error", line)] for e in ends]
+
+
+def test_processes_that_see_other_checkpoints_use_the_one_that_process_0_sees(two_steps):
+    assert told(two_steps, "late") == [["step 4 of [2, 4]: 9.0", "step 4"]] * 2
+
+
+def test_a_checkpoint_that_one_process_never_sees_ends_all(two_steps):
+    whole, ema = (
+        f"error process 1: process 0 sees {two_steps}/checkpoints/4, which is not seen here; start again "
+        f"when it is",
+    ) * 2
+    assert told(two_steps, "never") == [[whole, ema]] * 2
+
+
+def test_two_checkpoints_of_one_name_are_told_apart(two_steps):
+    """Each of them whole: one machine still has the files that were there before."""
+    error = (
+        f"error {two_steps}/checkpoints/4 is another checkpoint for process 1 than for process 0; start "
+        f"again when all see the same"
+    )
+    assert told(two_steps, "other") == [[error, error]] * 2
+
+
+LEFT = (
+    ".config.json.0a1b2c3d.tmp", ".begun.json.0a1b2c3d.tmp", ".metrics.jsonl.0a1b2c3d.tmp",
+    ".ledger.jsonl.0a1b2c3d.tmp", "heartbeats/.00001.json.0a1b2c3d.tmp",
+    "samples/.step-0000004.png.0a1b2c3d.tmp", "checkpoints/5.orbax-checkpoint-tmp",
+    "checkpoints/7.orbax-checkpoint-tmp-17/params",
+)  # fmt: skip
+OTHERS = (
+    ".metrics.jsonl.swp", "notes.tmp", ".notes.txt.0a1b2c3d.tmp", "samples/one.png",
+    "checkpoints/.step.0a1b2c3d.tmp", "checkpoints/notes.orbax-checkpoint-tmp",
+)  # fmt: skip
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(config, data, workdir, tmp_path):
+    """Once the folder is this config's run, and only where it is about to be trained."""
+    run = shutil.copytree(workdir, tmp_path / "run")
+    (tmp_path / "disk").mkdir()
+    (run / "checkpoints" / "8.orbax-checkpoint-tmp").symlink_to(tmp_path / "disk")
+    before = set(run.rglob("*"))
+    for name in (*LEFT, *OTHERS):
+        path = run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.startswith("checkpoints/5") else path.write_text("")
+    all_of_it = set(run.rglob("*"))
+    opening.set_up(config, data, run, write=False)
+    with pytest.raises(errors.InputError, match="holds another config's run .seed"):
+        opening.set_up(dataclasses.replace(config, seed=7), data, run)
+    assert set(run.rglob("*")) == all_of_it
+    opening.set_up(config, data, run)
+    kept = before | {run / name for name in OTHERS} | {run / "heartbeats"}
+    assert set(run.rglob("*")) == kept
+    assert (tmp_path / "disk").is_dir()
+
+
+READERS = """
+import pathlib, sys, time
+import jax, jax.numpy as jnp
+from lidit_jax import errors, processes, sharding
+from lidit_jax.processes import Place
+from lidit_jax.training import checkpoints, guard, state
+from lidit_jax.training.checkpoints import record
+
+run, how, i, port = sys.argv[1:]
+processes.use_cpu(1)
+processes.start(Place(f"localhost:{port}", 2, int(i)), dict, 60)
+mesh = sharding.make_mesh((1, 2, 1))
+processes.connect(mesh)
+processes._NEWS = 1 if how == "never" else 30
+listed, is_dir, read, first = pathlib.Path.iterdir, pathlib.Path.is_dir, record.read, []
+
+def seen(path):
+    if path.name != "4" or how == "other":
+        return True
+    first.append(time.monotonic())
+    return how == "late" and time.monotonic() - first[0] > 2
+
+def other(folder):
+    return read(folder) | {"saved": 7.0}
+
+if i == "1":
+    pathlib.Path.iterdir = lambda path: (p for p in listed(path) if p.name != "4" or how == "other")
+    pathlib.Path.is_dir = lambda path: seen(path) and is_dir(path)
+    record.read = other if how == "other" else read
+
+everywhere = sharding.replicated(mesh)
+
+def like(a):
+    return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere)
+
+kernel = like(jnp.zeros((2, 3)))
+part = state.nnx.State({"kernel": state.nnx.Param(kernel)})
+seen_so_far = jax.tree.map(like, guard.fresh())
+whole = state.TrainState(like(jnp.int32(0)), part, part, state.nnx.State({}), [kernel], seen_so_far)
+
+def last_whole():
+    found = checkpoints.last_whole(pathlib.Path(run), whole)
+    largest = found.state.params["kernel"][...].addressable_data(0).max()
+    return f"step {found.step} of {checkpoints.steps(pathlib.Path(run))}: {largest}"
+
+def ema():
+    return f"step {checkpoints.restore_ema(pathlib.Path(run), part, state.nnx.State({}))[0]}"
+
+for one in (last_whole, ema):
+    try:
+        said = one()
+    except errors.InputError as e:
+        said = f"error {e}"
+    print(said + "\\n", end="")
+processes.end()
+"""
