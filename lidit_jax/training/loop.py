@@ -29,7 +29,8 @@ def train(
       config: the run.
       data: a folder that `prepare` made.
       workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/, heartbeats/,
-        programs/; begun.json with `train.init_from`; ledger.jsonl where there is anything to tell, and damaged/ where a checkpoint was.
+        programs/; begun.json with `train.init_from`; ledger.jsonl where there is anything to tell, and
+        damaged/ where a checkpoint was.
       profile: first and last step whose trace process 0 writes to profile/.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit, and

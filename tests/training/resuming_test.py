@@ -18,7 +18,7 @@ def two_steps(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     with checkpoints.Saver(folder, config.train) as saver:
         for step in (2, 4):
-            saver.save(tiny_state(step), PLACE)
+            saver.save(tiny_state(step), PLACE | {"means": {}})
     return folder
 
 
