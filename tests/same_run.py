@@ -15,7 +15,7 @@ from lidit_jax.training.checkpoints import naming, record
 def arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     """Returns every array of a checkpoint, by path, wherever its parts were; and its record.
 
-    The latter, JSON, is the array "record" of its text's bytes, without what is of the clock.
+    The latter, JSON, is the array "record" of its text's bytes, without what is of the clock, or tells how many lines its files have.
     """
     folder = (workdir / "checkpoints" / str(step)).absolute()
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -28,7 +28,7 @@ def arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
             )
             found[item] = reader.restore(folder / item, args=ocp.args.StandardRestore(like))
     leaves = jax.tree_util.tree_leaves_with_path(found)
-    told = {k: v for k, v in record.read(folder).items() if k not in ("saved", "clock")}
+    told = {k: v for k, v in record.read(folder).items() if k not in ("saved", "clock", "lines")}
     text = json.dumps(told, sort_keys=True).encode()
     return {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves} | {
         "record": np.frombuffer(text, np.uint8)

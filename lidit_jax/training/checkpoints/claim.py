@@ -40,8 +40,7 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
     saved = workdir / "checkpoints"
     if not path.exists() and saved.is_dir() and any(saved.iterdir()):
         raise errors.InputError(
-            f"{saved} holds checkpoints of a run whose config.json is missing; put it back, or give "
-            f"another --workdir"
+            f"{path} is missing, but {saved} holds a run's checkpoints; put it back, or give another --workdir"
         )
     if path.exists():
         saved = files.read_json(path, "run's config", remedy=RESTORE)
