@@ -3,11 +3,16 @@
 config       ConfigDict -> frozen dataclasses         opening      a run set up: checked, given a state
 tasks        what is trained: diffusion, the VAE       loop         steps, logs, checkpoints, previews
 inputs       a data set, checked and opened            step         one jitted, sharded update
-optim        the optimizer                             feed         batches given to the devices
-state        parameters, EMA, optimizer state          drawing      noise to latents, as one program
-checkpoints  Orbax                                     metrics      console, TensorBoard, JSON lines
+optim        the optimizer                             guard        which steps are skipped
+state        parameters, EMA, optimizer state          feed         batches given to the devices
+checkpoints  Orbax                                     programs     the step, compiled for each size
 agreement    what several processes must share         tracing      a profile of a few steps
-bad_records  samples that were replaced, counted       ledger       what went otherwise than planned
-handover     from one stage to the next                trained      a finished run, opened to be used
-origin       which checkpoint it began from
+handover     from one stage to the next                origin       which checkpoint it began from
+trained      a finished run, opened to be used         drawing      noise to latents, as one program
+replay       one step again, sample by sample          preview      pictures while it learns
+
+What a run tells of itself: logbook, which has
+metrics      console, TensorBoard (events), JSON lines (step_lines), of means
+ledger       what went otherwise than planned          bad_records  samples that were replaced, counted
+clock        where the time goes                       pulse        heartbeat and watchdog
 """
