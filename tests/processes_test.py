@@ -166,6 +166,23 @@ def test_what_any_process_replaced_is_told_once_and_too_many_end_all(config_file
     assert lines[0] == lines[1] and "and data.bad_records is 1 (row " in lines[0]
 
 
+LIMITED = """
+import sys, time
+from lidit_jax import processes
+
+with processes.within(float(sys.argv[1]), "saving"):
+    time.sleep(0.5)
+print("in time")
+"""
+
+
+def test_what_takes_longer_than_it_may_ends_the_process():
+    ends = several.ended(*(several.start("-c", LIMITED, limit) for limit in (0, 60, 0.1)))
+    assert [e.status for e in ends] == [0, 0, 1], ends
+    assert [e.out for e in ends] == ["in time\n", "in time\n", ""]
+    assert ends[2].error == "error: saving took longer than 0.1 s"
+
+
 # What cannot be trained.
 
 
