@@ -37,7 +37,14 @@ def test_two_processes_train_as_one_bit_for_bit(one, config_file, data, tmp_path
     assert "step 4/4" in ends[0].out and "step" not in ends[1].out
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     left = {p.name for p in (tmp_path / "run").iterdir()}
-    assert left == {"checkpoints", "config.json", "metrics.jsonl", "profile", "tensorboard"}
+    assert left == {
+        "checkpoints",
+        "config.json",
+        "heartbeats",
+        "metrics.jsonl",
+        "profile",
+        "tensorboard",
+    }
 
 
 @pytest.mark.slow
