@@ -172,7 +172,14 @@ def test_an_ema_that_is_read_in_parts_is_the_same(workdir, monkeypatch):
 # Links.
 
 
-@pytest.mark.parametrize("linked", ["workdir", "checkpoints", "step"])
+@pytest.mark.parametrize(
+    "linked",
+    [
+        pytest.param("workdir", marks=pytest.mark.slow),
+        pytest.param("checkpoints", marks=pytest.mark.slow),
+        "step",
+    ],
+)
 def test_a_linked_folder_is_as_good_as_the_folder(linked, config, data, workdir, tmp_path):
     real = shutil.copytree(workdir, tmp_path / "disk" / "run")
     shutil.rmtree(real / "checkpoints" / "4" / "params")

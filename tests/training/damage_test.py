@@ -17,6 +17,10 @@ from tests import several
 from tests.same_run import arrays
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 @pytest.fixture
 def copy(workdir, tmp_path):
     """A run of two checkpoints, of steps 2 and 4, of its own."""
@@ -86,7 +90,7 @@ def exchange(checkpoint):
         shutil.copytree(checkpoint.parent.parent / "other" / item, checkpoint / item)
 
 
-@pytest.mark.parametrize("damaged", [zero, garble, reword, exchange])
+@pytest.mark.parametrize("damaged", [zero, slow(garble), slow(reword), exchange])
 def test_what_a_disk_has_lost_is_told_whoever_wants_it(damaged, config, data, copy, tmp_path):
     (copy / "checkpoints" / "4").rename(copy / "other")
     damaged(copy / "checkpoints" / "2")
@@ -159,7 +163,7 @@ def test_no_flipped_byte_in_a_checkpoint_goes_unseen(copy):
     assert folder / "record/metadata" in named
 
 
-@pytest.mark.parametrize("lost", ["garbled", "missing"])
+@pytest.mark.parametrize("lost", [slow("garbled"), "missing"])
 def test_orbax_own_metadata_is_wanted_by_none(lost, further, data, copy):
     path = copy / "checkpoints" / "4" / "_CHECKPOINT_METADATA"
     identity = trained.open_to_draw(copy).identity
@@ -223,7 +227,7 @@ def test_nothing_is_moved_for_other_data(further, data, copy, tmp_path):
     "error",
     [
         jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"),
-        MemoryError(),
+        slow(MemoryError()),
         KeyboardInterrupt(),
         PermissionError(13, "Permission denied", "there"),
         ValueError("PERMISSION_DENIED: Error opening file"),
