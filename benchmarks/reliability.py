@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lidit_jax import digests
-from lidit_jax.data import records
+from lidit_jax.data import feature_codecs
 from lidit_jax.training import guard, loop, metrics, pulse, step_lines
 from lidit_jax.training.checkpoints import saving
 from lidit_jax.training.config import parse
@@ -39,8 +39,8 @@ def without():
             (digests, "digest", lambda array: NOTHING),
             (saving, "_digests", lambda items: {item: {} for item in items}),
             (pulse.Pulse, "beat", lambda self, step: None),
-            (pulse.Pulse, "_watch", lambda self: None),
-            (records, "is_finite", lambda bits: True),
+            (pulse.Pulse, "watch", lambda self: None),
+            (feature_codecs, "is_finite", lambda bits: True),
         ):
             stack.enter_context(mock.patch.object(where, name, nothing))
         yield
