@@ -1,19 +1,25 @@
 """What it costs that nothing is lost: steps a second of a real run with all of it, over one without.
 
-python -m benchmarks.reliability --config=configs/quickstart.py --data=DATA --steps=60 --rounds=4
+python -m benchmarks.reliability --config=configs/quickstart.py --data=DATA --rounds=60
 
-Whole runs in turns, each in a new folder, with a log every 20 steps and a checkpoint every 30. "Without" is
-the same code with these replaced by nothing: the guard, the digests of batches and of checkpoints, the
-heartbeat and the watchdog, the look at every number that is read. Compilation is not in it.
+Two processes train the same config. Each stops itself (SIGSTOP, with all its threads) after every 20 steps,
+and the other goes on, so that what else the machine does falls on both alike. "Without" is the same code
+with all of PARTS, or with those that `--parts` names, replaced by nothing. Logs and checkpoints, as often as
+the config has them, are in the time of both; set-up and compilation are not.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import itertools
+import os
 import pathlib
 import runpy
-import statistics
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from unittest import mock
 
 import jax.numpy as jnp
@@ -21,61 +27,115 @@ import numpy as np
 
 from lidit_jax import digests
 from lidit_jax.data import feature_codecs
-from lidit_jax.training import guard, loop, metrics, pulse, step_lines
+from lidit_jax.training import clock, guard, logbook, loop, pulse
 from lidit_jax.training.checkpoints import saving
 from lidit_jax.training.config import parse
 
+BLOCK = 20  # steps
 NOTHING = np.zeros(2, np.uint32)
+MARK = "a block took "
+
+
+PARTS = {
+    "guard": [
+        (guard, "accepts", lambda *_, **__: jnp.bool_(True)),
+        (guard, "after", lambda config, before, *_, **__: before),
+    ],
+    "batches": [  # the digests of a step's batch and noise
+        (digests, "of_all", lambda tree: NOTHING),
+        (digests, "digest", lambda array: NOTHING),
+    ],
+    "checkpoints": [(saving, "_digests", lambda items: {item: {} for item in items})],
+    "clock": [(clock.Clock, "queued", lambda self, result: None)],
+    "pulse": [
+        (pulse.Pulse, "beat", lambda self, step: None),
+        (pulse.Pulse, "watch", lambda self: None),
+    ],
+    "reading": [(feature_codecs, "is_finite", lambda bits: True)],
+}
 
 
 @contextlib.contextmanager
-def without():
+def without(parts: list[str]):
     """Replaces what is not needed by a run that nothing disturbs."""
     with contextlib.ExitStack() as stack:
-        for where, name, nothing in (
-            (guard, "accepts", lambda *_, **__: jnp.bool_(True)),
-            (guard, "after", lambda config, before, *_, **__: before),
-            (digests, "of_all", lambda tree: NOTHING),
-            (digests, "digest", lambda array: NOTHING),
-            (saving, "_digests", lambda items: {item: {} for item in items}),
-            (pulse.Pulse, "beat", lambda self, step: None),
-            (pulse.Pulse, "watch", lambda self: None),
-            (feature_codecs, "is_finite", lambda bits: True),
-        ):
+        for where, name, nothing in itertools.chain(*(PARTS[part] for part in parts)):
             stack.enter_context(mock.patch.object(where, name, nothing))
         yield
 
 
-def seconds_per_step(config, data: pathlib.Path) -> float:
-    """Trains a run, and returns the mean over its logs but the first, which has the first step's start."""
-    with tempfile.TemporaryDirectory() as folder:
-        loop.train(config, data, pathlib.Path(folder) / "run")
-        lines = step_lines.read(pathlib.Path(folder) / "run" / metrics.NAME)
-    return statistics.mean(1 / line["steps_per_s"] for line in lines[1:])
+@contextlib.contextmanager
+def in_turns():
+    """Lets a run print what each block of steps took, and then stop until somebody continues it."""
+    begun, write = time.perf_counter(), logbook.Logbook.write
+
+    def write_and_stop(self, step, saver):
+        nonlocal begun
+        write(self, step, saver)  # waits for the devices
+        print(f"{MARK}{time.perf_counter() - begun}", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        begun = time.perf_counter()
+
+    with mock.patch.object(logbook.Logbook, "write", write_and_stop):
+        yield
+
+
+def train(given: argparse.Namespace):
+    config = parse(runpy.run_path(given.config)["get_config"]())
+    steps = BLOCK * (given.rounds + 1)
+    train = dataclasses.replace(config.train, steps=steps, log_every=BLOCK, preview_every=0)
+    config = dataclasses.replace(config, train=train)
+    parts = given.parts if given.only == "without" else []
+    with tempfile.TemporaryDirectory() as folder, in_turns(), without(parts):
+        loop.train(config, given.data, pathlib.Path(folder) / "run")
+
+
+def block(process: subprocess.Popen) -> float:
+    """Lets a process train one block; returns the seconds it took."""
+    process.send_signal(signal.SIGCONT)
+    for line in process.stdout:
+        if line.startswith(MARK):
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            return float(line.removeprefix(MARK))
+    raise SystemExit(f"a run ended early, with status {process.wait()}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--data", required=True, type=pathlib.Path)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=60, help=f"blocks of {BLOCK} steps of each")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", choices=("with", "without"), help="trains one, for the other process")
     given = parser.parse_args()
-    config = parse(runpy.run_path(given.config)["get_config"]())
-    often = {"log_every": 20, "save_every": 30, "preview_every": 0}
-    train = dataclasses.replace(config.train, steps=given.steps, **often)
-    config = dataclasses.replace(config, train=train)
-    took = {"with": [], "without": []}
-    for number in range(given.rounds):
-        order = ["with", "without"] if number % 2 == 0 else ["without", "with"]
-        for name in order:
-            with without() if name == "without" else contextlib.nullcontext():
-                took[name].append(seconds_per_step(config, given.data))
+    if given.only:
+        return train(given)
+    with contextlib.ExitStack() as stack:
+        pair = {}
+        for name in ("with", "without"):
+            command = [sys.executable, "-m", "benchmarks.reliability", *sys.argv[1:], f"--only={name}"]
+            pair[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            stack.callback(pair[name].kill)
+            block(pair[name])  # which has set-up and compilation in it
+        took = {name: np.zeros(given.rounds) for name in pair}
+        for number in range(given.rounds):
+            for name in ("with", "without") if number % 2 == 0 else ("without", "with"):
+                took[name][number] = block(pair[name])
+        for process in pair.values():
+            process.send_signal(signal.SIGCONT)
+            process.communicate()
     for name, times in took.items():
-        print(f"{name:8} {', '.join(f'{1000 * t:.1f}' for t in times)} ms a step")
-    ratios = [b / a for a, b in zip(took["with"], took["without"])]
-    print(f"steps/s with, over without: {statistics.median(ratios):.3f} (median of {len(ratios)} pairs, "
-          f"{min(ratios):.3f} to {max(ratios):.3f})")  # fmt: skip
+        low, middle, high = 1000 / BLOCK * np.quantile(times, (0.1, 0.5, 0.9))
+        mean = 1000 / BLOCK * times.mean()
+        print(f"{name:8} {mean:.1f} ms a step; of blocks {low:.1f}, {middle:.1f}, {high:.1f} (10, 50, 90%)")
+    drawn = np.random.default_rng(0).integers(given.rounds, size=(10_000, given.rounds))
+    ratios = took["without"][drawn].sum(1) / took["with"][drawn].sum(1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    print(
+        f"steps/s with, over without: {took['without'].sum() / took['with'].sum():.3f} "
+        f"({low:.3f} to {high:.3f}, 95% of bootstraps over {given.rounds} pairs of blocks); "
+        f"median of pairs {np.median(took['without'] / took['with']):.3f}"
+    )
 
 
 if __name__ == "__main__":

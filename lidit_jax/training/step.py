@@ -76,14 +76,18 @@ def make_step(
         judged = {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         accepted = guards.accepts(config.guard, state.guard, **judged)
         guard = guards.after(config.guard, state.guard, accepted, **judged)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        decay = optim.ema_decay(config.optim, state.step, carried)
-        ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
-        params, ema, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(accepted, new, old),
-            (params, ema, opt_state),
-            (state.params, state.ema, state.opt_state),
+
+        def update(grads, params, ema, opt_state):
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            params = optax.apply_updates(params, updates)
+            decay = optim.ema_decay(config.optim, state.step, carried)
+            ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
+            return params, ema, opt_state
+
+        # A branch, not a choice between new and old arrays, which all would be read once more for.
+        before = state.params, state.ema, state.opt_state
+        params, ema, opt_state = jax.lax.cond(
+            accepted, update, lambda _, *before: before, grads, *before
         )
         learning_rate = rate(state.guard.updates)
         metrics = judged | parts | {"learning_rate": learning_rate, "skipped": guard.in_a_row}
