@@ -84,6 +84,8 @@ def _steps(
     t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
     with checkpoints.Saver(run.workdir, t) as saver:
+        if not done:  # else they were made when the checkpoint was read
+            saver.rehearse(current)
         for now in range(done + 1, t.steps + 1):
             tracer.before(now)
             with log.clock.fetching():

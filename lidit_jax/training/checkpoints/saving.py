@@ -67,6 +67,10 @@ class Saver:
     def __exit__(self, *_):
         self._manager.close()
 
+    def rehearse(self, state: TrainState):
+        """Makes the digests of a state, so that what makes them is compiled before a step waits for it."""
+        _digests(naming.items(state, naming.ALL))
+
     def save(self, state: TrainState, told: dict[str, Any]):
         """Starts saving; returns once the arrays are copied, and writes them in the background.
 
