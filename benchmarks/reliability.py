@@ -27,9 +27,10 @@ import numpy as np
 
 from lidit_jax import digests
 from lidit_jax.data import feature_codecs
-from lidit_jax.training import clock, guard, logbook, loop, pulse
+from lidit_jax.training import guard, logbook, loop
 from lidit_jax.training.checkpoints import saving
 from lidit_jax.training.config import parse
+from lidit_jax.training.telemetry import clock, pulse
 
 BLOCK = 20  # steps
 NOTHING = np.zeros(2, np.uint32)
@@ -106,14 +107,22 @@ def main():
     parser.add_argument("--data", required=True, type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=60, help=f"blocks of {BLOCK} steps of each")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--only", choices=("with", "without"), help="trains one, for the other process")
+    parser.add_argument(
+        "--only", choices=("with", "without"), help="trains one, for the other process"
+    )
     given = parser.parse_args()
     if given.only:
         return train(given)
     with contextlib.ExitStack() as stack:
         pair = {}
         for name in ("with", "without"):
-            command = [sys.executable, "-m", "benchmarks.reliability", *sys.argv[1:], f"--only={name}"]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.reliability",
+                *sys.argv[1:],
+                f"--only={name}",
+            ]
             pair[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             stack.callback(pair[name].kill)
             block(pair[name])  # which has set-up and compilation in it
@@ -127,7 +136,9 @@ def main():
     for name, times in took.items():
         low, middle, high = 1000 / BLOCK * np.quantile(times, (0.1, 0.5, 0.9))
         mean = 1000 / BLOCK * times.mean()
-        print(f"{name:8} {mean:.1f} ms a step; of blocks {low:.1f}, {middle:.1f}, {high:.1f} (10, 50, 90%)")
+        print(
+            f"{name:8} {mean:.1f} ms a step; of blocks {low:.1f}, {middle:.1f}, {high:.1f} (10, 50, 90%)"
+        )
     drawn = np.random.default_rng(0).integers(given.rounds, size=(10_000, given.rounds))
     ratios = took["without"][drawn].sum(1) / took["with"][drawn].sum(1)
     low, high = np.quantile(ratios, (0.025, 0.975))

@@ -91,6 +91,13 @@ def test_a_broken_floor_is_found(room, line):
     assert violations(room, line, "x.py")
 
 
+def test_telemetry_knows_nothing_else_of_training():
+    for path in (ROOT / "lidit_jax/training/telemetry").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and "lidit_jax.training" in (node.module or ""):
+                assert node.module.startswith("lidit_jax.training.telemetry"), (path, node.lineno)
+
+
 def test_models_inside():
     """In models/, layers and mixing know no one, attention knows both, and lidit all but the VAE."""
     below = {

@@ -10,9 +10,5 @@ agreement    what several processes must share         tracing      a profile of
 handover     from one stage to the next                origin       which checkpoint it began from
 trained      a finished run, opened to be used         drawing      noise to latents, as one program
 replay       one step again, sample by sample          preview      pictures while it learns
-
-What a run tells of itself: logbook, which has
-metrics      console, TensorBoard (events), JSON lines (step_lines), of means
-ledger       what went otherwise than planned          bad_records  samples that were replaced, counted
-clock        where the time goes                       pulse        heartbeat and watchdog
+logbook      what a run tells of itself, and when      telemetry    by which means
 """

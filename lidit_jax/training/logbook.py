@@ -12,11 +12,12 @@ import numpy as np
 
 from lidit_jax import digests, sharding
 from lidit_jax.data.pipeline import Replaced
-from lidit_jax.training import checkpoints, ledger, metrics, opening
-from lidit_jax.training.bad_records import BadRecords
-from lidit_jax.training.clock import Clock
-from lidit_jax.training.means import Means
-from lidit_jax.training.pulse import Pulse
+from lidit_jax.training import checkpoints, opening
+from lidit_jax.training.telemetry import ledger, metrics
+from lidit_jax.training.telemetry.bad_records import BadRecords
+from lidit_jax.training.telemetry.clock import Clock
+from lidit_jax.training.telemetry.means import Means
+from lidit_jax.training.telemetry.pulse import Pulse
 
 
 def tell_damaged(damaged: Sequence[tuple[pathlib.Path, str]], workdir: pathlib.Path, used: int):

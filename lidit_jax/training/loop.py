@@ -13,7 +13,7 @@ from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
 from lidit_jax.training.logbook import Logbook, tell_damaged
 from lidit_jax.training.preview import Preview
-from lidit_jax.training.pulse import Pulse
+from lidit_jax.training.telemetry.pulse import Pulse
 from lidit_jax.training.tracing import Tracer
 
 

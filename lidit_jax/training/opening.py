@@ -15,18 +15,10 @@ from jax.sharding import Mesh
 from lidit_jax import errors, files, processes, sharding
 from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
-from lidit_jax.training import (
-    checkpoints,
-    handover,
-    ledger,
-    metrics,
-    optim,
-    origin,
-    state,
-    step,
-)
+from lidit_jax.training import checkpoints, handover, optim, origin, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.tasks import Task, open_run
+from lidit_jax.training.telemetry import ledger, metrics
 
 # What a run writes as `files.atomic` does; names are patterns.
 WRITTEN = (

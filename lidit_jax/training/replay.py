@@ -13,7 +13,7 @@ from lidit_jax import errors, processes, sharding
 from lidit_jax.training import checkpoints, opening, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
-from lidit_jax.training.step_lines import StepLines
+from lidit_jax.training.telemetry.step_lines import StepLines
 from lidit_jax.training.trained import read_config
 
 SHOWN = 10  # samples on the console
@@ -62,13 +62,20 @@ def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: in
 def _scored(
     run: opening.Run, current: state.TrainState, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the loss of every sample of the global batch, f32 [B], and its row, on every process."""
+    """Returns the loss of every sample of the global batch, f32 [B], and its row, on every process.
+
+    In the step's micro-batches, so that what could be trained can be replayed.
+    """
 
     def score(params, constants, batch):
+        def score_one(micro):
+            with jax.sharding.use_abstract_mesh(run.mesh.abstract_mesh):
+                return run.task.loss(nnx.merge(run.graphdef, params, constants), *micro)[0]
+
         keys_B = step.draws(run.config, number - 1)
-        with jax.sharding.use_abstract_mesh(run.mesh.abstract_mesh):
-            loss_B, _ = run.task.loss(nnx.merge(run.graphdef, params, constants), batch, keys_B)
-        return loss_B, batch.row_B
+        micros = step.micro_batches((batch, keys_B), run.config.train.accumulate)
+        losses_AxM = jax.lax.map(score_one, micros)
+        return losses_AxM.swapaxes(0, 1).reshape(-1), batch.row_B
 
     feed = Feed(run.reader, run.mesh, run.config.train.batch_size)
     scored = jax.jit(score, out_shardings=sharding.replicated(run.mesh))

@@ -1,6 +1,7 @@
 """One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,16 @@ def draws(config: Config, step: int | jax.Array) -> jax.Array:
     return rng.per_sample(base, jnp.arange(config.train.batch_size))
 
 
+def micro_batches(tree: Any, count: int) -> Any:
+    """Returns arrays [B, ...] as [count, B / count, ...], to be scanned over.
+
+    Each micro-batch has every count-th sample, so that no sample moves to another device.
+    """
+    return jax.tree.map(
+        lambda a: a.reshape(a.shape[0] // count, count, *a.shape[1:]).swapaxes(0, 1), tree
+    )
+
+
 def make_step(
     task: Task,
     graphdef: nnx.GraphDef,
@@ -39,8 +50,7 @@ def make_step(
     clipping) and "learning_rate"; int32 "skipped", how many steps in a row were skipped by this one;
     and the digests, uint32 [2], of the global "batch" and of the keys that its "noise" is drawn by.
     A step that `guard` does not accept changes nothing but the number of steps.
-    Gradients are averaged over `train.accumulate` micro-batches, in f32; each takes every
-    accumulate-th sample, so that no sample moves to another device.
+    Gradients are averaged over `train.accumulate` micro-batches, in f32.
     """
     accumulate = config.train.accumulate
     rate = optim.learning_rate(config.optim, config.train.steps)
@@ -59,10 +69,7 @@ def make_step(
         def add(total, micro):
             return jax.tree.map(jnp.add, total, scored(params, constants, *micro)), None
 
-        def interleave(a):
-            return a.reshape(a.shape[0] // accumulate, accumulate, *a.shape[1:]).swapaxes(0, 1)
-
-        micros = jax.tree.map(interleave, (batch, keys_B))
+        micros = micro_batches((batch, keys_B), accumulate)
         one = jax.tree.map(lambda a: a[0], micros)
         zero = jax.tree.map(
             lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(scored, params, constants, *one)

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import pytest
 
 from lidit_jax import digests, errors, sharding
-from lidit_jax.training import checkpoints, guard, ledger, loop, state, trained
+from lidit_jax.training import checkpoints, guard, loop, state, trained
 from lidit_jax.training.checkpoints import damage, reading, record
+from lidit_jax.training.telemetry import ledger
 from tests import several
 
 PLACE = {"batches": {"next_index": 7}, "data": {"latent_mean": [0.5]}}

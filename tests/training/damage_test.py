@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from lidit_jax import errors, files, generation
-from lidit_jax.training import checkpoints, ledger, loop, step_lines, trained
+from lidit_jax.training import checkpoints, loop, trained
 from lidit_jax.training.checkpoints import damage, reading
+from lidit_jax.training.telemetry import ledger, step_lines
 from tests import several
 from tests.same_run import arrays
 

@@ -18,7 +18,8 @@ from lidit_jax.training.inputs import open_inputs
 from lidit_jax.training.replay import replay
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests import tiny
-from tests.end_to_end_test import arrays, losses
+from tests.end_to_end_test import losses
+from tests.same_run import arrays
 
 
 def stage_dict(llms, source, **train):

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from lidit_jax.training import clock, ledger, step_lines
-from lidit_jax.training.clock import Clock
-from lidit_jax.training.pulse import Pulse
+from lidit_jax.training.telemetry import clock, ledger, step_lines
+from lidit_jax.training.telemetry.clock import Clock
+from lidit_jax.training.telemetry.pulse import Pulse
 
 
 def test_a_resumed_run_tells_no_step_twice_and_no_line_by_half(tmp_path):
@@ -128,7 +128,7 @@ def test_a_pulse_tells_the_step_and_when_it_ended(tmp_path):
 
 HANGS = """
 import pathlib, sys, time
-from lidit_jax.training.pulse import Pulse
+from lidit_jax.training.telemetry.pulse import Pulse
 
 def this_hangs():
     time.sleep(2)

@@ -8,8 +8,9 @@ import pytest
 
 from lidit_jax import errors
 from lidit_jax.data import records
-from lidit_jax.training import loop, step_lines
+from lidit_jax.training import loop
 from lidit_jax.training.replay import replay
+from lidit_jax.training.telemetry import step_lines
 
 STEP = 3  # of the spoiled batch
 
@@ -64,6 +65,17 @@ def test_a_replay_has_the_batch_and_the_noise_of_the_step(step, config, data, wo
     wanted = step_lines.read(workdir / "metrics.jsonl")[step - 1]["loss"]
     found = np.mean([s.loss for s in replay(config, data, run, step)])
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_replay_in_micro_batches_gives_each_sample_its_own_loss(config, data, workdir, tmp_path):
+    """And needs no more memory than training does."""
+    train = dataclasses.replace(config.train, accumulate=2, mesh=(1, 4, 1))
+    halved = dataclasses.replace(config, train=train)
+    wanted, found = (
+        {s.key: s.loss for s in replay(c, data, shutil.copytree(workdir, tmp_path / name), 3)}
+        for name, c in (("whole", config), ("halved", halved))
+    )
+    assert found == pytest.approx(wanted, rel=1e-5) and len(set(wanted.values())) == 8
 
 
 def test_a_replay_writes_no_other_config_and_tells_which_parameters_are_gone(

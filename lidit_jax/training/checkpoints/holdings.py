@@ -11,9 +11,9 @@ import pathlib
 from collections.abc import Iterator
 
 from lidit_jax import files
-from lidit_jax.training import ledger, step_lines
 from lidit_jax.training.checkpoints import damage, naming, reading, record, resuming
 from lidit_jax.training.checkpoints.claim import RESTORE
+from lidit_jax.training.telemetry import ledger, step_lines
 
 
 def info(workdir: pathlib.Path) -> Iterator[str]:

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from lidit_jax import files
-from lidit_jax.training.events import Events
-from lidit_jax.training.means import Means
-from lidit_jax.training.step_lines import StepLines
+from lidit_jax.training.telemetry.events import Events
+from lidit_jax.training.telemetry.means import Means
+from lidit_jax.training.telemetry.step_lines import StepLines
 
 NAME = "metrics.jsonl"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lidit_jax import errors, processes
 from lidit_jax.data.pipeline import Replaced
-from lidit_jax.training.ledger import Ledger
+from lidit_jax.training.telemetry.ledger import Ledger
 
 SHOWN = 3  # of them in the error that ends a run
 

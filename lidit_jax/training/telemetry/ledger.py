@@ -10,7 +10,7 @@ A line has the "step", "what" happened, and that event's own facts:
 import pathlib
 from typing import Any
 
-from lidit_jax.training.step_lines import StepLines, read
+from lidit_jax.training.telemetry.step_lines import StepLines, read
 
 NAME = "ledger.jsonl"
 IN_STEPS = ("skipped", "replaced")

@@ -2,7 +2,7 @@
 
 import json
 
-from lidit_jax.training.metrics import Metrics
+from lidit_jax.training.telemetry.metrics import Metrics
 from tests.same_run import without_clock
 
 

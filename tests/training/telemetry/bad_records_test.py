@@ -10,10 +10,11 @@ import pytest
 from lidit_jax import errors, processes, sharding
 from lidit_jax.data import pipeline
 from lidit_jax.data.pipeline import Replaced
-from lidit_jax.training import loop, step_lines
-from lidit_jax.training.bad_records import BadRecords
+from lidit_jax.training import loop
 from lidit_jax.training.inputs import open_inputs
-from lidit_jax.training.ledger import NAME, Ledger
+from lidit_jax.training.telemetry import step_lines
+from lidit_jax.training.telemetry.bad_records import BadRecords
+from lidit_jax.training.telemetry.ledger import NAME, Ledger
 from tests.tiny_prepared import broken, change_record, not_finite
 
 
