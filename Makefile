@@ -6,11 +6,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP = .venv/bin/pip --disable-pip-version-check
 RUN = .venv/bin/python -m lidit_jax
 export JAX_PLATFORMS ?= cpu
-# XLA on a CPU allocates its temporaries anew at every step; a malloc that keeps them is 20% faster.
-export MALLOC_ARENA_MAX ?= 1
-export MALLOC_MMAP_MAX_ ?= 0
-export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
-export MALLOC_TOP_PAD_ ?= 268435456
 # An LLM's threads that spin while they wait are many times slower where another program runs too.
 export OMP_WAIT_POLICY ?= PASSIVE
 

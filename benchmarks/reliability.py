@@ -4,8 +4,9 @@ python -m benchmarks.reliability --config=configs/quickstart.py --data=DATA --ro
 
 Two processes train the same config. Each stops itself (SIGSTOP, with all its threads) after every 20 steps,
 and the other goes on, so that what else the machine does falls on both alike. "Without" is the same code
-with all of PARTS, or with those that `--parts` names, replaced by nothing. Logs and checkpoints, as often as
-the config has them, are in the time of both; set-up and compilation are not.
+with all of PARTS, or with those that `--parts` names, replaced by nothing. Checkpoints as often as the config
+has them, a log after every 20 steps, the look at latents and what few bytes the lines of a log have more are
+in the time of both; set-up and compilation are in neither's.
 """
 
 import argparse
@@ -52,7 +53,7 @@ PARTS = {
         (pulse.Pulse, "beat", lambda self, step: None),
         (pulse.Pulse, "watch", lambda self: None),
     ],
-    "reading": [(feature_codecs, "is_finite", lambda bits: True)],
+    "features": [(feature_codecs, "is_finite", lambda bits: True)],
 }
 
 

@@ -157,9 +157,9 @@ def by_rows_and_heads(kernel):
     )
 
 
-def platform() -> str:
-    """Returns what is compiled for, "cpu", "gpu" or "tpu": by the mesh that is set, else JAX's default."""
-    mesh = jax.sharding.get_abstract_mesh()
+def platform(mesh: AbstractMesh | None = None) -> str:
+    """Returns what is compiled for, "cpu", "gpu" or "tpu": by the mesh, or the one that is set, else JAX's default."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
 
 

@@ -60,7 +60,7 @@ def lines(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns a JSON-lines file, without what is of the clock; none if there is no file."""
     if not path.exists():
         return []
-    return [without_clock(line) for line in path.read_text().splitlines()]
+    return [without_clock(line) for line in path.read_text().split("\n") if line]
 
 
 def metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:

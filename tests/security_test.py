@@ -1,6 +1,7 @@
 """Nothing that a stranger made can run code here, or reach beyond its folder."""
 
 import ast
+import contextlib
 import io
 import json
 import os
@@ -13,13 +14,17 @@ import zlib
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from lidit_jax import errors
-from lidit_jax.data import dataset, plan, sources
+from lidit_jax.data import dataset, plan, records, sources
 from lidit_jax.data.sources.images import ImageError
 from lidit_jax.evaluation import pictures
+from lidit_jax.models.vae import folder as vae_folder
+from lidit_jax.models.vae import kl
 from lidit_jax.text import llm
+from lidit_jax.training import checkpoints, trained
 from tests import tiny
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "lidit_jax"
@@ -105,6 +110,54 @@ def test_the_code_in_a_models_folder_is_not_run(llms, tmp_path, sprung):
         (folder / name).write_text(json.dumps(content))
     with pytest.raises(errors.InputError, match="cannot load"):
         llm.load(tiny.config([folder]).encoders[0], tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "llm.gguf"])
+def test_a_pickle_in_the_place_of_an_llms_weights_is_refused(name, llms, tmp_path, sprung):
+    folder = shutil.copytree(llms[0], tmp_path / "llm")
+    (folder / "model.safetensors").rename(folder / "decoy.safetensors")
+    magic = b"GGUF" if name.endswith(".gguf") else b""
+    (folder / name).write_bytes(magic + torch_pickle(Trap(sprung)))
+    model = folder / name if name.endswith(".gguf") else folder
+    with pytest.raises(errors.InputError, match="cannot load|is damaged|cannot read"):
+        llm.load(tiny.config([model]).encoders[0], tmp_path / "cache")
+
+
+def torch_pickle(trap: Trap) -> bytes:
+    """What `torch.save` makes of it."""
+    import torch
+
+    file = io.BytesIO()
+    torch.save(trap, file)
+    return file.getvalue()
+
+
+def test_a_pickle_in_the_place_of_a_vaes_weights_is_refused(tmp_path, sprung):
+    config = kl.VAEConfig(block_out_channels=(16, 32), norm_num_groups=8)
+    vae_folder.save(kl.AutoencoderKL(config, rngs=nnx.Rngs(0)), tmp_path / "vae")
+    path = tmp_path / "vae" / vae_folder.WEIGHTS
+    path.write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(errors.InputError, match=path.name):
+        vae_folder.load(tmp_path / "vae")
+
+
+def test_pickles_in_the_place_of_a_checkpoints_files_are_refused(workdir, tmp_path, sprung):
+    """One at a time: its metadata, its record, its arrays."""
+    checkpoint = workdir / "checkpoints" / "4"
+    kinds = {(p.parent if p.parent.name == "d" else p).name: p for p in checkpoint.rglob("*")}
+    kinds = {name: path for name, path in kinds.items() if path.is_file()}
+    assert {"metadata", "_METADATA", "d", "manifest.ocdbt"} <= kinds.keys() and len(kinds) < 12
+    for i, path in enumerate(kinds.values()):
+        run = shutil.copytree(workdir, tmp_path / str(i))
+        (run / path.relative_to(workdir)).write_bytes(pickle.dumps(Trap(sprung)))
+        with contextlib.suppress(errors.InputError):  # or it is a file that nothing depends on
+            trained.open_to_draw(run)
+        list(checkpoints.info(run))
+
+
+def test_a_pickle_in_the_place_of_a_record_is_refused(sprung):
+    with pytest.raises(records.BadRecord):
+        records.unpack_image(pickle.dumps(Trap(sprung)))
 
 
 # Archives.

@@ -4,7 +4,7 @@ import contextlib
 import math
 import pathlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -20,17 +20,14 @@ from lidit_jax.training.telemetry.means import Means
 from lidit_jax.training.telemetry.pulse import Pulse
 
 
-def tell_damaged(damaged: Sequence[tuple[pathlib.Path, str]], workdir: pathlib.Path, used: int):
-    """Tells which checkpoints were moved aside, where to and why, and that step `used` is gone on from."""
-    chief = jax.process_index() == 0
-    with contextlib.closing(ledger.Ledger(workdir, used + 1, write=chief)) as book:
-        for folder, why in damaged:
-            book.row(used, "checkpoint", folder=str(folder), why=why)
-            if chief:
-                print(
-                    f"a checkpoint is damaged: {why}; moved to {folder}; step {used} is used instead",
-                    flush=True,
-                )
+def tell_damaged(workdir: pathlib.Path, used: int, folder: pathlib.Path, why: str):
+    """Tells that a checkpoint is moved aside, to `folder`, and that step `used` is gone on from. For process 0."""
+    with contextlib.closing(ledger.Ledger(workdir, used + 1)) as book:
+        book.row_once(used, "checkpoint", folder=str(folder), why=why)
+    print(
+        f"a checkpoint is damaged: {why}; moved to {folder}; step {used} is used instead",
+        flush=True,
+    )
 
 
 class Logbook:
@@ -163,7 +160,7 @@ class Logbook:
             if count < saved.get(name, 0):
                 lost = saved[name] - count
                 print(f"{name} has lost {lost} of its {saved[name]} lines up to step {done}")
-                self._ledger.row(done, "lines", file=name, lost=lost, of=saved[name])
+                self._ledger.row_once(done, "lines", file=name, lost=lost, of=saved[name])
 
     def _skip(self, step: int, told: dict):
         guard = self._run.config.guard

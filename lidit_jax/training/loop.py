@@ -1,6 +1,7 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def train(
         else:
             found = run.saved_state()
             current, done, saved = found.state, found.step, found.record
-            tell_damaged(checkpoints.set_aside(workdir, found), workdir, done)
+            checkpoints.set_aside(workdir, found, functools.partial(tell_damaged, workdir, done))
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
@@ -84,14 +85,14 @@ def _steps(
     t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
     with checkpoints.Saver(run.workdir, t) as saver:
-        if not done:  # else they were made when the checkpoint was read
-            saver.rehearse(current)
+        saver.rehearse(current)
         for now in range(done + 1, t.steps + 1):
             tracer.before(now)
             with log.clock.fetching():
                 drawn = next(run.batches)
             batch = feed(drawn.batch)
             tokens = run.task.tokens(batch)
+            log.clock.begin()
             current, latest = update(current, batch)
             log.queued(now, latest | {"tokens": tokens}, drawn.replaced)
             tracer.after(now, current)

@@ -62,13 +62,13 @@ def _matrix(path: tuple, param: nnx.Variable) -> contrib.MuonDimensionNumbers | 
     return contrib.MuonDimensionNumbers(tuple(range(first, rows)), tuple(outputs))
 
 
-def ema_decay(config: OptimConfig, step, carried: bool = False):
-    """The EMA's decay at `step`: min(ema, (1 + step) / (10 + step)), so that a short run's average
+def ema_decay(config: OptimConfig, updates, carried: bool = False):
+    """The EMA's decay after so many updates: min(ema, (1 + updates) / (10 + updates)), so that a short run's average
     is not dominated by its initialisation (as in tf.train.ExponentialMovingAverage).
 
     carried: the average is another run's, not an initialisation, and keeps its weight: `ema` always.
     """
     if carried:
         return config.ema
-    step = step.astype("float32")
-    return ((1 + step) / (10 + step)).clip(max=config.ema)
+    updates = updates.astype("float32")
+    return ((1 + updates) / (10 + updates)).clip(max=config.ema)

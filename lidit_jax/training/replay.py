@@ -1,5 +1,6 @@
 """One step of a run again: the very batch and noise that it had, and the loss of each sample."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from lidit_jax import errors, processes, sharding
+from lidit_jax import errors, files, processes, sharding
 from lidit_jax.training import checkpoints, opening, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
@@ -92,11 +93,8 @@ def _tell(samples: Sequence[Sample], path: pathlib.Path, number: int, before: in
     )
     for s in samples[:SHOWN]:
         print(f"  {s.loss:<12.6g} {s.key} (row {s.row})")
-    path.parent.mkdir(exist_ok=True)
-    path.unlink(missing_ok=True)
-    lines = StepLines(path, 0)
-    for s in samples:
-        loss = s.loss if math.isfinite(s.loss) else str(s.loss)
-        lines.write(number, key=s.key, row=s.row, loss=loss)
-    lines.close()
+    with files.atomic(path) as temporary, contextlib.closing(StepLines(temporary, 0)) as lines:
+        for s in samples:
+            loss = s.loss if math.isfinite(s.loss) else str(s.loss)
+            lines.write(number, key=s.key, row=s.row, loss=loss)
     print(f"all of them: {path}")

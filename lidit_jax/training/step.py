@@ -55,6 +55,7 @@ def make_step(
     accumulate = config.train.accumulate
     rate = optim.learning_rate(config.optim, config.train.steps)
     carried = bool(config.train.init_from)
+    branch = sharding.platform(mesh.abstract_mesh) == "cpu"
 
     def mean_loss(params, constants, batch, keys_B):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
@@ -84,18 +85,15 @@ def make_step(
         accepted = guards.accepts(config.guard, state.guard, **judged)
         guard = guards.after(config.guard, state.guard, accepted, **judged)
 
-        def update(grads, params, ema, opt_state):
+        def update(params, ema, opt_state, grads):
             updates, opt_state = optimizer.update(grads, opt_state, params)
             params = optax.apply_updates(params, updates)
-            decay = optim.ema_decay(config.optim, state.step, carried)
+            decay = optim.ema_decay(config.optim, state.guard.updates, carried)
             ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
             return params, ema, opt_state
 
-        # A branch, not a choice between new and old arrays, which all would be read once more for.
         before = state.params, state.ema, state.opt_state
-        params, ema, opt_state = jax.lax.cond(
-            accepted, update, lambda _, *before: before, grads, *before
-        )
+        params, ema, opt_state = guards.unless_skipped(accepted, update, before, grads, branch)
         learning_rate = rate(state.guard.updates)
         metrics = judged | parts | {"learning_rate": learning_rate, "skipped": guard.in_a_row}
         metrics |= {

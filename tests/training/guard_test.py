@@ -1,6 +1,7 @@
 """What the guard lets through: its statistics, and when it judges by them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -76,3 +77,23 @@ def test_settings_out_of_range_are_refused():
     for wrong in ({"spike": -1.0}, {"window": 1}, {"patience": 0}):
         with pytest.raises(errors.InputError, match=f"guard.{next(iter(wrong))} is"):
             GuardConfig(**({"spike": 0.0, "window": 10, "patience": 1} | wrong))
+
+
+@pytest.mark.parametrize("branch", [True, False])
+def test_a_skipped_update_changes_no_bit_whatever_it_would_have_made(branch):
+    before = jnp.array([-0.0, 1.0, jnp.nan]), {"count": jnp.int32(3)}
+
+    def update(a, counted, given):
+        return a * given, {"count": counted["count"] + 1}
+
+    @jax.jit
+    def after(accepted, given):
+        return guards.unless_skipped(accepted, update, before, given, branch)
+
+    bits = [np.asarray(a).tobytes() for a in jax.tree.leaves(before)]
+    for given in (2.0, jnp.nan, jnp.inf):
+        found = [np.asarray(a).tobytes() for a in jax.tree.leaves(after(False, given))]
+        assert found == bits
+    doubled, counted = after(True, 2.0)
+    np.testing.assert_array_equal(doubled, [0, 2, np.nan])
+    assert int(counted["count"]) == 4

@@ -32,7 +32,7 @@ def info(workdir: pathlib.Path) -> Iterator[str]:
     if not steps:
         yield "no finished checkpoint"
     for path, size in _others(folder):
-        yield f"unfinished: {path}, {size:,} bytes; the next start of the training removes it"
+        yield f"unfinished: {path}, {size:,} bytes: it is being saved, or a kill left it, and the next start removes it"
     aside = workdir / resuming.ASIDE
     for path in sorted(aside.iterdir()) if aside.is_dir() else ():
         yield f"damaged, moved aside: {path}, {_size(path):,} bytes"
@@ -83,7 +83,7 @@ def _others(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
     """Yields what is being saved, or was when its process was killed, with its bytes."""
     if not folder.is_dir():
         return
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.isdecimal()):
+    for path in sorted(filter(resuming.is_unfinished, folder.iterdir())):
         size = _size(path)
         if path.is_dir():
             yield path, size

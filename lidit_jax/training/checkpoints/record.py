@@ -1,6 +1,6 @@
 """What a checkpoint says of itself, as JSON with its own SHA-256.
 
-saved    when, in seconds since 1970
+step     of the state                               saved  when, in seconds since 1970
 batches  the place in the data                      data  the data set's statistics
 means    of each metric, since the last checkpoint that was due; none of one that a stop made
 bad, metrics, lines, since, due, clock    what `Logbook` has to know to go on
@@ -20,9 +20,10 @@ from lidit_jax.training.checkpoints import damage
 ITEM = "record"
 
 
-def make(told: dict[str, Any], digests: dict[str, Any]) -> dict:
+def make(step: int, told: dict[str, Any], digests: dict[str, Any]) -> dict:
     """Returns a record of now. told: the other entries."""
-    return json.loads(json.dumps(told | {"saved": time.time(), "digests": digests}))
+    made = {"step": step, "saved": time.time(), "digests": digests}
+    return json.loads(json.dumps(told | made))
 
 
 def sealed(record: dict) -> ocp.args.JsonSave:
@@ -31,7 +32,7 @@ def sealed(record: dict) -> ocp.args.JsonSave:
 
 
 def read(folder: pathlib.Path) -> dict:
-    """Returns the record of the checkpoint in `folder`. Raises Damaged unless it is what was saved.
+    """Returns the record of the checkpoint in `folder`. Raises Damaged unless it is what was saved there.
 
     No process waits for another.
     """
@@ -39,7 +40,10 @@ def read(folder: pathlib.Path) -> dict:
         whole = ocp.JsonCheckpointHandler().restore(folder / ITEM)
         if whole.get("sha256") != files.digest(whole.get("record")):
             raise damage.Damaged(folder, "its record is not what was saved")
-        return whole["record"]
+        told = whole["record"]
+        if told.get("step") != int(folder.name):
+            raise damage.Damaged(folder, f"it is the checkpoint of step {told.get('step')}")
+        return told
 
 
 def identity(record: dict) -> str:

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import jax
 
@@ -56,17 +57,18 @@ def _try(workdir: pathlib.Path, step: int, like: TrainState):
         return None, damage.Damaged(e.folder, e.why)
 
 
-def set_aside(workdir: pathlib.Path, found: Found) -> list[tuple[pathlib.Path, str]]:
-    """Moves what is damaged to <workdir>/damaged; returns where to, oldest first, and why.
+def set_aside(workdir: pathlib.Path, found: Found, tell: Callable[[pathlib.Path, str], None]):
+    """Moves what is damaged to <workdir>/damaged, oldest first.
 
-    Process 0 moves, and every process waits until it sees so.
+    Process 0 moves, and every process waits until it sees so. Before each move process 0 calls `tell`
+    with where to and why: after a kill in between, it is told again.
     """
-    moved = []
     for gone in reversed(found.damaged):
         to = _free(workdir / ASIDE, gone.folder.name)
         with processes.together():
             if jax.process_index() == 0:
                 to.parent.mkdir(exist_ok=True)
+                tell(to, gone.why)
                 shutil.move(gone.folder, to)  # a linked folder may be on another disk
         with processes.together():
             processes.await_news(
@@ -74,16 +76,19 @@ def set_aside(workdir: pathlib.Path, found: Found) -> list[tuple[pathlib.Path, s
                 f"{gone.folder} was moved aside, being damaged, but is still seen here; start again when "
                 f"it is not",
             )
-        moved.append((to, gone.why))
-    return moved
 
 
 def remove_unfinished(workdir: pathlib.Path):
     """Removes what processes that were killed had not finished saving. For process 0, before it saves any."""
-    for path in (workdir / "checkpoints").glob(f"*{_UNFINISHED}*"):
-        step, _, _ = path.name.partition(_UNFINISHED)
-        if step.isdecimal() and path.is_dir() and not path.is_symlink():
+    for path in (workdir / "checkpoints").glob("*"):
+        if is_unfinished(path):
             shutil.rmtree(path)
+
+
+def is_unfinished(path: pathlib.Path) -> bool:
+    """Whether a folder among checkpoints is one that is being saved, or was when its process was killed."""
+    step, found, _ = path.name.partition(_UNFINISHED)
+    return bool(found) and step.isdecimal() and path.is_dir() and not path.is_symlink()
 
 
 def _free(folder: pathlib.Path, name: str) -> pathlib.Path:

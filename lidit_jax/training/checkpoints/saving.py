@@ -79,7 +79,7 @@ class Saver:
         begun = time.perf_counter()
         self.wait()
         step, items = int(state.step), naming.items(state, naming.ALL)
-        told = record.make(told, _digests(items))
+        told = record.make(step, told, _digests(items))
         self._records[step] = told
         args = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
         args[record.ITEM] = record.sealed(told)

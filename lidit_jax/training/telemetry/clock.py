@@ -13,8 +13,8 @@ import jax
 class Clock:
     """Tells the time in which steps were computed from the time in which none was.
 
-    A step's time is from when it was queued, or from when the one before it ended, if that is later, to
-    its own end. What a kill makes vain is in no `state` that a run goes on from, and so counts as lost.
+    A step's time is from when it was begun to be queued, which may take as long as the devices wish, or
+    from when the one before it ended, if that is later, to its own end. What a kill makes vain is in no `state` that a run goes on from, and so counts as lost.
 
     Args:
       started: when the process began to work on the run, in seconds since 1970.
@@ -25,14 +25,19 @@ class Clock:
         saved = saved or {"began_time": started, "trained_s": 0.0}
         self._began, self._trained = saved["began_time"], saved["trained_s"]
         self._mark = self._ended = self._kept = time.perf_counter()
+        self._begun = self._mark
         self._waited, self._steps_queued, self._steps_ended = 0.0, 0, 0
         self._queue = queue.SimpleQueue()
         threading.Thread(target=self._follow, daemon=True).start()
 
+    def begin(self):
+        """Is called before a step is queued."""
+        self._begun = time.perf_counter()
+
     def queued(self, result: Any):
-        """Is called when a step is queued, with an array that it is going to give."""
+        """Is called when the step that was begun is queued, with an array that it is going to give."""
         self._steps_queued += 1
-        self._queue.put((time.perf_counter(), result))
+        self._queue.put((self._begun, result))
 
     def close(self):
         self._queue.put(None)

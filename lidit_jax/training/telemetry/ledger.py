@@ -40,6 +40,11 @@ class Ledger:
         self._lines.write(step, what=what, **facts)
         self.count += what in IN_STEPS
 
+    def row_once(self, step: int, what: str, **facts: Any):
+        """Writes an event that a start finds and the next may find again, unless the ledger has it."""
+        if {"step": step, "what": what} | facts not in read(self.path):
+            self.row(step, what, **facts)
+
     def close(self):
         if self._lines is not None:
             self._lines.close()

@@ -36,7 +36,8 @@ def read(path: pathlib.Path) -> list[dict]:
     """Returns the lines of such a file that are as they were written, oldest first; none if there is no file."""
     if not path.exists():
         return []
-    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    # Not `splitlines`, for which a key may hold ends of lines that JSON does not escape.
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return [line for text in texts if (line := _parsed(text)) is not None]
 
 

@@ -38,6 +38,27 @@ def test_a_line_that_is_not_what_was_written_is_none(tmp_path):
         assert [line["step"] for line in step_lines.read(path)] == [2, 3], at
 
 
+def test_a_key_may_hold_what_others_take_for_the_end_of_a_line(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    lines = step_lines.StepLines(path, 1)
+    keys = ["a\u2028b", "c\x85d\n", "e\u2029\x0c"]
+    for key in keys:
+        lines.write(1, key=key)
+    assert step_lines.StepLines(path, 2).count == 3
+    assert [line["key"] for line in step_lines.read(path)] == keys
+
+
+def test_what_each_start_finds_is_in_the_ledger_once(tmp_path):
+    for _ in range(3):
+        kept = ledger.Ledger(tmp_path, 5)
+        for lost in (1, 2):
+            kept.row_once(4, "lines", file="metrics.jsonl", lost=lost)
+        kept.close()
+    assert [row["lost"] for row in step_lines.read(kept.path)] == [1, 2]
+    ledger.Ledger(tmp_path / "none", 1, write=False).row_once(1, "lines")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_ledger_is_there_with_its_first_row_and_only_where_it_is_kept(tmp_path):
     ledger.Ledger(tmp_path, 1, write=False).row(1, "skipped")
     kept = ledger.Ledger(tmp_path, 1)
@@ -85,6 +106,7 @@ def test_goodput_is_the_share_of_time_in_which_steps_were_computed_that_are_kept
     begun = Clock(started=990.0)
     for _ in range(10):
         step = Step()
+        begun.begin()
         begun.queued(step)
         computed(begun, step, 2.0)
         with begun.fetching():
@@ -99,6 +121,7 @@ def test_goodput_is_the_share_of_time_in_which_steps_were_computed_that_are_kept
     saved = begun.state()
     now[0] += 10 + 3600  # more steps, which a kill makes vain; an hour later it goes on
     resumed, step = Clock(started=now[0], saved=saved), Step()
+    resumed.begin()
     resumed.queued(step)
     computed(resumed, step, 20)
     again = resumed.read(1)
@@ -106,13 +129,26 @@ def test_goodput_is_the_share_of_time_in_which_steps_were_computed_that_are_kept
     assert again["goodput"] == pytest.approx(40 / (40 + 10 + 3600 + 20))
 
 
+def test_a_step_that_is_computed_while_it_is_queued_is_computed_then(now, computed):
+    """As where the host waits for the devices before it can queue the rest."""
+    clock, step = Clock(started=1000.0), Step()
+    now[0] += 1.0
+    clock.begin()
+    now[0] += 3.0
+    clock.queued(step)
+    computed(clock, step, 2.0)
+    assert clock.read(1)["trained_s"] == pytest.approx(5)
+
+
 def test_a_wait_for_data_counts_from_when_the_step_has_ended(now, computed):
     clock, step = Clock(started=1000.0), Step()
+    clock.begin()
     clock.queued(step)
     with clock.fetching():
         computed(clock, step, 0.9)  # still computed for nine tenths of the wait
         now[0] += 0.1
     assert clock.read(1)["data_wait_s"] == pytest.approx(0.1)
+    clock.begin()
     clock.queued(Step())
     with clock.fetching():
         now[0] += 5
