@@ -27,6 +27,7 @@ TASKS = ("diffusion", "vae")
 OPTIMIZERS = ("adamw", "muon")
 MOST = 2**53  # up to which JSON's readers agree on integers
 MOST_STEPS = 2**31 - 1  # a state counts its steps in an int32
+MOST_AT_ONCE = 1024  # threads or processes of one machine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,10 @@ class DataConfig:
     options: dict[str, Any]
 
     def __post_init__(self):
-        for name in ("shards", "threads"):
-            errors.check_range(f"data.{name}", getattr(self, name), 1)
-        for name in ("bin_step", "min_bin", "limit", "workers", "bad_records"):
+        errors.check_range("data.shards", self.shards, 1, 99_999)  # a file's name has five digits
+        errors.check_range("data.threads", self.threads, 1, MOST_AT_ONCE)
+        errors.check_range("data.workers", self.workers, 0, MOST_AT_ONCE)
+        for name in ("bin_step", "min_bin", "limit", "bad_records"):
             errors.check_range(f"data.{name}", getattr(self, name), 0)
         if not all(text.strip() for text in self.preview):
             raise errors.InputError(f"data.preview is {self.preview}; want captions, none empty")
