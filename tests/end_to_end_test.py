@@ -43,6 +43,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, data, wor
     assert any((whole[name] != moved[name]).any() for name in whole if "params" in name)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_other_micro_batches_and_learns_the_same(data, llms, workdir, tmp_path):
     """So that a run which ran out of memory can go on in less."""
     halved = shutil.copytree(workdir, tmp_path / "halved")  # of one micro-batch on eight devices
@@ -354,6 +355,7 @@ def test_checkpoints_without_their_config_are_not_adopted(config, data, workdir,
     assert not (lone / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_is_never_saved(llms, data, tmp_path):
     """Between two logs, and with a save every step."""
     broken = tiny.config(llms, steps=6, save_every=1, log_every=6)

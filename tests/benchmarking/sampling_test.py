@@ -18,7 +18,7 @@ def config(conditioner="infused", **data):
     return dataclasses.replace(c, model=model, data=dataclasses.replace(c.data, **data))
 
 
-@pytest.mark.parametrize("conditioner", ["direct", "infused"])
+@pytest.mark.parametrize("conditioner", ["direct", pytest.param("infused", marks=pytest.mark.slow)])
 def test_every_part_is_measured(conditioner):
     mesh = sharding.make_mesh((1, 8, 1))
     speed = sampling.measure(

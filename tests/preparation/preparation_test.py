@@ -36,6 +36,7 @@ def test_every_kind_of_source_gives_batches_of_its_pictures(kind, llms, tmp_path
     assert verify.verify(tmp_path / "set") == []
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_several_bins_and_logs_its_tokens(config, prepared, tmp_path):
     loop.train(config, prepared, tmp_path / "run")
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

@@ -149,6 +149,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path):
     assert folders.digest(tmp_path / "vae") == folders.digest(root / "vae")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_without(
     run, vgg_file, tmp_path
 ):
@@ -191,6 +192,7 @@ def test_a_vae_is_trained_on_pixels_and_drawn_with_by_no_one(run, tmp_path):
         generation.Generator(root / "run")
 
 
+@pytest.mark.slow
 def test_lidit_trains_and_draws_in_the_latents_at_sizes_never_seen(run, llms, tmp_path):
     _, root = run
     c = tiny.config_dict(llms[:1], steps=2, save_every=2, log_every=2, preview_every=2)

@@ -59,6 +59,7 @@ def test_a_state_is_born_in_little_more_than_its_share_of_every_device(mesh, opt
     assert held < 1.15 * total(share, like)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_models_size_comes_to_the_host_whole(llms, data, tmp_path, monkeypatch):
     """Begun, described, saved, resumed, handed over and opened, on eight devices."""
     pulled = []

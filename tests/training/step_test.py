@@ -91,6 +91,7 @@ def test_every_moment_lives_where_its_parameter_does(optimizer):
     assert len({found.spec for _, found in owned}) > 3
 
 
+@pytest.mark.slow
 def test_fsdp_splits_the_work_by_samples():
     """Parameters and batch share the axis fsdp; no device may compute another's samples for that."""
     config = make_config(batch_size=32)  # wide enough that the compiler would rather gather samples
@@ -142,7 +143,7 @@ def spoiled(batch):
     ("optimizer", "sizes"),
     [
         ("adamw", (1, 1, 1)),
-        ("muon", (2, 2, 2)),
+        pytest.param("muon", (2, 2, 2), marks=pytest.mark.slow),
         pytest.param("adamw", (2, 2, 2), marks=pytest.mark.slow),
         pytest.param("muon", (1, 1, 1), marks=pytest.mark.slow),
     ],
