@@ -1,9 +1,10 @@
 """What it costs that nothing is lost: steps a second of a real run with all of it, over one without.
 
-python -m benchmarks.reliability --config=configs/quickstart.py --data=DATA --rounds=60
+python -m benchmarks.reliability --config=configs/quickstart.py --data=DATA
 
 Two processes train the same config. Each stops itself (SIGSTOP, with all its threads) after every 20 steps,
-and the other goes on, so that what else the machine does falls on both alike. "Without" is the same code
+and the other goes on, so that what else the machine does falls on both alike; and both are started several
+times, since two processes of the same program differ by a percent or two. "Without" is the same code
 with all of PARTS, or with those that `--parts` names, replaced by nothing. Checkpoints as often as the config
 has them, a log after every 20 steps, the look at latents and what few bytes the lines of a log have more are
 in the time of both; set-up and compilation are in neither's.
@@ -102,11 +103,35 @@ def block(process: subprocess.Popen) -> float:
     raise SystemExit(f"a run ended early, with status {process.wait()}")
 
 
+def compare(rounds: int) -> dict[str, np.ndarray]:
+    """Starts both processes, and returns the seconds of each one's blocks."""
+    with contextlib.ExitStack() as stack:
+        pair = {}
+        for name in ("with", "without"):
+            command = [sys.executable, "-m", "benchmarks.reliability", *sys.argv[1:]]
+            pair[name] = subprocess.Popen(
+                [*command, f"--only={name}"], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(pair[name].kill)
+            block(pair[name])  # which has set-up and compilation in it
+        took = {name: np.zeros(rounds) for name in pair}
+        for number in range(rounds):
+            for name in ("with", "without") if number % 2 == 0 else ("without", "with"):
+                took[name][number] = block(pair[name])
+        for process in pair.values():
+            process.send_signal(signal.SIGCONT)
+            process.communicate()
+    return took
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--data", required=True, type=pathlib.Path)
-    parser.add_argument("--rounds", type=int, default=60, help=f"blocks of {BLOCK} steps of each")
+    parser.add_argument(
+        "--starts", type=int, default=5, help="of both processes, one after another"
+    )
+    parser.add_argument("--rounds", type=int, default=12, help=f"blocks of {BLOCK} steps of each")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
         "--only", choices=("with", "without"), help="trains one, for the other process"
@@ -114,39 +139,17 @@ def main():
     given = parser.parse_args()
     if given.only:
         return train(given)
-    with contextlib.ExitStack() as stack:
-        pair = {}
-        for name in ("with", "without"):
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.reliability",
-                *sys.argv[1:],
-                f"--only={name}",
-            ]
-            pair[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            stack.callback(pair[name].kill)
-            block(pair[name])  # which has set-up and compilation in it
-        took = {name: np.zeros(given.rounds) for name in pair}
-        for number in range(given.rounds):
-            for name in ("with", "without") if number % 2 == 0 else ("without", "with"):
-                took[name][number] = block(pair[name])
-        for process in pair.values():
-            process.send_signal(signal.SIGCONT)
-            process.communicate()
-    for name, times in took.items():
-        low, middle, high = 1000 / BLOCK * np.quantile(times, (0.1, 0.5, 0.9))
-        mean = 1000 / BLOCK * times.mean()
-        print(
-            f"{name:8} {mean:.1f} ms a step; of blocks {low:.1f}, {middle:.1f}, {high:.1f} (10, 50, 90%)"
-        )
-    drawn = np.random.default_rng(0).integers(given.rounds, size=(10_000, given.rounds))
-    ratios = took["without"][drawn].sum(1) / took["with"][drawn].sum(1)
-    low, high = np.quantile(ratios, (0.025, 0.975))
+    ratios = []
+    for start in range(given.starts):
+        took = compare(given.rounds)
+        for name, times in took.items():
+            low, middle, high = 1000 / BLOCK * np.quantile(times, (0.1, 0.5, 0.9))
+            print(f"{name:8} {middle:.1f} ms a step ({low:.1f} to {high:.1f}, 10 to 90% of blocks)")
+        ratios.append(took["without"].sum() / took["with"].sum())
+        print(f"start {start + 1}: steps/s with, over without: {ratios[-1]:.3f}", flush=True)
+    error = np.std(ratios, ddof=1) / np.sqrt(len(ratios)) if len(ratios) > 1 else np.nan
     print(
-        f"steps/s with, over without: {took['without'].sum() / took['with'].sum():.3f} "
-        f"({low:.3f} to {high:.3f}, 95% of bootstraps over {given.rounds} pairs of blocks); "
-        f"median of pairs {np.median(took['without'] / took['with']):.3f}"
+        f"steps/s with, over without: {np.mean(ratios):.3f} +- {error:.3f} (mean of starts, and its error)"
     )
 
 
