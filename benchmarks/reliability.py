@@ -5,9 +5,9 @@ python -m benchmarks.reliability --config=configs/quickstart.py --data=DATA
 Two processes train the same config. Each stops itself (SIGSTOP, with all its threads) after every 20 steps,
 and the other goes on, so that what else the machine does falls on both alike; and both are started several
 times, since two processes of the same program differ by a percent or two. "Without" is the same code
-with all of PARTS, or with those that `--parts` names, replaced by nothing. Checkpoints as often as the config
-has them, a log after every 20 steps, the look at latents and what few bytes the lines of a log have more are
-in the time of both; set-up and compilation are in neither's.
+with all of PARTS, or with those that `--parts` names, replaced by nothing. A log after every 20 steps, the look
+at latents and what few bytes the lines of a log have more are in the time of both, and so are checkpoints, if
+a start has as many steps as the config has from one to the next; set-up and compilation are in neither's.
 """
 
 import argparse
