@@ -42,7 +42,7 @@ class Run:
     batches: pipeline.Batches
     constants: dict
     mesh: Mesh
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     graphdef: nnx.GraphDef
     like: state.TrainState
 

@@ -1,5 +1,7 @@
 """The optimizer: AdamW, as the paper's (section 4.1: learning rate 1e-4), or Muon; warm-up, decay, clipping."""
 
+import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from optax import contrib
@@ -20,9 +22,10 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, decay], [config.warmup_steps])
 
 
-def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformationExtraArgs:
     """Clipping by global norm, then AdamW or Muon, with decoupled weight decay.
 
+    Its `update` takes the gradients' `norm` too, where that is known already.
     Muon (arXiv 2502.16982) makes the update of every matrix orthogonal, first and last layers
     included, of about the size that AdamW's would have; what is no matrix is left to AdamW with
     Nesterov's momentum. A learning rate thus serves both.
@@ -36,7 +39,18 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
             adam_b1=config.b1, adam_b2=config.b2, adam_weight_decay=decay,
             muon_weight_dimension_numbers=_matrices,
         )  # fmt: skip
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    return optax.chain(_clip(config.clip_norm), update)
+
+
+def _clip(most: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm`, which computes the norm anew."""
+
+    def update(grads, state, params=None, *, norm=None, **_):
+        norm = optax.tree.norm(grads) if norm is None else norm
+        clipped = jax.tree.map(lambda g: jnp.where(norm < most, g, g / norm * most), grads)
+        return clipped, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def _matrices(params: nnx.State) -> nnx.State:

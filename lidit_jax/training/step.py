@@ -39,7 +39,7 @@ def micro_batches(tree: Any, count: int) -> Any:
 def make_step(
     task: Task,
     graphdef: nnx.GraphDef,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     config: Config,
     mesh: Mesh,
     like: TrainState,
@@ -48,7 +48,8 @@ def make_step(
 
     Metrics are f32 scalars: "loss" and the task's own (means over the batch), "grad_norm" (before
     clipping) and "learning_rate"; int32 "skipped", how many steps in a row were skipped by this one;
-    and the digests, uint32 [2], of the global "batch" and of the keys that its "noise" is drawn by.
+    and the digests, uint32 [2], of the global "batch" and of the keys that its "noise" is drawn by, of
+    steps that are logged; on CPUs, where they take a hundredth of the quickstart's step, zeros of others.
     A step that `guard` does not accept changes nothing but the number of steps.
     Gradients are averaged over `train.accumulate` micro-batches, in f32.
     """
@@ -78,6 +79,17 @@ def make_step(
         total, _ = jax.lax.scan(add, zero, micros)
         return jax.tree.map(lambda a: a / accumulate, total)
 
+    def logged_drawn(step, batch, keys_B):
+        def found():
+            keys = jax.random.key_data(keys_B)
+            return {"batch": digests.of_all(batch), "noise": digests.digest(keys)}
+
+        if not branch:
+            return found()
+        logged = (step % config.train.log_every == 0) | (step == config.train.steps)
+        nothing = {name: jnp.zeros(2, jnp.uint32) for name in ("batch", "noise")}
+        return jax.lax.cond(logged, found, lambda: nothing)
+
     def step(state: TrainState, batch: Batch):
         keys_B = draws(config, state.step)
         (loss, parts), grads = gradients(state.params, state.constants, batch, keys_B)
@@ -85,21 +97,21 @@ def make_step(
         accepted = guards.accepts(config.guard, state.guard, **judged)
         guard = guards.after(config.guard, state.guard, accepted, **judged)
 
-        def update(params, ema, opt_state, grads):
-            updates, opt_state = optimizer.update(grads, opt_state, params)
+        def update(params, ema, opt_state, given):
+            grads, norm = given
+            updates, opt_state = optimizer.update(grads, opt_state, params, norm=norm)
             params = optax.apply_updates(params, updates)
             decay = optim.ema_decay(config.optim, state.guard.updates, carried)
             ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
             return params, ema, opt_state
 
         before = state.params, state.ema, state.opt_state
-        params, ema, opt_state = guards.unless_skipped(accepted, update, before, grads, branch)
+        params, ema, opt_state = guards.unless_skipped(
+            accepted, update, before, (grads, judged["grad_norm"]), branch
+        )
         learning_rate = rate(state.guard.updates)
         metrics = judged | parts | {"learning_rate": learning_rate, "skipped": guard.in_a_row}
-        metrics |= {
-            "batch": digests.of_all(batch),
-            "noise": digests.digest(jax.random.key_data(keys_B)),
-        }
+        metrics |= logged_drawn(state.step + 1, batch, keys_B)
         return TrainState(state.step + 1, params, ema, state.constants, opt_state, guard), metrics
 
     return jax.jit(

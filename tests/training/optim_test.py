@@ -45,6 +45,19 @@ def test_ema_starts_fast_and_ends_at_its_decay():
     assert float(optim.ema_decay(config, jnp.int32(10**7))) == pytest.approx(config.ema)
 
 
+@pytest.mark.parametrize("norm", [0.5, 1.0, 40.0])
+def test_gradients_are_clipped_as_optax_clips_them_whether_or_not_their_norm_is_given(norm):
+    grads = {"a": jax.random.normal(jax.random.key(0), (7, 5)), "b": jnp.arange(3.0)}
+    grads = jax.tree.map(lambda g: g * norm / optax.tree.norm(grads), grads)
+    wanted, _ = optax.clip_by_global_norm(1.0).update(grads, optax.EmptyState())
+    clip = optim._clip(1.0)
+    for more in ({}, {"norm": optax.tree.norm(grads)}):
+        clipped, _ = clip.update(grads, clip.init(grads), **more)
+        jax.tree.map(np.testing.assert_array_equal, clipped, wanted)
+    halved, _ = clip.update(grads, clip.init(grads), norm=jnp.float32(2.0))  # it is what is used
+    jax.tree.map(np.testing.assert_allclose, halved, jax.tree.map(lambda g: g / 2, grads))
+
+
 def updates(config, name, axes, shape, count=1):
     """Returns what the optimizer adds to a random parameter at each of its first steps, at full rate."""
     config = dataclasses.replace(config, learning_rate=0.5, warmup_steps=0, clip_norm=1e9)

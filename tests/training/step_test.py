@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lidit_jax import errors, rng, sharding
+from lidit_jax import digests, errors, rng, sharding
 from lidit_jax.batch import fake, spec
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.training import optim, programs, state, step
@@ -106,6 +106,20 @@ def test_fsdp_splits_the_work_by_samples():
         return update.lower(like, task.batch_spec()).compile().cost_analysis()["flops"]
 
     assert flops((1, 8, 1)) < 1.1 * flops((8, 1, 1))
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_step_that_is_logged_tells_what_was_drawn(devices):
+    mesh = sharding.make_mesh((1, -1, 1), jax.devices()[:devices])
+    config = make_config(log_every=2, steps=3)
+    task, current, update = begin(config, mesh)
+    for number in (1, 2, 3):
+        keys = jax.random.key_data(step.draws(config, number - 1))
+        batch = fake(task.shape, seed=number)
+        current, told = update(current, to_devices(batch, mesh))
+        if number > 1:
+            np.testing.assert_array_equal(told["batch"], digests.of_all(batch))
+            np.testing.assert_array_equal(told["noise"], digests.digest(keys))
 
 
 def test_a_step_compiled_for_every_bin_compiles_nothing_more_and_gives_the_same(single):
