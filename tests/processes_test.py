@@ -193,6 +193,7 @@ def test_what_takes_longer_than_it_may_ends_the_process():
 # What cannot be trained.
 
 
+@pytest.mark.slow
 def test_a_missing_process_is_named_by_the_others(config_file, data, tmp_path):
     port, workdir = several.free_port(), tmp_path / "run"
     command = several.door(config_file, data, workdir, "--cpu_devices=1", "--start_timeout=20")

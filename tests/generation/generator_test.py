@@ -36,7 +36,13 @@ def test_the_prompt_and_the_seed_matter(make_generator, alone):
 
 @pytest.mark.parametrize(
     ("mesh", "batch_size"),
-    [((1, 1, 1), 3), ((4, 1, 1), 64), ((8, 1, 1), 1), ((1, 8, 1), 8), ((2, 2, 2), 3)],
+    [
+        pytest.param((1, 1, 1), 3, marks=pytest.mark.slow),
+        pytest.param((4, 1, 1), 64, marks=pytest.mark.slow),
+        ((8, 1, 1), 1),
+        ((1, 8, 1), 8),
+        ((2, 2, 2), 3),
+    ],
 )
 def test_any_mesh_and_any_batch_draw_what_one_device_draws_one_by_one(
     make_generator, alone, mesh, batch_size

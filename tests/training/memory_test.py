@@ -41,7 +41,12 @@ def optimised():
 
 
 @pytest.mark.parametrize(
-    ("mesh", "optimizer"), [((1, 8, 1), "adamw"), ((2, 2, 2), "adamw"), ((1, 8, 1), "muon")]
+    ("mesh", "optimizer"),
+    [
+        pytest.param((1, 8, 1), "adamw", marks=pytest.mark.slow),
+        ((2, 2, 2), "adamw"),
+        pytest.param((1, 8, 1), "muon", marks=pytest.mark.slow),
+    ],
 )
 def test_a_state_is_born_in_little_more_than_its_share_of_every_device(mesh, optimizer, optimised):
     config = make_config(optimizer)
