@@ -1,0 +1,82 @@
+"""A score and how sure it is: ratios of sums over prompts, with 95% bootstrap intervals."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+RESAMPLES = 2_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """One metric: of each prompt, the sum of its values and how many there are.
+
+    The metric is sum_P.sum() / count_P.sum(): a mean over pictures, questions or prompts, as they are
+    counted. A prompt that says nothing about it counts 0.
+    """
+
+    sum_P: np.ndarray
+    count_P: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A value between the bounds of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def scores(
+    tallies: Mapping[str, Tally],
+    averages: Mapping[str, Sequence[str]],
+    strata_P: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Returns each metric's score, and the unweighted mean of some metrics under a name of its own.
+
+    Args:
+      tallies: name -> metric, all over the same prompts.
+      averages: name -> the metrics that it is the mean of, e.g. {"overall": tags}.
+      strata_P: of each prompt the group that it is drawn within (a benchmark has so many of each by
+        design); None = all are one group. Prompts are drawn with replacement, their pictures stay.
+    Raises ValueError for a metric that no prompt says anything about, or unequal lengths.
+    """
+    names = list(tallies)
+    sum_MxP = np.stack([np.asarray(tallies[n].sum_P, float) for n in names])
+    count_MxP = np.stack([np.asarray(tallies[n].count_P, float) for n in names])
+    for name, counts in zip(names, count_MxP, strict=True):
+        if not counts.sum() > 0:
+            raise ValueError(f"no prompt says anything about {name!r}")
+    groups = np.zeros(sum_MxP.shape[1], int) if strata_P is None else _numbered(strata_P)
+    times_RxP = _draws(groups, resamples, np.random.default_rng(seed))
+    values_M = sum_MxP.sum(axis=1) / count_MxP.sum(axis=1)
+    with np.errstate(invalid="ignore"):  # a metric of few prompts, none of which was drawn
+        drawn_RxM = (times_RxP @ sum_MxP.T) / (times_RxP @ count_MxP.T)
+    found = {n: _score(values_M[i], drawn_RxM[:, i]) for i, n in enumerate(names)}
+    for name, of in averages.items():
+        rows = [names.index(n) for n in of]
+        found[name] = _score(values_M[rows].mean(), drawn_RxM[:, rows].mean(axis=1))
+    return found
+
+
+def _score(value: float, drawn_R: np.ndarray) -> Score:
+    low, high = np.nanpercentile(drawn_R, (2.5, 97.5))
+    return Score(float(value), float(low), float(high))
+
+
+def _numbered(strata_P: Sequence[str]) -> np.ndarray:
+    return np.unique(np.asarray(strata_P), return_inverse=True)[1]
+
+
+def _draws(group_P: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns how often each prompt is drawn, [resamples, P]: within each group as many as it has."""
+    times_RxP = np.zeros((resamples, len(group_P)))
+    for group in np.unique(group_P):
+        members = np.flatnonzero(group_P == group)
+        equal = np.full(len(members), 1 / len(members))
+        times_RxP[:, members] = rng.multinomial(len(members), equal, size=resamples)
+    return times_RxP
