@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
     c.text.encoders.qwen = encoder("Qwen/Qwen1.5-7B-Chat", width=4096)
     c.text.encoders.smollm2 = encoder("package:smollm2")
     c.text.encoders.gemma3 = encoder("package:gemma3-270m", template="base")
+    c.text.encoders.minilm = encoder("package:minilm", template="encoder")
 
     c.model = ConfigDict()
     c.model.width = 1152
@@ -146,11 +147,12 @@ def is_smoke(arg: str) -> bool:
 
 def encoder(model: str, template: str = "chat", width: int = 0) -> ConfigDict:
     """A frozen LLM: Hugging Face id, folder, GGUF file, or "package:NAME"."""
+    bidirectional = template == "encoder"
     c = ConfigDict()
     c.model = model
     c.template = template  # "chat": the model's own; "base": none; "encoder": bidirectional
-    c.instruction = True  # put the instruction before the prompt
-    c.layer = -3  # whose output is kept; -1 = the last, after the final norm
+    c.instruction = not bidirectional  # put the instruction before the prompt
+    c.layer = -1 if bidirectional else -3  # whose output is kept; -1 = the last, after the norm
     c.max_prompt_tokens = 255  # longer prompts are cut
     c.codec = "bf16"  # of the stored features; or int8, half as large
     c.width = width  # hidden width; 0 = as measured by prepare

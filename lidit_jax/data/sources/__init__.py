@@ -13,6 +13,7 @@ from lidit_jax.data.sources.example import Caption, Example, Source, Unusable
 from lidit_jax.data.sources.folder import Folder
 from lidit_jax.data.sources.openmoji import OpenMoji
 from lidit_jax.data.sources.parquet import Parquet
+from lidit_jax.data.sources.scenes import Scenes
 from lidit_jax.data.sources.shapes import Shapes
 from lidit_jax.data.sources.webdataset import WebDataset
 from lidit_jax.errors import InputError, unknown_name
@@ -26,6 +27,7 @@ SOURCES: dict[str, type[Source]] = {
     "folder": Folder,
     "openmoji": OpenMoji,
     "parquet": Parquet,
+    "scenes": Scenes,
     "shapes": Shapes,
     "tfds": Tfds,
     "webdataset": WebDataset,

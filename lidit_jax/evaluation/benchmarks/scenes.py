@@ -1,0 +1,113 @@
+"""The scenes world's benchmark: held-out prompts, judged exactly, without a model."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lidit_jax.evaluation import judging_scenes
+from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
+from lidit_jax.evaluation.intervals import Tally
+from lidit_jax.evaluation.judges.records import Judges
+from lidit_jax.scenes import held_out, things
+
+PROMPTS = 384
+T2I = ("colour", "shape", "texture")
+GENEVAL = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+class Scenes:
+    """Metrics, all shares in [0, 1]:
+
+    shape, colour, texture, size   segments that say it and where it is right
+    binding      segments that are right in all respects, of prompts with several
+    count        pictures with as many things as asked for
+    position     prompts with a relation, where it holds between the right shapes
+    all_correct  pictures where everything is right
+    segment_1 to segment_4   as binding, of prompts of four things, by position in the prompt
+    pairs, triples, phrasings   as all_correct, by what of the prompt training never saw
+    t2i_*        pictures of several things where every segment that says it is right, as
+                 T2I-CompBench multiplies what it asks; `t2i_avg` is their mean
+    geneval_*    pictures right as GenEval's six tags have it; `geneval` is their mean: an object of
+                 the right shape; two; exactly so many; one of the right colour; two in relation; two
+                 of the right colours
+    """
+
+    per_prompt = 1
+    judges = ()
+    paper: dict = {}
+
+    def items(self, folder: Path | None = None, count: int = PROMPTS) -> list[Item]:
+        """Returns the first `count` prompts; `folder` is not read, since the world makes its own.
+
+        Raises InputError unless count is a multiple of `held_out.BLOCK_SIZE`.
+        """
+        return [
+            Item(str(k), p.text, p.group, {"prompt": p})
+            for k, p in enumerate(held_out.prompts(count))
+        ]
+
+    def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
+        """Returns the verdict of `judging_scenes`, as JSON."""
+        return judging_scenes.judge(image, item.meta["prompt"].scene).to_json()
+
+    def score(self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str) -> Tallies:
+        """Returns the metrics of the class; there is one mode."""
+        tallies = {name: _tally(items, records, values) for name, values in _METRICS.items()}
+        averages = {"t2i_avg": [f"t2i_{n}" for n in T2I], "geneval": [f"geneval_{n}" for n in GENEVAL]}
+        return Tallies({n: t for n, t in tallies.items() if t.count_P.any()}, averages)
+
+
+Values = Callable[[held_out.Prompt, Record], list[bool]]  # what a picture says of a metric
+
+
+def _tally(items, records, values: Values) -> Tally:
+    found = [[v for r in of for v in values(item.meta["prompt"], r)] for item, of in zip(items, records, strict=True)]  # fmt: skip
+    return Tally(np.array([sum(v) for v in found], float), np.array([len(v) for v in found], float))
+
+
+def _said(attribute: str) -> Values:
+    return lambda p, r: [s[attribute] for s in r["segments"] if attribute in s]
+
+
+def _every(attribute: str, *groups: str) -> Values:
+    """Whether all segments that say it are right, of a prompt of these groups that says it."""
+
+    def values(p, r):
+        said = [s[attribute] for s in r["segments"] if attribute in s]
+        return [all(said)] if said and p.group in groups else []
+
+    return values
+
+
+def _of(name: str, **of: Any) -> Values:
+    """A key of the record, of prompts whose attributes are these."""
+    return lambda p, r: [r[name]] if all(getattr(p, k) == v for k, v in of.items()) else []
+
+
+def _segment(k: int) -> Values:
+    return lambda p, r: [r["segments"][k]["exact"]] if p.group == "four" else []
+
+
+_SEVERAL = ("two", "three", "four")
+_METRICS: dict[str, Values] = {
+    **{a: _said(a) for a in judging_scenes.ATTRIBUTES},
+    "binding": lambda p, r: [s["exact"] for s in r["segments"]] if p.group in _SEVERAL else [],
+    "count": lambda p, r: [r["count"]],
+    "position": lambda p, r: [r["place"]] if p.group == "relation" else [],
+    "all_correct": lambda p, r: [r["all_correct"]],
+    **{f"segment_{k + 1}": _segment(k) for k in range(things.MOST)},
+    **{kind: _of("all_correct", kind=kind) for kind in held_out.KINDS},
+    **{f"t2i_{a}": _every(a, *_SEVERAL) for a in T2I},
+    "geneval_single_object": _every("shape", "one"),
+    "geneval_two_object": _every("shape", "two"),
+    "geneval_counting": lambda p, r: _every("shape", "counting")(p, r) and [_exactly(r)],
+    "geneval_colors": _every("colour", "one"),
+    "geneval_position": lambda p, r: [r["place"]] if p.group == "relation" else [],
+    "geneval_color_attr": _every("colour", "two"),
+}
+
+
+def _exactly(record: Record) -> bool:
+    return record["count"] and all(s["shape"] for s in record["segments"])

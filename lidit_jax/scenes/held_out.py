@@ -1,0 +1,122 @@
+"""What training never sees: pairs of things, triples of attributes, a phrasing; and prompts of them."""
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+
+from lidit_jax.errors import InputError
+from lidit_jax.scenes import phrasing, things
+from lidit_jax.scenes.things import Scene
+
+KINDS = ("pairs", "triples", "phrasings")
+SHARE = 0.1  # of all pairs, and of all triples
+# Prompts come in blocks of the same make-up. Four things come as four prompts, the segments rotated,
+# so that each stands once at each position, and what it is cannot explain how its position does.
+BLOCK = {"one": 4, "two": 4, "three": 4, "counting": 4, "relation": 4, "four": 12}
+BLOCK_SIZE = sum(BLOCK.values())
+MOST = 64 * BLOCK_SIZE
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A prompt that a model is judged by. `kind` is what of it is new; prompts of one `base` are rotations."""
+
+    text: str
+    scene: Scene
+    group: str
+    kind: str
+    phrasing: str
+    base: int
+
+
+@functools.cache
+def pairs() -> frozenset:
+    """Returns the unordered pairs of (colour, shape) that training never shows together."""
+    kinds = list(itertools.product(things.COLOURS, things.SHAPES))
+    every = [p for p in itertools.combinations(kinds, 2) if p[0][1] != p[1][1]]
+    return frozenset(frozenset(every[i]) for i in _chosen(len(every), 0))
+
+
+@functools.cache
+def triples() -> frozenset:
+    """Returns the (colour, texture, shape) that no thing of training has."""
+    every = list(itertools.product(things.COLOURS, things.TEXTURES, things.SHAPES))
+    return frozenset(every[i] for i in _chosen(len(every), 1))
+
+
+def _chosen(count: int, stream: int) -> np.ndarray:
+    return np.random.default_rng((0, stream)).choice(count, round(SHARE * count), replace=False)
+
+
+def novelty(scene: Scene) -> str:
+    """Returns what training never sees of a scene: "pairs", "triples", "both" or ""."""
+    has_pairs = bool(things.pairs(scene) & pairs())
+    has_triples = bool(things.triples(scene) & triples())
+    return "both" if has_pairs and has_triples else "pairs" * has_pairs + "triples" * has_triples
+
+
+def draw(group: str, wanted: str, rng: np.random.Generator) -> Scene:
+    """Returns a random scene of the group of which exactly `wanted` is new: "pairs", "triples" or ""."""
+    while True:
+        scene = things.draw(group, rng)
+        if novelty(scene) == wanted:
+            return scene
+
+
+def prompts(count: int) -> list[Prompt]:
+    """Returns the first `count` prompts to judge by, no two alike, always the same.
+
+    Raises InputError unless count is a multiple of BLOCK_SIZE, up to MOST.
+    """
+    if not 0 < count <= MOST or count % BLOCK_SIZE:
+        raise InputError(
+            f"{count} prompts of the scenes asked for; want a multiple of {BLOCK_SIZE} up to {MOST}"
+        )
+    return list(_every()[:count])
+
+
+def parse(text: str) -> Prompt:
+    """Returns the prompt of these words. Raises InputError if it is none of `prompts(MOST)`."""
+    if text not in _by_text():
+        raise InputError(
+            f"{text!r} is none of the {MOST} prompts that models of the scenes are judged by; "
+            "`prepare` with data.source=scenes writes them"
+        )
+    return _by_text()[text]
+
+
+@functools.cache
+def _by_text() -> dict[str, Prompt]:
+    return {p.text: p for p in _every()}
+
+
+@functools.cache
+def _every() -> tuple[Prompt, ...]:
+    found: dict[str, Prompt] = {}
+    rng = np.random.default_rng(1)
+    for base in itertools.count():
+        if len(found) == MOST:
+            return tuple(found.values())
+        group = _group(len(found) % BLOCK_SIZE)
+        rotations = _rotations(group, base, rng)
+        if len({p.text for p in rotations} - found.keys()) == len(rotations):
+            found |= {p.text: p for p in rotations}
+
+
+def _group(place: int) -> str:
+    """Returns the group of the prompt at this place of its block."""
+    return [group for group, count in BLOCK.items() for _ in range(count)][place]
+
+
+def _rotations(group: str, base: int, rng: np.random.Generator) -> list[Prompt]:
+    """Returns a new prompt of the group, or four that are rotations of one."""
+    kind = KINDS[rng.choice(3, p=(0.5, 0.25, 0.25))]
+    if kind == "pairs" and group in ("one", "counting"):
+        kind = "triples"
+    known = phrasing.HELD_OUT if kind == "phrasings" else phrasing.PHRASINGS["en"]
+    name = str(rng.choice(list(known)))
+    scene = draw(group, "" if kind == "phrasings" else kind, rng)
+    scenes = [scene.rotated(k) for k in range(things.MOST)] if group == "four" else [scene]
+    return [Prompt(known[name](s), s, group, kind, name, base) for s in scenes]
