@@ -10,19 +10,19 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from lidit_jax import errors, processes
 from lidit_jax.processes import clusters, place
-from lidit_jax.training.config import Config, parse
+from lidit_jax.training.config import parse
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/NAME.py[:argument]; override keys with --config.key=value"
 )
 
 
-def config() -> Config:
-    """Returns the parsed --config. Raises InputError if it was not given."""
+def config(parse: Callable[[ConfigDict], Any] = parse) -> Any:
+    """Returns the parsed --config: a `Config`, unless parsed otherwise. Raises InputError without one."""
     try:
         found = CONFIG.value
         if found is not None:

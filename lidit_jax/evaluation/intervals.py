@@ -51,32 +51,41 @@ def scores(
     for name, counts in zip(names, count_MxP, strict=True):
         if not counts.sum() > 0:
             raise ValueError(f"no prompt says anything about {name!r}")
-    groups = np.zeros(sum_MxP.shape[1], int) if strata_P is None else _numbered(strata_P)
-    times_RxP = _draws(groups, resamples, np.random.default_rng(seed))
+    groups_P = [""] * sum_MxP.shape[1] if strata_P is None else strata_P
+    times_RxP = draws(groups_P, resamples, np.random.default_rng(seed))
     values_M = sum_MxP.sum(axis=1) / count_MxP.sum(axis=1)
     with np.errstate(invalid="ignore"):  # a metric of few prompts, none of which was drawn
         drawn_RxM = (times_RxP @ sum_MxP.T) / (times_RxP @ count_MxP.T)
-    found = {n: _score(values_M[i], drawn_RxM[:, i]) for i, n in enumerate(names)}
+    found = {n: score(values_M[i], drawn_RxM[:, i]) for i, n in enumerate(names)}
     for name, of in averages.items():
         rows = [names.index(n) for n in of]
-        found[name] = _score(values_M[rows].mean(), drawn_RxM[:, rows].mean(axis=1))
+        found[name] = score(values_M[rows].mean(), drawn_RxM[:, rows].mean(axis=1))
     return found
 
 
-def _score(value: float, drawn_R: np.ndarray) -> Score:
+def score(value: float, drawn_R: np.ndarray) -> Score:
+    """Returns a value with the 95% interval of what it was in resamples."""
     low, high = np.nanpercentile(drawn_R, (2.5, 97.5))
     return Score(float(value), float(low), float(high))
 
 
-def _numbered(strata_P: Sequence[str]) -> np.ndarray:
-    return np.unique(np.asarray(strata_P), return_inverse=True)[1]
+def draws(
+    strata_P: Sequence[str],
+    resamples: int,
+    rng: np.random.Generator,
+    units_P: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Returns how often each prompt is drawn, [resamples, P]: of each group as many as it has.
 
-
-def _draws(group_P: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns how often each prompt is drawn, [resamples, P]: within each group as many as it has."""
-    times_RxP = np.zeros((resamples, len(group_P)))
-    for group in np.unique(group_P):
-        members = np.flatnonzero(group_P == group)
+    units_P: prompts of one unit, all of one group, are drawn together, as are the rotations of one set
+      of things; None = each is one of its own.
+    """
+    units_P = np.arange(len(strata_P)) if units_P is None else np.asarray(units_P)
+    _, first_U, unit_P = np.unique(units_P, return_index=True, return_inverse=True)
+    stratum_U = np.asarray(strata_P)[first_U]
+    times_RxU = np.zeros((resamples, len(first_U)))
+    for stratum in np.unique(stratum_U):
+        members = np.flatnonzero(stratum_U == stratum)
         equal = np.full(len(members), 1 / len(members))
-        times_RxP[:, members] = rng.multinomial(len(members), equal, size=resamples)
-    return times_RxP
+        times_RxU[:, members] = rng.multinomial(len(members), equal, size=resamples)
+    return times_RxU[:, unit_P]

@@ -10,7 +10,9 @@ from lidit_jax.evaluation.seeing_scenes import Seen, see
 from lidit_jax.scenes.things import RELATIONS, Scene, Thing
 
 ATTRIBUTES = ("shape", "colour", "texture", "size")
-_WEIGHTS = np.array([8, 4, 2, 1])  # of what decides which thing of the picture is which of the prompt
+_WEIGHTS = np.array(
+    [8, 4, 2, 1]
+)  # of what decides which thing of the picture is which of the prompt
 _NOTHING = Seen(None, None, "", "", 0.0, 0.0)
 
 

@@ -52,9 +52,7 @@ def back(scene: Scene) -> str:
 
 def synthetic(scene: Scene) -> str:
     total = NUMBERS[len(scene.things)].replace("a", "one", len(scene.things) == 1)
-    sentences = [
-        f"The picture shows {total} thing{'s' * (total != 'one')} on a white background."
-    ]
+    sentences = [f"The picture shows {total} thing{'s' * (total != 'one')} on a white background."]
     for ordinal, s in zip(ORDINALS, scene.segments):
         comes, which = ("come", "which are") if s.count > 1 else ("comes", "which is")
         told = _and(list(s.thing.said.values()))

@@ -52,7 +52,9 @@ def _draw(canvas: Image.Image, thing: Thing, centre: np.ndarray, radius: float):
     if thing.texture == "hollow":
         canvas.paste("white", mask=ImageChops.darker(body, _inside(body, WALL * radius)))
     elif thing.texture:
-        canvas.paste(MARK, mask=ImageChops.darker(body, _marks(thing.texture, body, centre, radius)))
+        canvas.paste(
+            MARK, mask=ImageChops.darker(body, _marks(thing.texture, body, centre, radius))
+        )
 
 
 def _polygon(size: tuple[int, int], corners: np.ndarray) -> Image.Image:

@@ -56,7 +56,9 @@ class Scenes:
         rng = np.random.default_rng((*seed, 0))
         group = str(rng.choice(list(MIXTURE), p=list(MIXTURE.values())))
         scene = held_out.draw(group, "", rng)
-        captions = tuple(self._caption(scene, language, rng) for language in self.options["languages"])
+        captions = tuple(
+            self._caption(scene, language, rng) for language in self.options["languages"]
+        )
         square = functools.partial(_draw, scene, (*seed, 1))
         key = f"{k:06d}"
         picture = Drawing(functools.partial(on_white, square), f"scenes-{seed[0]}-{key}")

@@ -1,0 +1,106 @@
+"""Tables 2 to 6 of the paper, and Fig. 3: the same switches on the scenes world, in hours on 2 CPU cores.
+
+python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
+
+A run is what it changes of `base`. SmolLM2-135M-Instruct stands for LLaMA3-8B, Gemma-3-270M for
+Qwen1.5-7B and MiniLM for T5-XXL. Nothing here is tuned on pictures and text, so what the paper shows of
+multi-modal tuning (`mm`, `mm_instr`) has no counterpart. configs/ablations_paper.py has the paper's own.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from configs import base, scenes
+
+
+@dataclasses.dataclass(frozen=True)
+class Switches:
+    """What a run of the paper's ablations is, with the paper's LLMs."""
+
+    llms: tuple[str, ...] = ("llama3",)
+    tuned: bool = False  # on pictures and text
+    instruction: bool = False
+    refiners: int = 0  # linguistic token refiner blocks
+    gating: bool = True
+    mask: str = "full"
+    fusion: str = "refiner"
+    paper: tuple[float, float] = ()  # T2I-avg, DPG-avg
+
+
+_BOTH = ("llama3", "qwen")
+# The last row of Table 2, and what its refiners are compared with in Table 6.
+_WHOLE = {"tuned": True, "instruction": True, "refiners": 2}
+RUNS = {
+    "base": Switches(paper=(38.72, 66.15)),
+    "base_instr": Switches(instruction=True, paper=(38.47, 65.84)),
+    "mm": Switches(tuned=True, paper=(44.22, 71.81)),
+    "mm_instr": Switches(tuned=True, instruction=True, paper=(48.41, 73.45)),
+    "ltr": Switches(refiners=2, paper=(54.02, 77.08)),
+    "ltr_causal": Switches(refiners=2, mask="causal", paper=(45.84, 71.01)),
+    "ltr1": Switches(refiners=1, paper=(48.25, 73.83)),
+    "ltr3": Switches(refiners=3, paper=(55.13, 77.65)),
+    "ltr_nogate": Switches(refiners=2, gating=False, paper=(53.47, 76.68)),
+    "t5": Switches(llms=("t5",), paper=(48.82, 73.56)),
+    "t5_ltr": Switches(llms=("t5",), refiners=2, paper=(49.52, 74.63)),
+    "qwen_base": Switches(llms=("qwen",), paper=(38.11, 65.61)),
+    "qwen_ltr": Switches(llms=("qwen",), refiners=2, paper=(53.81, 76.49)),
+    "mm_instr_ltr": Switches(**_WHOLE, paper=(56.79, 78.62)),
+    "mm_instr_ltr_qwen": Switches(("qwen",), **_WHOLE, paper=(56.13, 78.49)),
+    "concat": Switches(_BOTH, **_WHOLE, fusion="concat", paper=(58.32, 79.04)),
+    "full": Switches(_BOTH, **_WHOLE, paper=(60.31, 80.25)),
+}
+
+# What the paper finds, of runs that the scenes world has.
+CLAIMS = {
+    "refiner": "ltr > base",
+    "causal_refiner": "ltr_causal > base",
+    "full_attention": "ltr > ltr_causal",
+    "refiner_suits_llms": "ltr - base > t5_ltr - t5",
+    "second_block": "ltr > ltr1",
+    "third_block": "ltr3 > ltr",
+    "gating": "ltr > ltr_nogate",
+    "second_llm": "concat > max(mm_instr_ltr, mm_instr_ltr_qwen)",
+    "collaborative_refiner": "full > concat",
+}
+_SMALL = {"llama3": "smollm2", "qwen": "gemma3", "t5": "minilm"}
+
+
+def delta(switches: Switches, names: dict[str, str]) -> ConfigDict:
+    """Returns what a run changes, where the paper's LLMs have these names."""
+    c = ConfigDict({"text": {"use": tuple(names[llm] for llm in switches.llms), "encoders": {}}})
+    for name in c.text.use:
+        c.text.encoders[name] = ConfigDict({"instruction": switches.instruction})
+    c.model = ConfigDict({"conditioner": {"name": "direct"}})
+    if switches.refiners:
+        c.model.conditioner = ConfigDict(
+            {
+                "name": "infused",
+                "n_ltr": switches.refiners,
+                "gating": switches.gating,
+                "ltr_mask": switches.mask,
+                "fusion": switches.fusion,
+            }
+        )
+    return c
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    c = ConfigDict()
+    c.base = scenes.get_config(arg)
+    c.base.data.preview = ()
+    c.runs = ConfigDict(
+        {name: delta(s, _SMALL) for name, s in RUNS.items() if not _needs_tuning(name)}
+    )
+    c.paper = ConfigDict({name: RUNS[name].paper for name in c.runs})
+    c.claims = ConfigDict(CLAIMS)
+    c.metrics = ("t2i_avg", "binding", "geneval", "all_correct")  # the first decides the claims
+    c.prompts = 384  # held out, of each run
+    if base.is_smoke(arg):
+        c.prompts = 32
+    return c
+
+
+def _needs_tuning(name: str) -> bool:
+    """Whether a run differs from another in multi-modal tuning alone."""
+    return name in ("mm", "mm_instr")

@@ -1,0 +1,39 @@
+"""Door: a family of runs that differ in one switch each -> one report on whether the switches help.
+
+python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
+"""
+
+import shlex
+import sys
+
+from absl import flags
+
+from lidit_jax import ablation, doors, share
+from lidit_jax.ablation import report, running
+
+_out = doors.define_folder("out", "folder for the data set, the runs and report/")
+_RUNS = flags.DEFINE_list("runs", None, "names of runs of the config; default: all")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "each run is made with seeds 0, 1, ...", lower_bound=1)
+_SHARE = flags.DEFINE_string(
+    "share", None, "i/n: make only every n-th run, from the i-th; other machines make the others"
+)
+
+
+def main():
+    family = doors.config(ablation.parse)
+    family = family.only(_RUNS.value) if _RUNS.value is not None else family
+    wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
+    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
+    for i in mine.of(len(jobs)):
+        print(f"run {i + 1} of {len(jobs)}: {jobs[i].name}, seed {jobs[i].seed}", flush=True)
+        ablation.run(jobs[i], wanted, _out() / "data")
+    left = [f"{j.name}, seed {j.seed}" for j in jobs if running.judged(j, wanted) is None]
+    if left:
+        print(f"{len(left)} runs are not in {_out()} yet: {'; '.join(left)}")
+    command = shlex.join(["python", "-m", "lidit_jax.ablate", *sys.argv[1:]])
+    if len(left) < len(jobs):
+        print(f"report: {report.write(family, jobs, wanted, _out() / 'report', command)}")
+
+
+if __name__ == "__main__":
+    doors.run(main)

@@ -1,0 +1,72 @@
+"""A family of runs: one base, and what each run changes of it."""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from lidit_jax import errors
+from lidit_jax.ablation import claims
+from lidit_jax.training import config as training_config
+from lidit_jax.training.config import Config
+
+_KEYS = ("base", "runs", "paper", "claims", "metrics", "prompts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """See configs/ablations.py.
+
+    runs: name -> the whole config. paper: name -> the paper's T2I-avg and DPG-avg.
+    claims: name -> an inequality of runs, such as "ltr - base > t5_ltr - t5".
+    metrics: of the benchmark, the first of which decides the claims. prompts: how many are drawn.
+    """
+
+    runs: dict[str, Config]
+    paper: dict[str, tuple[float, ...]]
+    claims: dict[str, claims.Claim]
+    metrics: tuple[str, ...]
+    prompts: int
+
+    def only(self, names: Sequence[str]) -> "Family":
+        """Returns the family of these runs, in its own order, with the claims about them.
+
+        Raises InputError for a run that there is not.
+        """
+        for name in names:
+            if name not in self.runs:
+                raise errors.unknown_name("run", name, self.runs)
+        return dataclasses.replace(
+            self,
+            runs={name: c for name, c in self.runs.items() if name in names},
+            claims={k: c for k, c in self.claims.items() if c.runs <= set(names)},
+        )
+
+
+def parse(config: ConfigDict) -> Family:
+    """Returns the family of a config; InputError where a key is missing, unknown or of the wrong kind."""
+    for key in config:
+        if key not in _KEYS:
+            raise errors.unknown_name("key in config", key, _KEYS)
+    if missing := [key for key in _KEYS if key not in config]:
+        raise errors.InputError(
+            f"config.{missing[0]} is missing: it is no family of runs, such as configs/ablations.py"
+        )
+    runs = {name: _run(config, name) for name in config.runs}
+    stated = {name: claims.parse(text) for name, text in config.claims.items()}
+    for name, claim in stated.items():
+        for run in sorted(claim.runs - set(runs)):
+            raise errors.unknown_name(f"run in config.claims.{name}", run, runs)
+    errors.check_range("config.prompts", config.prompts, 1)
+    paper = {name: tuple(config.paper[name]) for name in config.paper}
+    return Family(runs, paper, stated, tuple(config.metrics), config.prompts)
+
+
+def _run(config: ConfigDict, name: str) -> Config:
+    whole = copy.deepcopy(config.base)
+    try:
+        whole.update(config.runs[name])
+    except (KeyError, TypeError, ValueError) as e:
+        raise errors.InputError(f"config.runs.{name} does not fit config.base: {e}") from e
+    return training_config.parse(whole)

@@ -1,0 +1,172 @@
+"""What a family of runs found, as a page of Markdown with its figures beside it."""
+
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from lidit_jax import files
+from lidit_jax.ablation import plots, running
+from lidit_jax.ablation.comparing import Comparison
+from lidit_jax.ablation.family import Family
+from lidit_jax.ablation.running import Job
+from lidit_jax.evaluation.benchmarks.benchmark import Item
+from lidit_jax.evaluation.intervals import Score
+from lidit_jax.training.config import Config
+
+SHOWN = 8  # prompts whose pictures are shown
+_CATEGORIES = ("shape", "colour", "texture", "size", "count", "position")
+_NOVELTY = ("pairs", "triples", "phrasings")
+
+
+def write(
+    family: Family, jobs: Sequence[Job], items: Sequence[Item], folder: pathlib.Path, command: str
+) -> pathlib.Path:
+    """Writes report.md, results.json and the figures about the runs that are done; returns report.md."""
+    done: dict[str, list[Job]] = {}
+    for job in jobs:
+        if running.judged(job, items) is not None:
+            done.setdefault(job.name, []).append(job)
+    done = {name: done[name] for name in family.runs if name in done}
+    family = family.only(list(done))
+    compared = compare(done, items)
+    plots.learning_curves(folder / "learning_curves.png", _folders(done))
+    shown = {f"{k:06d}.png": items[k].text for k in _spread(len(items))}
+    plots.side_by_side(folder / "pictures.png", shown, _folders(done, "drawn"))
+    sections = [
+        _head(family, done, items),
+        _claims(family, compared),
+        _runs(family, done, compared),
+        _shares("What is right", compared, (*_CATEGORIES, *_NOVELTY), _CATEGORIES_TEXT),
+        _shares("By position in the prompt", compared, _segments(compared), _POSITION_TEXT),
+        "## Learning\n\n![training loss](learning_curves.png)",
+        "## Pictures\n\nEach prompt drawn by each run, its seeds side by side.\n\n![pictures](pictures.png)",
+        f"## Again\n\n```\n{command}\n```\n\nStopped, the same command continues.",
+    ]
+    files.write_json(folder / "results.json", _results(family, compared, command), sealed=False)
+    with files.atomic(folder / "report.md") as temporary:
+        temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return folder / "report.md"
+
+
+def compare(done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> Comparison:
+    """Returns the scores of runs, all of which are judged."""
+    tallies = {
+        name: [running.BENCHMARK.score(items, running.records(j, items), "fixed") for j in of]
+        for name, of in done.items()
+    }
+    strata, units = [i.group for i in items], [i.meta["prompt"].base for i in items]
+    return Comparison(tallies, strata, units)
+
+
+def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> str:
+    config = next(iter(family.runs.values()))
+    seconds = [running.judged(j, items)["seconds"] for of in done.values() for j in of]
+    seeds = sorted({len(of) for of in done.values()})
+    return (
+        f"# {len(done)} runs compared\n\n"
+        f"Each run was trained on {config.data.options.get('count', 0):,} pictures of the "
+        f"{config.data.source} world at {config.data.size[0]} px for {config.train.steps:,} steps of "
+        f"{config.train.batch_size} (width {config.model.width}, {config.model.depth} blocks), with "
+        f"{' or '.join(map(str, seeds))} seeds, and judged by {len(items)} prompts of which training saw "
+        f"no such pair, triple or phrasing, one picture each. Median time of a run, from training to "
+        f"judging: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes on {_hardware()}. Intervals are of "
+        f"95%, over prompts and seeds, by bootstrap."
+    )
+
+
+def _claims(family: Family, compared: Comparison) -> str:
+    metric = family.metrics[0]
+    rows = [("claim", "", "the paper's margin", f"margin here, {metric}", "verdict")]
+    for name, claim in family.claims.items():
+        found = compared.find(claim, metric)
+        papers = {run: family.paper[run][0] for run in claim.runs if family.paper.get(run)}
+        theirs = f"{claim.margin(papers):+.2f}" if claim.runs <= set(papers) else ""
+        rows.append((name.replace("_", " "), f"`{claim.text}`", theirs, _points(found.margin, "+"), f"**{found.verdict}**"))  # fmt: skip
+    return (
+        "## The claims\n\nA claim holds, or fails, where the interval of its margin is on one side of "
+        f"zero. Margins are in points of 100.\n\n{_table(rows)}"
+    )
+
+
+def _runs(family: Family, done: Mapping[str, Sequence[Job]], compared: Comparison) -> str:
+    head = ("run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "seeds", "paper: T2I-avg", "paper: DPG")  # fmt: skip
+    rows = [(*head, *family.metrics)]
+    for name, config in family.runs.items():
+        paper = [f"{x:.2f}" for x in family.paper.get(name, ())] or ["", ""]
+        scores = [_points(compared.score(name, m)) for m in family.metrics]
+        rows.append((f"`{name}`", *_switches(config), str(len(done[name])), *paper, *scores))
+    return f"## The runs\n\nScores in percent.\n\n{_table(rows)}"
+
+
+def _switches(config: Config) -> tuple[str, ...]:
+    c = config.model.conditioner
+    llms = " + ".join(e.name for e in config.encoders)
+    instruction = "yes" if any(e.instruction for e in config.encoders) else "no"
+    if c.name == "direct":
+        return (llms, instruction, "0", "", "", "")
+    fusion = c.fusion if len(config.encoders) > 1 else ""
+    return (llms, instruction, str(c.n_ltr), "yes" if c.gating else "no", c.ltr_mask, fusion)
+
+
+_CATEGORIES_TEXT = (
+    "In percent: of what is said of things, how much is right; pictures with the right number of "
+    "things; relations that hold; pictures where all is right, by what of their prompt training never saw."
+)
+_POSITION_TEXT = (
+    "Prompts of four things: how many are right in all respects, by their place in the prompt. Every "
+    "thing stands once at each place."
+)
+
+
+def _shares(title: str, compared: Comparison, metrics: Sequence[str], text: str) -> str:
+    rows = [("run", *(m.replace("_", " ") for m in metrics))]
+    for name in compared.runs:
+        rows.append((f"`{name}`", *(_points(compared.score(name, m)) for m in metrics)))
+    return f"## {title}\n\n{text}\n\n{_table(rows)}"
+
+
+def _segments(compared: Comparison) -> list[str]:
+    return [m for m in compared.value[compared.runs[0]] if m.startswith("segment_")]
+
+
+def _results(family: Family, compared: Comparison, command: str) -> dict:
+    def plain(s: Score) -> list[float]:
+        return [s.value, s.low, s.high]
+
+    found = {n: compared.find(c, family.metrics[0]) for n, c in family.claims.items()}
+    return {
+        "command": command,
+        "scores": {r: {m: plain(compared.score(r, m)) for m in compared.value[r]} for r in compared.runs},
+        "claims": {
+            n: {"claim": family.claims[n].text, "margin": plain(f.margin), "verdict": f.verdict}
+            for n, f in found.items()
+        },
+    }  # fmt: skip
+
+
+def _folders(done: Mapping[str, Sequence[Job]], inside: str = "") -> dict[str, list[pathlib.Path]]:
+    return {name: [job.folder / inside for job in of] for name, of in done.items()}
+
+
+def _spread(count: int) -> list[int]:
+    """Returns which pictures are shown: evenly spaced, so that every group of prompts comes up."""
+    return [round(k * (count - 1) / (SHOWN - 1)) for k in range(min(SHOWN, count))]
+
+
+def _points(s: Score, sign: str = "") -> str:
+    return f"{100 * s.value:{sign}.1f} ({100 * s.low:{sign}.1f} to {100 * s.high:{sign}.1f})"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _hardware() -> str:
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() != "cpu":
+        return f"{jax.device_count()} x {kind}"
+    return f"{os.cpu_count()} cores ({platform.processor() or platform.machine()})"
