@@ -27,7 +27,7 @@ def main():
     for i in mine.of(len(jobs)):
         print(f"run {i + 1} of {len(jobs)}: {jobs[i].name}, seed {jobs[i].seed}", flush=True)
         ablation.run(jobs[i], wanted, _out() / "data")
-    left = [f"{j.name}, seed {j.seed}" for j in jobs if running.judged(j, wanted) is None]
+    left = [f"{j.name}, seed {j.seed}" for j in jobs if not running.is_drawn(j, wanted)]
     if left:
         print(f"{len(left)} runs are not in {_out()} yet: {'; '.join(left)}")
     command = shlex.join(["python", "-m", "lidit_jax.ablate", *sys.argv[1:]])

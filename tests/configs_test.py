@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 from jax.extend import core as jex
 
-from lidit_jax import errors, sharding
+from configs import ablations
+from lidit_jax import ablation, errors, sharding
 from lidit_jax.data.buckets import make_bins
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
@@ -20,8 +21,11 @@ from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
+FAMILIES = ["ablations"]  # of several runs
 NAMES = sorted(
-    p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "base")
+    p.stem
+    for p in (ROOT / "configs").glob("*.py")
+    if p.stem not in ("__init__", "base", "ablations_paper", *FAMILIES)
 )
 
 PAPER = ["lidit_1b", "lidit_10b_512", "lidit_10b_1024"]
@@ -47,6 +51,41 @@ def test_a_config_builds(name, argument):
     if argument == "smoke":
         part = config.vae.model if config.task == "vae" else config.model
         assert config.train.steps <= 4 and part.dtype == "float32"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("argument", ["", "smoke"])
+def test_every_run_of_a_family_builds(name, argument):
+    for config in ablation.parse(load_config(name, argument)).runs.values():
+        assert parameter_count(config) > 0
+        assert argument != "smoke" or config.train.steps <= 4
+
+
+@pytest.mark.parametrize("run", ["smoke", *ablations.RUNS])
+def test_a_run_at_the_papers_scale_has_its_switches(run):
+    config = parse(load_config("ablations_paper", run))
+    if run == "smoke":
+        assert parameter_count(config) > 0 and config.train.steps <= 4
+        return
+    switches = ablations.RUNS[run]
+    assert (config.model.width, config.model.depth, config.train.batch_size) == (1152, 28, 256)
+    assert config.data.size == (256, 256) and config.train.steps == 300_000
+    assert len(config.encoders) == len(switches.llms)
+    for encoder, llm in zip(config.encoders, switches.llms):
+        assert encoder.name.startswith(llm) and encoder.instruction == switches.instruction
+        assert encoder.layer == (-1 if llm == "t5" else -3)
+        assert (encoder.template == "chat") == switches.tuned
+    counted = parameter_count(config)
+    blocks = switches.refiners * len(switches.llms) + (switches.fusion == "refiner") * (
+        len(switches.llms) - 1
+    )
+    alone = parameter_count(parse(load_config("ablations_paper", "base")))
+    assert (counted - alone > 10_000_000) == (blocks > 0), (counted, alone)
+
+
+def test_seventeen_runs_stand_in_the_papers_tables():
+    assert len(ablations.RUNS) == 17
+    assert ablations.RUNS["full"].paper == (60.31, 80.25)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,9 +25,9 @@ FLOORS = [
     {"text", "data"},
     {"training"},
     {"preparation", "generation", "autoencoding"},
-    {"benchmarking"},
+    {"benchmarking", "ablation"},
     {"doors"},
-    {"prepare", "train", "sample", "evaluate", "export", "reconstruct", "benchmark"},
+    {"prepare", "train", "sample", "evaluate", "export", "reconstruct", "benchmark", "ablate"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what, whatever the floor. torch and transformers also arrive lazily.

@@ -46,13 +46,13 @@ class Family:
 
 def parse(config: ConfigDict) -> Family:
     """Returns the family of a config; InputError where a key is missing, unknown or of the wrong kind."""
-    for key in config:
-        if key not in _KEYS:
-            raise errors.unknown_name("key in config", key, _KEYS)
     if missing := [key for key in _KEYS if key not in config]:
         raise errors.InputError(
             f"config.{missing[0]} is missing: it is no family of runs, such as configs/ablations.py"
         )
+    for key in config:
+        if key not in _KEYS:
+            raise errors.unknown_name("key in config", key, _KEYS)
     runs = {name: _run(config, name) for name in config.runs}
     stated = {name: claims.parse(text) for name, text in config.claims.items()}
     for name, claim in stated.items():

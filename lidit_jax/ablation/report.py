@@ -27,7 +27,7 @@ def write(
     """Writes report.md, results.json and the figures about the runs that are done; returns report.md."""
     done: dict[str, list[Job]] = {}
     for job in jobs:
-        if running.judged(job, items) is not None:
+        if running.is_drawn(job, items):
             done.setdefault(job.name, []).append(job)
     done = {name: done[name] for name in family.runs if name in done}
     family = family.only(list(done))
@@ -54,7 +54,7 @@ def write(
 def compare(done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> Comparison:
     """Returns the scores of runs, all of which are judged."""
     tallies = {
-        name: [running.BENCHMARK.score(items, running.records(j, items), "fixed") for j in of]
+        name: [running.BENCHMARK.score(items, running.judge(j, items), "fixed") for j in of]
         for name, of in done.items()
     }
     strata, units = [i.group for i in items], [i.meta["prompt"].base for i in items]
@@ -63,7 +63,7 @@ def compare(done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> Compari
 
 def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> str:
     config = next(iter(family.runs.values()))
-    seconds = [running.judged(j, items)["seconds"] for of in done.values() for j in of]
+    seconds = [running.seconds(j) for of in done.values() for j in of]
     seeds = sorted({len(of) for of in done.values()})
     return (
         f"# {len(done)} runs compared\n\n"

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import pathlib
 import time
-from typing import Any
 
 import jax
 
@@ -24,7 +23,7 @@ BENCHMARK = Scenes()
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run of a family with one seed, and its folder: workdir of the training, drawn/, judged.json."""
+    """A run of a family with one seed, and its folder: a workdir with drawn/ and judged.json."""
 
     name: str
     seed: int
@@ -57,45 +56,55 @@ def run(job: Job, wanted: list[Item], data: pathlib.Path):
     wanted: the prompts. data: the data set, which all runs share; what a run's encoders lack is added.
     Raises InputError if the folder holds another run, or what the doors of each part refuse.
     """
-    if judged(job, wanted) is not None:
-        return
-    started = time.time()
-    preparation.prepare(job.config, data)
-    train(job.config, data, job.folder)
-    prompts = [Prompt(item.text) for item in wanted]
-    drawn = job.folder / "drawn"
-    generate(Generator(job.folder), prompts, list(range(len(prompts))), drawn)
-    records = [
-        BENCHMARK.judge(picture.load(), item, Judges())
-        for picture, item in zip(pictures.read(drawn), wanted, strict=True)
-    ]
-    told = {"run": job.identity, "prompts": _digest(wanted), "records": records}
-    told["seconds"] = round(time.time() - started, 1)
-    files.write_json(job.folder / "judged.json", told)
-    jax.clear_caches()  # the next run's programs are others
+    if not is_drawn(job, wanted):
+        started = time.time()
+        preparation.prepare(job.config, data)
+        train(job.config, data, job.folder)
+        prompts = [Prompt(item.text) for item in wanted]
+        generate(Generator(job.folder), prompts, list(range(len(prompts))), job.folder / "drawn")
+        told = {"run": job.identity, "prompts": _digest(wanted)}
+        told["seconds"] = round(time.time() - started, 1)  # of this start
+        files.write_json(job.folder / "done.json", told)
+        jax.clear_caches()  # the next run's programs are others
+    judge(job, wanted)
 
 
-def judged(job: Job, wanted: list[Item]) -> dict[str, Any] | None:
-    """Returns what was judged of a run: its records, one a prompt; None if it is not there.
+def is_drawn(job: Job, wanted: list[Item]) -> bool:
+    """Whether a run is trained and its pictures are drawn.
 
     Raises InputError if it is of another config or of other prompts.
     """
-    path = job.folder / "judged.json"
+    path = job.folder / "done.json"
     if not path.exists():
-        return None
-    found = files.read_json(path, "judged run", holds=("run", "prompts", "records"))
+        return False
+    found = files.read_json(path, "run", holds=("run", "prompts", "seconds"))
     for what, ours in (("run", job.identity), ("prompts", _digest(wanted))):
         if found[what] != ours:
             raise errors.InputError(
-                f"{path} is of another config ({what} differs); give another --out, or delete {job.folder}"
+                f"{path} is of another config or other prompts ({what} differs); give another --out, or "
+                f"delete {job.folder}"
             )
-    return found
+    return True
 
 
-def records(job: Job, wanted: list[Item]) -> list[list[Record]] | None:
-    """Returns the records of each prompt's picture; None if the run is not done."""
-    found = judged(job, wanted)
-    return None if found is None else [[record] for record in found["records"]]
+def seconds(job: Job) -> float:
+    """Returns how long a run that is drawn took, since it was last started."""
+    return files.read_json(job.folder / "done.json", "run", holds=("seconds",))["seconds"]
+
+
+def judge(job: Job, wanted: list[Item]) -> list[list[Record]]:
+    """Returns the records of each prompt's picture, of a run that is drawn; they are kept on disk."""
+    path = job.folder / "judged.json"
+    if path.exists():
+        found = files.read_json(path, "judged run", holds=("judge", "records"))
+        if found["judge"] == BENCHMARK.version:
+            return [[record] for record in found["records"]]
+    records = [
+        BENCHMARK.judge(picture.load(), item, Judges())
+        for picture, item in zip(pictures.read(job.folder / "drawn"), wanted, strict=True)
+    ]
+    files.write_json(path, {"judge": BENCHMARK.version, "records": records})
+    return [[record] for record in records]
 
 
 def _digest(wanted: list[Item]) -> str:

@@ -35,7 +35,8 @@ class Verdict:
         return self.count and self.place is not False and all(s["exact"] for s in self.segments)
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"all_correct": self.all_correct}
+        told = {"segments": list(self.segments), "count": self.count, "place": self.place}
+        return told | {"all_correct": self.all_correct}
 
 
 def judge(image: np.ndarray, scene: Scene) -> Verdict:

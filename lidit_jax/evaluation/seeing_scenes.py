@@ -68,7 +68,7 @@ def _seen(rgb_HxWx3, cover_HxW, body_HxW, reach_HxW) -> Seen:
     unit = radius / silhouettes.unit_moments(shape or "circle")[1]  # pixels
     texture = ""
     if shape and colour:
-        texture = textures.nearest_texture(rgb_HxWx3, centre_2, unit, shape, COLOURS[colour])
+        texture = textures.nearest_texture(rgb_HxWx3, centre_2, unit, shape, colour)
     return Seen(
         shape=shape,
         colour=colour,

@@ -20,7 +20,7 @@ PLACES = {
     4: [(_LOW, _LOW), (_HIGH, _LOW), (_LOW, _HIGH), (_HIGH, _HIGH)],
 }
 JITTER = 0.02
-_SUPERSAMPLE = 4
+SUPERSAMPLE = 4  # pixels of the canvas for one of the picture, per side
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -29,11 +29,11 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     The rng moves each thing a little, and chooses the sides of what is "next to"; the same rng state
     gives the same picture at every size.
     """
-    fine = size * _SUPERSAMPLE
+    fine = size * SUPERSAMPLE
     canvas = Image.new("RGB", (fine, fine), "white")
     for thing, place in zip(scene.things, _places(scene, rng), strict=True):
         centre = np.asarray(place) + JITTER * rng.uniform(-1, 1, 2)
-        _draw(canvas, thing.looks, fine * centre, fine * RADIUS[thing.looks.size])
+        draw(canvas, thing.looks, fine * centre, fine * RADIUS[thing.looks.size])
     return np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
 
 
@@ -45,7 +45,7 @@ def _places(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]
     return [tuple(_MIDDLE + step), tuple(_MIDDLE - step)]
 
 
-def _draw(canvas: Image.Image, thing: Thing, centre: np.ndarray, radius: float):
+def draw(canvas: Image.Image, thing: Thing, centre: np.ndarray, radius: float):
     """Draws a thing that looks so, at a place and radius in pixels of the canvas."""
     body = _polygon(canvas.size, centre + radius * SHAPES[thing.shape])
     canvas.paste(COLOURS[thing.colour], mask=body)

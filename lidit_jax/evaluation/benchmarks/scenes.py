@@ -37,6 +37,7 @@ class Scenes:
     per_prompt = 1
     judges = ()
     paper: dict = {}
+    version = 2  # raise it when a change of the judge changes a verdict
 
     def items(self, folder: Path | None = None, count: int = PROMPTS) -> list[Item]:
         """Returns the first `count` prompts; `folder` is not read, since the world makes its own.
@@ -52,10 +53,15 @@ class Scenes:
         """Returns the verdict of `judging_scenes`, as JSON."""
         return judging_scenes.judge(image, item.meta["prompt"].scene).to_json()
 
-    def score(self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str) -> Tallies:
+    def score(
+        self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str
+    ) -> Tallies:
         """Returns the metrics of the class; there is one mode."""
         tallies = {name: _tally(items, records, values) for name, values in _METRICS.items()}
-        averages = {"t2i_avg": [f"t2i_{n}" for n in T2I], "geneval": [f"geneval_{n}" for n in GENEVAL]}
+        averages = {
+            "t2i_avg": [f"t2i_{n}" for n in T2I],
+            "geneval": [f"geneval_{n}" for n in GENEVAL],
+        }
         return Tallies({n: t for n, t in tallies.items() if t.count_P.any()}, averages)
 
 

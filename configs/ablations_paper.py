@@ -1,0 +1,36 @@
+"""The paper's ablations at its own scale (section 4.3): LI-DiT-1B, 256 px, 300k steps of batch 256.
+
+python -m lidit_jax.train --config=configs/ablations_paper.py:ltr --config.data.source=SOURCE \
+    --config.data.codec=VAE --data=DATA --workdir=RUN
+
+The argument is a run of configs/ablations.py; without one it is `full`, the last row of Table 2. The paper
+trains on ImageNet, captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and
+Qwen1.5-7B on pictures and text itself, and published neither: LLaVA-NeXT's language model stands for the
+first, and the chat model for the second, of which there is no public tuned one.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ablations, base, lidit_1b
+from lidit_jax import errors
+
+_NAMES = {"llama3": "llama3_base", "qwen": "qwen_base", "t5": "t5_xxl"}
+_TUNED = {"llama3": "llama3_tuned", "qwen": "qwen"}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "smoke", *ablations.RUNS):
+        raise errors.unknown_name("argument of the config", arg, ("smoke", *ablations.RUNS))
+    switches = ablations.RUNS[arg if arg in ablations.RUNS else "full"]
+    c = lidit_1b.get_config()
+    c.text.encoders.llama3_base = base.encoder("meta-llama/Meta-Llama-3-8B", "base", 4096)
+    c.text.encoders.llama3_tuned = base.encoder("llava-hf/llama3-llava-next-8b-hf", width=4096)
+    c.text.encoders.qwen_base = base.encoder("Qwen/Qwen1.5-7B", "base", 4096)
+    c.text.encoders.t5_xxl = base.encoder("google/t5-v1_1-xxl", "encoder", 4096)
+    c.update(ablations.delta(switches, _TUNED if switches.tuned else _NAMES))
+    c.data.bins = "square"
+    c.train.steps = 300_000
+    c.train.batch_size = 256
+    if arg == "smoke":
+        lidit_1b.smoke(c)
+    return c

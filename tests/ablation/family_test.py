@@ -1,0 +1,89 @@
+"""A family of runs: each is the base with what it changes; what does not fit is refused."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import ablations
+from lidit_jax import ablation
+from lidit_jax.ablation import running
+from lidit_jax.errors import InputError
+from tests.tiny import load_config
+
+
+@pytest.fixture
+def config():
+    return ablations.get_config("smoke")
+
+
+def test_every_run_is_the_base_but_for_its_switches(config):
+    family = ablation.parse(config)
+    assert list(family.runs)[:2] == ["base", "base_instr"] and len(family.runs) == 15
+    for name, run in family.runs.items():
+        switches = ablations.RUNS[name]
+        assert run.train == family.runs["base"].train and run.data == family.runs["base"].data
+        assert len(run.encoders) == len(switches.llms)
+        assert [e.instruction for e in run.encoders] == [switches.instruction] * len(switches.llms)
+        c = run.model.conditioner
+        assert c.name == ("infused" if switches.refiners else "direct")
+        if switches.refiners:
+            assert (c.n_ltr, c.gating, c.ltr_mask, c.fusion) == (
+                switches.refiners,
+                switches.gating,
+                switches.mask,
+                switches.fusion,
+            )
+
+
+def test_runs_differ_from_one_another(config):
+    runs = list(ablation.parse(config).runs.values())
+    assert all(a != b for i, a in enumerate(runs) for b in runs[:i])
+
+
+def test_the_papers_claims_hold_of_the_papers_numbers(config):
+    family = ablation.parse(config)
+    assert len(family.claims) == 9
+    papers = {name: numbers[0] for name, numbers in family.paper.items()}
+    for claim in family.claims.values():
+        assert claim.margin(papers) > 0, claim.text
+
+
+def test_some_runs_and_the_claims_about_them(config):
+    family = ablation.parse(config).only(["ltr", "base", "ltr1"])
+    assert list(family.runs) == ["base", "ltr", "ltr1"]
+    assert set(family.claims) == {"refiner", "second_block"}
+    with pytest.raises(InputError, match="unknown run 'ltr2'; known: ltr, ltr3, ltr1"):
+        ablation.parse(config).only(["ltr2"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.claims.update(x="ltr > nothing"), "unknown run in config.claims.x 'nothing'"),
+        (lambda c: c.claims.update(x="ltr"), "'ltr' is no claim"),
+        (lambda c: c.runs.update(x=ConfigDict({"modle": 1})), "modle"),
+        (lambda c: c.update(prompts=0), "config.prompts is 0"),
+        (lambda c: c.update(typo=1), "unknown key in config 'typo'"),
+    ],
+)
+def test_a_mistake_is_refused(config, change, message):
+    config.unlock()
+    change(config)
+    with pytest.raises(InputError, match=message):
+        ablation.parse(config)
+
+
+def test_another_config_is_no_family():
+    with pytest.raises(InputError, match="config.base is missing: it is no family of runs"):
+        ablation.parse(load_config("quickstart", "smoke"))
+
+
+def test_jobs_have_every_run_of_a_seed_before_the_next(config, tmp_path):
+    family = ablation.parse(config).only(["base", "ltr"])
+    jobs = running.jobs(family, 2, tmp_path)
+    assert [(j.name, j.seed, j.config.seed) for j in jobs] == [
+        ("base", 0, 0),
+        ("ltr", 0, 0),
+        ("base", 1, 1),
+        ("ltr", 1, 1),
+    ]
+    assert len({j.folder for j in jobs}) == len({j.identity for j in jobs}) == 4

@@ -1,0 +1,114 @@
+"""A tiny family, end to end on a tiny real LLM: made, stopped, continued, and reported."""
+
+import json
+import re
+import shutil
+
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from lidit_jax import ablation
+from lidit_jax.ablation import report, running
+from lidit_jax.errors import InputError
+from lidit_jax.scenes import held_out
+from tests import tiny
+
+
+def family(llm, prompts=held_out.BLOCK_SIZE):
+    base = tiny.config_dict([llm], steps=4, save_every=2, log_every=1, preview_every=0)
+    base.data.source, base.data.size = "scenes", (32, 32)
+    base.data.options = ConfigDict({"count": 48})
+    base.model.patch = 8
+    base.sample.sampler.steps = 2
+    c = ConfigDict({"base": base, "paper": {"ltr": (54.02, 77.08)}, "prompts": prompts})
+    infused = {"name": "infused", "n_ltr": 1}
+    c.runs = ConfigDict({"base": {"model": {"conditioner": {"name": "direct"}}}})
+    c.runs.ltr = ConfigDict({"model": {"conditioner": infused}})
+    c.claims = ConfigDict({"refiner": "ltr > base"})
+    c.metrics = ("t2i_avg", "binding")
+    return ablation.parse(c)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_llm, tmp_path_factory):
+    """Both runs with one seed, and the folder that they are in."""
+    out = tmp_path_factory.mktemp("ablation")
+    f = family(tiny_llm("llama"))
+    jobs, wanted = running.jobs(f, 1, out), running.items(f)
+    for job in jobs:
+        ablation.run(job, wanted, out / "data")
+    return f, jobs, wanted, out
+
+
+def test_each_run_is_trained_drawn_and_judged(made):
+    _, jobs, wanted, _ = made
+    for job in jobs:
+        assert len(list((job.folder / "drawn").glob("0*.png"))) == len(wanted) == 32
+        assert len(json.loads((job.folder / "judged.json").read_text())["records"]) == 32
+        config = json.loads((job.folder / "config.json").read_text())
+        assert (
+            config["model"]["conditioner"]["name"] == {"base": "direct", "ltr": "infused"}[job.name]
+        )
+
+
+def test_a_run_that_is_done_is_left_alone_and_another_judge_looks_again(made, monkeypatch):
+    _, jobs, wanted, out = made
+    monkeypatch.setattr(running, "train", lambda *_: pytest.fail("trained again"))
+    path = jobs[0].folder / "judged.json"
+    before = path.read_bytes()
+    ablation.run(jobs[0], wanted, out / "data")
+    assert path.read_bytes() == before
+    monkeypatch.setattr(type(running.BENCHMARK), "version", 99)
+    ablation.run(jobs[0], wanted, out / "data")
+    assert json.loads(path.read_text())["judge"] == 99
+    monkeypatch.undo()
+    assert running.judge(jobs[0], wanted) == [[r] for r in json.loads(before)["records"]]
+
+
+@pytest.mark.parametrize("lost", [("drawn/000031.png", "drawn/grid.png"), ("checkpoints/4", "drawn")])
+def test_a_run_that_was_stopped_continues(made, tmp_path, lost):
+    """Without half of its pictures, or its last checkpoint, the same comes out."""
+    f, _, wanted, out = made
+    shutil.copytree(out, tmp_path / "stopped")
+    job = running.jobs(f, 1, tmp_path / "stopped")[0]
+    before = (job.folder / "judged.json").read_bytes()
+    for name in ("done.json", "judged.json", *lost):
+        path = job.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ablation.run(job, wanted, tmp_path / "stopped" / "data")
+    assert (job.folder / "judged.json").read_bytes() == before
+
+
+def test_another_config_in_the_same_folder_is_refused(made, tiny_llm):
+    f, jobs, wanted, out = made
+    with pytest.raises(InputError, match="is of another config or other prompts .prompts differs"):
+        running.is_drawn(jobs[0], running.items(family(tiny_llm("llama"), prompts=64)))
+    other = running.jobs(f, 2, out)[2]
+    moved = running.Job(other.name, other.seed, other.config, jobs[0].folder)
+    with pytest.raises(InputError, match="run differs"):
+        ablation.run(moved, wanted, out / "data")
+
+
+def test_the_report_has_every_run_claim_and_figure(made, tmp_path):
+    f, jobs, wanted, _ = made
+    path = report.write(f, jobs, wanted, tmp_path, "python -m x")
+    text = path.read_text()
+    for name in f.runs:
+        assert f"`{name}`" in text
+    assert "| refiner | `ltr > base` |" in text and "python -m x" in text
+    assert re.search(r"\*\*(holds|fails|undecided)\*\*", text)
+    figures = re.findall(r"\]\((\w+\.png)\)", text)
+    assert len(figures) == len(set(figures)) >= 2
+    for figure in figures:
+        assert min(Image.open(tmp_path / figure).size) > 200
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert set(found["scores"]) == set(f.runs) and set(found["claims"]) == {"refiner"}
+    low, value, high = sorted(found["scores"]["base"]["shape"])
+    assert 0 <= low <= value <= high <= 1
+
+
+def test_a_report_of_some_runs_says_nothing_of_the_others(made, tmp_path):
+    f, jobs, wanted, _ = made
+    text = report.write(f, jobs[:1], wanted, tmp_path, "x").read_text()
+    assert "`ltr`" not in text and "`base`" in text and "refiner |" not in text
