@@ -89,11 +89,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.base = scenes.get_config(arg)
     c.base.data.preview = ()
-    c.runs = ConfigDict(
-        {name: delta(s, _SMALL) for name, s in RUNS.items() if not _needs_tuning(name)}
-    )
+    runs = {name: delta(s, _SMALL) for name, s in RUNS.items() if not _needs_tuning(name)}
+    c.runs = ConfigDict(runs, sort_keys=False)  # as the paper's tables have them
     c.paper = ConfigDict({name: RUNS[name].paper for name in c.runs})
-    c.claims = ConfigDict(CLAIMS)
+    c.claims = ConfigDict(CLAIMS, sort_keys=False)
     c.metrics = ("t2i_avg", "binding", "geneval", "all_correct")  # the first decides the claims
     c.prompts = 384  # held out, of each run
     if base.is_smoke(arg):

@@ -1,0 +1,69 @@
+"""What the probe found, as a table for each of what it read, and a figure of all."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lidit_jax import files
+from lidit_jax.probing.linear import Accuracy
+
+Found = Mapping[
+    str, Sequence[Sequence[Accuracy]]
+]  # name -> [place that is read][place that is told]
+
+
+def write(
+    found: Found, classes: int, count: int, folder: pathlib.Path, command: str
+) -> pathlib.Path:
+    """Writes probe.md, probe.json and probe.png to a folder; returns probe.md."""
+    plot(found, classes, folder / "probe.png")
+    rows = {n: [[vars(a) for a in row] for row in table] for n, table in found.items()}
+    files.write_json(folder / "probe.json", {"command": command, "found": rows}, sealed=False)
+    sections = [
+        f"# What tokens know\n\nThe colour of each thing in a list of four, read by a linear probe from the "
+        f"tokens of each thing, in {count:,} prompts, of which the last quarter is told of. Chance is "
+        f"{100 / classes:.1f}%. In percent, with 95% intervals.\n\n![accuracies](probe.png)",
+        *(f"## {name}\n\n{_table(table)}" for name, table in found.items()),
+        f"```\n{command}\n```",
+    ]
+    with files.atomic(folder / "probe.md") as temporary:
+        temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return folder / "probe.md"
+
+
+def _table(table: Sequence[Sequence[Accuracy]]) -> str:
+    places = range(1, len(table) + 1)
+    lines = [f"| tokens of | {' | '.join(f'colour of thing {j}' for j in places)} |"]
+    lines.append("|---" * (len(table) + 1) + "|")
+    for k, row in zip(places, table):
+        told = [f"{100 * a.value:.1f} ({100 * a.low:.1f} to {100 * a.high:.1f})" for a in row]
+        lines.append(f"| thing {k} | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def plot(found: Found, classes: int, path: pathlib.Path):
+    """Draws a square of accuracies for each of what was read: dark is known, white is chance."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(found), figsize=(2.9 * len(found) + 0.6, 3.3), squeeze=False, constrained_layout=True
+    )
+    for axis, (name, table) in zip(axes[0], found.items()):
+        values = 100 * np.array([[a.value for a in row] for row in table])
+        image = axis.imshow(values, cmap="Blues", vmin=100 / classes, vmax=100)
+        for k, j in np.ndindex(values.shape):
+            dark = values[k, j] > 60
+            axis.text(j, k, f"{values[k, j]:.0f}", ha="center", va="center", color="white" if dark else "black")  # fmt: skip
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks(range(len(values)), range(1, len(values) + 1))
+        axis.set_yticks(range(len(values)), range(1, len(values) + 1))
+        axis.set_xlabel("colour of thing")
+    axes[0][0].set_ylabel("read from the tokens of thing")
+    figure.colorbar(image, ax=axes[0], label="right, %", shrink=0.8)
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    plt.close(figure)

@@ -1,0 +1,88 @@
+"""The tokens that the probe reads: an LLM's, and what a trained run makes of them."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lidit_jax import errors
+from lidit_jax.data.pipeline import pad_features
+from lidit_jax.probing.prompts import SEGMENTS, Prompt
+from lidit_jax.text import llm
+from lidit_jax.text.encode import encode_captions
+from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training.trained import open_to_draw, read_config
+
+TIME = 0.9  # near noise, where a picture's composition is decided
+_BATCH = 64
+
+
+class Read:
+    """Prompts as one LLM reads them: its features, and which tokens are of which thing."""
+
+    def __init__(self, encoder: EncoderConfig, prompts: Sequence[Prompt]):
+        reader = llm.load(encoder, llm.default_cache())
+        self.features = [f.hidden_SxE for f in encode_captions(reader, [p.text for p in prompts])]
+        self.tokens = [_tokens(reader.tokenizer, p) for p in prompts]
+
+    def pooled(self, states: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns the mean of the tokens of each thing, f32 [prompts, SEGMENTS, D], of states [S, D]."""
+        return np.stack(
+            [
+                [state_SxD[tokens].mean(axis=0) for tokens in of_prompt]
+                for state_SxD, of_prompt in zip(states, self.tokens, strict=True)
+            ]
+        )
+
+
+def _tokens(tokenizer, prompt: Prompt) -> list[list[int]]:
+    """Returns which of the prompt's tokens have a character of each thing."""
+    read = tokenizer(
+        prompt.text,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+    )
+    found = [
+        [i for i, (a, b) in enumerate(read["offset_mapping"]) if a < last and b > first]
+        for first, last in prompt.spans
+    ]
+    assert len(found) == SEGMENTS and all(found)
+    return found
+
+
+def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
+    """Returns the LLM of a run. Raises InputError if it has several, whose tokens are then mixed."""
+    encoders = read_config(workdir, "diffusion").encoders
+    if len(encoders) > 1:
+        raise errors.InputError(
+            f"{workdir} has {len(encoders)} LLMs, whose tokens it puts together; probe a run with one"
+        )
+    return encoders[0]
+
+
+def conditions(workdir: pathlib.Path, read: Read, time: float = TIME) -> list[np.ndarray]:
+    """Returns what the run's DiT sees of each prompt at this time, [S, D]: projected or refined tokens.
+
+    time: 0 is data, 1 is noise; refiners depend on it.
+    Raises InputError if `workdir` holds no finished checkpoint.
+    """
+    run = open_to_draw(workdir)
+
+    @jax.jit
+    def condition(ema, constants, text):
+        model = nnx.merge(run.graphdef, ema, constants)
+        B = text[0].mask_BxS.shape[0]
+        return model.condition(text, jnp.zeros(B, bool), model.time(jnp.full(B, time)))
+
+    longest, found = max(map(len, read.features)), []
+    for start in range(0, len(read.features), _BATCH):
+        rows = read.features[start : start + _BATCH]
+        filled = rows + rows[-1:] * (_BATCH - len(rows))
+        seen = condition(run.ema, run.constants, (pad_features(filled, longest),))
+        tokens_BxSxD = np.asarray(seen.tokens_BxSxD, np.float32)
+        found += [tokens_BxSxD[i, : len(row)] for i, row in enumerate(rows)]
+    return found
