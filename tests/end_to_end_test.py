@@ -14,6 +14,7 @@ from PIL import Image
 from lidit_jax import errors, files, generation, preparation
 from lidit_jax.data import pipeline
 from lidit_jax.evaluation import pictures
+from lidit_jax.probing import states
 from lidit_jax.prompts import Prompt
 from lidit_jax.training import checkpoints, loop
 from lidit_jax.training.inputs import open_inputs
@@ -411,3 +412,8 @@ def test_a_killed_encoding_is_not_finished_by_another_llm(llms, tmp_path):
     shutil.copytree(llms[0], folder)
     preparation.prepare(config, data)
     assert (store / "encoder.json").exists()
+
+
+def test_a_run_with_several_llms_is_not_probed(workdir):
+    with pytest.raises(errors.InputError, match="has 2 LLMs, whose tokens it puts together"):
+        states.only_encoder(workdir)

@@ -25,9 +25,20 @@ FLOORS = [
     {"text", "data"},
     {"training"},
     {"preparation", "generation", "autoencoding"},
-    {"benchmarking", "ablation"},
+    {"benchmarking", "ablation", "probing"},
     {"doors"},
-    {"prepare", "train", "sample", "evaluate", "export", "reconstruct", "benchmark", "ablate"},
+    {
+        "prepare",
+        "train",
+        "sample",
+        "evaluate",
+        "export",
+        "reconstruct",
+        "benchmark",
+        "ablate",
+        "probe",
+        "continuations",
+    },
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Who may import what, whatever the floor. torch and transformers also arrive lazily.

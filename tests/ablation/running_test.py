@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from lidit_jax import ablation
 from lidit_jax.ablation import report, running
 from lidit_jax.errors import InputError
+from lidit_jax.probing import prompts, states
 from lidit_jax.scenes import held_out
 from tests import tiny
 
@@ -66,7 +68,9 @@ def test_a_run_that_is_done_is_left_alone_and_another_judge_looks_again(made, mo
     assert running.judge(jobs[0], wanted) == [[r] for r in json.loads(before)["records"]]
 
 
-@pytest.mark.parametrize("lost", [("drawn/000031.png", "drawn/grid.png"), ("checkpoints/4", "drawn")])
+@pytest.mark.parametrize(
+    "lost", [("drawn/000031.png", "drawn/grid.png"), ("checkpoints/4", "drawn")]
+)
 def test_a_run_that_was_stopped_continues(made, tmp_path, lost):
     """Without half of its pictures, or its last checkpoint, the same comes out."""
     f, _, wanted, out = made
@@ -112,3 +116,15 @@ def test_a_report_of_some_runs_says_nothing_of_the_others(made, tmp_path):
     f, jobs, wanted, _ = made
     text = report.write(f, jobs[:1], wanted, tmp_path, "x").read_text()
     assert "`ltr`" not in text and "`base`" in text and "refiner |" not in text
+
+
+def test_the_probe_reads_what_a_runs_dit_sees(made):
+    """One state a token of the prompt, whatever prompts are read beside it."""
+    _, jobs, _, _ = made
+    for job in jobs:
+        encoder, drawn = states.only_encoder(job.folder), prompts.draw(3)
+        read = states.Read(encoder, drawn)
+        seen = states.conditions(job.folder, read)
+        assert [s.shape for s in seen] == [(len(f), 32) for f in read.features]
+        alone = states.conditions(job.folder, states.Read(encoder, drawn[:1]))
+        np.testing.assert_allclose(alone[0], seen[0], atol=1e-4)

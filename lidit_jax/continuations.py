@@ -1,0 +1,31 @@
+"""Door: what each LLM of a config says to a prompt, with the instruction and without (the paper's Fig. 4).
+
+python -m lidit_jax.continuations --config=configs/shapes_two_llms.py
+"""
+
+import dataclasses
+
+from absl import flags
+
+from lidit_jax import doors
+from lidit_jax.text import continuation, llm
+
+_PROMPT = flags.DEFINE_string("prompt", continuation.PROMPT, "what the LLMs are given")
+_TOKENS = flags.DEFINE_integer("tokens", continuation.TOKENS, "at most so many", lower_bound=1)
+
+
+def main():
+    for encoder in doors.config().encoders:
+        for instruction in (False, True) if encoder.template != "encoder" else (False,):
+            config = dataclasses.replace(encoder, instruction=instruction)
+            said = continuation.continuation(
+                config, _PROMPT.value, llm.default_cache(), _TOKENS.value
+            )
+            print(
+                f"{encoder.name}, {'with' if instruction else 'no'} instruction: {said}\n",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    doors.run(main)

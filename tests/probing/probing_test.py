@@ -1,0 +1,101 @@
+"""The probe finds what is there and nothing else; a causal LLM's early tokens know nothing of later ones."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lidit_jax.probing import linear, prompts, report, states
+from lidit_jax.scenes.things import COLOURS
+from lidit_jax.text.instruct import EncoderConfig
+
+CLASSES = 4
+
+
+def data(count, strength, seed=0, width=20):
+    """Inputs in whose first CLASSES channels the class stands out by so much."""
+    rng = np.random.default_rng(seed)
+    y_P = rng.integers(CLASSES, size=count)
+    x_PxD = rng.normal(size=(count, width))
+    x_PxD[:, :CLASSES] += strength * np.eye(CLASSES)[y_P]
+    return x_PxD, y_P
+
+
+def test_what_is_there_is_found_however_the_channels_are_scaled():
+    x_PxD, y_P = data(800, 8)
+    scaled = x_PxD * np.logspace(-3, 3, x_PxD.shape[1]) + 100
+    assert linear.probe(x_PxD, y_P, CLASSES).value > 0.98
+    assert (
+        abs(linear.probe(scaled, y_P, CLASSES).value - linear.probe(x_PxD, y_P, CLASSES).value)
+        < 0.01
+    )
+
+
+def test_where_nothing_is_there_chance_is_covered():
+    """Also with more channels than prompts, which can be fitted perfectly."""
+    covered = 0
+    for seed in range(40):
+        found = linear.probe(*data(400, 0, seed, width=300), CLASSES)
+        covered += found.low <= 1 / CLASSES <= found.high
+    assert covered >= 34
+
+
+def test_wilsons_interval():
+    found = linear.wilson(8, 10)
+    np.testing.assert_allclose([found.low, found.high], [0.4902, 0.9433], atol=1e-4)
+    assert linear.wilson(0, 50).low == 0 and linear.wilson(50, 50).high == pytest.approx(1)
+
+
+def test_each_place_is_read_for_each():
+    rng = np.random.default_rng(0)
+    y_PxK = rng.integers(CLASSES, size=(400, 2))
+    told = np.eye(CLASSES)[y_PxK]
+    pooled = np.stack(
+        [told[:, 0], told.sum(axis=1)], axis=1
+    )  # the second place knows both a little
+    pooled += rng.normal(scale=0.05, size=pooled.shape)
+    (own, other), (back, _) = linear.between(pooled, y_PxK, CLASSES)
+    assert own.value == 1 and other.low < 1 / CLASSES < other.high and back.low > 0.4
+
+
+def test_prompts_have_independent_colours_where_they_say():
+    drawn = prompts.draw(2_000)
+    assert drawn[:10] == prompts.draw(10) and drawn[0] != prompts.draw(1, seed=1)[0]
+    for p in drawn[:200]:
+        for (first, last), colour in zip(p.spans, p.colours):
+            assert p.text[first:last].startswith(list(COLOURS)[colour] + " ")
+    colours = np.array([p.colours for p in drawn])
+    together = np.mean(colours[:, 0] == colours[:, 1])
+    assert abs(together - 1 / len(COLOURS)) < 0.02
+
+
+def test_tokens_are_those_of_the_thing(chat_tokenizer):
+    (prompt,) = prompts.draw(1)
+    for (first, last), tokens in zip(prompt.spans, states._tokens(chat_tokenizer, prompt)):
+        ids = np.array(chat_tokenizer(prompt.text, add_special_tokens=False).input_ids)[tokens]
+        assert chat_tokenizer.decode(ids) == prompt.text[first:last]
+
+
+@pytest.mark.parametrize(("family", "template"), [("llama", "chat"), ("bert", "encoder")])
+def test_a_causal_llms_tokens_know_what_is_before_them(tiny_llm, family, template):
+    """Random weights: the pooled states of a thing change with later things in an encoder alone."""
+    first = prompts.Prompt("a red star, a blue cross", ((2, 10), (14, 24)), (0, 5))
+    second = prompts.Prompt("a red star, a grey heart", ((2, 10), (14, 24)), (0, 7))
+    pooled = []
+    for prompt in (first, second):
+        both = prompts.Prompt(prompt.text, prompt.spans * 2, prompt.colours * 2)
+        read = states.Read(EncoderConfig("x", tiny_llm(family), False, template, -1), [both])
+        pooled.append(read.pooled(read.features)[0])
+    assert np.allclose(pooled[0][0], pooled[1][0], atol=1e-5) == (template == "chat")
+    assert not np.allclose(pooled[0][1], pooled[1][1], atol=1e-3)
+
+
+def test_the_report_shows_every_table(tmp_path):
+    table = [[linear.wilson(9, 10), linear.wilson(1, 10)]] * 2
+    path = report.write({"one": table, "two": table}, 8, 40, tmp_path, "python -m x")
+    text = path.read_text()
+    assert "## one" in text and "## two" in text and "Chance is 12.5%" in text
+    assert text.count("| 90.0 (") == 4
+    assert min(Image.open(tmp_path / "probe.png").size) > 200
+    assert json.loads((tmp_path / "probe.json").read_text())["found"]["one"][0][0]["value"] == 0.9
