@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -45,31 +46,25 @@ def _mean_curve(workdirs: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarra
     return steps_x2[:, 0], steps_x2[:, 1]
 
 
-def side_by_side(
-    path: pathlib.Path,
-    prompts: Mapping[str, str],
-    drawn: Mapping[str, Sequence[pathlib.Path]],
-):
-    """Draws a table of pictures: a row for each prompt, a column for each run.
+def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[str, pathlib.Path]):
+    """Draws a table of pictures: a row for each prompt, which stands above it, a column for each run.
 
-    prompts: file name of a picture -> what it was to show. drawn: run -> folders of its seeds' pictures;
-    all seeds of a run stand side by side.
+    prompts: file name of a picture -> what it was to show. drawn: run -> folder of its pictures.
     """
     plt = _pyplot()
-    seeds = max(len(folders) for folders in drawn.values())
-    width = 1.05 * seeds * len(drawn)
+    width, rows = max(1.1 * len(drawn), 6), len(prompts)
     figure, axes = plt.subplots(
-        len(prompts), len(drawn), figsize=(width, 1.45 * len(prompts)), squeeze=False
+        rows, len(drawn), figsize=(width, 1.45 * rows + 0.4), squeeze=False, layout="constrained"
     )
     for row, (file, text) in zip(axes, prompts.items()):
-        for axis, (name, folders) in zip(row, drawn.items()):
-            pictures = [np.asarray(Image.open(folder / file)) for folder in folders]
-            axis.imshow(files.picture_grid(pictures, len(pictures)), interpolation="nearest")
-            axis.set_axis_off()
-            if file == next(iter(prompts)):
-                axis.set_title(name, fontsize=9, pad=16)
-        row[0].text(0, 1.04, text, transform=row[0].transAxes, fontsize=8, va="bottom")
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.93, bottom=0.01, hspace=0.28, wspace=0.05)
+        for axis, (name, folder) in zip(row, drawn.items()):
+            axis.imshow(np.asarray(Image.open(folder / file)), interpolation="nearest")
+            axis.set_xticks([]), axis.set_yticks([])
+            axis.spines[:].set_color("#bbbbbb")
+            if row is axes[-1]:
+                axis.set_xlabel(name, fontsize=7)
+        lines = textwrap.fill(text, int(13 * width))
+        row[0].set_title(lines, fontsize=8, loc="left")
     _save(figure, path)
 
 

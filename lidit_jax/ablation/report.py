@@ -32,9 +32,11 @@ def write(
     done = {name: done[name] for name in family.runs if name in done}
     family = family.only(list(done))
     compared = compare(done, items)
-    plots.learning_curves(folder / "learning_curves.png", _folders(done))
+    workdirs = {name: [job.folder for job in of] for name, of in done.items()}
+    plots.learning_curves(folder / "learning_curves.png", workdirs)
     shown = {f"{k:06d}.png": items[k].text for k in _spread(len(items))}
-    plots.side_by_side(folder / "pictures.png", shown, _folders(done, "drawn"))
+    drawn = {name: of[0].folder / "drawn" for name, of in done.items()}
+    plots.side_by_side(folder / "pictures.png", shown, drawn)
     sections = [
         _head(family, done, items),
         _claims(family, compared),
@@ -42,7 +44,7 @@ def write(
         _shares("What is right", compared, (*_CATEGORIES, *_NOVELTY), _CATEGORIES_TEXT),
         _shares("By position in the prompt", compared, _segments(compared), _POSITION_TEXT),
         "## Learning\n\n![training loss](learning_curves.png)",
-        "## Pictures\n\nEach prompt drawn by each run, its seeds side by side.\n\n![pictures](pictures.png)",
+        "## Pictures\n\nPrompts that training never saw, as each run draws them with its first seed.\n\n![pictures](pictures.png)",
         f"## Again\n\n```\n{command}\n```\n\nStopped, the same command continues.",
     ]
     files.write_json(folder / "results.json", _results(family, compared, command), sealed=False)
@@ -145,10 +147,6 @@ def _results(family: Family, compared: Comparison, command: str) -> dict:
             for n, f in found.items()
         },
     }  # fmt: skip
-
-
-def _folders(done: Mapping[str, Sequence[Job]], inside: str = "") -> dict[str, list[pathlib.Path]]:
-    return {name: [job.folder / inside for job in of] for name, of in done.items()}
 
 
 def _spread(count: int) -> list[int]:
