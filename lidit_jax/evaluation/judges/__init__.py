@@ -1,0 +1,64 @@
+"""Judges: frozen models of somebody else's that say what is in a picture. Run by transformers.
+
+    records            what they are asked and what they answer
+    loading            a local folder -> model, tokenizer and image processor, and their identity
+    mask2former        detector of fixed classes, with masks                        GenEval's
+    open_vocabulary    detectors of any words, without masks: OWLv2, Grounding DINO
+    blip               answers questions                                            T2I-CompBench's
+    qwen_vl, vilt      answer questions
+    clip               pictures and texts in one space                              GenEval's, CLIPScore's
+    tiny               one of each, of random weights; tiny_tokenizers, for them
+
+torch and transformers are imported when a judge is opened, and not before. Nothing is downloaded.
+"""
+
+import tempfile
+from pathlib import Path
+
+from lidit_jax.errors import unknown_name
+from lidit_jax.evaluation.judges import loading, tiny
+from lidit_jax.evaluation.judges.blip import Blip
+from lidit_jax.evaluation.judges.clip import Clip
+from lidit_jax.evaluation.judges.mask2former import Mask2Former
+from lidit_jax.evaluation.judges.open_vocabulary import GroundingDino, Owlv2
+from lidit_jax.evaluation.judges.qwen_vl import Qwen2VL
+from lidit_jax.evaluation.judges.records import Judges
+from lidit_jax.evaluation.judges.vilt import Vilt
+
+# field of Judges -> class of transformers that a folder's config.json names -> ours; tiny is the first
+CLASSES = {
+    "detector": {
+        "Mask2FormerForUniversalSegmentation": Mask2Former,
+        "Owlv2ForObjectDetection": Owlv2,
+        "GroundingDinoForObjectDetection": GroundingDino,
+    },
+    "vqa": {
+        "BlipForQuestionAnswering": Blip,
+        "Qwen2VLForConditionalGeneration": Qwen2VL,
+        "ViltForQuestionAnswering": Vilt,
+    },
+    "clip": {"CLIPModel": Clip},
+}
+TINY = "tiny"  # in place of a folder
+
+
+def open_judges(folders: dict[str, str]) -> Judges:
+    """Returns judges from local Hugging Face folders, by what they do; the others are None.
+
+    folders: "detector", "vqa" or "clip" -> a folder, or "tiny": a model of random weights, written and
+      opened on the spot, to try a benchmark end to end. Its scores mean nothing.
+    Raises InputError for another key, or a folder that holds no model which can do this; see `loading`.
+    """
+    for kind in folders:
+        if kind not in CLASSES:
+            raise unknown_name("judge", kind, CLASSES)
+    return Judges(**{kind: _opened(kind, folder) for kind, folder in folders.items()})
+
+
+def _opened(kind: str, folder: str):
+    if folder == TINY:
+        with tempfile.TemporaryDirectory() as scratch:
+            tiny.write(next(iter(CLASSES[kind])), Path(scratch))
+            return _opened(kind, scratch)
+    path = Path(folder).expanduser()
+    return CLASSES[kind][loading.architecture(path, kind, CLASSES[kind])](path)

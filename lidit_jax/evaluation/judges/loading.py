@@ -1,0 +1,154 @@
+"""Opening a judge's model: a local Hugging Face folder, read offline and without running its code.
+
+A folder holds config.json, *.safetensors, preprocessor_config.json and, if the model reads text,
+a tokenizer, as `save_pretrained` or a download from the Hugging Face Hub leave it.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lidit_jax import files
+from lidit_jax.errors import InputError
+
+# What transformers may do with a folder: read it, and neither run its code nor ask the network.
+_SAFE = {"local_files_only": True, "trust_remote_code": False}
+
+
+def architecture(folder: Path, kind: str, wanted: Iterable[str]) -> str:
+    """Returns which of the `wanted` classes of transformers a folder holds; loads nothing.
+
+    kind: what the judge is for, as errors call it.
+    Raises InputError, with what it is and what is wanted, if it holds another or has no weights.
+    """
+    for module in ("torch", "transformers"):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"judges need {module}; run `pip install 'lidit_jax[text]'`")
+    one_of = f"wanted, as {kind}, the folder of a {' or a '.join(wanted)}"
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no model's folder: it has no config.json; {one_of}")
+    found = class_name(folder)
+    if found not in wanted:
+        raise InputError(f"{folder} holds a {found or 'model of no named class'}; {one_of}")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+        why = "has no weights"
+        if pickled:
+            why = (
+                f"has its weights as {pickled[0]} alone, which is pickled, can hide code and is not "
+                "read; load it once where you trust it, and call save_pretrained"
+            )
+        raise InputError(f"{folder}, a {found}, {why}; {one_of}, with *.safetensors")
+    return found
+
+
+def class_name(folder: Path) -> str | None:
+    """Returns the class of transformers that a folder's config.json names first; None = it names none."""
+    config = files.read_json(
+        folder / "config.json", "model's config", sealed=False, remedy="get a complete copy"
+    )
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names else None
+
+
+def identity(folder: Path) -> str:
+    """Returns the class, and 16 hex digits of a SHA-256 over config.json and the weights.
+
+    Each file counts by its name and content, so that copies of a folder have one identity.
+    """
+    total = hashlib.sha256()
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        total.update(f"{path.name} {files.checksum(path)}\n".encode())
+    return f"{class_name(folder)}:{total.hexdigest()[:16]}"
+
+
+def model(folder: Path):
+    """Returns the model of a folder, frozen, in float32, on the GPU if torch has one.
+
+    Raises InputError if it cannot be read, or if its weights lack a tensor of the model.
+    """
+    import torch
+    import transformers
+
+    kind = getattr(transformers, class_name(folder))
+    with _told(folder):
+        loaded, info = kind.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_SAFE
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers has filled them with random numbers
+        raise InputError(
+            f"the weights of {folder} lack {len(missing)} tensors of a {kind.__name__}, such as "
+            f"{missing[0]}; get a complete copy"
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return loaded.to(device).eval().requires_grad_(False)
+
+
+def tokenizer(folder: Path):
+    """Returns the tokenizer of a folder. Raises InputError if there is none."""
+    names = ("tokenizer.json", "vocab.txt", "vocab.json")
+    if not any((folder / name).is_file() for name in names):
+        raise InputError(f"{folder} has no tokenizer; wanted one of {', '.join(names)} in it")
+    import transformers
+
+    with _told(folder):
+        return transformers.AutoTokenizer.from_pretrained(folder, **_SAFE)
+
+
+def image_processor(folder: Path):
+    """Returns the image processor of a folder, the one that works on PIL images, as papers' code did.
+
+    Raises InputError if there is none.
+    """
+    names = ("preprocessor_config.json", "processor_config.json")
+    if not any((folder / name).is_file() for name in names):
+        raise InputError(f"{folder} has no {names[0]}, which says how the model wants its pictures")
+    import transformers
+
+    with _told(folder):
+        return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **_SAFE)
+
+
+def pixels(processor, *images: np.ndarray, device: str = "cpu", **options) -> dict:
+    """Returns the model's inputs of uint8 pictures [height, width, 3], as tensors on a device.
+
+    They go in as PIL images: of an array 3 pixels high, a processor may take the rows for channels.
+    Raises InputError for a picture that the processor cannot bring to the model's sizes.
+    """
+    pictures = [Image.fromarray(image) for image in images]
+    try:
+        return dict(processor(images=pictures, return_tensors="pt", **options).to(device))
+    except ValueError as error:
+        sizes = ", ".join(f"{picture.width}x{picture.height}" for picture in pictures)
+        raise InputError(
+            f"the judge's model takes no picture of {sizes} pixels ({error}); use a less elongated one"
+        ) from error
+
+
+def word_id(tokenizer, word: str, folder: Path) -> int:
+    """Returns the id of a word that is one token. Raises InputError if it is several, or unknown."""
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise InputError(
+            f"to the tokenizer in {folder}, {word!r} is {len(ids)} tokens or unknown; wanted the "
+            "tokenizer that the model was trained with"
+        )
+    return ids[0]
+
+
+@contextlib.contextmanager
+def _told(folder: Path):
+    """Tells what transformers and safetensors say of a folder that cannot be read, in one line."""
+    import safetensors
+
+    unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+    try:
+        yield
+    except (*unreadable, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot read {folder}: {error}".splitlines()[0]) from error
