@@ -1,0 +1,89 @@
+"""A prompt's noun chunks, its nouns, and its text without adjectives.
+
+T2I-CompBench (arXiv 2307.06350, section 4) takes them from spaCy's en_core_web_sm. Where spaCy and that
+model are installed they are used, and the chunker is called "spacy". Else it is "rule":
+DET? ADJ* NOUN+ over the tags of `tagging`, where adjectives may be joined by "and" or a comma. Chunks
+are questions: compare scores of one chunker alone.
+
+By eye, the rules cut 120 of 120 random prompts of color, shape and texture as a reader would, and 57 of
+60 of complex. They were made with these prompts in view, and have not been compared with spaCy.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import re
+
+from lidit_jax.evaluation.benchmarks.compbench import tagging
+
+SPACY_MODEL = "en_core_web_sm"
+_LETTERS = {"DET": "D", "NUM": "Q", "ADJ": "J", "NOUN": "N", "ADV": "A", "CCONJ": "C"}
+_CHUNK = re.compile(r"(?:DQ*A?|Q+)?(?:J+(?:[C,]J+)*[C,]?)?[JN]*N")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parse:
+    """The words of a prompt with their tags of Universal Dependencies, and its noun chunks as texts."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    chunks: tuple[str, ...]
+    chunker: str
+
+    def without_adjectives(self) -> str:
+        """Returns the words that are no adjective, with a space between."""
+        return " ".join(w for w, t in zip(self.words, self.tags, strict=True) if t != "ADJ")
+
+    def nouns_around(self, phrase: str) -> tuple[str, str] | None:
+        """Returns the nouns nearest to a phrase, before and behind it; None where one is missing.
+
+        Of a compound, such as a coat rack, it is the last.
+        """
+        parts = phrase.split()
+        words = [word.lower() for word in self.words]
+        for k in range(len(words) - len(parts) + 1):
+            if words[k : k + len(parts)] == parts:
+                before = [n for n in range(k) if self.tags[n] == "NOUN"]
+                behind = [n for n in range(k + len(parts), len(words)) if self.tags[n] == "NOUN"]
+                if before and behind:
+                    return self.words[before[-1]], self.words[self._head(behind[0])]
+        return None
+
+    def _head(self, noun: int) -> int:
+        while self.tags[noun + 1 : noun + 2] == ("NOUN",):
+            noun += 1
+        return noun
+
+
+def parse(prompt: str) -> Parse:
+    """Returns the words, tags and chunks of a prompt, by spaCy where it is installed, else by rule."""
+    nlp = _spacy()
+    return by_rule(prompt) if nlp is None else _by_spacy(nlp(prompt))
+
+
+def by_rule(prompt: str) -> Parse:
+    """Returns the words, tags and chunks of a prompt; needs nothing that is not Python's own.
+
+    Pronouns alone are no chunks, as they are with spaCy: nothing can be asked of them.
+    """
+    spans = tagging.split(prompt)
+    words = [prompt[start:end] for start, end in spans]
+    tags = tagging.tag(words)
+    letters = "".join("," if w == "," else _LETTERS.get(t, "-") for w, t in zip(words, tags))
+    found = [m.span() for m in _CHUNK.finditer(letters)]
+    chunks = tuple(prompt[spans[first][0] : spans[last - 1][1]] for first, last in found)
+    return Parse(tuple(words), tuple(tags), chunks, "rule")
+
+
+@functools.cache
+def _spacy():
+    """Returns spaCy's pipeline, None where it or its model is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("spacy", SPACY_MODEL)):
+        return None
+    return importlib.import_module("spacy").load(SPACY_MODEL)
+
+
+def _by_spacy(doc) -> Parse:
+    words, tags = tuple(token.text for token in doc), tuple(token.pos_ for token in doc)
+    return Parse(words, tags, tuple(chunk.text for chunk in doc.noun_chunks), "spacy")

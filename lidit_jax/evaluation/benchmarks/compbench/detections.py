@@ -1,0 +1,44 @@
+"""What a detector found of a prompt's objects, as records hold it.
+
+T2I-CompBench (arXiv 2307.06350, section 4) uses UniDet, whose classes are fixed. Here an
+open-vocabulary detector is told the prompt's nouns instead, so that scores are not those of UniDet:
+call them spatial-OV and numeracy-OV, and do not compare them with published ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lidit_jax.evaluation.benchmarks.compbench.words import PEOPLE
+from lidit_jax.evaluation.judges.records import Detector
+
+THRESHOLD = 0.3  # what a detection's score must exceed; ours, since UniDet's is of another scale
+
+Box = Sequence[float]  # x1, y1, x2, y2
+Found = Sequence[Any]  # label, score, box: a detection as JSON holds it
+
+
+def label(noun: str) -> str:
+    """Returns what a detector is asked for: "person" for a girl, boy, man or woman."""
+    return "person" if noun in PEOPLE else noun
+
+
+def detect(detector: Detector, image: np.ndarray, labels: Sequence[str]) -> list[Found]:
+    """Returns [label, score, box] of what exceeds the threshold, best first; nothing of no labels.
+
+    image: uint8 [height, width, 3]; boxes are in its pixels.
+    """
+    names = list(dict.fromkeys(labels))
+    found = detector.detect(image, names) if names else []
+    return [[d.label, d.score, list(d.box)] for d in found if d.score > THRESHOLD]
+
+
+def overlap(box: Box, other: Box) -> tuple[float, float]:
+    """Returns the intersection of two boxes over their union, and over the smaller box, in [0, 1]."""
+    sides = [max(0.0, min(box[k + 2], other[k + 2]) - max(box[k], other[k])) for k in (0, 1)]
+    shared = sides[0] * sides[1]
+    if not shared:
+        return 0.0, 0.0
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+    return shared / (sum(areas) - shared), shared / min(areas)

@@ -1,0 +1,84 @@
+"""Two objects, found and in the relation that the prompt says (T2I-CompBench, arXiv 2307.06350).
+
+The rules are those of the published code for two dimensions; the detector is another, see `detections`.
+"""
+
+from collections.abc import Sequence
+
+from lidit_jax.evaluation.benchmarks.compbench.chunks import Parse
+from lidit_jax.evaluation.benchmarks.compbench.detections import Box, Found, label, overlap
+
+NEAR = ("on side of", "next to", "near")
+# x and y of the second object's centre, seen from the first; y points down.
+SIDES = {
+    "on the left of": (1, 0),
+    "on the right of": (-1, 0),
+    "on the bottom of": (0, -1),
+    "on the top of": (0, 1),
+}
+ON_TOP = "on top of"  # in complex prompts; the published code finds it, and has no rule for it
+LOCALITIES = (*NEAR, *SIDES, ON_TOP)
+DISTANCE = 150  # pixels between things that are near one another
+NATIVE = 512  # pixels of the side of the published pictures
+MOST_IOU = 0.1  # of things beside one another
+LEAST = 0.5  # a picture with a lower score has 0
+
+
+def locality(prompt: str) -> str | None:
+    """Returns the first phrase of LOCALITIES that is in a prompt, None if none is."""
+    return next((phrase for phrase in LOCALITIES if phrase in prompt), None)
+
+
+def objects(parsed: Parse, phrase: str) -> list[str] | None:
+    """Returns the two objects, as a detector is asked for them: the nouns on both sides of the phrase.
+
+    In the spatial category they are the prompt's first and last noun. None if a side has no noun.
+    """
+    around = parsed.nouns_around(phrase)
+    return around and [label(noun) for noun in around]
+
+
+def score(
+    phrase: str,
+    pair: Sequence[str] | None,
+    found: Sequence[Found],
+    size: Sequence[int],
+    mode: str,
+) -> float:
+    """Returns a picture's score in [0, 1]: a quarter of each object's score, and half of `holds`.
+
+    pair: the objects; the first detection of each counts. size: height and width of the picture.
+    A total below 0.5 is 0; so is that of one object alone, a quarter of its score.
+    mode: "fixed" scales `DISTANCE` with the picture's longer side, and reads "on top of" as "on the top of".
+    """
+    first = {}
+    for one in found:
+        first.setdefault(one[0], one)
+    if pair is None or not first.keys() >= set(pair):
+        return 0.0
+    (_, score1, box1), (_, score2, box2) = (first[name] for name in pair)
+    distance = DISTANCE
+    if mode == "fixed":
+        phrase = "on the top of" if phrase == ON_TOP else phrase
+        distance *= max(size) / NATIVE
+    total = 0.25 * score1 + 0.25 * score2 + 0.5 * holds(phrase, box1, box2, distance)
+    return total if total >= LEAST else 0.0
+
+
+def holds(phrase: str, box1: Box, box2: Box, distance: float) -> float:
+    """Returns how well a relation holds, in [0, 1]; 0 for "on top of", which has no rule.
+
+    Near: 1 if the centres are less than `distance` pixels apart on either axis, else that distance
+    over the longer one. Beside: 0 if the centres lie otherwise, else 1, less if the boxes overlap:
+    MOST_IOU over their intersection over union.
+    """
+    dx, dy = ((box2[k] + box2[k + 2] - box1[k] - box1[k + 2]) / 2 for k in (0, 1))
+    if phrase in NEAR:
+        near = abs(dx) < distance or abs(dy) < distance
+        return 1.0 if near else distance / max(abs(dx), abs(dy))
+    x, y = SIDES.get(phrase, (0, 0))
+    along, across = x * dx + y * dy, abs(y * dx) + abs(x * dy)
+    if along <= across:
+        return 0.0
+    iou, _ = overlap(box1, box2)
+    return 1.0 if iou < MOST_IOU else MOST_IOU / iou
