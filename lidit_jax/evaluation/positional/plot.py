@@ -1,0 +1,35 @@
+"""Fig. 3: a bar for each quarter of the prompt, for each model."""
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from lidit_jax.evaluation import figures
+from lidit_jax.evaluation.positional.bias import BINS, Bias
+
+_SHADES = (1.0, 0.75, 0.5, 0.3)  # from the prompt's first quarter to its last
+
+
+def plot(path: pathlib.Path, biases: Mapping[str, Bias]):
+    """Writes the bars, with 95% intervals, of each model, as a PNG."""
+    plt = figures.pyplot()
+    figure, axes = plt.subplots(figsize=(1.5 + 1.25 * len(biases), 3.6), layout="constrained")
+    width = 0.8 / BINS
+    for k in range(BINS):
+        scores = [bias.bins[k] for bias in biases.values()]
+        x = np.arange(len(scores)) + (k - (BINS - 1) / 2) * width
+        values = np.array([s.value for s in scores])
+        ends = np.array([[s.value - s.low for s in scores], [s.high - s.value for s in scores]])
+        axes.bar(
+            x, values, width * 0.92, color=figures.COLOURS[0], alpha=_SHADES[k],
+            label=f"{100 * k // BINS}-{100 * (k + 1) // BINS}%",
+            yerr=np.maximum(ends, 0), error_kw={"elinewidth": 0.9, "ecolor": "#444444"},
+        )  # fmt: skip
+    axes.set_xticks(range(len(biases)), list(biases), fontsize=9)
+    axes.set_ylabel("segments that are right, %")
+    axes.set_ylim(0, None)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(title="place in the prompt", ncols=BINS, frameon=False, fontsize=8, title_fontsize=8,
+                loc="lower center", bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    figures.save(figure, path)

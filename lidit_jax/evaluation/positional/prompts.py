@@ -1,0 +1,121 @@
+"""Prompts of four segments, made of T2I-CompBench's words as the paper's appendix A.3 says.
+
+The paper publishes neither its prompts nor how it chose them: the design here is Latin, so that what a
+segment says cannot explain how its place does.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lidit_jax.errors import InputError, unknown_name
+
+SEGMENTS = 4
+DESIGNS = ("latin", "random")
+# How many of 1,000 prompts are of each family. A prompt's segments are of one, as in the paper's samples.
+FAMILIES = {"color": 400, "texture": 300, "shape": 300}
+ADJECTIVES = {
+    "color": "red orange yellow green blue purple pink brown black white gray gold silver".split(),
+    "texture": "metallic wooden plastic fabric leather glass fluffy rubber".split(),
+    "shape": "round rectangular teardrop spherical pyramidal diamond pentagonal conical cylindrical "
+    "triangular cubic small short oblong big tall".split(),
+}  # fmt: skip
+_LINE = re.compile(r"an? (\w+) (\w[\w ]*?) and an? (\w+) (\w[\w ]*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A prompt, its family and segments. Prompts of one `base` are rotations of one set of segments."""
+
+    text: str
+    family: str
+    segments: tuple[str, ...]
+    base: int
+    rotation: int
+
+
+def vocabulary(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """Returns each family's (adjective, noun) pairs that occur in the files, sorted.
+
+    folder: has T2I-CompBench's FAMILY_train.txt and FAMILY_val.txt, of each family at least one. Lines of
+    the form "a ADJECTIVE NOUN and a ADJECTIVE NOUN" count, with adjectives of ADJECTIVES, so that no pair
+    is nonsense. Raises InputError where a family has no file.
+    """
+    found = {}
+    for family in FAMILIES:
+        names = [f"{family}_{part}.txt" for part in ("train", "val")]
+        paths = [folder / name for name in names if (folder / name).is_file()]
+        if not paths:
+            raise InputError(
+                f"{folder} has neither {' nor '.join(names)} of T2I-CompBench; they are published at "
+                "https://github.com/Karine-Huang/T2I-CompBench, in examples/dataset"
+            )
+        lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+        matches = [m for line in lines if (m := _LINE.fullmatch(line.strip().rstrip(".")))]
+        pairs = {pair for m in matches for pair in (m.group(1, 2), m.group(3, 4))}
+        found[family] = sorted(p for p in pairs if p[0] in ADJECTIVES[family])
+    return found
+
+
+def generate(
+    pairs: dict[str, list[tuple[str, str]]],
+    count: int = 1_000,
+    design: str = "latin",
+    seed: int = 0,
+) -> list[Prompt]:
+    """Returns prompts such as "A red car, a blue bowl, an orange cat, and a green bench."
+
+    Args:
+      pairs: as `vocabulary` returns them.
+      count: how many, a multiple of 40, shared among families as FAMILIES has it.
+      design: "latin", sets of segments in each of their four rotations, or "random", a set a prompt.
+    Nouns of a prompt are distinct; adjectives may repeat, as in the paper's samples. No two sets are alike.
+    Raises InputError for another count or design, or if a family has too few pairs.
+    """
+    if design not in DESIGNS:
+        raise unknown_name("design", design, DESIGNS)
+    if count < 40 or count % 40:
+        raise InputError(f"{count} prompts asked for; want a multiple of 40")
+    rotations = range(SEGMENTS if design == "latin" else 1)
+    rng, prompts, seen = np.random.default_rng(seed), [], set()
+    for family, share in FAMILIES.items():
+        wanted = len(prompts) + count * share // sum(FAMILIES.values())
+        nouns = {noun for _, noun in pairs[family]}
+        if len(nouns) < 2 * SEGMENTS:
+            raise InputError(
+                f"family {family} has {len(pairs[family])} pairs of {len(nouns)} nouns; want "
+                f"{2 * SEGMENTS} nouns or more: give T2I-CompBench's train files too"
+            )
+        while len(prompts) < wanted:
+            segments = _set(pairs[family], rng)
+            if segments in seen:
+                continue
+            seen.add(segments)
+            base = len(seen) - 1
+            prompts += [_prompt(family, segments, base, r) for r in rotations]
+    return prompts
+
+
+def _set(pairs: Sequence[tuple[str, str]], rng: np.random.Generator) -> tuple[str, ...]:
+    """Returns four segments with nouns of their own."""
+    while True:
+        chosen = [pairs[i] for i in rng.choice(len(pairs), SEGMENTS, replace=False)]
+        if len({noun for _, noun in chosen}) == SEGMENTS:
+            return tuple(" ".join(pair) for pair in chosen)
+
+
+def _prompt(family: str, segments: tuple[str, ...], base: int, rotation: int) -> Prompt:
+    turned = segments[rotation:] + segments[:rotation]
+    *first, last = map(with_article, turned)
+    text = ", ".join([*first, f"and {last}"]) + "."
+    return Prompt(text[0].upper() + text[1:], family, turned, base, rotation)
+
+
+def with_article(segment: str) -> str:
+    """Returns "a red car" or "an orange cat"; a plural, such as "red shoes", has none."""
+    if segment.endswith("s") and not segment.endswith(("ss", "us", "is")):
+        return segment
+    return f"{'an' if segment[0] in 'aeiou' else 'a'} {segment}"
