@@ -1,4 +1,4 @@
-"""The report's figures. matplotlib is imported when one is drawn."""
+"""The report's figures."""
 
 import json
 import pathlib
@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from lidit_jax import files
+from lidit_jax.evaluation import figures
 
-# Okabe and Ito's colours, which colour-blind people tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _STYLES = ("-", "--", ":")
 
 
@@ -20,12 +18,16 @@ def learning_curves(path: pathlib.Path, workdirs: Mapping[str, Sequence[pathlib.
 
     What differs between runs is small beside what all learn, so the second panel shows the ratio.
     """
-    plt = _pyplot()
+    plt = figures.pyplot()
     figure, (whole, ratio) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     curves = {name: _mean_curve(of) for name, of in workdirs.items()}
     steps, reference = next(iter(curves.values()))
     for i, (name, (x, loss)) in enumerate(curves.items()):
-        style = {"color": COLOURS[i % 8], "linestyle": _STYLES[i // 8 % 3], "linewidth": 1.4}
+        style = {
+            "color": figures.COLOURS[i % 8],
+            "linestyle": _STYLES[i // 8 % 3],
+            "linewidth": 1.4,
+        }
         whole.plot(x, loss, label=name, **style)
         if len(x) == len(steps):
             ratio.plot(x, loss / reference, label=name, **style)
@@ -34,7 +36,7 @@ def learning_curves(path: pathlib.Path, workdirs: Mapping[str, Sequence[pathlib.
     ratio.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     for axes in (whole, ratio):
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    figures.save(figure, path)
 
 
 def _mean_curve(workdirs: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +53,7 @@ def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[
 
     prompts: file name of a picture -> what it was to show. drawn: run -> folder of its pictures.
     """
-    plt = _pyplot()
+    plt = figures.pyplot()
     width, rows = max(1.1 * len(drawn), 6), len(prompts)
     figure, axes = plt.subplots(
         rows, len(drawn), figsize=(width, 1.45 * rows + 0.4), squeeze=False, layout="constrained"
@@ -65,19 +67,4 @@ def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[
                 axis.set_xlabel(name, fontsize=7)
         lines = textwrap.fill(text, int(13 * width))
         row[0].set_title(lines, fontsize=8, loc="left")
-    _save(figure, path)
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _save(figure, path: pathlib.Path):
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-    _pyplot().close(figure)
+    figures.save(figure, path)

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 
 from lidit_jax import files
 from lidit_jax.ablation import plots, running
@@ -14,6 +15,9 @@ from lidit_jax.ablation.family import Family
 from lidit_jax.ablation.running import Job
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.intervals import Score
+from lidit_jax.evaluation.positional import bias
+from lidit_jax.evaluation.positional import plot as bars
+from lidit_jax.evaluation.positional.bias import Bias
 from lidit_jax.training.config import Config
 
 SHOWN = 8  # prompts whose pictures are shown
@@ -37,12 +41,14 @@ def write(
     shown = {f"{k:06d}.png": items[k].text for k in _spread(len(items))}
     drawn = {name: of[0].folder / "drawn" for name, of in done.items()}
     plots.side_by_side(folder / "pictures.png", shown, drawn)
+    biases = {name: _bias(of, items) for name, of in done.items()}
+    bars.plot(folder / "position.png", biases)
     sections = [
         _head(family, done, items),
         _claims(family, compared),
         _runs(family, done, compared),
         _shares("What is right", compared, (*_CATEGORIES, *_NOVELTY), _CATEGORIES_TEXT),
-        _shares("By position in the prompt", compared, _segments(compared), _POSITION_TEXT),
+        _position(biases),
         "## Learning\n\n![training loss](learning_curves.png)",
         "## Pictures\n\nPrompts that training never saw, as each run draws them with its first seed.\n\n![pictures](pictures.png)",
         f"## Again\n\n```\n{command}\n```\n\nStopped, the same command continues.",
@@ -59,7 +65,7 @@ def compare(done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> Compari
         name: [running.BENCHMARK.score(items, running.judge(j, items), "fixed") for j in of]
         for name, of in done.items()
     }
-    strata, units = [i.group for i in items], [i.meta["prompt"].base for i in items]
+    strata, units = [i.group for i in items], [i.meta["base"] for i in items]
     return Comparison(tallies, strata, units)
 
 
@@ -117,10 +123,6 @@ _CATEGORIES_TEXT = (
     "In percent: of what is said of things, how much is right; pictures with the right number of "
     "things; relations that hold; pictures where all is right, by what of their prompt training never saw."
 )
-_POSITION_TEXT = (
-    "Prompts of four things: how many are right in all respects, by their place in the prompt. Every "
-    "thing stands once at each place."
-)
 
 
 def _shares(title: str, compared: Comparison, metrics: Sequence[str], text: str) -> str:
@@ -130,8 +132,27 @@ def _shares(title: str, compared: Comparison, metrics: Sequence[str], text: str)
     return f"## {title}\n\n{text}\n\n{_table(rows)}"
 
 
-def _segments(compared: Comparison) -> list[str]:
-    return [m for m in compared.value[compared.runs[0]] if m.startswith("segment_")]
+def _bias(jobs: Sequence[Job], items: Sequence[Item]) -> Bias:
+    """Returns how prompts of four things depend on their order: of all seeds' pictures."""
+    four = [k for k, item in enumerate(items) if item.group == "four"]
+    verdicts = [[running.judge(job, items)[k][0]["segments"] for k in four] for job in jobs]
+    right = np.mean(
+        [[[s["exact"] for s in of] for of in by_prompt] for by_prompt in verdicts], axis=0
+    )
+    return bias.estimate(right.tolist(), [items[k].meta["base"] for k in four])
+
+
+def _position(biases: Mapping[str, Bias]) -> str:
+    rows = [("run", *(f"thing {k + 1}" for k in range(bias.BINS)), "drop", "slope")]
+    for name, b in biases.items():
+        told = [f"{s.value:.1f} ({s.low:.1f} to {s.high:.1f})" for s in (*b.bins, b.drop, b.slope)]
+        rows.append((f"`{name}`", *told))
+    return (
+        "## By position in the prompt\n\nPrompts of four things: how many are right in all respects, by "
+        "their place in the prompt. Every thing stands once at each place, so that what it is explains "
+        "nothing. The drop is from the first to the last; intervals are over sets of things.\n\n"
+        f"![right, by position](position.png)\n\n{_table(rows)}"
+    )
 
 
 def _results(family: Family, compared: Comparison, command: str) -> dict:

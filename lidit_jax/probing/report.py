@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lidit_jax import files
+from lidit_jax.evaluation import figures
 from lidit_jax.probing.linear import Accuracy
 
 Found = Mapping[
@@ -44,11 +45,7 @@ def _table(table: Sequence[Sequence[Accuracy]]) -> str:
 
 def plot(found: Found, classes: int, path: pathlib.Path):
     """Draws a square of accuracies for each of what was read: dark is known, white is chance."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = figures.pyplot()
     figure, axes = plt.subplots(
         1, len(found), figsize=(2.9 * len(found) + 0.6, 3.3), squeeze=False, constrained_layout=True
     )
@@ -64,6 +61,4 @@ def plot(found: Found, classes: int, path: pathlib.Path):
         axis.set_xlabel("colour of thing")
     axes[0][0].set_ylabel("read from the tokens of thing")
     figure.colorbar(image, ax=axes[0], label="right, %", shrink=0.8)
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-    plt.close(figure)
+    figures.save(figure, path)

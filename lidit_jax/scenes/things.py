@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +61,12 @@ class Scene:
     def things(self) -> tuple[Thing, ...]:
         """Returns every thing, in the order in which they are named."""
         return tuple(s.thing for s in self.segments for _ in range(s.count))
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "Scene":
+        """Returns the scene that `dataclasses.asdict` told."""
+        segments = (Segment(Thing(**s["thing"]), s["count"]) for s in told["segments"])
+        return cls(tuple(segments), told["relation"])
 
     def rotated(self, by: int) -> "Scene":
         """Returns the scene with its segments moved cyclically, the first `by` of them to the end."""

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lidit_jax.evaluation.benchmarks.compbench import clip_score, suite
+from lidit_jax.evaluation import clip_score
+from lidit_jax.evaluation.benchmarks.compbench import suite
 from lidit_jax.evaluation.benchmarks.compbench.suite import CompBench, complex_kind, item
 from lidit_jax.evaluation.intervals import scores
 from lidit_jax.evaluation.judges.records import Answer, Detection, Judges
@@ -114,8 +115,8 @@ def test_clip_score_is_the_cosine_itself():
         def texts(self, texts):
             return np.array([[0.0, -1.0]], np.float32)
 
-    assert clip_score.score(IMAGE, "x", Recorder()) == pytest.approx(0.6)
-    assert clip_score.score(IMAGE, "x", Away()) == pytest.approx(-0.8)
+    assert clip_score.cosine(IMAGE, "x", Recorder()) == pytest.approx(0.6)
+    assert clip_score.cosine(IMAGE, "x", Away()) == pytest.approx(-0.8)
 
 
 def test_metrics_are_means_over_pictures_and_t2i_avg_of_three_categories():

@@ -1,5 +1,7 @@
 """The scenes world's metrics: hand-computed from hand-made verdicts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ BENCHMARK = Scenes()
 def item(group, *things, relation="", kind="pairs", count=1):
     scene = Scene(tuple(Segment(t, count) for t in things), relation)
     prompt = held_out.Prompt("", scene, group, kind, "adjectives", 0)
-    return Item("0", "", group, {"prompt": prompt})
+    return Item("0", "", group, dataclasses.asdict(prompt))
 
 
 def record(*segments, count=True, place=None):
@@ -88,7 +90,9 @@ def test_new_pairs_triples_and_phrasings_are_told_apart():
 def test_true_pictures_score_one_and_another_prompts_pictures_little(shift):
     items = BENCHMARK.items(count=96)
     pictures = [
-        rendering.render(items[(k + shift) % 96].meta["prompt"].scene, 48, np.random.default_rng(k))
+        rendering.render(
+            Scene.from_json(items[(k + shift) % 96].meta["scene"]), 48, np.random.default_rng(k)
+        )
         for k in range(96)
     ]
     records = [[BENCHMARK.judge(p, i, Judges())] for p, i in zip(pictures, items)]

@@ -17,7 +17,7 @@ MODES = ("reference", "fixed")  # as the published code computes it, its quirks 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A prompt of a benchmark. `group` is its tag, category or source; `meta` what scoring needs."""
+    """A prompt of a benchmark. `group` is its tag, category or source; `meta` what scoring needs, as JSON."""
 
     id: str
     text: str

@@ -1,5 +1,6 @@
 """The paper's positional-bias benchmark (section 2.2, A.3), as a benchmark like the others."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,12 +27,13 @@ class Positional:
     def items(self, folder: Path) -> list[Item]:
         """Returns 1,000 prompts of T2I-CompBench's words in a folder; see `prompts.vocabulary`."""
         made = prompts.generate(prompts.vocabulary(folder))
-        return [Item(f"{i:04d}", p.text, p.family, {"prompt": p}) for i, p in enumerate(made)]
+        return [
+            Item(f"{i:04d}", p.text, p.family, dataclasses.asdict(p)) for i, p in enumerate(made)
+        ]
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
         """Returns {"segments": each segment's P(yes), in the order of the prompt}."""
-        segments = item.meta["prompt"].segments
-        questions = [f"{prompts.with_article(segment)}?" for segment in segments]
+        questions = [f"{prompts.with_article(segment)}?" for segment in item.meta["segments"]]
         return {"segments": [answer.p_yes for answer in judges.vqa.ask(image, questions)]}
 
     def score(
@@ -53,5 +55,5 @@ def segment_scores(records: Sequence[Sequence[Record]]) -> list[list[float]]:
 
 def estimate(items: Sequence[Item], records: Sequence[Sequence[Record]]) -> bias.Bias:
     """Returns the bias, with intervals over sets of segments."""
-    bases = [item.meta["prompt"].base for item in items]
+    bases = [item.meta["base"] for item in items]
     return bias.estimate(segment_scores(records), bases)

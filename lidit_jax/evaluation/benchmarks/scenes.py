@@ -1,5 +1,6 @@
 """The scenes world's benchmark: held-out prompts, judged exactly, without a model."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
 from lidit_jax.evaluation.intervals import Tally
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.scenes import held_out, things
+from lidit_jax.scenes.things import Scene
 
 PROMPTS = 384
 T2I = ("colour", "shape", "texture")
@@ -45,13 +47,13 @@ class Scenes:
         Raises InputError unless count is a multiple of `held_out.BLOCK_SIZE`.
         """
         return [
-            Item(str(k), p.text, p.group, {"prompt": p})
+            Item(str(k), p.text, p.group, dataclasses.asdict(p))
             for k, p in enumerate(held_out.prompts(count))
         ]
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
         """Returns the verdict of `judging_scenes`, as JSON."""
-        return judging_scenes.judge(image, item.meta["prompt"].scene).to_json()
+        return judging_scenes.judge(image, Scene.from_json(item.meta["scene"])).to_json()
 
     def score(
         self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str
@@ -65,11 +67,11 @@ class Scenes:
         return Tallies({n: t for n, t in tallies.items() if t.count_P.any()}, averages)
 
 
-Values = Callable[[held_out.Prompt, Record], list[bool]]  # what a picture says of a metric
+Values = Callable[[Item, Record], list[bool]]  # what a picture says of a metric
 
 
 def _tally(items, records, values: Values) -> Tally:
-    found = [[v for r in of for v in values(item.meta["prompt"], r)] for item, of in zip(items, records, strict=True)]  # fmt: skip
+    found = [[v for r in of for v in values(item, r)] for item, of in zip(items, records, strict=True)]  # fmt: skip
     return Tally(np.array([sum(v) for v in found], float), np.array([len(v) for v in found], float))
 
 
@@ -88,8 +90,8 @@ def _every(attribute: str, *groups: str) -> Values:
 
 
 def _of(name: str, **of: Any) -> Values:
-    """A key of the record, of prompts whose attributes are these."""
-    return lambda p, r: [r[name]] if all(getattr(p, k) == v for k, v in of.items()) else []
+    """A key of the record, of prompts whose meta are these."""
+    return lambda p, r: [r[name]] if all(p.meta[k] == v for k, v in of.items()) else []
 
 
 def _segment(k: int) -> Values:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from lidit_jax.evaluation import clip_score
 from lidit_jax.evaluation.benchmarks import prompt_files
 from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
-from lidit_jax.evaluation.benchmarks.compbench import attributes, clip_score, numeracy, spatial
+from lidit_jax.evaluation.benchmarks.compbench import attributes, numeracy, spatial
 from lidit_jax.evaluation.benchmarks.compbench.chunks import parse
 from lidit_jax.evaluation.benchmarks.compbench.detections import detect
 from lidit_jax.evaluation.intervals import Tally
@@ -88,7 +89,7 @@ class CompBench:
             told = zip(asked["questions"], answers, strict=True)
             record["vqa"] = [[question, answer.p_yes] for question, answer in told]
         if "text" in asked:
-            record["clip"] = clip_score.score(image, asked["text"], judges.clip)
+            record["clip"] = clip_score.cosine(image, asked["text"], judges.clip)
         if "pair" in asked or "counts" in asked:
             labels = asked.get("pair") or [name for name, _ in asked.get("counts", ())]
             record["found"] = detect(judges.detector, image, labels)

@@ -1,0 +1,25 @@
+"""CLIPScore: how near a picture is to its prompt, to CLIP (arXiv 2104.08718)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from lidit_jax.evaluation.judges.records import Embedder
+
+
+def cosine(image: np.ndarray, text: str, clip: Embedder) -> float:
+    """Returns the cosine of a uint8 picture [height, width, 3] and a text, in [-1, 1].
+
+    T2I-CompBench (arXiv 2307.06350, section 4) takes it as it is, neither cut at 0 nor times 2.5, as
+    CLIPScore's own paper does.
+    """
+    return float(clip.images([image])[0] @ clip.texts([text])[0])
+
+
+def clip_score(pairs: Iterable[tuple[np.ndarray, str]], clip: Embedder) -> float:
+    """Returns the mean of 100 max(cosine, 0) over pictures and their prompts, as curves of training show it.
+
+    Raises ZeroDivisionError without pairs.
+    """
+    found = [100 * max(cosine(image, text, clip), 0.0) for image, text in pairs]
+    return sum(found) / len(found)

@@ -1,0 +1,88 @@
+"""Fréchet distance between two sets of pictures (Heusel et al., arXiv 1706.08500, eq. 6)."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from lidit_jax.errors import InputError
+from lidit_jax.evaluation.judges.records import Embedder
+
+Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 pictures -> [n, E]
+_BATCH = 32
+
+
+def fid(drawn: Iterable[np.ndarray], real: Iterable[np.ndarray], features: Features) -> float:
+    """Returns the distance of Gaussians fitted to the features of drawn and real pictures.
+
+    0 = the same; lower is better. It depends on the features and, since covariances of few pictures are
+    off, on how many there are: with fewer, it is larger. Compare only what has the same of both; tell both.
+    pictures: uint8 [height, width, 3], of any size. Raises InputError with fewer than two of a kind.
+    """
+    return frechet_distance(_fitted(drawn, features, "drawn"), _fitted(real, features, "reference"))
+
+
+def frechet_distance(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), of two (mean [E], covariance [E, E]).
+
+    The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2), which exists and is real also
+    for covariances without full rank.
+    """
+    (mean1_E, cov1_ExE), (mean2_E, cov2_ExE) = one, other
+    singular_E = np.linalg.svd(_root(cov1_ExE) @ _root(cov2_ExE), compute_uv=False)
+    apart = np.square(mean1_E - mean2_E).sum()
+    return float(apart + np.trace(cov1_ExE) + np.trace(cov2_ExE) - 2 * singular_E.sum())
+
+
+def _root(covariance_ExE: np.ndarray) -> np.ndarray:
+    values_E, vectors_ExE = np.linalg.eigh(covariance_ExE)
+    return (vectors_ExE * np.sqrt(np.maximum(values_E, 0))) @ vectors_ExE.T
+
+
+def clip_features(clip: Embedder) -> Features:
+    """Returns CLIP's embeddings as features: "CLIP-FID" (Kynkäänniemi et al., arXiv 2203.06026).
+
+    Not comparable with a FID on Inception's features.
+    """
+    return clip.images
+
+
+def pixel_features(side: int = 8) -> Features:
+    """Returns features without a model, for tests and for curves of small worlds alone.
+
+    Means and standard deviations of colours over side x side parts of the picture.
+    """
+
+    def features(pictures):
+        return np.stack([_parts(picture, side) for picture in pictures])
+
+    return features
+
+
+def _parts(picture: np.ndarray, side: int) -> np.ndarray:
+    large = 4 * side
+    pixels = np.asarray(
+        Image.fromarray(picture).resize((large, large), Image.Resampling.BOX), np.float64
+    )
+    parts_YxXx16x3 = pixels.reshape(side, 4, side, 4, 3).swapaxes(1, 2).reshape(side, side, 16, 3)
+    return np.concatenate([parts_YxXx16x3.mean(axis=2), parts_YxXx16x3.std(axis=2)]).ravel() / 255
+
+
+def _fitted(
+    pictures: Iterable[np.ndarray], features: Features, kind: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean [E] and covariance [E, E], in f64."""
+    found, batch = [], []
+    for picture in pictures:
+        batch.append(picture)
+        if len(batch) == _BATCH:
+            found.append(features(batch))
+            batch = []
+    found += [features(batch)] if batch else []
+    count = sum(map(len, found))
+    if count < 2:
+        raise InputError(f"{count} {kind} pictures; a Fréchet distance wants two or more of a kind")
+    all_NxE = np.concatenate(found).astype(np.float64)
+    return all_NxE.mean(axis=0), np.atleast_2d(np.cov(all_NxE, rowvar=False))
