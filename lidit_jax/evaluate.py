@@ -1,33 +1,128 @@
 """Door: a folder of pictures -> results.json and a table.
 
 python -m lidit_jax.evaluate --suite=recall --config=configs/quickstart.py --samples=out/quickstart/samples --out=out/quickstart/recall
+
+A benchmark of the paper wants its official prompt files, and judges:
+
+python -m lidit_jax.evaluate --suite=geneval --fetch
+python -m lidit_jax.evaluate --suite=geneval --prompts=GENEVAL --workdir=RUN --judges=detector=MASK2FORMER --judges=clip=CLIP --out=out/geneval
+
+Its pictures are drawn as the run samples. `lidit_jax.sample` draws them otherwise, or on several
+machines, from the file of --write_prompts; then --samples takes the place of --workdir.
 """
 
+import pathlib
 import shlex
 import sys
 
 from absl import flags
 
-from lidit_jax import doors, errors
+from lidit_jax import doors, errors, files, prompts, share
 from lidit_jax.evaluation import SUITES, pictures, results
+from lidit_jax.evaluation.benchmarks import BENCHMARKS, measuring, prompt_files
+from lidit_jax.evaluation.benchmarks.benchmark import MODES, Benchmark, Item
+from lidit_jax.evaluation.judges import TINY, open_judges
+from lidit_jax.generation import Generator, generate
 from lidit_jax.preparation import references
 
+KNOWN = (*SUITES, *BENCHMARKS)
 _samples = doors.define_folder("samples", "folder that lidit_jax.sample wrote")
 _out = doors.define_folder("out", "folder for results.json")
-_SUITE = flags.DEFINE_string("suite", None, f"what to measure: {', '.join(SUITES)}")
+_workdir = doors.define_folder("workdir", "folder of a trained run, which draws OUT/samples")
+_prompts = doors.define_folder("prompts", "folder of the benchmark's official prompt files")
+_SUITE = flags.DEFINE_string("suite", None, f"what to measure: {', '.join(KNOWN)}")
+_FETCH = flags.DEFINE_bool(
+    "fetch", False, "tell where the prompt files are published, and check them"
+)
+_WRITE_PROMPTS = flags.DEFINE_string(
+    "write_prompts", None, "a .jsonl for the benchmark's prompts, which lidit_jax.sample reads"
+)
+_JUDGES = flags.DEFINE_multi_string(
+    "judges", [], "detector=FOLDER, vqa=FOLDER, clip=FOLDER; or tiny, to try it without weights"
+)
+_MODE = flags.DEFINE_enum("mode", MODES[0], MODES, "score as the published code does, or repaired")
+_SHARE = flags.DEFINE_string(
+    "share", None, "i/n: draw and judge only the i-th of n shares; other machines do the others"
+)
+_PER_PROMPT = flags.DEFINE_integer(
+    "per_prompt", None, "pictures to draw of each prompt; default: as published", lower_bound=1
+)
+# The flag that chooses what is done with a benchmark -> the flags that it reads; others are refused.
+_PROMPTS, _OUT = flags.FLAGS["prompts"], flags.FLAGS["out"]
+READ = {
+    "fetch": (_PROMPTS,),
+    "write_prompts": (_PROMPTS,),
+    "samples": (_PROMPTS, _JUDGES, _MODE, _SHARE, _OUT),
+    "workdir": (_PROMPTS, _JUDGES, _MODE, _SHARE, _OUT, _PER_PROMPT),
+}
 
 
 def main():
     if not _SUITE.value:
-        raise errors.InputError(f"no --suite given; known: {', '.join(SUITES)}")
-    if _SUITE.value not in SUITES:
-        raise errors.unknown_name("suite", str(_SUITE.value), SUITES)
+        raise errors.InputError(f"no --suite given; known: {', '.join(KNOWN)}")
+    if _SUITE.value not in KNOWN:
+        raise errors.unknown_name("suite", _SUITE.value, KNOWN)
+    told = _suite() if _SUITE.value in SUITES else _benchmark(BENCHMARKS[_SUITE.value])
+    if told:
+        print(told)
+
+
+def _suite() -> str:
+    for name in ("fetch", "write_prompts", "workdir", *(f.name for f in READ["workdir"])):
+        if name != "out" and flags.FLAGS[name].present:
+            raise errors.InputError(f"--{name} is for a benchmark: {', '.join(BENCHMARKS)}")
     judged = pictures.read(_samples())
     trained_on = references(doors.config()) if doors.CONFIG.value else None
     scores = SUITES[_SUITE.value](judged, trained_on)
-    command = shlex.join(["python", "-m", "lidit_jax.evaluate", *sys.argv[1:]])
-    written = results.write_results(_out(), _SUITE.value, len(judged), scores, command)
-    print(results.table([written]))
+    written = results.write_results(_out(), _SUITE.value, len(judged), scores, _command())
+    return results.table([written])
+
+
+def _benchmark(benchmark: Benchmark) -> str | None:
+    chosen = [way for way in READ if flags.FLAGS[way].value]
+    if len(chosen) != 1:
+        raise errors.InputError(f"{len(chosen)} ways given; give one: --{', --'.join(READ)}")
+    doors.check_read(chosen[0], READ)
+    if _FETCH.value:
+        folder = _prompts() if _PROMPTS.value else None
+        return prompt_files.fetch_instructions(_SUITE.value, folder)
+    if _WRITE_PROMPTS.value:
+        return _write_prompts(benchmark)
+    return _measure(benchmark, benchmark.items(_prompts()))
+
+
+def _write_prompts(benchmark: Benchmark) -> str:
+    path = pathlib.Path(_WRITE_PROMPTS.value).expanduser()
+    if path.suffix != ".jsonl":
+        raise errors.InputError(f"--write_prompts={path}: want a file that ends in .jsonl")
+    items = benchmark.items(_prompts())
+    prompts.write(path, [prompts.Prompt(item.text) for item in items])
+    return f"{len(items)} prompts: {path}"
+
+
+def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
+    folders = measuring.judge_folders(_JUDGES.value, benchmark.judges)
+    mine = share.parse(_SHARE.value) if _SHARE.value else share.WHOLE
+    files.check_folder(_out(), "out")
+    judges = open_judges(folders)  # before what takes hours
+    drawn = _drawn(items, benchmark, mine) if flags.FLAGS["workdir"].value else _samples()
+    if drawn is None:
+        return None
+    given = {"mode": _MODE.value, "command": _command(), "tiny": TINY in folders.values()}
+    found = pictures.read(drawn)
+    return measuring.measure(_SUITE.value, items, found, judges, _out(), mine, **given)
+
+
+def _drawn(items: list[Item], benchmark: Benchmark, mine: share.Share) -> pathlib.Path | None:
+    """Draws what is missing in OUT/samples, as `lidit_jax.sample` does; None if other shares are."""
+    each = _PER_PROMPT.value or benchmark.per_prompt
+    wanted = [prompts.Prompt(item.text) for item in items for _ in range(each)]
+    folder, seeds = _out() / "samples", list(range(len(wanted)))
+    return folder if generate(Generator(_workdir()), wanted, seeds, folder, mine) else None
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "lidit_jax.evaluate", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

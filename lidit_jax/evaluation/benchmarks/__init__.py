@@ -1,0 +1,27 @@
+"""Benchmarks: official prompts, judges' records of pictures, and the published way to score them.
+
+benchmark        what one is: prompts, records, a pure scoring
+prompt_files     the official files: where they are published, and what they must be
+geneval          objects, numbers, colours, places; geneval_rules, its pure rules
+compbench        attributes with their objects, relations, numbers: T2I-CompBench
+dpg              dense prompts, question by question: DPG-Bench
+scenes           held-out prompts of the scenes world, judged without a model
+
+measuring        pictures -> results.json and a table beside the paper's
+judging          pictures -> records
+    matching     are they the pictures of these prompts?
+    journal      records on disk, as they come
+comparability    what makes a number another measure than the published one
+"""
+
+from lidit_jax.evaluation.benchmarks.benchmark import Benchmark
+from lidit_jax.evaluation.benchmarks.compbench.suite import CompBench
+from lidit_jax.evaluation.benchmarks.dpg import DPG
+from lidit_jax.evaluation.benchmarks.geneval import GenEval
+
+# name, as --suite has it -> a benchmark with official prompt files
+BENCHMARKS: dict[str, Benchmark] = {
+    "geneval": GenEval(),
+    "compbench": CompBench(),
+    "dpg": DPG(),
+}

@@ -1,0 +1,80 @@
+"""Pictures of a benchmark's prompts -> what its judges say of each.
+
+Machines that share the work do not talk to one another: each keeps a journal of its own in one folder,
+and reads those of the others.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lidit_jax import files
+from lidit_jax.errors import InputError
+from lidit_jax.evaluation.benchmarks import journal, matching
+from lidit_jax.evaluation.benchmarks.benchmark import Benchmark, Item, Record
+from lidit_jax.evaluation.judges.records import Judges
+from lidit_jax.evaluation.pictures import MANIFEST, Picture
+from lidit_jax.share import WHOLE, Share
+
+
+def judge_pictures(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    pictures: Sequence[Picture],
+    judges: Judges,
+    out: Path,
+    share: Share = WHOLE,
+) -> list[list[Record]] | None:
+    """Judges those pictures of this share that no journal in `out` tells of, and returns all records.
+
+    Args:
+      items: all those of the benchmark.
+      pictures: in the manifest's order: those of the first item, then those of the second, ...
+      out: folder of the journals; the machines that share the work have it in common.
+    Returns the records of each item's pictures; None if other shares have not judged theirs yet.
+    Raises InputError if the pictures are not those of the items (see `matching`), if a judge is missing,
+    if a picture cannot be read, or if a journal is damaged or about something else.
+    """
+    per_prompt = matching.check(items, pictures)
+    folder = next(p for p in pictures[0].path.parents if (p / MANIFEST).is_file())
+    names = [picture.path.relative_to(folder).as_posix() for picture in pictures]
+    head = _head(benchmark, items, judges) | {"manifest": files.checksum(folder / MANIFEST)}
+    known = journal.read_all(out, head)
+    mine = [k for k in share.of(len(names)) if names[k] not in known]
+    with journal.appending(out, share, head) as append:
+        for k in tqdm(mine, desc="judged", disable=not mine):
+            record = benchmark.judge(pictures[k].load(), items[k // per_prompt], judges)
+            append(names[k], record)
+    known = journal.read_all(out, head)  # what others have judged meanwhile, too
+    if missing := [name for name in names if name not in known]:
+        print(f"{len(missing)} of {len(names)} pictures, of other shares, are not judged yet")
+        return None
+    return [
+        [known[name] for name in names[k : k + per_prompt]]
+        for k in range(0, len(names), per_prompt)
+    ]
+
+
+def _head(benchmark: Benchmark, items: Sequence[Item], judges: Judges) -> dict[str, Any]:
+    """Returns what decides a picture's record. Raises InputError if a judge is missing."""
+    lacking = [kind for kind in benchmark.judges if getattr(judges, kind) is None]
+    if lacking:
+        wanted = " and ".join(f"--judges={kind}=FOLDER" for kind in lacking)
+        raise InputError(f"{type(benchmark).__name__} lacks a judge; give {wanted}")
+    return {
+        "benchmark": type(benchmark).__name__,
+        "judges": identities(benchmark, judges),
+        "prompts": prompts_digest(items),
+    }
+
+
+def identities(benchmark: Benchmark, judges: Judges) -> dict[str, str]:
+    """Returns what a benchmark's judges do -> which model does it. None of them may be missing."""
+    return {kind: getattr(judges, kind).identity for kind in benchmark.judges}
+
+
+def prompts_digest(items: Sequence[Item]) -> str:
+    """Returns a SHA-256 of prompts and of all that scoring knows of them, which JSON must hold."""
+    return files.digest([[i.id, i.text, i.group, dict(i.meta)] for i in items])

@@ -1,0 +1,88 @@
+"""A benchmark from pictures to results.json: judged, scored, and set beside the paper."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lidit_jax import files
+from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.evaluation import intervals, results
+from lidit_jax.evaluation.benchmarks import BENCHMARKS, comparability, judging
+from lidit_jax.evaluation.benchmarks.benchmark import Item
+from lidit_jax.evaluation.judges import TINY
+from lidit_jax.evaluation.judges.records import Judges
+from lidit_jax.evaluation.pictures import Picture
+from lidit_jax.share import WHOLE, Share
+
+
+def measure(
+    suite: str,
+    items: Sequence[Item],
+    pictures: Sequence[Picture],
+    judges: Judges,
+    out: Path,
+    share: Share = WHOLE,
+    *,
+    mode: str,
+    command: str,
+    tiny: bool = False,
+) -> str | None:
+    """Judges and scores pictures; writes results.json and results.md, and returns the latter's text.
+
+    Args:
+      suite: a key of BENCHMARKS. items: all of its prompts. pictures: of them, in the manifest's order.
+      out: folder of the results, and of the journals of what was judged.
+      share: what of the pictures is judged here.
+      mode: of MODES. command: what to type to get this again.
+      tiny: whether a judge is of random weights, which the results then say.
+    Returns None if other shares have not judged theirs yet. Raises InputError as `judge_pictures` does.
+    """
+    benchmark = BENCHMARKS[suite]
+    records = judging.judge_pictures(benchmark, items, pictures, judges, out, share)
+    if records is None:
+        return None
+    found = benchmark.score(items, records, mode)
+    scores = intervals.scores(found.metrics, found.averages, [item.group for item in items])
+    identities, per_prompt = judging.identities(benchmark, judges), len(records[0])
+    written = results.write_results(
+        out,
+        suite,
+        len(pictures),
+        {name: found.scale * score.value for name, score in scores.items()},
+        command,
+        mode=mode,
+        judges=identities,
+        prompts_sha256=judging.prompts_digest(items),
+        n_prompts=len(items),
+        per_prompt=per_prompt,
+        ci95={name: [found.scale * s.low, found.scale * s.high] for name, s in scores.items()},
+        notes=comparability.notes(suite, identities, tiny, per_prompt, benchmark.per_prompt),
+    )
+    text = results.comparison(written, benchmark.paper)
+    with files.atomic(out / "results.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def judge_folders(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """Returns what a judge does -> its folder, of texts such as "detector=FOLDER", or "tiny" for all.
+
+    wanted: what the benchmark's judges do.
+    Raises InputError for another text, for a judge that is not asked, or if one is missing.
+    """
+    folders = {}
+    for text in given:
+        kind, equals, folder = text.partition("=")
+        if text == TINY:
+            folders |= dict.fromkeys(wanted, TINY)
+        elif not (equals and folder):
+            raise InputError(f"--judges={text}: want KIND=FOLDER, or {TINY} for all")
+        elif kind not in wanted:
+            raise unknown_name("judge of this benchmark", kind, wanted)
+        else:
+            folders[kind] = folder
+    lacking = [f"--judges={kind}=FOLDER" for kind in wanted if kind not in folders]
+    if lacking:
+        raise InputError(
+            f"a judge is missing; give {' and '.join(lacking)}, or --judges={TINY} to try"
+        )
+    return folders

@@ -1,0 +1,233 @@
+"""GenEval from prompts to results.json: drawn, judged, killed, continued, shared out; each time the same."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lidit_jax.evaluation import pictures
+from lidit_jax.evaluation.benchmarks import measuring
+from lidit_jax.evaluation.benchmarks.benchmark import Item
+from lidit_jax.evaluation.benchmarks.geneval import COLOURS, TAGS
+from lidit_jax.evaluation.judges import open_judges
+from lidit_jax.share import WHOLE, Share
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def clause(name, count=1, **more):
+    return {"class": name, "count": count, **more}
+
+
+CAT, DOG = clause("cat"), clause("dog")
+INCLUDE = {
+    "single_object": [CAT],
+    "two_object": [CAT, DOG],
+    "counting": [clause("cat", 2)],
+    "colors": [clause("tv", color="red")],
+    "position": [CAT, clause("dog", position=["above", 0])],
+    "color_attr": [clause("cat", color="red"), clause("dog", color="blue")],
+}
+ITEMS = [
+    Item(tag, f"a picture of {tag}", tag, {"include": INCLUDE[tag], "exclude": []}) for tag in TAGS
+]
+PER_PROMPT = 2
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Two pictures of noise for each prompt."""
+    folder, rng = tmp_path_factory.mktemp("drawn"), np.random.default_rng(0)
+    entries = []
+    for k, item in enumerate(item for item in ITEMS for _ in range(PER_PROMPT)):
+        coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
+        coarse.resize((32, 24)).save(folder / f"{k}.png")
+        entries.append({"file": f"{k}.png", "prompt": item.text, "seed": k})
+    (folder / pictures.MANIFEST).write_text(json.dumps({"pictures": entries}))
+    return pictures.read(folder)
+
+
+class Sure:
+    """The tiny detector, surer of itself: of each class, what it finds first has a score of 0.95.
+
+    It is interrupted after so many pictures, if told.
+    """
+
+    def __init__(self, detector, left=None):
+        self.detector, self.identity, self.left = detector, detector.identity, left
+
+    def detect(self, image, labels):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left = self.left and self.left - 1
+        found = self.detector.detect(image, labels)
+        first = {d.label: d for d in reversed(found)}
+        return [dataclasses.replace(d, score=0.95 if d is first[d.label] else 0.2) for d in found]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return open_judges({"detector": "tiny", "clip": "tiny"})
+
+
+def measure(drawn, tiny, out, share=WHOLE, left=None):
+    judges = dataclasses.replace(tiny, detector=Sure(tiny.detector, left))
+    given = {"mode": "reference", "command": "as typed", "tiny": True}
+    return measuring.measure("geneval", ITEMS, drawn, judges, out, share, **given)
+
+
+@pytest.fixture(scope="module")
+def whole(drawn, tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    measure(drawn, tiny, out)
+    return out
+
+
+def content(out):
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_results_tell_what_was_measured_how_and_beside_what(whole):
+    results = json.loads((whole / "results.json").read_text())
+    assert results.keys() == {
+        *("suite", "mode", "judges", "prompts_sha256", "n_prompts", "n_images", "per_prompt"),
+        *("scores", "ci95", "notes", "command"),
+    }
+    assert (results["suite"], results["mode"]) == ("geneval", "reference")
+    assert (results["n_prompts"], results["n_images"], results["per_prompt"]) == (6, 12, 2)
+    assert results["judges"].keys() == {"detector", "clip"}
+    assert results["scores"].keys() == results["ci95"].keys() == {*TAGS, "overall", "prompts_any"}
+    for name, (low, high) in results[
+        "ci95"
+    ].items():  # one prompt of each tag, which is always drawn
+        assert [low, high] == pytest.approx([results["scores"][name]] * 2)
+    assert any("mean nothing" in note for note in results["notes"])
+    text = (whole / "results.md").read_text(encoding="utf-8")
+    assert "| overall |" in text and "| 0.60 | 0.76 |" in text and "GenEval-HF" in text
+
+
+def test_what_is_found_is_scored(whole):
+    """Of the tiny detector's cats and dogs: single objects are there, and never two of a kind."""
+    _, *lines = (whole / "judged-0-of-1.jsonl").read_text().splitlines()
+    records = [json.loads(line)["record"]["objects"] for line in lines]
+    results = json.loads((whole / "results.json").read_text())
+    singles = [bool(record.get("cat")) for record in records[:PER_PROMPT]]
+    assert results["scores"]["single_object"] == np.mean(singles) > 0
+    assert results["scores"]["counting"] == 0
+    coloured = [of[0]["colour"] for record in records[-PER_PROMPT:] for of in record.values()]
+    assert coloured and set(coloured) <= set(COLOURS)
+
+
+@pytest.mark.parametrize("left", [0, 5, 11])
+def test_a_run_that_was_stopped_gives_the_same_results(drawn, tiny, whole, tmp_path, left):
+    with pytest.raises(KeyboardInterrupt):
+        measure(drawn, tiny, tmp_path, left=left)
+    assert not (tmp_path / "results.json").exists()
+    measure(drawn, tiny, tmp_path)
+    assert content(tmp_path) == content(whole)
+
+
+def test_shares_give_the_same_results(drawn, tiny, whole, tmp_path):
+    assert measure(drawn, tiny, tmp_path, Share(0, 2)) is None
+    assert not (tmp_path / "results.json").exists()
+    assert measure(drawn, tiny, tmp_path, Share(1, 2)) == (whole / "results.md").read_text()
+    assert (tmp_path / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+
+
+def started(*args):
+    """Starts Python as a user's door does, on one CPU device."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "OMP_NUM_THREADS": "1"}
+    command, pipe = [sys.executable, *map(str, args)], subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def ended(process):
+    """Returns (exit status, stdout, stderr's last line) when a process has ended."""
+    stdout, stderr = process.communicate()
+    return process.returncode, stdout, (stderr.strip().splitlines() or [""])[-1]
+
+
+def evaluate(*args):
+    return started("-m", "lidit_jax.evaluate", "--suite=geneval", *args)
+
+
+REFUSED = """
+import json, sys
+from absl import flags
+from absl.testing import flagsaver
+from lidit_jax import errors, evaluate
+for args in json.loads(sys.argv[1]):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["evaluate", *args])
+        try:
+            evaluate.main()
+        except errors.InputError as error:
+            print(error)
+"""
+
+
+def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
+    cases = {
+        "0 ways given; give one: --fetch, --write_prompts, --samples, --workdir": [],
+        "2 ways given": ["--fetch", "--samples=x"],
+        "--per_prompt says nothing without --workdir; this is --samples": ["--samples=x", "--per_prompt=1"],
+        "--judges says nothing without --samples or --workdir; this is --fetch": ["--fetch", "--judges=tiny"],
+        "no --prompts given": ["--samples=x"],
+        "no evaluation_metadata.jsonl in": ["--samples=x", f"--prompts={tmp_path}"],
+        "--write_prompts=a.txt: want a file that ends in .jsonl": ["--write_prompts=a.txt"],
+        "--mode is for a benchmark: geneval": ["--suite=shapes", "--samples=x", "--mode=fixed"],
+        "--workdir is for a benchmark: geneval": ["--suite=shapes", "--workdir=x"],
+        "--fetch is for a benchmark: geneval": ["--suite=shapes", "--fetch"],
+    }  # fmt: skip
+    given = [["--suite=geneval", *args] for args in cases.values()]
+    status, told, error = ended(started("-c", REFUSED, json.dumps(given)))
+    assert status == 0, error
+    for message, line in zip(cases, told.splitlines(), strict=True):
+        assert line.startswith(message), line
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_all_prompts_through_the_doors_with_a_kill_amid_the_judging(official, workdir, tmp_path):
+    """`sample` draws what --write_prompts wrote, `evaluate --workdir` takes it as its own drawing."""
+    out, killed = tmp_path / "out", tmp_path / "killed"
+    given = [f"--prompts={official / 'geneval'}"]
+    status, told, _ = ended(evaluate(*given, f"--write_prompts={tmp_path}/prompts.jsonl"))
+    assert (status, told) == (0, f"553 prompts: {tmp_path}/prompts.jsonl\n")
+    drawing = [f"--workdir={workdir}", "--per_prompt=1"]
+    status, *_ = ended(started("-m", "lidit_jax.sample", *drawing, f"--prompts={tmp_path}/prompts.jsonl", f"--out={out}/samples"))  # fmt: skip
+    assert status == 0
+
+    status, told, error = ended(evaluate(*given, *drawing, "--judges=tiny", f"--out={out}"))
+    assert status == 0, error
+    assert f"553 pictures are already in {out}/samples" in told and "| overall |" in told
+    whole = json.loads((out / "results.json").read_text())
+    assert (whole["n_prompts"], whole["n_images"], whole["per_prompt"]) == (553, 553, 1)
+
+    again = [*given, f"--samples={out}/samples", "--judges=tiny", f"--out={killed}"]
+    process = evaluate(*again)
+    journal = killed / "judged-0-of-1.jsonl"
+    while lines(journal) < 50:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    ended(process)
+    assert 50 <= lines(journal) < 554 and not (killed / "results.json").exists()
+    begun = journal.read_bytes().rpartition(b"\n")[0]
+    status, _, error = ended(evaluate(*again))
+    assert status == 0, error
+    assert journal.read_bytes() == (out / journal.name).read_bytes()
+    assert journal.read_bytes().startswith(begun)
+    resumed = json.loads((killed / "results.json").read_text())
+    assert resumed | {"command": ""} == whole | {"command": ""}
