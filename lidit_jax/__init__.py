@@ -8,7 +8,7 @@ Conventions:
   masks are bool, True = real token; images and latents are NHWC;
   time t = 0 is data, t = 1 is noise; guidance 1 = off.
 Rooms, from the bottom; imports go down only:
-  0  errors  files  rng  digests  moments  batch  sharding  processes  prompts  share  shapes_world  scenes    what everybody may use
+  0  errors  files  rng  digests  moments  batch  sharding  processes  prompts  pretrained  share  shapes_world  scenes    what everybody may use
   1  diffusion  models  evaluation                 maths; networks; pictures on disk -> numbers
   2  text  data                                    prompts -> LLM features; sources -> records -> batches
   3  training                                      config, step, loop, checkpoints

@@ -69,11 +69,12 @@ def main():
 
 def _suite() -> str:
     for name in ("fetch", "write_prompts", "workdir", *(f.name for f in READ["workdir"])):
-        if name != "out" and flags.FLAGS[name].present:
+        if name not in ("out", "judges") and flags.FLAGS[name].present:
             raise errors.InputError(f"--{name} is for a benchmark: {', '.join(BENCHMARKS)}")
     judged = pictures.read(_samples())
     trained_on = references(doors.config()) if doors.CONFIG.value else None
-    scores = SUITES[_SUITE.value](judged, trained_on)
+    judges = open_judges(measuring.judge_folders(_JUDGES.value, ("clip",), optional=True))
+    scores = SUITES[_SUITE.value](judged, trained_on, judges)
     written = results.write_results(_out(), _SUITE.value, len(judged), scores, _command())
     return results.table([written])
 
@@ -104,7 +105,7 @@ def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     folders = measuring.judge_folders(_JUDGES.value, benchmark.judges)
     mine = share.parse(_SHARE.value) if _SHARE.value else share.WHOLE
     files.check_folder(_out(), "out")
-    judges = open_judges(folders)  # before what takes hours
+    judges = open_judges(folders, benchmark.any_words)  # before what takes hours
     drawn = _drawn(items, benchmark, mine) if flags.FLAGS["workdir"].value else _samples()
     if drawn is None:
         return None

@@ -16,6 +16,7 @@ FLOORS = [
         "files",
         "moments",
         "prompts",
+        "pretrained",
         "share",
         "shapes_world",
         "scenes",

@@ -72,7 +72,7 @@ def is_unsafe(call: ast.Call) -> bool:
     if name in ("np.load", "numpy.load"):
         return ("allow_pickle", "False") not in given
     if name.endswith(".from_pretrained"):  # `source` has SAFE in it
-        return not given & {(None, "weights.SAFE"), (None, "source")}
+        return not given & {(None, "pretrained.SAFE"), (None, "source")}
     return name in ("eval", "exec", "torch.load", "yaml.load", "os.system")
 
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from lidit_jax.evaluation.judges.records import Embedder
+from lidit_jax.errors import InputError
+from lidit_jax.evaluation.judges.records import Embedder, Judges
+from lidit_jax.evaluation.pictures import Picture
 
 
 def cosine(image: np.ndarray, text: str, clip: Embedder) -> float:
@@ -14,6 +16,13 @@ def cosine(image: np.ndarray, text: str, clip: Embedder) -> float:
     CLIPScore's own paper does.
     """
     return float(clip.images([image])[0] @ clip.texts([text])[0])
+
+
+def suite(pictures: list[Picture], references: object, judges: Judges) -> dict[str, float]:
+    """Returns {"clip_score"} of pictures and their prompts. Raises InputError without judges.clip."""
+    if judges.clip is None:
+        raise InputError("clip_score asks CLIP; give --judges=clip=FOLDER")
+    return {"clip_score": clip_score(((p.load(), p.prompt) for p in pictures), judges.clip)}
 
 
 def clip_score(pairs: Iterable[tuple[np.ndarray, str]], clip: Embedder) -> float:

@@ -6,10 +6,26 @@ import numpy as np
 from PIL import Image
 
 from lidit_jax.errors import InputError
-from lidit_jax.evaluation.judges.records import Embedder
+from lidit_jax.evaluation.judges.records import Embedder, Judges
+from lidit_jax.evaluation.pictures import Picture
+from lidit_jax.evaluation.recall import Reference
 
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 pictures -> [n, E]
 _BATCH = 32
+
+
+def suite(
+    pictures: list[Picture], references: Iterable[Reference] | None, judges: Judges
+) -> dict[str, float]:
+    """Returns {"fid_clip"} with judges.clip, or else {"fid_pixels"}, against the training set's pictures.
+
+    Raises InputError without references.
+    """
+    if references is None:
+        raise InputError("fid needs the pictures of a data set: give --config=configs/NAME.py")
+    features = clip_features(judges.clip) if judges.clip else pixel_features()
+    name = "fid_clip" if judges.clip else "fid_pixels"
+    return {name: fid((p.load() for p in pictures), (image for _, image in references), features)}
 
 
 def fid(drawn: Iterable[np.ndarray], real: Iterable[np.ndarray], features: Features) -> float:

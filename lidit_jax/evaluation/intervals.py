@@ -35,14 +35,18 @@ def scores(
     strata_P: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    differences: Mapping[str, tuple[str, str]] | None = None,
+    units_P: Sequence[int] | None = None,
 ) -> dict[str, Score]:
-    """Returns each metric's score, and the unweighted mean of some metrics under a name of its own.
+    """Returns each metric's score, and unweighted means and differences of some under names of their own.
 
     Args:
       tallies: name -> metric, all over the same prompts.
       averages: name -> the metrics that it is the mean of, e.g. {"overall": tags}.
       strata_P: of each prompt the group that it is drawn within (a benchmark has so many of each by
         design); None = all are one group. Prompts are drawn with replacement, their pictures stay.
+      differences: name -> two metrics, of which it is the first less the second.
+      units_P: see `draws`.
     Raises ValueError for a metric that no prompt says anything about, or unequal lengths.
     """
     names = list(tallies)
@@ -52,7 +56,7 @@ def scores(
         if not counts.sum() > 0:
             raise ValueError(f"no prompt says anything about {name!r}")
     groups_P = [""] * sum_MxP.shape[1] if strata_P is None else strata_P
-    times_RxP = draws(groups_P, resamples, np.random.default_rng(seed))
+    times_RxP = draws(groups_P, resamples, np.random.default_rng(seed), units_P)
     values_M = sum_MxP.sum(axis=1) / count_MxP.sum(axis=1)
     with np.errstate(invalid="ignore"):  # a metric of few prompts, none of which was drawn
         drawn_RxM = (times_RxP @ sum_MxP.T) / (times_RxP @ count_MxP.T)
@@ -60,6 +64,11 @@ def scores(
     for name, of in averages.items():
         rows = [names.index(n) for n in of]
         found[name] = score(values_M[rows].mean(), drawn_RxM[:, rows].mean(axis=1))
+    for name, of in (differences or {}).items():
+        first, second = (names.index(n) for n in of)
+        found[name] = score(
+            values_M[first] - values_M[second], drawn_RxM[:, first] - drawn_RxM[:, second]
+        )
     return found
 
 

@@ -1,24 +1,18 @@
 """How near is a decoded picture to the one that was encoded?"""
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.pictures import Picture
-from lidit_jax.evaluation.recall import Reference
 
 
-def psnr(
-    pictures: list[Picture], references: Iterable[Reference] | None = None
-) -> dict[str, float]:
+def psnr(pictures: list[Picture]) -> dict[str, float]:
     """Returns {"psnr", "psnr_worst"}: peak signal-to-noise ratio in dB, mean and least over the pictures.
 
     10 log10(255^2 / mean squared error) of 8-bit RGB. A picture's original is the file of the same
-    name in the folder `originals` beside it; `references` are not used.
+    name in the folder `originals` beside it.
     Raises InputError if an original is missing or of another size.
     """
-    del references
     found = []
     for picture in pictures:
         original = Picture(picture.path.parent / "originals" / picture.path.name, "", 0).load()

@@ -47,10 +47,9 @@ class Verdict:
         return self.count and self.colour and self.shape and self.place
 
 
-def score(pictures: list[Picture], references: object = None) -> dict[str, float]:
+def score(pictures: list[Picture]) -> dict[str, float]:
     """Returns the fraction of pictures whose prompt came true, in each respect and in all.
 
-    references: not needed; the prompt alone says what is right.
     Raises InputError if a prompt is no caption of the shapes world.
     """
     verdicts = [judge(p.load(), shapes_world.parse(p.prompt)) for p in pictures]

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from lidit_jax import pretrained
 from lidit_jax.errors import InputError
 from lidit_jax.text import instruct, weights
 from lidit_jax.text.instruct import EncoderConfig
@@ -23,8 +24,8 @@ def continuation(
     import torch
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **weights.SAFE)
-    hf_config = transformers.AutoConfig.from_pretrained(found.folder, **weights.SAFE)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
+    hf_config = transformers.AutoConfig.from_pretrained(found.folder, **pretrained.SAFE)
     auto = transformers.AutoModelForCausalLM
     if hf_config.is_encoder_decoder:
         auto = transformers.AutoModelForSeq2SeqLM
@@ -33,9 +34,13 @@ def continuation(
             f"{config.model} is an encoder: it reads and says nothing; name another LLM"
         )
     model, info = auto.from_pretrained(
-        found.folder, dtype="auto", output_loading_info=True, use_safetensors=True, **weights.SAFE
+        found.folder,
+        dtype="auto",
+        output_loading_info=True,
+        use_safetensors=True,
+        **pretrained.SAFE,
     )
-    weights.check_complete(config.model, info)
+    pretrained.check_complete(config.model, info)
     ids = torch.tensor([_ids(tokenizer, config, prompt, hf_config.is_encoder_decoder)])
     with torch.inference_mode():
         written = model.eval().generate(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lidit_jax import pretrained
 from lidit_jax.errors import InputError
 from lidit_jax.text import instruct, weights
 
@@ -48,9 +49,9 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
             dtype=dtype,
             output_loading_info=True,
             use_safetensors=True,
-            **weights.SAFE,
+            **pretrained.SAFE,
         )
-        weights.check_complete(config.model, info)
+        pretrained.check_complete(config.model, info, unused="pooler")
     if config.template != "encoder":
         model = model.get_decoder()  # the language model of a multi-modal model
     return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
@@ -62,9 +63,9 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     import transformers
 
     with _told(config.model):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **weights.SAFE)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
         instruct.prompt_parts(tokenizer, config)
-        hf_config = transformers.AutoConfig.from_pretrained(found.folder, **weights.SAFE)
+        hf_config = transformers.AutoConfig.from_pretrained(found.folder, **pretrained.SAFE)
         blocks = hf_config.get_text_config().num_hidden_layers
     if config.template != "encoder" and hf_config.is_encoder_decoder:
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")

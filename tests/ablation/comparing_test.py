@@ -29,7 +29,15 @@ def test_a_value_is_the_mean_over_seeds():
 def test_a_verdict_is_on_which_side_of_zero_the_interval_is():
     rng = np.random.default_rng(0)
     low, high = rng.random((3, 400)) < 0.3, rng.random((3, 400)) < 0.6
-    for a, b, wanted in ((low, high, "holds"), (high, low, "fails"), (low, low, "undecided")):
+    more, less = low | (rng.random((3, 400)) < 0.01), low & (rng.random((3, 400)) < 0.97)
+    more[0, :20], less[0, :20] = False, True  # so that seeds differ too
+    cases = (
+        (low, high, "holds"),
+        (high, low, "fails"),
+        (low, more, "undecided"),
+        (low, less, "undecided"),
+    )
+    for a, b, wanted in cases:
         compared = Comparison({"a": tallies(*a), "b": tallies(*b)}, ["g"] * 400)
         assert compared.find(CLAIM, "m").verdict == wanted
 

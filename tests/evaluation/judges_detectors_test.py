@@ -199,3 +199,16 @@ def test_grounding_dino_refuses_what_it_cannot_read(tmp_path):
         judge.detect(picture(64, 64), tiny.COCO)
     with pytest.raises(InputError, match="label ' ' has no words"):
         judge.detect(picture(64, 64), ["dog", " "])
+
+
+def test_a_benchmark_of_any_words_gets_a_detector_that_reads_them(tmp_path):
+    """Tiny ones too; one of fixed classes is refused before it is loaded."""
+    image = np.zeros((40, 60, 3), np.uint8)
+    found = open_judges({"detector": "tiny"}, any_words=True).detector
+    assert found.identity.startswith("Owlv2") and found.detect(image, ["bag"]) is not None
+    assert open_judges({"detector": "tiny"}).detector.identity.startswith("Mask2Former")
+    tiny.write("Mask2FormerForUniversalSegmentation", tmp_path)
+    with pytest.raises(
+        InputError, match="wanted, as detector, the folder of a Owlv2.* or a Grounding"
+    ):
+        open_judges({"detector": str(tmp_path)}, any_words=True)

@@ -167,7 +167,9 @@ def test_weights_that_lack_a_tensor_or_are_cut_off_are_refused(copy):
     weights = safetensors.torch.load_file(path / "model.safetensors")
     del weights["text_projection.weight"]
     safetensors.torch.save_file(weights, path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="lack 1 tensors .* such as text_projection.weight"):
+    with pytest.raises(
+        InputError, match="lack 1 of the model.s tensors, such as text_projection.weight"
+    ):
         open_judges({"clip": str(path)})
     (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-8])
     with pytest.raises(InputError, match="cannot read"):

@@ -30,6 +30,7 @@ JUDGES = Judges(clip=Eye())
 class Redness:
     """A benchmark whose judge says how red a picture is. It counts what it is asked."""
 
+    version = 1
     per_prompt = PER_PROMPT
     judges = ("clip",)
     paper: dict = {}
@@ -143,6 +144,15 @@ class OtherEye:
     identity = "Eye:2"
 
 
+class Reader(Redness):
+    """The same, whose judging has changed."""
+
+    version = 2
+
+
+Reader.__name__ = "Redness"
+
+
 class Blueness(Redness):
     pass
 
@@ -154,7 +164,8 @@ class Blueness(Redness):
             {"judges": Judges(clip=OtherEye())},
             "judges is {'clip': 'Eye:1'}, here {'clip': 'Eye:2'}",
         ),
-        ({"benchmark": Blueness()}, "benchmark is Redness, here Blueness"),
+        ({"benchmark": Reader()}, "benchmark is Redness 1, here Redness 2"),
+        ({"benchmark": Blueness()}, "benchmark is Redness 1, here Blueness 1"),
         ({"items": [Item("9", "a cat", "all"), *ITEMS[1:]]}, "prompts is .*, here"),
         ({"items": [Item("0", "a cat", "all", {"count": 2}), *ITEMS[1:]]}, "prompts is .*, here"),
     ],

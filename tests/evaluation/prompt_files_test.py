@@ -15,7 +15,12 @@ from lidit_jax.evaluation.benchmarks.prompt_files import (
     read_texts,
 )
 
-FOLDERS = {"geneval": "geneval", "compbench": "t2i_compbench", "dpg": "dpg_bench"}
+FOLDERS = {
+    "geneval": "geneval",
+    "compbench": "t2i_compbench",
+    "dpg": "dpg_bench",
+    "positional": "t2i_compbench",
+}
 
 
 @pytest.fixture

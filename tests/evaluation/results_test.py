@@ -84,3 +84,5 @@ def test_notes_tell_another_judge_random_weights_and_fewer_pictures():
     assert "mean nothing" in tiny
     assert fewer == "pictures of each prompt: 1, where 4 are published"
     assert comparability.notes("geneval", {"detector": "Other:0"}, False, 4, 4) == []
+    (chunker,) = comparability.notes("compbench", {}, False, 10, 10, {"rule"})
+    assert chunker.startswith("chunker=rule: ")

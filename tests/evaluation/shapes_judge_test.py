@@ -9,6 +9,7 @@ from scipy import ndimage
 from lidit_jax import shapes_world
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import SUITES
+from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.evaluation.shapes import Verdict, detect, judge
 from lidit_jax.shapes_world import COLOURS, RELATIONS, SHAPES, Object, Scene
 
@@ -109,7 +110,7 @@ def test_the_suite_gives_the_fraction_of_prompts_that_came_true(samples):
         (shapes_world.caption(prompt), shapes_world.render(shown, 32, rng))
         for prompt, shown in [(right, right), (right, right), (wrong, wrong), (wrong, swapped)]
     )
-    scores = SUITES["shapes"](read, None)
+    scores = SUITES["shapes"](read, None, Judges())
     assert scores == {"count": 1, "colour": 1, "shape": 1, "place": 0.75, "all_correct": 0.75}
     with pytest.raises(InputError, match="'a nice day' is no caption"):
-        SUITES["shapes"](samples([("a nice day", render(right, 32))]), None)
+        SUITES["shapes"](samples([("a nice day", render(right, 32))]), None, Judges())

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from lidit_jax import autoencoding, batch, errors, generation, preparation, rng
 from lidit_jax.evaluation import SUITES, pictures
+from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.models.vae import folder as folders
 from lidit_jax.models.vae import make_codec, perceptual
 from lidit_jax.training import loop
@@ -172,11 +173,11 @@ def test_an_exported_vae_is_a_codec_and_decodes_what_is_held_out(run):
     assert np.asarray(Image.open(grid)).std() > 1
     found = pictures.read(root / "decoded")
     assert len(found) == 32 - json.loads((root / "data" / "dataset.json").read_text())["count"]
-    scores = SUITES["psnr"](found, None)
+    scores = SUITES["psnr"](found, None, Judges())
     assert 0 < scores["psnr_worst"] <= scores["psnr"] < 30
     for picture in found:  # a picture beside itself has no error
         (root / "decoded" / "originals" / picture.path.name).write_bytes(picture.path.read_bytes())
-    assert SUITES["psnr"](found, None)["psnr"] > 100
+    assert SUITES["psnr"](found, None, Judges())["psnr"] > 100
 
 
 def test_no_held_out_pictures_are_told(run, tmp_path):

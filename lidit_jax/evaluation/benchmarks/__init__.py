@@ -5,7 +5,8 @@ prompt_files     the official files: where they are published, and what they mus
 geneval          objects, numbers, colours, places; geneval_rules, its pure rules
 compbench        attributes with their objects, relations, numbers: T2I-CompBench
 dpg              dense prompts, question by question: DPG-Bench
-scenes           held-out prompts of the scenes world, judged without a model
+positional       by place in the prompt: the paper's own benchmark; see evaluation.positional
+scenes           held-out prompts of the scenes world, judged without a model; no official files
 
 measuring        pictures -> results.json and a table beside the paper's
 judging          pictures -> records
@@ -18,10 +19,12 @@ from lidit_jax.evaluation.benchmarks.benchmark import Benchmark
 from lidit_jax.evaluation.benchmarks.compbench.suite import CompBench
 from lidit_jax.evaluation.benchmarks.dpg import DPG
 from lidit_jax.evaluation.benchmarks.geneval import GenEval
+from lidit_jax.evaluation.benchmarks.positional import Positional
 
 # name, as --suite has it -> a benchmark with official prompt files
 BENCHMARKS: dict[str, Benchmark] = {
     "geneval": GenEval(),
     "compbench": CompBench(),
     "dpg": DPG(),
+    "positional": Positional(),
 }

@@ -1,6 +1,6 @@
 """What makes our number another measure than a published one; told under every table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # benchmark -> class of transformers, as judges' identities begin -> what it is in place of
 SUBSTITUTES = {
@@ -26,8 +26,19 @@ SUBSTITUTES = {
 }
 
 
+CHUNKERS = {
+    "rule": "chunker=rule: noun chunks are told by rules of ours, not by spaCy as published",
+    "spacy": "chunker=spacy: noun chunks are told by spaCy, whose version may not be the published one",
+}
+
+
 def notes(
-    suite: str, judges: Mapping[str, str], tiny: bool, per_prompt: int, published: int
+    suite: str,
+    judges: Mapping[str, str],
+    tiny: bool,
+    per_prompt: int,
+    published: int,
+    chunkers: Iterable[str] = (),
 ) -> list[str]:
     """Returns a line for each difference from how the published numbers were made.
 
@@ -35,6 +46,7 @@ def notes(
       suite: name of the benchmark.
       judges: what they do -> identity, "class:hash".
       tiny: whether one of them is of random weights.
+      chunkers: keys of CHUNKERS, that made the questions.
       per_prompt, published: pictures of each prompt, here and in the published protocol.
     """
     told = SUBSTITUTES.get(suite, {})
@@ -42,6 +54,7 @@ def notes(
     lines = [
         f"{told[name]}; do not compare with published numbers" for name in classes if name in told
     ]
+    lines += [CHUNKERS[chunker] for chunker in sorted(chunkers)]
     if tiny:
         lines.append("a judge has random weights (tiny): the scores mean nothing")
     if per_prompt != published:

@@ -65,8 +65,10 @@ class DPG:
     none is missing. `fixed` counts every row and picture, and parents in categories too.
     """
 
+    version = 1
     per_prompt = 4
     judges = ("vqa",)
+    any_words = False
     paper = {row: {"dpg": value} for row, value in _TABLE.items()}
 
     def items(self, folder: Path) -> list[Item]:

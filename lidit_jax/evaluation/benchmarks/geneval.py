@@ -41,8 +41,10 @@ class GenEval:
     overlapping objects is off, and that counting has a threshold of its own, are its rules.
     """
 
+    version = 1
     per_prompt = 4
     judges = ("detector", "clip")
+    any_words = False
     paper = {row: dict(zip((*TAGS, "overall"), of, strict=True)) for row, of in _TABLE.items()}
 
     def items(self, folder: Path) -> list[Item]:

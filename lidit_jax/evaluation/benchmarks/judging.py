@@ -64,7 +64,7 @@ def _head(benchmark: Benchmark, items: Sequence[Item], judges: Judges) -> dict[s
         wanted = " and ".join(f"--judges={kind}=FOLDER" for kind in lacking)
         raise InputError(f"{type(benchmark).__name__} lacks a judge; give {wanted}")
     return {
-        "benchmark": type(benchmark).__name__,
+        "benchmark": f"{type(benchmark).__name__} {benchmark.version}",
         "judges": identities(benchmark, judges),
         "prompts": prompts_digest(items),
     }

@@ -41,7 +41,13 @@ def measure(
     if records is None:
         return None
     found = benchmark.score(items, records, mode)
-    scores = intervals.scores(found.metrics, found.averages, [item.group for item in items])
+    scores = intervals.scores(
+        found.metrics,
+        found.averages,
+        [item.group for item in items],
+        differences=found.differences,
+        units_P=found.units,
+    )
     identities, per_prompt = judging.identities(benchmark, judges), len(records[0])
     written = results.write_results(
         out,
@@ -55,7 +61,14 @@ def measure(
         n_prompts=len(items),
         per_prompt=per_prompt,
         ci95={name: [found.scale * s.low, found.scale * s.high] for name, s in scores.items()},
-        notes=comparability.notes(suite, identities, tiny, per_prompt, benchmark.per_prompt),
+        notes=comparability.notes(
+            suite,
+            identities,
+            tiny,
+            per_prompt,
+            benchmark.per_prompt,
+            {item.meta["chunker"] for item in items if "chunker" in item.meta},
+        ),
     )
     text = results.comparison(written, benchmark.paper)
     with files.atomic(out / "results.md") as temporary:
@@ -63,10 +76,12 @@ def measure(
     return text
 
 
-def judge_folders(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+def judge_folders(
+    given: Sequence[str], wanted: Sequence[str], optional: bool = False
+) -> dict[str, str]:
     """Returns what a judge does -> its folder, of texts such as "detector=FOLDER", or "tiny" for all.
 
-    wanted: what the benchmark's judges do.
+    wanted: what the benchmark's judges do. optional: whether they may be missing.
     Raises InputError for another text, for a judge that is not asked, or if one is missing.
     """
     folders = {}
@@ -81,7 +96,7 @@ def judge_folders(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]
         else:
             folders[kind] = folder
     lacking = [f"--judges={kind}=FOLDER" for kind in wanted if kind not in folders]
-    if lacking:
+    if lacking and not optional:
         raise InputError(
             f"a judge is missing; give {' and '.join(lacking)}, or --judges={TINY} to try"
         )

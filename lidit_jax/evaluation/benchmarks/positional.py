@@ -14,14 +14,17 @@ from lidit_jax.evaluation.positional import bias, prompts
 
 class Positional:
     """Metrics: quarter_1 to quarter_4, the mean score of the segments in each quarter of their prompts;
-    all_right, prompts' pictures every segment of which scores more than 1/2. In percent.
+    drop, the first less the last; all_right, pictures every segment of which scores more than 1/2.
+    In percent, with intervals over sets of segments.
 
     A segment's score is P(yes) of "a red car?", as T2I-CompBench asks BLIP. `bias.estimate` makes drop
     and slope of `segment_scores`.
     """
 
+    version = 1
     per_prompt = 4
     judges = ("vqa",)
+    any_words = False
     paper: dict = {}
 
     def items(self, folder: Path) -> list[Item]:
@@ -45,7 +48,9 @@ class Positional:
         right_P = np.array([sum(min(r["segments"]) > 0.5 for r in of) for of in records], float)
         metrics = {f"quarter_{k + 1}": Tally(scores_PxK[:, k], ones_P) for k in range(K)}
         metrics["all_right"] = Tally(right_P, np.array([len(of) for of in records], float))
-        return Tallies(metrics, {}, scale=100)
+        drop = {"drop": ("quarter_1", f"quarter_{K}")}
+        bases = [item.meta["base"] for item in items]
+        return Tallies(metrics, {}, scale=100, differences=drop, units=bases)
 
 
 def segment_scores(records: Sequence[Sequence[Record]]) -> list[list[float]]:

@@ -58,6 +58,7 @@ PUBLISHED: dict[str, tuple[PublishedFile, ...]] = {
     "geneval": (GENEVAL,),
     "compbench": tuple(COMPBENCH.values()),
     "dpg": (DPG,),
+    "positional": tuple(COMPBENCH[category] for category in ("color", "texture", "shape")),
 }
 
 

@@ -11,6 +11,7 @@ from lidit_jax.evaluation import judging_scenes
 from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
 from lidit_jax.evaluation.intervals import Tally
 from lidit_jax.evaluation.judges.records import Judges
+from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.scenes import held_out, things
 from lidit_jax.scenes.things import Scene
 
@@ -36,20 +37,18 @@ class Scenes:
                  of the right colours
     """
 
+    version = 2
     per_prompt = 1
     judges = ()
+    any_words = False
     paper: dict = {}
-    version = 2  # raise it when a change of the judge changes a verdict
 
     def items(self, folder: Path | None = None, count: int = PROMPTS) -> list[Item]:
         """Returns the first `count` prompts; `folder` is not read, since the world makes its own.
 
         Raises InputError unless count is a multiple of `held_out.BLOCK_SIZE`.
         """
-        return [
-            Item(str(k), p.text, p.group, dataclasses.asdict(p))
-            for k, p in enumerate(held_out.prompts(count))
-        ]
+        return [_item(k, prompt) for k, prompt in enumerate(held_out.prompts(count))]
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
         """Returns the verdict of `judging_scenes`, as JSON."""
@@ -65,6 +64,28 @@ class Scenes:
             "geneval": [f"geneval_{n}" for n in GENEVAL],
         }
         return Tallies({n: t for n, t in tallies.items() if t.count_P.any()}, averages)
+
+
+def _item(k: int, prompt: held_out.Prompt) -> Item:
+    return Item(str(k), prompt.text, prompt.group, dataclasses.asdict(prompt))
+
+
+def suite(pictures: list[Picture], references: object, judges: Judges) -> dict[str, float]:
+    """Returns the metrics of `Scenes` for pictures of any of the world's prompts.
+
+    Raises InputError if a prompt is none of them.
+    """
+    benchmark, prompts = Scenes(), [held_out.parse(p.prompt) for p in pictures]
+    items = [_item(k, prompt) for k, prompt in enumerate(prompts)]
+    records = [[benchmark.judge(p.load(), i, judges)] for p, i in zip(pictures, items)]
+    tallies = benchmark.score(items, records, "fixed")
+    value = {n: t.sum_P.sum() / t.count_P.sum() for n, t in tallies.metrics.items()}
+    means = {
+        name: float(np.mean([value[n] for n in of]))
+        for name, of in tallies.averages.items()
+        if all(n in value for n in of)
+    }
+    return {n: float(v) for n, v in value.items()} | means
 
 
 Values = Callable[[Item, Record], list[bool]]  # what a picture says of a metric

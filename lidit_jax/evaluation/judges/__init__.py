@@ -39,26 +39,29 @@ CLASSES = {
     },
     "clip": {"CLIPModel": Clip},
 }
+FIXED = ("Mask2FormerForUniversalSegmentation",)  # detectors that know COCO's classes alone
 TINY = "tiny"  # in place of a folder
 
 
-def open_judges(folders: dict[str, str]) -> Judges:
+def open_judges(folders: dict[str, str], any_words: bool = False) -> Judges:
     """Returns judges from local Hugging Face folders, by what they do; the others are None.
 
     folders: "detector", "vqa" or "clip" -> a folder, or "tiny": a model of random weights, written and
       opened on the spot, to try a benchmark end to end. Its scores mean nothing.
+    any_words: whether the detector must find what any words say.
     Raises InputError for another key, or a folder that holds no model which can do this; see `loading`.
     """
     for kind in folders:
         if kind not in CLASSES:
             raise unknown_name("judge", kind, CLASSES)
-    return Judges(**{kind: _opened(kind, folder) for kind, folder in folders.items()})
+    return Judges(**{kind: _opened(kind, folder, any_words) for kind, folder in folders.items()})
 
 
-def _opened(kind: str, folder: str):
+def _opened(kind: str, folder: str, any_words: bool):
+    wanted = {n: c for n, c in CLASSES[kind].items() if not (any_words and n in FIXED)}
     if folder == TINY:
         with tempfile.TemporaryDirectory() as scratch:
-            tiny.write(next(iter(CLASSES[kind])), Path(scratch))
-            return _opened(kind, scratch)
+            tiny.write(next(iter(wanted)), Path(scratch))
+            return _opened(kind, scratch, any_words)
     path = Path(folder).expanduser()
-    return CLASSES[kind][loading.architecture(path, kind, CLASSES[kind])](path)
+    return wanted[loading.architecture(path, kind, wanted)](path)

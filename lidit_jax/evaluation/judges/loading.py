@@ -13,11 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lidit_jax import files
+from lidit_jax import files, pretrained
 from lidit_jax.errors import InputError
-
-# What transformers may do with a folder: read it, and neither run its code nor ask the network.
-_SAFE = {"local_files_only": True, "trust_remote_code": False}
 
 
 def architecture(folder: Path, kind: str, wanted: Iterable[str]) -> str:
@@ -78,14 +75,13 @@ def model(folder: Path):
     kind = getattr(transformers, class_name(folder))
     with _told(folder):
         loaded, info = kind.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_SAFE
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            **pretrained.SAFE,
         )
-    missing = sorted(info["missing_keys"])
-    if missing:  # transformers has filled them with random numbers
-        raise InputError(
-            f"the weights of {folder} lack {len(missing)} tensors of a {kind.__name__}, such as "
-            f"{missing[0]}; get a complete copy"
-        )
+    pretrained.check_complete(str(folder), info)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return loaded.to(device).eval().requires_grad_(False)
 
@@ -98,7 +94,7 @@ def tokenizer(folder: Path):
     import transformers
 
     with _told(folder):
-        return transformers.AutoTokenizer.from_pretrained(folder, **_SAFE)
+        return transformers.AutoTokenizer.from_pretrained(folder, **pretrained.SAFE)
 
 
 def image_processor(folder: Path):
@@ -112,7 +108,9 @@ def image_processor(folder: Path):
     import transformers
 
     with _told(folder):
-        return transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **_SAFE)
+        return transformers.AutoImageProcessor.from_pretrained(
+            folder, backend="pil", **pretrained.SAFE
+        )
 
 
 def pixels(processor, *images: np.ndarray, device: str = "cpu", **options) -> dict:

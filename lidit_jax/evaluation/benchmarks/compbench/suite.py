@@ -62,8 +62,10 @@ class CompBench:
     rule for "on top of".
     """
 
+    version = 1
     per_prompt = 10
     judges = ("vqa", "detector", "clip")
+    any_words = True
     paper = {row: dict(zip((*ATTRIBUTES, "spatial"), of)) for row, of in _TABLE.items()}
 
     def items(self, folder: Path) -> list[Item]:
