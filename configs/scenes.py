@@ -1,6 +1,6 @@
 """Up to four things with colours, textures, sizes and places, judged exactly on what training never showed.
 
-The base of the ablations (configs/ablations.py): SmolLM2's features without instruction, no refiner.
+make scenes; and the base of configs/ablations.py
 """
 
 from ml_collections import ConfigDict

@@ -14,8 +14,16 @@ from lidit_jax.data.sources import Example, images
 from lidit_jax.errors import InputError
 from tests import tiny_sources
 
-DRAWN = {"openmoji": {"languages": ("en", "zh")}, "shapes": {"count": 40}}
-CHANGED = {"openmoji": {"trim": True}, "shapes": {"count": 40, "seed": 1}}
+DRAWN = {
+    "openmoji": {"languages": ("en", "zh")},
+    "scenes": {"count": 40},
+    "shapes": {"count": 40},
+}
+CHANGED = {
+    "openmoji": {"trim": True},
+    "scenes": {"count": 40, "languages": ("zh",)},
+    "shapes": {"count": 40, "seed": 1},
+}
 READ = (
     "folder",
     "table-csv",
