@@ -39,10 +39,10 @@ def test_the_mixture_is_as_it_says():
     assert collections.Counter(texts).most_common(1)[0][1] < 20
 
 
-def test_prompts_come_in_whole_blocks():
-    source = sources.make("scenes", count=4)
-    assert len(source.prompts(16)) == held_out.BLOCK_SIZE
-    assert len(source.prompts(100)) == 3 * held_out.BLOCK_SIZE
+def test_prompts_are_the_first_held_out_ones():
+    source, every = sources.make("scenes", count=4), held_out.prompts(held_out.MOST)
+    for count in (1, 16, 64, 100):
+        assert source.prompts(count) == [p.text for p in every[:count]]
     assert len(source.prompts(10**6)) == held_out.MOST
 
 

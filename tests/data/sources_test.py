@@ -184,7 +184,7 @@ def test_a_description_changes_with_the_data(kind, tmp_path):
 
 def test_a_prompt_is_given_only_where_captions_do_not_serve(source):
     name = source.describe()["name"]
-    assert len(source.prompts(5)) == (5 if name == "shapes" else 0)
+    assert len(source.prompts(5)) == (5 if name in ("shapes", "scenes") else 0)
 
 
 @pytest.mark.parametrize("name", DRAWN)

@@ -39,9 +39,9 @@ class Scenes:
         return map(self._example, bounds(len(self), i, n))
 
     def prompts(self, count: int) -> list[str]:
-        """Prompts that training never sees, in whole blocks of `held_out.BLOCK_SIZE`, at least one."""
-        blocks = min(max(count // held_out.BLOCK_SIZE, 1), held_out.MOST // held_out.BLOCK_SIZE)
-        return [p.text for p in held_out.prompts(blocks * held_out.BLOCK_SIZE)]
+        """Prompts that training never sees, always the same; whole blocks of them are balanced."""
+        blocks = min(-(-count // held_out.BLOCK_SIZE), held_out.MOST // held_out.BLOCK_SIZE)
+        return [p.text for p in held_out.prompts(blocks * held_out.BLOCK_SIZE)[:count]]
 
     def describe(self) -> dict[str, Any]:
         return {
