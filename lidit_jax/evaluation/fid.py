@@ -49,7 +49,8 @@ def frechet_distance(
     (mean1_E, cov1_ExE), (mean2_E, cov2_ExE) = one, other
     singular_E = np.linalg.svd(_root(cov1_ExE) @ _root(cov2_ExE), compute_uv=False)
     apart = np.square(mean1_E - mean2_E).sum()
-    return float(apart + np.trace(cov1_ExE) + np.trace(cov2_ExE) - 2 * singular_E.sum())
+    squared = apart + np.trace(cov1_ExE) + np.trace(cov2_ExE) - 2 * singular_E.sum()
+    return max(0.0, float(squared))  # rounding takes a distance of 0 below it
 
 
 def _root(covariance_ExE: np.ndarray) -> np.ndarray:

@@ -91,6 +91,7 @@ def test_prompts_are_english():
     made = prompts._prompt("color", ("red car", "orange cat", "blue shoes", "gold glass"), 0, 1)
     assert made.text == "An orange cat, blue shoes, a gold glass, and a red car."
     assert prompts.with_article("round lotus") == "a round lotus"
+    assert prompts.with_article("big set of keys") == "a big set of keys"
 
 
 def test_bad_requests_are_refused():
@@ -101,6 +102,18 @@ def test_bad_requests_are_refused():
             prompts.generate(PAIRS, count)
     with pytest.raises(InputError, match="family texture has 3 pairs of 3 nouns.*train files"):
         prompts.generate(PAIRS | {"texture": PAIRS["texture"][:3]})
+
+
+@pytest.mark.parametrize("design", prompts.DESIGNS)
+def test_every_set_there_is_can_be_asked_for_and_no_more(design):
+    # Two adjectives for each of five nouns make 80 sets: as many as color has of 200.
+    pairs = {f: [(a, n) for a in of[:2] for n in NOUNS[:5]] for f, of in prompts.ADJECTIVES.items()}
+    each = 4 if design == "latin" else 1
+    made = prompts.generate(pairs, 200 * each, design)
+    assert len({p.text for p in made}) == 200 * each
+    assert len({frozenset(p.segments) for p in made}) == 200
+    with pytest.raises(InputError, match="10 pairs of 5 nouns, which make 80 sets of 4; want 96"):
+        prompts.generate(pairs, 240 * each, design)
 
 
 def oracle(drops, bases=30, seed=0, hard=0.25):
@@ -156,6 +169,12 @@ def test_numbers_are_as_computed_by_hand():
     assert (measured.drop.low, measured.drop.high) == (pytest.approx(0), pytest.approx(60))
 
 
+@pytest.mark.filterwarnings("error")
+def test_there_is_no_relative_drop_from_nothing():
+    measured = bias.estimate([[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.0, 1.0]], [0, 1])
+    assert np.isnan(measured.relative_drop.value) and measured.drop.value == -100
+
+
 def test_prompts_of_another_length_fall_into_quarters():
     two, eight = [1.0, 0.0], [1, 1, 0, 0, 1, 1, 0, 0]
     measured = bias.estimate([two, eight], [0, 1])
@@ -198,3 +217,9 @@ def test_the_plot_is_a_picture_with_a_bar_for_each_quarter(tmp_path):
     found = {name: bias.estimate(*oracle([0, 0, 0, d])) for name, d in (("a", 0.0), ("b", 0.3))}
     plot.plot(tmp_path / "bias.png", found)
     assert min(Image.open(tmp_path / "bias.png").size) > 300
+
+
+def test_a_single_models_plot_has_room_for_the_legend(tmp_path):
+    plot.plot(tmp_path / "bias.png", {"a": bias.estimate(*oracle([0, 0, 0, 0.3]))})
+    picture = np.asarray(Image.open(tmp_path / "bias.png").convert("L"))
+    assert (picture[:, [0, -1]] > 250).all()  # nothing is cut off at the sides

@@ -15,7 +15,7 @@ class Bias:
     """Scores in percent, with 95% intervals.
 
     bins: mean score of the segments in each quarter of their prompt. slope: of the bins, a bin.
-    drop: first bin less last. relative_drop: of the first bin, as a share.
+    drop: first bin less last. relative_drop: of the first bin, as a share; NaN where that is 0.
     all_right: prompts every segment of which scores more than 1/2.
     """
 
@@ -58,8 +58,12 @@ def estimate(
     found = {
         "slope": bins_RxB @ places_B / (places_B @ places_B),
         "drop": drop_R,
-        "relative_drop": drop_R / np.maximum(bins_RxB[:, 0], 1e-9),
         "all_right": 100 * (every_RxP @ right_P) / every_RxP.sum(axis=1),
     }
     bins = tuple(score(values_R[0], values_R[1:]) for values_R in bins_RxB.T)
-    return Bias(bins, **{name: score(values[0], values[1:]) for name, values in found.items()})
+    relative = Score(np.nan, np.nan, np.nan)
+    if bins[0].value > 0:
+        first_R = np.where(bins_RxB[:, 0] > 0, bins_RxB[:, 0], np.nan)
+        relative = score(drop_R[0] / first_R[0], drop_R[1:] / first_R[1:])
+    kept = {name: score(values_R[0], values_R[1:]) for name, values_R in found.items()}
+    return Bias(bins, relative_drop=relative, **kept)

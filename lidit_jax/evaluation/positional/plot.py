@@ -14,7 +14,8 @@ _SHADES = (1.0, 0.75, 0.5, 0.3)  # from the prompt's first quarter to its last
 def plot(path: pathlib.Path, biases: Mapping[str, Bias]):
     """Writes the bars, with 95% intervals, of each model, as a PNG."""
     plt = figures.pyplot()
-    figure, axes = plt.subplots(figsize=(1.5 + 1.25 * len(biases), 3.6), layout="constrained")
+    inches = max(4.5, 1.5 + 1.25 * len(biases))  # the legend wants 4.5
+    figure, axes = plt.subplots(figsize=(inches, 3.6), layout="constrained")
     width = 0.8 / BINS
     for k in range(BINS):
         scores = [bias.bins[k] for bias in biases.values()]

@@ -4,6 +4,7 @@ The paper publishes neither its prompts nor how it chose them: the design here i
 segment says cannot explain how its place does.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -83,20 +84,29 @@ def generate(
     rng, prompts, seen = np.random.default_rng(seed), [], set()
     for family, share in FAMILIES.items():
         wanted = len(prompts) + count * share // sum(FAMILIES.values())
-        nouns = {noun for _, noun in pairs[family]}
-        if len(nouns) < 2 * SEGMENTS:
-            raise InputError(
-                f"family {family} has {len(pairs[family])} pairs of {len(nouns)} nouns; want "
-                f"{2 * SEGMENTS} nouns or more: give T2I-CompBench's train files too"
-            )
+        _check_enough(family, pairs[family], (wanted - len(prompts)) // len(rotations))
         while len(prompts) < wanted:
             segments = _set(pairs[family], rng)
-            if segments in seen:
+            if frozenset(segments) in seen:
                 continue
-            seen.add(segments)
+            seen.add(frozenset(segments))
             base = len(seen) - 1
             prompts += [_prompt(family, segments, base, r) for r in rotations]
     return prompts
+
+
+def _check_enough(family: str, pairs: Sequence[tuple[str, str]], wanted: int):
+    """Raises InputError unless the pairs make that many different sets of segments."""
+    nouns = collections.Counter(noun for _, noun in pairs)
+    sets = [1] + [0] * SEGMENTS  # how many there are of each size
+    for adjectives in nouns.values():
+        for size in range(SEGMENTS, 0, -1):
+            sets[size] += adjectives * sets[size - 1]
+    if sets[-1] < wanted:
+        raise InputError(
+            f"family {family} has {len(pairs)} pairs of {len(nouns)} nouns, which make {sets[-1]} sets of "
+            f"{SEGMENTS}; want {wanted}: give T2I-CompBench's train files too, or ask for fewer prompts"
+        )
 
 
 def _set(pairs: Sequence[tuple[str, str]], rng: np.random.Generator) -> tuple[str, ...]:
@@ -116,6 +126,7 @@ def _prompt(family: str, segments: tuple[str, ...], base: int, rotation: int) ->
 
 def with_article(segment: str) -> str:
     """Returns "a red car" or "an orange cat"; a plural, such as "red shoes", has none."""
-    if segment.endswith("s") and not segment.endswith(("ss", "us", "is")):
+    head = segment.split(" of ")[0]  # a set of keys is one
+    if head.endswith("s") and not head.endswith(("ss", "us", "is")):
         return segment
     return f"{'an' if segment[0] in 'aeiou' else 'a'} {segment}"
