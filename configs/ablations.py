@@ -51,6 +51,10 @@ RUNS = {
     "full": Switches(_BOTH, **_WHOLE, paper=(60.31, 80.25)),
 }
 
+# Not in the paper. A causal refiner's gates read the mean of the whole prompt, and so hand every token
+# something of later ones; without gates, nothing does.
+EXTRA = {"ltr_causal_nogate": Switches(refiners=2, mask="causal", gating=False)}
+
 # What the paper finds, of runs that the scenes world has.
 CLAIMS = {
     "refiner": "ltr > base",
@@ -63,6 +67,8 @@ CLAIMS = {
     "second_llm": "concat > max(mm_instr_ltr, mm_instr_ltr_qwen)",
     "collaborative_refiner": "full > concat",
 }
+# What we ask besides: of a refiner without gates, which then sees later tokens through its attention alone.
+QUESTIONS = {"full_attention_without_gates": "ltr_nogate > ltr_causal_nogate"}
 _SMALL = {"llama3": "smollm2", "qwen": "gemma3", "t5": "minilm"}
 
 
@@ -89,10 +95,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.base = scenes.get_config(arg)
     c.base.data.preview = ()
-    runs = {name: delta(s, _SMALL) for name, s in RUNS.items() if not _needs_tuning(name)}
+    had = {name: switches for name, switches in RUNS.items() if not _needs_tuning(name)} | EXTRA
+    runs = {name: delta(switches, _SMALL) for name, switches in had.items()}
     c.runs = ConfigDict(runs, sort_keys=False)  # as the paper's tables have them
-    c.paper = ConfigDict({name: RUNS[name].paper for name in c.runs})
-    c.claims = ConfigDict(CLAIMS, sort_keys=False)
+    c.paper = ConfigDict({name: switches.paper for name, switches in had.items()})
+    c.claims = ConfigDict(CLAIMS | QUESTIONS, sort_keys=False)
     c.metrics = ("t2i_avg", "binding", "geneval", "all_correct")  # the first decides the claims
     c.prompts = 384  # held out, of each run
     if base.is_smoke(arg):

@@ -17,9 +17,9 @@ def config():
 
 def test_every_run_is_the_base_but_for_its_switches(config):
     family = ablation.parse(config)
-    assert list(family.runs)[:2] == ["base", "base_instr"] and len(family.runs) == 15
+    assert list(family.runs)[:2] == ["base", "base_instr"] and len(family.runs) == 16
     for name, run in family.runs.items():
-        switches = ablations.RUNS[name]
+        switches = (ablations.RUNS | ablations.EXTRA)[name]
         assert run.train == family.runs["base"].train and run.data == family.runs["base"].data
         assert len(run.encoders) == len(switches.llms)
         assert [e.instruction for e in run.encoders] == [switches.instruction] * len(switches.llms)
@@ -41,9 +41,10 @@ def test_runs_differ_from_one_another(config):
 
 def test_the_papers_claims_hold_of_the_papers_numbers(config):
     family = ablation.parse(config)
-    assert len(family.claims) == 9
-    papers = {name: numbers[0] for name, numbers in family.paper.items()}
-    for claim in family.claims.values():
+    papers = {name: numbers[0] for name, numbers in family.paper.items() if numbers}
+    of_paper = [claim for claim in family.claims.values() if claim.runs <= papers.keys()]
+    assert len(of_paper) == len(ablations.CLAIMS) == 9
+    for claim in of_paper:
         assert claim.margin(papers) > 0, claim.text
 
 
