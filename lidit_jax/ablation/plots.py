@@ -54,17 +54,30 @@ def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[
     prompts: file name of a picture -> what it was to show. drawn: run -> folder of its pictures.
     """
     plt = figures.pyplot()
-    width, rows = max(1.1 * len(drawn), 6), len(prompts)
-    figure, axes = plt.subplots(
-        rows, len(drawn), figsize=(width, 1.45 * rows + 0.4), squeeze=False, layout="constrained"
-    )
-    for row, (file, text) in zip(axes, prompts.items()):
-        for axis, (name, folder) in zip(row, drawn.items()):
-            axis.imshow(np.asarray(Image.open(folder / file)), interpolation="nearest")
-            axis.set_xticks([]), axis.set_yticks([])
-            axis.spines[:].set_color("#bbbbbb")
-            if row is axes[-1]:
-                axis.set_xlabel(name, fontsize=7)
-        lines = textwrap.fill(text, int(13 * width))
-        row[0].set_title(lines, fontsize=8, loc="left")
+    width = max(1.1 * len(drawn), 6.0)  # inches, as all here
+    wrapped = {file: textwrap.wrap(text, int(14 * width)) for file, text in prompts.items()}
+    heights = [0.2]
+    for lines in wrapped.values():
+        heights += [0.16 * len(lines) + 0.06, 1.1]
+    figure = plt.figure(figsize=(width, sum(heights)))
+    grid = figure.add_gridspec(
+        len(heights), len(drawn), height_ratios=heights, left=0.005, right=0.995, top=0.995, bottom=0.005,
+        wspace=0.04, hspace=0.04,
+    )  # fmt: skip
+    for column, name in enumerate(drawn):
+        _text(figure, grid[0, column], name, x=0.5, ha="center", weight="bold")
+    for k, (file, lines) in enumerate(wrapped.items()):
+        _text(figure, grid[1 + 2 * k, :], "\n".join(lines), x=0, ha="left")
+        for column, folder in enumerate(drawn.values()):
+            axes = figure.add_subplot(grid[2 + 2 * k, column])
+            axes.imshow(np.asarray(Image.open(folder / file)), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_color("#bbbbbb")
     figures.save(figure, path)
+
+
+def _text(figure, place, text: str, x: float, **style):
+    axes = figure.add_subplot(place)
+    axes.set_axis_off()
+    axes.text(x, 0.0, text, fontsize=8, va="bottom", transform=axes.transAxes, **style)
