@@ -8,7 +8,7 @@ import sys
 
 from absl import flags
 
-from lidit_jax import ablation, doors, share
+from lidit_jax import ablation, doors, errors, share
 from lidit_jax.ablation import report, running
 
 _out = doors.define_folder("out", "folder for the data set, the runs and report/")
@@ -21,7 +21,10 @@ _SHARE = flags.DEFINE_string(
 
 def main():
     family = doors.config(ablation.parse)
-    family = family.only(_RUNS.value) if _RUNS.value is not None else family
+    if _RUNS.value is not None:
+        family = family.only([name for name in _RUNS.value if name])
+    if not family.runs:
+        raise errors.InputError("--runs names no run; leave it out for all of the config")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
     for i in mine.of(len(jobs)):

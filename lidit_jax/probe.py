@@ -1,6 +1,6 @@
 """Door: trained runs -> what the tokens of one thing know of another, in the LLM and after the refiners.
 
-python -m lidit_jax.probe --workdir=RUN --workdir=OTHER_RUN --out=out/probe
+python -m lidit_jax.probe --workdir=base=RUN --workdir=ltr=OTHER_RUN --out=out/probe
 """
 
 import pathlib
@@ -24,7 +24,10 @@ _COUNT = flags.DEFINE_integer("prompts", 3_000, "how many are read", lower_bound
 def main():
     if not _WORKDIRS.value:
         raise errors.InputError("no --workdir given; want NAME=FOLDER of a trained run")
-    runs = dict(_named(text) for text in _WORKDIRS.value)
+    named = [_named(text) for text in _WORKDIRS.value]
+    runs = dict(named)
+    if len(runs) < len(named):
+        raise errors.InputError("two of --workdir have one name; give each run its own")
     out, drawn = _out(), prompts.draw(_COUNT.value)
     colours_PxK = np.array([p.colours for p in drawn])
     found, read = {}, {}
@@ -33,9 +36,7 @@ def main():
         if encoder not in read:
             read[encoder] = states.Read(encoder, drawn)
             pooled = read[encoder].pooled(read[encoder].features)
-            found[f"{encoder.name}, its features"] = linear.between(
-                pooled, colours_PxK, len(COLOURS)
-            )
+            found[f"features: {encoder.store}"] = linear.between(pooled, colours_PxK, len(COLOURS))
         pooled = read[encoder].pooled(states.conditions(workdir, read[encoder]))
         found[name] = linear.between(pooled, colours_PxK, len(COLOURS))
     command = shlex.join(["python", "-m", "lidit_jax.probe", *sys.argv[1:]])

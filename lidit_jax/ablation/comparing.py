@@ -7,17 +7,24 @@ import numpy as np
 
 from lidit_jax.ablation.claims import Claim
 from lidit_jax.evaluation.benchmarks.benchmark import Tallies
-from lidit_jax.evaluation.intervals import RESAMPLES, Score, draws, score
+from lidit_jax.evaluation.intervals import RESAMPLES, Score, draws, ratio, score
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What became of a claim: its margin, and "holds", "fails" or "undecided" by the interval's sign."""
+    """What became of a claim: its margin, and how many seeds the run with the fewest of them has."""
 
     margin: Score
+    seeds: int
 
     @property
     def verdict(self) -> str:
+        """Returns "holds" or "fails" where the interval is on one side of zero; else "undecided".
+
+        Of one seed nothing is known of how much seeds differ, so that it decides nothing.
+        """
+        if self.seeds < 2:
+            return "undecided: one seed"
         if self.margin.low > 0:
             return "holds"
         return "fails" if self.margin.high < 0 else "undecided"
@@ -27,26 +34,24 @@ class Comparison:
     """All runs of a family, on the same prompts.
 
     A value is the mean over a run's seeds. For its interval, prompts are drawn anew within their group,
-    the same ones for all runs, since these are drawn from the same prompts; and each run's seeds are
-    drawn anew. So few seeds differ less from their own mean than from that of all seeds there could be:
-    their deviations are enlarged by sqrt(n / (n - 1)). With one seed nothing is known of that.
+    the same ones for all runs, since these are drawn from the same prompts. To each run is added what
+    another set of as many seeds could differ by: Student's t of n - 1 degrees of freedom, times the
+    standard deviation of the seeds over sqrt(n). With one seed, intervals are over prompts alone.
     """
 
-    def __init__(
-        self,
-        found: Mapping[str, Sequence[Tallies]],
-        strata_P: Sequence[str],
-        units_P: Sequence[int] | None = None,
-        resamples: int = RESAMPLES,
-    ):
-        """found: of each run the tallies of its seeds, at least one. strata_P, units_P: see `draws`."""
+    def __init__(self, found: Mapping[str, Sequence[Tallies]], strata_P: Sequence[str]):
+        """found: of each run the tallies of its seeds, at least one. strata_P: the prompts' groups."""
         rng = np.random.default_rng(0)
-        times_RxP = draws(strata_P, resamples, rng, units_P)
+        units_P = next(iter(found.values()))[0].units
+        times_RxP = draws(strata_P, RESAMPLES, rng, units_P)
+        self.seeds = {run: len(tallies) for run, tallies in found.items()}
         self.value: dict[str, dict[str, float]] = {}
         self._drawn: dict[str, dict[str, np.ndarray]] = {}
         for run, seeds in found.items():
-            chosen_RxS = rng.integers(len(seeds), size=(resamples, len(seeds)))
-            self.value[run], self._drawn[run] = _values(seeds, times_RxP, chosen_RxS)
+            t_R = (
+                rng.standard_t(len(seeds) - 1, RESAMPLES) if len(seeds) > 1 else np.zeros(RESAMPLES)
+            )
+            self.value[run], self._drawn[run] = _values(seeds, times_RxP, t_R)
 
     @property
     def runs(self) -> list[str]:
@@ -59,24 +64,30 @@ class Comparison:
         """Returns whether a claim holds of a metric."""
         values = {run: np.asarray(self.value[run][metric]) for run in claim.runs}
         drawn = {run: self._drawn[run][metric] for run in claim.runs}
-        return Finding(score(float(claim.margin(values)), claim.margin(drawn)))
+        margin = score(float(claim.margin(values)), claim.margin(drawn))
+        return Finding(margin, min(self.seeds[run] for run in claim.runs))
 
 
-def _values(seeds: Sequence[Tallies], times_RxP, chosen_RxS):
-    """Returns each metric's value, and as often as prompts and seeds are drawn."""
-    count = len(seeds)
-    enlarged = np.sqrt(count / (count - 1)) if count > 1 else 1.0
+def _values(seeds: Sequence[Tallies], times_RxP: np.ndarray, t_R: np.ndarray):
+    """Returns each metric's value, and what it is where other prompts and seeds are drawn."""
+    each = [_of_seed(tallies, times_RxP) for tallies in seeds]
     value, drawn = {}, {}
-    for name in seeds[0].metrics:
-        tallies = [s.metrics[name] for s in seeds]
-        value[name] = float(np.mean([t.sum_P.sum() / t.count_P.sum() for t in tallies]))
-        each_RxS = np.stack(
-            [(times_RxP @ t.sum_P) / np.maximum(times_RxP @ t.count_P, 1) for t in tallies], axis=1
-        )
-        mean_R = each_RxS.mean(axis=1)
-        chosen_R = np.take_along_axis(each_RxS, chosen_RxS, axis=1).mean(axis=1)
-        drawn[name] = mean_R + enlarged * (chosen_R - mean_R)
-    for name, of in seeds[0].averages.items():
-        value[name] = float(np.mean([value[n] for n in of]))
-        drawn[name] = np.mean([drawn[n] for n in of], axis=0)
+    for name in each[0]:
+        measured_S = np.array([of[name][0] for of in each])
+        drawn_RxS = np.stack([of[name][1] for of in each], axis=1)
+        value[name] = float(measured_S.mean())
+        apart = measured_S.std(ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else 0.0
+        drawn[name] = drawn_RxS.mean(axis=1) + apart * t_R
     return value, drawn
+
+
+def _of_seed(tallies: Tallies, times_RxP: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
+    """Returns each metric, and mean of metrics: as measured, and where prompts are drawn anew."""
+    found = {
+        n: (t.sum_P.sum() / t.count_P.sum(), ratio(t, times_RxP))
+        for n, t in tallies.metrics.items()
+    }
+    for name, of in tallies.averages.items():
+        values, drawn = zip(*(found[n] for n in of), strict=True)
+        found[name] = float(np.mean(values)), np.mean(drawn, axis=0)
+    return found

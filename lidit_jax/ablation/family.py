@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lidit_jax import errors
 from lidit_jax.ablation import claims
+from lidit_jax.evaluation.benchmarks.scenes import METRICS
 from lidit_jax.training import config as training_config
 from lidit_jax.training.config import Config
 
@@ -60,7 +61,31 @@ def parse(config: ConfigDict) -> Family:
             raise errors.unknown_name(f"run in config.claims.{name}", run, runs)
     errors.check_range("config.prompts", config.prompts, 1)
     paper = {name: tuple(config.paper[name]) for name in config.paper}
+    _check(runs, paper, config.metrics)
     return Family(runs, paper, stated, tuple(config.metrics), config.prompts)
+
+
+def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics: Sequence[str]):
+    """Raises InputError for what would come up after hours of training."""
+    for name, config in runs.items():
+        if config.data.source != "scenes":
+            raise errors.InputError(
+                f"run {name} is of source {config.data.source!r}; runs are judged in the scenes world"
+            )
+        if config.data != next(iter(runs.values())).data:
+            raise errors.InputError(f"config.runs.{name} changes data, which all runs share")
+    for name, numbers in paper.items():
+        if name not in runs:
+            raise errors.unknown_name("run in config.paper", name, runs)
+        if len(numbers) not in (0, 2):
+            raise errors.InputError(
+                f"config.paper.{name} is {numbers}; want (T2I-avg, DPG-avg), or nothing"
+            )
+    if not metrics:
+        raise errors.InputError("config.metrics names none; the first decides the claims")
+    for name in metrics:
+        if name not in METRICS:
+            raise errors.unknown_name("metric in config.metrics", name, METRICS)
 
 
 def _run(config: ConfigDict, name: str) -> Config:

@@ -43,9 +43,9 @@ def _mean_curve(workdirs: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarra
     every = []
     for workdir in workdirs:
         lines = (workdir / "metrics.jsonl").read_text().splitlines()
-        every.append([(row["step"], row["loss"]) for row in map(json.loads, lines)])
-    steps_x2 = np.mean(np.array(every), axis=0)
-    return steps_x2[:, 0], steps_x2[:, 1]
+        every.append({row["step"]: row.get("loss", np.nan) for row in map(json.loads, lines)})
+    steps = sorted(set.intersection(*map(set, every)))
+    return np.array(steps), np.array([np.mean([of[step] for of in every]) for step in steps])
 
 
 def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[str, pathlib.Path]):

@@ -65,8 +65,7 @@ def compare(done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> Compari
         name: [running.BENCHMARK.score(items, running.judge(j, items), "fixed") for j in of]
         for name, of in done.items()
     }
-    strata, units = [i.group for i in items], [i.meta["base"] for i in items]
-    return Comparison(tallies, strata, units)
+    return Comparison(tallies, [item.group for item in items])
 
 
 def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> str:
@@ -79,9 +78,10 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
         f"{config.data.source} world at {config.data.size[0]} px for {config.train.steps:,} steps of "
         f"{config.train.batch_size} (width {config.model.width}, {config.model.depth} blocks), with "
         f"{' or '.join(map(str, seeds))} seeds, and judged by {len(items)} prompts of which training saw "
-        f"no such pair, triple or phrasing, one picture each. Median time of a run, from training to "
-        f"judging: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes on {_hardware()}. Intervals are of "
-        f"95%, over prompts and seeds, by bootstrap."
+        f"no such pair, triple or phrasing, one picture each. Median time of a run, since it was last "
+        f"started, until its pictures were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes; this "
+        f"page was made on {_hardware()}. Intervals are of 95%, over prompts, drawn anew by bootstrap, and, of "
+        f"runs with several seeds, over seeds; those by position are over prompts alone."
     )
 
 

@@ -58,8 +58,7 @@ def scores(
     groups_P = [""] * sum_MxP.shape[1] if strata_P is None else strata_P
     times_RxP = draws(groups_P, resamples, np.random.default_rng(seed), units_P)
     values_M = sum_MxP.sum(axis=1) / count_MxP.sum(axis=1)
-    with np.errstate(invalid="ignore"):  # a metric of few prompts, none of which was drawn
-        drawn_RxM = (times_RxP @ sum_MxP.T) / (times_RxP @ count_MxP.T)
+    drawn_RxM = np.stack([ratio(tallies[n], times_RxP) for n in names], axis=1)
     found = {n: score(values_M[i], drawn_RxM[:, i]) for i, n in enumerate(names)}
     for name, of in averages.items():
         rows = [names.index(n) for n in of]
@@ -70,6 +69,12 @@ def scores(
             values_M[first] - values_M[second], drawn_RxM[:, first] - drawn_RxM[:, second]
         )
     return found
+
+
+def ratio(tally: Tally, times_RxP: np.ndarray) -> np.ndarray:
+    """Returns a metric where prompts are drawn so often, [resamples]; NaN where none of its own is."""
+    with np.errstate(invalid="ignore"):
+        return (times_RxP @ tally.sum_P) / (times_RxP @ tally.count_P)
 
 
 def score(value: float, drawn_R: np.ndarray) -> Score:

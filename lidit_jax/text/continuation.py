@@ -42,13 +42,14 @@ def continuation(
     )
     pretrained.check_complete(config.model, info)
     ids = torch.tensor([_ids(tokenizer, config, prompt, hf_config.is_encoder_decoder)])
+    eos = tokenizer.eos_token_id
     with torch.inference_mode():
         written = model.eval().generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,
             do_sample=False,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         )[0]
     new = written if hf_config.is_encoder_decoder else written[ids.shape[1] :]
     return tokenizer.decode(new, skip_special_tokens=True).strip()
@@ -58,12 +59,8 @@ def _ids(tokenizer, config: EncoderConfig, prompt: str, encoder_decoder: bool) -
     """Returns what the LLM is given to read, up to where it is to write."""
     if encoder_decoder:
         return tokenizer(prompt).input_ids
+    prefix, suffix = instruct.prompt_parts(tokenizer, config)
+    kept, _ = instruct.tokenize_prompt(tokenizer, prompt, suffix, config.max_prompt_tokens)
     if config.template == "base":
-        prefix, suffix = instruct.prompt_parts(tokenizer, config)
-        kept, _ = instruct.tokenize_prompt(tokenizer, prompt, suffix, config.max_prompt_tokens)
         return prefix + kept[: -len(suffix)]
-    before = instruct.INSTRUCTION + "\n" if config.instruction else ""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": before + prompt}], tokenize=False, add_generation_prompt=True
-    )
-    return tokenizer(text, add_special_tokens=False).input_ids
+    return prefix + kept + instruct.reply_parts(tokenizer, suffix)

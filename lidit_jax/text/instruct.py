@@ -128,17 +128,29 @@ def template_hash(prefix_ids: list[int], suffix_ids: list[int], layer: int) -> s
     return hashlib.sha256(json.dumps([prefix_ids, suffix_ids, layer]).encode()).hexdigest()
 
 
-def _chat_parts(tokenizer, before):
-    """Renders one user turn around a sentinel and cuts the text there."""
-    if not tokenizer.chat_template:
-        raise InputError("the model's tokenizer has no chat template; use template='base'")
+def reply_parts(tokenizer: Tokenizer, suffix_ids: list[int]) -> list[int]:
+    """Returns the ids that a chat template puts between a user turn's end token and the model's answer."""
+    closing = _rendered(tokenizer, "", reply=True).split(_SENTINEL)[1]
+    ids = _ids(tokenizer, closing)
+    return ids[ids.index(suffix_ids[0]) + 1 :] if suffix_ids[0] in ids else ids
+
+
+def _rendered(tokenizer, before: str, reply: bool = False) -> str:
+    """Renders one user turn around a sentinel; with `reply`, up to where the model answers."""
     turn = {"role": "user", "content": before + _SENTINEL}
-    text = tokenizer.apply_chat_template(
+    return tokenizer.apply_chat_template(
         [turn],
         chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
         tokenize=False,
-        add_generation_prompt=False,
+        add_generation_prompt=reply,
     )
+
+
+def _chat_parts(tokenizer, before):
+    """Cuts a rendered user turn at the sentinel."""
+    if not tokenizer.chat_template:
+        raise InputError("the model's tokenizer has no chat template; use template='base'")
+    text = _rendered(tokenizer, before)
     if text.count(_SENTINEL) != 1:
         raise InputError(
             f"the model's chat template renders a user turn {text.count(_SENTINEL)} times instead of "

@@ -64,10 +64,24 @@ def test_some_runs_and_the_claims_about_them(config):
         (lambda c: c.runs.update(x=ConfigDict({"modle": 1})), "modle"),
         (lambda c: c.update(prompts=0), "config.prompts is 0"),
         (lambda c: c.update(typo=1), "unknown key in config 'typo'"),
+        (
+            lambda c: c.update(metrics=("bindign",)),
+            "unknown metric in config.metrics 'bindign'; known: binding",
+        ),
+        (lambda c: c.update(metrics=()), "config.metrics names none"),
+        (lambda c: c.paper.update(x=(1.0, 2.0)), "unknown run in config.paper 'x'"),
+        (lambda c: c.paper.update(ltr=(1.0,)), "config.paper.ltr is .*; want .T2I-avg, DPG-avg."),
+        (lambda c: c.base.data.update(source="shapes"), "run base is of source 'shapes'"),
+        (
+            lambda c: c.runs.ltr.update(data=ConfigDict({"size": (32, 32)})),
+            "config.runs.ltr changes data",
+        ),
     ],
 )
 def test_a_mistake_is_refused(config, change, message):
     config.unlock()
+    for part in (config.paper, config.runs, config.runs.ltr, config.claims):
+        part.unlock()
     change(config)
     with pytest.raises(InputError, match=message):
         ablation.parse(config)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import fid
@@ -45,7 +46,6 @@ def test_it_is_symmetric_zero_for_the_same_and_grows_with_distance():
 
 
 def test_it_is_the_matrix_root_of_the_product():
-    linalg = pytest.importorskip("scipy.linalg")
     (m1, c1), (m2, c2) = gaussian(2), gaussian(3)
     wanted = np.square(m1 - m2).sum() + np.trace(c1 + c2 - 2 * linalg.sqrtm(c1 @ c2).real)
     assert fid.frechet_distance((m1, c1), (m2, c2)) == pytest.approx(wanted)

@@ -38,7 +38,6 @@ def test_shares_are_of_the_segments_that_say_it():
         (item("counting", RED, count=3), record({"shape": True, "colour": True}, count=False)),
         (item("relation", RED, RED, relation="above"), record({"shape": True, "colour": True}, {"shape": True, "colour": False}, place=True)),
     ]  # fmt: skip
-    # The averages need every metric, so complete what is missing with prompts that add nothing wrong.
     tallies = BENCHMARK.score(*zip(*pairs), "fixed").metrics
     value = {name: (t.sum_P.sum(), t.count_P.sum()) for name, t in tallies.items()}
     assert value["shape"] == (5, 6) and value["colour"] == (3, 5) and value["texture"] == (1, 1)

@@ -40,7 +40,8 @@ def to_uint8(image):
 
 
 def noisy(image, sigma=10):
-    return to_uint8(image + np.random.default_rng(0).normal(0, sigma, image.shape))
+    rng = np.random.default_rng(image.sum())  # another noise for each picture
+    return to_uint8(image + rng.normal(0, sigma, image.shape))
 
 
 def blurred(image, sigma=0.7):

@@ -18,6 +18,10 @@ SUBSTITUTES = {
         "Qwen2VLForConditionalGeneration": "Qwen2-VL answers, not BLIP",
         "ViltForQuestionAnswering": "ViLT answers, not BLIP",
     },
+    "positional": {
+        "Qwen2VLForConditionalGeneration": "Qwen2-VL answers, not BLIP",
+        "ViltForQuestionAnswering": "ViLT answers, not BLIP",
+    },
     "dpg": {
         "BlipForQuestionAnswering": "DPG-blip: BLIP answers, not mPLUG",
         "Qwen2VLForConditionalGeneration": "DPG-qwen: Qwen2-VL answers, not mPLUG",

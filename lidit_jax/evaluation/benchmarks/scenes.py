@@ -18,6 +18,10 @@ from lidit_jax.scenes.things import Scene
 PROMPTS = 384
 T2I = ("colour", "shape", "texture")
 GENEVAL = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+AVERAGES = {
+    "t2i_avg": tuple(f"t2i_{n}" for n in T2I),
+    "geneval": tuple(f"geneval_{n}" for n in GENEVAL),
+}
 
 
 class Scenes:
@@ -59,11 +63,8 @@ class Scenes:
     ) -> Tallies:
         """Returns the metrics of the class; there is one mode."""
         tallies = {name: _tally(items, records, values) for name, values in _METRICS.items()}
-        averages = {
-            "t2i_avg": [f"t2i_{n}" for n in T2I],
-            "geneval": [f"geneval_{n}" for n in GENEVAL],
-        }
-        return Tallies({n: t for n, t in tallies.items() if t.count_P.any()}, averages)
+        told = {n: t for n, t in tallies.items() if t.count_P.any()}
+        return Tallies(told, AVERAGES, units=[item.meta["base"] for item in items])
 
 
 def _item(k: int, prompt: held_out.Prompt) -> Item:
@@ -136,6 +137,9 @@ _METRICS: dict[str, Values] = {
     "geneval_position": lambda p, r: [r["place"]] if p.group == "relation" else [],
     "geneval_color_attr": _every("colour", "two"),
 }
+
+
+METRICS = (*_METRICS, *AVERAGES)
 
 
 def _exactly(record: Record) -> bool:
