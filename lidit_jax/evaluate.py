@@ -73,9 +73,13 @@ def _suite() -> str:
             raise errors.InputError(f"--{name} is for a benchmark: {', '.join(BENCHMARKS)}")
     judged = pictures.read(_samples())
     trained_on = references(doors.config()) if doors.CONFIG.value else None
-    judges = open_judges(measuring.judge_folders(_JUDGES.value, ("clip",), optional=True))
+    folders = measuring.judge_folders(_JUDGES.value, ("clip",), optional=True)
+    judges = open_judges(folders)
     scores = SUITES[_SUITE.value](judged, trained_on, judges)
-    written = results.write_results(_out(), _SUITE.value, len(judged), scores, _command())
+    asked = (
+        {"judges": {kind: getattr(judges, kind).identity for kind in folders}} if folders else {}
+    )
+    written = results.write_results(_out(), _SUITE.value, len(judged), scores, _command(), **asked)
     return results.table([written])
 
 
