@@ -2,7 +2,7 @@
 
     pictures                    a folder of samples          judges          models of others' that look
     recall  reconstruction      against known pictures       benchmarks      the paper's, and our world's
-    shapes  seeing_scenes  judging_scenes  silhouettes  colours  textures    exact judges of our worlds
+    shapes  seeing_scenes  judging_scenes  patches  silhouettes  colours  textures    exact judges of our worlds
     fid  clip_score             for curves of training       positional      by place in the prompt
     intervals  results  figures    how sure a number is, on disk, drawn
 

@@ -9,14 +9,12 @@ or more; large ones are shrunk.
 import dataclasses
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
-from lidit_jax.evaluation import colours, silhouettes, textures
+from lidit_jax.evaluation import colours, patches, silhouettes, textures
 from lidit_jax.scenes.rendering import MARK, RADIUS
 from lidit_jax.scenes.things import COLOURS
 
-LARGEST = 64  # pixels; more show nothing more
 MIN_COVER = 0.3  # of a pixel that is in a patch; 0 is white, 1 as dark as can be
 MIN_AREA, MAX_AREA = 0.008, 0.3  # of the picture: smaller is a speck, larger none of our things
 MIN_VOTE = 0.6  # of a patch's pixels must agree on its colour
@@ -38,20 +36,13 @@ class Seen:
 
 def see(image: np.ndarray) -> list[Seen]:
     """Returns the things in uint8 [height, width, 3], in reading order of their patches."""
-    shrink = LARGEST / max(image.shape[:2])
-    if shrink < 1:
-        height, width = (round(shrink * n) for n in image.shape[:2])
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
-    rgb_HxWx3 = image.astype(np.float64)
+    rgb_HxWx3 = patches.shrunk(image).astype(np.float64)
     cover_HxW = (255 - rgb_HxWx3.min(axis=-1)) / (255 - MARK[0])
-    patches_HxW, count = ndimage.label(cover_HxW > MIN_COVER, structure=np.ones((3, 3)))
-    away_HxW, nearest = ndimage.distance_transform_edt(patches_HxW == 0, return_indices=True)
-    owner_HxW = np.where(away_HxW <= 2, patches_HxW[tuple(nearest)], 0)  # with the soft edges
     found = []
-    for patch in range(1, count + 1):
-        body_HxW = ndimage.binary_fill_holes(patches_HxW == patch)
+    for inside_HxW, reach_HxW in patches.patches(cover_HxW, MIN_COVER):
+        body_HxW = ndimage.binary_fill_holes(inside_HxW)
         if body_HxW.mean() >= MIN_AREA:
-            found.append(_seen(rgb_HxWx3, cover_HxW, body_HxW, (owner_HxW == patch) | body_HxW))
+            found.append(_seen(rgb_HxWx3, cover_HxW, body_HxW, reach_HxW | body_HxW))
     return found
 
 

@@ -9,17 +9,16 @@ import dataclasses
 import itertools
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
 from lidit_jax import shapes_world
+from lidit_jax.evaluation import patches
 from lidit_jax.evaluation.colours import nearest
 from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.evaluation.silhouettes import nearest_shape
 from lidit_jax.shapes_world import COLOURS, RELATIONS, Scene
 
 MIN_AREA, MAX_AREA = 0.012, 0.3  # of the picture: smaller is a speck, larger none of our shapes
-LARGEST = 64  # pixels; more show nothing more
 MIN_VOTE = 0.7  # of an object's inner pixels must agree on its colour
 
 
@@ -78,22 +77,15 @@ def judge(image: np.ndarray, scene: Scene) -> Verdict:
 
 def detect(image: np.ndarray) -> list[Detected]:
     """Returns the objects in uint8 [height, width, 3], from left to right."""
-    shrink = LARGEST / max(image.shape[:2])
-    if shrink < 1:
-        height, width = (round(shrink * n) for n in image.shape[:2])
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+    image = patches.shrunk(image)
     darkest = max(min(rgb) for rgb in COLOURS.values())
     cover_HxW = (255.0 - image.min(axis=-1)) / (255 - darkest)  # 1 in an object, 0 on white
-    patches_HxW, count = ndimage.label(cover_HxW > 0.5, structure=np.ones((3, 3)))
-    away_HxW, nearest = ndimage.distance_transform_edt(patches_HxW == 0, return_indices=True)
-    owner_HxW = np.where(away_HxW <= 2, patches_HxW[tuple(nearest)], 0)  # with the soft edges
     found = []
-    for patch in range(1, count + 1):
-        inside_HxW = patches_HxW == patch
+    for inside_HxW, reach_HxW in patches.patches(cover_HxW, 0.5):
         if inside_HxW.mean() < MIN_AREA:
             continue
         full = np.quantile(cover_HxW[inside_HxW], 0.8)
-        soft_HxW = np.where(owner_HxW == patch, np.clip(cover_HxW / full, 0, 1), 0)
+        soft_HxW = np.where(reach_HxW, np.clip(cover_HxW / full, 0, 1), 0)
         y, x = ndimage.center_of_mass(soft_HxW)
         height, width = soft_HxW.shape
         colour = _colour(image[inside_HxW & (soft_HxW > 0.85)])
