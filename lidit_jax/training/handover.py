@@ -91,7 +91,7 @@ def check_constants(known: dict, found: dict, config: Config, where: str):
     """
     known, found = checkpoints.by_name(known), checkpoints.by_name(found)
     for i, encoder in enumerate(config.encoders):
-        old, new = ([np.asarray(c[f"text.{i}.{k}"]) for k in READ] for c in (known, found))
+        old, new = (_read_by(c, i) for c in (known, found))
         if not inputs.reads_alike(old, new):
             raise errors.InputError(
                 f"encoder {encoder.name!r} ({encoder.model}) reads the instruction or the empty prompt "
@@ -103,6 +103,12 @@ def check_constants(known: dict, found: dict, config: Config, where: str):
             continue
         if name not in known or name not in found or not np.allclose(known[name], found[name]):
             raise errors.InputError(f"the constant {name} is otherwise than in {where}")
+
+
+def _read_by(constants: dict, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns LLM i's features of the instruction, which are not saved where there are none, and of ""."""
+    null_ZxE = np.asarray(constants[f"text.{i}.null_ZxE"])
+    return np.asarray(constants.get(f"text.{i}.prefix_PxE", null_ZxE[:0])), null_ZxE
 
 
 def _binding(config: Config, with_optimizer: bool) -> dict:

@@ -3,7 +3,8 @@
 from typing import Any
 
 import jax
-from flax import nnx
+import numpy as np
+from flax import nnx, traverse_util
 
 from lidit_jax.training.guard import Guard
 from lidit_jax.training.state import TrainState
@@ -14,10 +15,11 @@ ALL = ("params", "ema", "constants", "opt_state", "guard")
 def items(state: TrainState, names: tuple[str, ...]) -> dict[str, Any]:
     """Returns these fields of a state as Orbax saves them, one item each: nests of dicts, or a list.
 
-    Orbax saves no empty one.
+    Orbax saves no empty item, nor an empty array, as the features of no instruction are.
     """
     parts = {name: getattr(state, name) for name in names}
-    pure = {k: nnx.to_pure_dict(v) for k, v in parts.items() if isinstance(v, nnx.State) and v}
+    found = {k: _without_empty(v) for k, v in parts.items() if isinstance(v, nnx.State)}
+    pure = {k: v for k, v in found.items() if v}
     if "opt_state" in parts:
         pure["opt_state"] = jax.tree.leaves(state.opt_state)
     if "guard" in parts:
@@ -35,11 +37,20 @@ def fields(like: TrainState, names: tuple[str, ...], read: dict[str, Any]) -> di
             return Guard(**read[name])
         if name == "opt_state":
             return jax.tree.unflatten(jax.tree.structure(like.opt_state), read[name])
-        filled = jax.tree.map(lambda a: a, getattr(like, name))
+        filled = jax.tree.map(lambda a: a if a.size else _empty(a), getattr(like, name))
         nnx.replace_by_pure_dict(filled, read[name])
         return filled
 
     return {name: field(name) for name in names}
+
+
+def _without_empty(state: nnx.State) -> dict:
+    flat = traverse_util.flatten_dict(nnx.to_pure_dict(state))
+    return traverse_util.unflatten_dict({path: a for path, a in flat.items() if a.size})
+
+
+def _empty(like: jax.ShapeDtypeStruct) -> jax.Array:
+    return jax.device_put(np.zeros(like.shape, like.dtype), like.sharding)
 
 
 def by_name(tree: Any) -> dict[str, Any]:
