@@ -74,6 +74,30 @@ def test_an_interval_covers_the_truth(seeds):
     assert covered / trials >= 0.92
 
 
+@pytest.mark.parametrize("seeds", [(1, 1, 3), (2, 2, 2), (3, 1, 1)])
+def test_the_difference_of_two_runs_covers_the_truth(seeds):
+    """Of runs that are alike but for their seeds, which all say how much seeds differ."""
+    covered, trials = 0, 150
+    for trial in range(trials):
+        rng = np.random.default_rng(trial)
+        drawn = [rng.random((n, 200)) < rng.normal(0.5, 0.06, (n, 1)) for n in seeds]
+        found = {name: tallies(*of) for name, of in zip("abc", drawn, strict=True)}
+        margin = Comparison(found, ["g"] * 200).find(CLAIM, "m").margin
+        covered += margin.low <= 0 <= margin.high
+    assert 0.92 <= covered / trials
+
+
+def test_the_spread_of_seeds_is_pooled_over_runs():
+    """Of runs whose seeds lie 0.2 and 0.4 apart: s^2 is the mean of 0.2^2 / 2 and 0.4^2 / 2."""
+    right = [np.arange(100) < n for n in (40, 60, 30, 70, 50)]
+    found = {"a": tallies(*right[:2]), "b": tallies(*right[2:4]), "c": tallies(right[4])}
+    compared = Comparison(found, ["g"] * 100)
+    assert compared.freedom == 2
+    assert compared.spread["m"] == pytest.approx(np.sqrt((0.02 + 0.08) / 2))
+    widths = [compared.score(run, "m").high - compared.score(run, "m").low for run in "abc"]
+    assert widths[0] == pytest.approx(widths[1], rel=0.1) and widths[2] > 1.25 * widths[0]
+
+
 def test_prompts_of_one_unit_are_drawn_together():
     """Four copies of each prompt say no more than the prompts."""
     right = np.random.default_rng(0).random(60) < 0.5
