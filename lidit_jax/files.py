@@ -1,6 +1,7 @@
 """Files that are whole or absent: written under a temporary name, then renamed."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -42,6 +43,19 @@ def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Pat
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Holds a lock on the file `path`, which is made; waits for whoever else holds it, on any machine.
+
+    The system lets go of it when a process ends, however it ends.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 
 def check_folder(folder: pathlib.Path, flag: str):

@@ -1,6 +1,9 @@
 """A file of ours is what was written, or it is told."""
 
 import json
+import select
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,3 +82,18 @@ def test_an_array_is_what_was_written_or_it_is_told(array, tmp_path):
         path.write_bytes(content[:cut])
         with pytest.raises(errors.InputError, match="a.npy is missing or damaged"):
             files.read_npy(path)
+
+
+def test_a_lock_is_waited_for_and_a_killed_process_lets_go_of_it(tmp_path):
+    hold = f"from lidit_jax import files\nwith files.locked('{tmp_path}/a.lock'): print('held', flush=True); input()"
+    code = [sys.executable, "-c", hold]
+    with (
+        subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first,
+        subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as second,
+    ):
+        ready, _, _ = select.select([first.stdout, second.stdout], [], [])
+        holder, other = (first, second) if ready[0] is first.stdout else (second, first)
+        assert not select.select([other.stdout], [], [], 5)[0]  # long enough to have started
+        holder.kill()
+        assert other.stdout.readline() == b"held\n"
+        other.kill()

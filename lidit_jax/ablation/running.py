@@ -58,7 +58,8 @@ def run(job: Job, wanted: list[Item], data: pathlib.Path):
     """
     if not is_drawn(job, wanted):
         started = time.time()
-        preparation.prepare(job.config, data)
+        with files.locked(data.with_name(f"{data.name}.lock")):  # other shares prepare it too
+            preparation.prepare(job.config, data)
         train(job.config, data, job.folder)
         prompts = [Prompt(item.text) for item in wanted]
         generate(Generator(job.folder), prompts, list(range(len(prompts))), job.folder / "drawn")

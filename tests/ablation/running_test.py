@@ -6,30 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from lidit_jax import ablation
 from lidit_jax.ablation import report, running
 from lidit_jax.errors import InputError
 from lidit_jax.probing import prompts, states
-from lidit_jax.scenes import held_out
-from tests import tiny
-
-
-def family(llm, prompts=held_out.BLOCK_SIZE):
-    base = tiny.config_dict([llm], steps=4, save_every=2, log_every=1, preview_every=0)
-    base.data.source, base.data.size = "scenes", (32, 32)
-    base.data.options = ConfigDict({"count": 48})
-    base.model.patch = 8
-    base.sample.sampler.steps = 2
-    c = ConfigDict({"base": base, "paper": {"ltr": (54.02, 77.08)}, "prompts": prompts})
-    infused = {"name": "infused", "n_ltr": 1}
-    c.runs = ConfigDict({"base": {"model": {"conditioner": {"name": "direct"}}}})
-    c.runs.ltr = ConfigDict({"model": {"conditioner": infused}})
-    c.claims = ConfigDict({"refiner": "ltr > base"})
-    c.metrics = ("t2i_avg", "binding")
-    return ablation.parse(c)
+from tests import several
+from tests.ablation.tiny_family import family
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +66,22 @@ def test_a_run_that_was_stopped_continues(made, tmp_path, lost):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     ablation.run(job, wanted, tmp_path / "stopped" / "data")
     assert (job.folder / "judged.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_family_and_its_data(tiny_llm, tmp_path):
+    """Both want the data at once, of which neither has any; the one that ends last has the report."""
+    (tmp_path / "family.py").write_text(
+        f"from tests.ablation import tiny_family\n"
+        f"def get_config(): return tiny_family.config_dict({tiny_llm('llama')!r})\n"
+    )
+    door = ("-m", "lidit_jax.ablate", f"--config={tmp_path}/family.py", f"--out={tmp_path}/out")
+    ends = several.ended(*(several.start(*door, f"--share={i}/2") for i in range(2)))
+    assert [e.status for e in ends] == [0, 0], ends
+    assert len(list((tmp_path / "out").glob("runs/*/seed0/judged.json"))) == 2
+    assert "refiner" in (tmp_path / "out" / "report" / "report.md").read_text()
+    once = "is complete: 48 pictures"
+    assert all(once in end.out for end in ends)
 
 
 def test_another_config_in_the_same_folder_is_refused(made, tiny_llm):
