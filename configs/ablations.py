@@ -67,8 +67,14 @@ CLAIMS = {
     "second_llm": "concat > max(mm_instr_ltr, mm_instr_ltr_qwen)",
     "collaborative_refiner": "full > concat",
 }
-# What we ask besides: of a refiner without gates, which then sees later tokens through its attention alone.
-QUESTIONS = {"full_attention_without_gates": "ltr_nogate > ltr_causal_nogate"}
+# What we ask besides. A refiner without gates sees later tokens through its attention alone.
+QUESTIONS = {
+    "instruction": "base_instr > base",
+    "first_block": "ltr1 > base",
+    "later_blocks_help_less": "ltr - ltr1 > ltr3 - ltr",
+    "refiner_of_another_LLM": "qwen_ltr > qwen_base",
+    "full_attention_without_gates": "ltr_nogate > ltr_causal_nogate",
+}
 _SMALL = {"llama3": "smollm2", "qwen": "gemma3", "t5": "minilm"}
 
 

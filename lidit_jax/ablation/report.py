@@ -18,11 +18,10 @@ from lidit_jax.evaluation.intervals import Score
 from lidit_jax.evaluation.positional import bias
 from lidit_jax.evaluation.positional import plot as bars
 from lidit_jax.evaluation.positional.bias import Bias
+from lidit_jax.scenes import held_out
 from lidit_jax.training.config import Config
 
-SHOWN = 8  # prompts whose pictures are shown
 _CATEGORIES = ("shape", "colour", "texture", "size", "count", "position")
-_NOVELTY = ("pairs", "triples", "phrasings")
 
 
 def write(
@@ -38,16 +37,16 @@ def write(
     compared = compare(done, items)
     workdirs = {name: [job.folder for job in of] for name, of in done.items()}
     plots.learning_curves(folder / "learning_curves.png", workdirs)
-    shown = {f"{k:06d}.png": items[k].text for k in _spread(len(items))}
+    shown = {f"{k:06d}.png": items[k].text for k in _shown(items)}
     drawn = {name: of[0].folder / "drawn" for name, of in done.items()}
     plots.side_by_side(folder / "pictures.png", shown, drawn)
     biases = {name: _bias(of, items) for name, of in done.items()}
     bars.plot(folder / "position.png", biases)
     sections = [
-        _head(family, done, items),
+        _head(family, done, items) + " " + _certainty(family, compared),
         _claims(family, compared),
         _runs(family, done, compared),
-        _shares("What is right", compared, (*_CATEGORIES, *_NOVELTY), _CATEGORIES_TEXT),
+        _shares("What is right", compared, (*_CATEGORIES, *held_out.KINDS), _CATEGORIES_TEXT),
         _position(biases),
         "## Learning\n\n![training loss](learning_curves.png)",
         "## Pictures\n\nPrompts that training never saw, as each run draws them with its first seed.\n\n![pictures](pictures.png)",
@@ -80,8 +79,19 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
         f"{' or '.join(map(str, seeds))} seeds, and judged by {len(items)} prompts of which training saw "
         f"no such pair, triple or phrasing, one picture each. Median time of a run, since it was last "
         f"started, until its pictures were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes; this "
-        f"page was made on {_hardware()}. Intervals are of 95%, over prompts, drawn anew by bootstrap, and, of "
-        f"runs with several seeds, over seeds; those by position are over prompts alone."
+        f"page was made on {_hardware()}."
+    )
+
+
+def _certainty(family: Family, compared: Comparison) -> str:
+    told = "Intervals are of 95%, over prompts, which are drawn anew by bootstrap"
+    if not compared.freedom:
+        return f"{told}. With one seed of each run, how much seeds differ is not known."
+    spread = 100 * compared.spread[family.metrics[0]]
+    return (
+        f"{told}, and over seeds: those of one run differ by a standard deviation of {spread:.1f} points of "
+        f"{family.metrics[0]}, pooled over runs ({compared.freedom} degrees of freedom), which is taken for "
+        f"all alike. Intervals by position are over prompts alone."
     )
 
 
@@ -170,9 +180,14 @@ def _results(family: Family, compared: Comparison, command: str) -> dict:
     }  # fmt: skip
 
 
-def _spread(count: int) -> list[int]:
-    """Returns which pictures are shown: evenly spaced, so that every group of prompts comes up."""
-    return [round(k * (count - 1) / (SHOWN - 1)) for k in range(min(SHOWN, count))]
+def _shown(items: Sequence[Item]) -> list[int]:
+    """Returns which pictures are shown: one of each group, in turn of what of their prompt is new."""
+    found = []
+    for i, group in enumerate(dict.fromkeys(item.group for item in items), 1):
+        wanted = held_out.KINDS[i % len(held_out.KINDS)]
+        its = [k for k, item in enumerate(items) if item.group == group]
+        found.append(next((k for k in its if items[k].meta["kind"] == wanted), its[0]))
+    return found
 
 
 def _points(s: Score, sign: str = "") -> str:
