@@ -107,7 +107,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.paper = ConfigDict({name: switches.paper for name, switches in had.items()})
     c.claims = ConfigDict(CLAIMS | QUESTIONS, sort_keys=False)
     c.metrics = ("t2i_avg", "binding", "geneval", "all_correct")  # the first decides the claims
-    c.prompts = 384  # held out, of each run
+    c.prompts = 1_536  # held out, of each run
     if base.is_smoke(arg):
         c.prompts = 32
     return c

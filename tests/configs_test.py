@@ -61,13 +61,23 @@ def test_every_run_of_a_family_builds(name, argument):
         assert argument != "smoke" or config.train.steps <= 4
 
 
-@pytest.mark.parametrize("run", ["smoke", *ablations.RUNS])
+@pytest.mark.parametrize("argument", ["smoke", "ltr1,smoke"])
+def test_a_run_at_the_papers_scale_can_be_made_small(argument):
+    config = parse(load_config("ablations_paper", argument))
+    assert parameter_count(config) > 0 and config.train.steps <= 4
+    assert config.model.conditioner.n_ltr == (2 if argument == "smoke" else 1)
+
+
+@pytest.mark.parametrize("argument", ["ltr9", "ltr,ltr1"])
+def test_a_run_at_the_papers_scale_that_there_is_not(argument):
+    with pytest.raises(errors.InputError, match="unknown argument of the config"):
+        load_config("ablations_paper", argument)
+
+
+@pytest.mark.parametrize("run", [*ablations.RUNS, *ablations.EXTRA])
 def test_a_run_at_the_papers_scale_has_its_switches(run):
     config = parse(load_config("ablations_paper", run))
-    if run == "smoke":
-        assert parameter_count(config) > 0 and config.train.steps <= 4
-        return
-    switches = ablations.RUNS[run]
+    switches = (ablations.RUNS | ablations.EXTRA)[run]
     assert (config.model.width, config.model.depth, config.train.batch_size) == (1152, 28, 256)
     assert config.data.size == (256, 256) and config.train.steps == 300_000
     assert len(config.encoders) == len(switches.llms)
