@@ -2,8 +2,8 @@
 
 A thing is a connected patch that is not white, its holes filled. Its shape is that of its silhouette;
 its colour is the palette's nearest, by a vote of its pixels once white is taken out of them; its
-texture is the one whose marks agree most with where it is dark or white inside. Pictures of 32 pixels
-or more; large ones are shrunk.
+texture is the one whose marks agree most with where it is dark or white inside. Large
+pictures are shrunk.
 """
 
 import dataclasses
@@ -11,11 +11,13 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
+from lidit_jax.errors import InputError
 from lidit_jax.evaluation import colours, patches, silhouettes, textures
-from lidit_jax.scenes.rendering import MARK, RADIUS
+from lidit_jax.scenes.rendering import RADIUS
 from lidit_jax.scenes.things import COLOURS
 
-MIN_COVER = 0.3  # of a pixel that is in a patch; 0 is white, 1 as dark as can be
+MIN_SIDE = 32  # pixels; in smaller pictures shapes are not told apart
+MIN_COVER = 0.28  # of a pixel that is in a patch; 0 is white, 1 has a channel of 0
 MIN_AREA, MAX_AREA = 0.008, 0.3  # of the picture: smaller is a speck, larger none of our things
 MIN_VOTE = 0.6  # of a patch's pixels must agree on its colour
 MIN_LIT = 0.15  # of them must not be dark
@@ -35,9 +37,17 @@ class Seen:
 
 
 def see(image: np.ndarray) -> list[Seen]:
-    """Returns the things in uint8 [height, width, 3], in reading order of their patches."""
+    """Returns the things in uint8 [height, width, 3], in reading order of their patches.
+
+    Raises InputError for a picture of less than MIN_SIDE pixels.
+    """
+    if min(image.shape[:2]) < MIN_SIDE:
+        height, width = image.shape[:2]
+        raise InputError(
+            f"a picture of {width}x{height} pixels; things of the scenes are told apart from {MIN_SIDE} up"
+        )
     rgb_HxWx3 = patches.shrunk(image).astype(np.float64)
-    cover_HxW = (255 - rgb_HxWx3.min(axis=-1)) / (255 - MARK[0])
+    cover_HxW = 1 - rgb_HxWx3.min(axis=-1) / 255
     found = []
     for inside_HxW, reach_HxW in patches.patches(cover_HxW, MIN_COVER):
         body_HxW = ndimage.binary_fill_holes(inside_HxW)

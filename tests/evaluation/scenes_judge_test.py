@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from lidit_jax.errors import InputError
 from lidit_jax.evaluation import judging_scenes
 from lidit_jax.evaluation.judging_scenes import ATTRIBUTES, judge
 from lidit_jax.evaluation.seeing_scenes import see
@@ -169,6 +170,11 @@ def test_what_is_no_thing_counts_as_none():
     inside = rainbow.min(axis=-1) < 60
     rainbow[inside] = (220 * np.eye(3)[np.arange(inside.sum()) % 3]).astype(np.uint8)
     assert [s.colour for s in see(rainbow)] == [None]
+
+
+def test_a_picture_too_small_to_tell_things_apart_is_refused():
+    with pytest.raises(InputError, match="a picture of 40x31 pixels; .* from 32 up"):
+        see(np.full((31, 40, 3), 255, np.uint8))
 
 
 def test_a_verdict_says_only_what_the_prompt_says():

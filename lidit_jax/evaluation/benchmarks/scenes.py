@@ -41,7 +41,7 @@ class Scenes:
                  of the right colours
     """
 
-    version = 2
+    version = 3
     per_prompt = 1
     judges = ()
     any_words = False
