@@ -12,26 +12,32 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 quickstart: OUT = out/quickstart
 quickstart: SUITE = recall
+quickstart: AGAINST = --config=configs/quickstart.py
 shapes: OUT = out/shapes
 shapes: SUITE = shapes
 shapes_two_llms: OUT = out/shapes_two_llms
 shapes_two_llms: SUITE = shapes
 shapes_direct: OUT = out/shapes_direct
 shapes_direct: SUITE = shapes
-scenes: OUT = out/scenes
-scenes: SUITE = scenes
 quickstart_latent: OUT = out/quickstart_latent
 quickstart_latent: SUITE = recall
+quickstart_latent: AGAINST = --config=configs/quickstart_latent.py
 quickstart_latent: vae_openmoji
 vae_openmoji: VAE = out/vae_openmoji
 
 # The four doors, one after the other; each finds its own work done.
-quickstart shapes shapes_two_llms shapes_direct scenes quickstart_latent: .venv/ready
+quickstart shapes shapes_two_llms shapes_direct quickstart_latent: .venv/ready
 	$(RUN).prepare --config=configs/$@.py --data=$(OUT)/data
 	$(RUN).train --config=configs/$@.py --data=$(OUT)/data --workdir=$(OUT)/run
 	$(RUN).sample --workdir=$(OUT)/run --prompts=$(OUT)/data/prompts.jsonl --out=$(OUT)/samples
-	$(RUN).evaluate --config=configs/$@.py --suite=$(SUITE) --samples=$(OUT)/samples --out=$(OUT)/$(SUITE)
+	$(RUN).evaluate --suite=$(SUITE) $(AGAINST) --samples=$(OUT)/samples --out=$(OUT)/$(SUITE)
 	@echo "pictures: $(OUT)/samples/grid.png"
+
+scenes: .venv/ready
+	$(RUN).prepare --config=configs/$@.py --data=out/$@/data
+	$(RUN).train --config=configs/$@.py --data=out/$@/data --workdir=out/$@/run
+	$(RUN).evaluate --suite=scenes --workdir=out/$@/run --out=out/$@/judged
+	@echo "pictures: out/$@/judged/samples/grid.png"
 
 # Hours: 15 runs of three seeds. Stopped, it continues.
 ablations: .venv/ready

@@ -2,15 +2,21 @@
 
 python -m lidit_jax.evaluate --suite=recall --config=configs/quickstart.py --samples=out/quickstart/samples --out=out/quickstart/recall
 
-A benchmark of the paper wants its official prompt files, and judges:
+A benchmark draws its own prompts; those of the paper want their official files, and judges:
 
+python -m lidit_jax.evaluate --suite=scenes --workdir=out/scenes/run --out=out/scenes/judged
 python -m lidit_jax.evaluate --suite=geneval --fetch
 python -m lidit_jax.evaluate --suite=geneval --prompts=GENEVAL --workdir=RUN --judges=detector=MASK2FORMER --judges=clip=CLIP --out=out/geneval
 
 Its pictures are drawn as the run samples. `lidit_jax.sample` draws them otherwise, or on several
 machines, from the file of --write_prompts; then --samples takes the place of --workdir.
+
+Results of several models, side by side in one figure:
+
+python -m lidit_jax.evaluate --suite=positional --results=base=out/base --results=ltr=out/ltr --out=out/both
 """
 
+import json
 import pathlib
 import shlex
 import sys
@@ -19,7 +25,7 @@ from absl import flags
 
 from lidit_jax import doors, errors, files, prompts, share
 from lidit_jax.evaluation import SUITES, pictures, results
-from lidit_jax.evaluation.benchmarks import BENCHMARKS, measuring, prompt_files
+from lidit_jax.evaluation.benchmarks import BENCHMARKS, FIGURES, measuring, prompt_files
 from lidit_jax.evaluation.benchmarks.benchmark import MODES, Benchmark, Item
 from lidit_jax.evaluation.judges import TINY, open_judges
 from lidit_jax.generation import Generator, generate
@@ -36,6 +42,9 @@ _FETCH = flags.DEFINE_bool(
 )
 _WRITE_PROMPTS = flags.DEFINE_string(
     "write_prompts", None, "a .jsonl for the benchmark's prompts, which lidit_jax.sample reads"
+)
+_RESULTS = flags.DEFINE_multi_string(
+    "results", [], "NAME=FOLDER, the --out of a measurement; several, to draw them side by side"
 )
 _JUDGES = flags.DEFINE_multi_string(
     "judges", [], "detector=FOLDER, vqa=FOLDER, clip=FOLDER; or tiny, to try it without weights"
@@ -54,6 +63,16 @@ READ = {
     "write_prompts": (_PROMPTS,),
     "samples": (_PROMPTS, _JUDGES, _MODE, _SHARE, _OUT),
     "workdir": (_PROMPTS, _JUDGES, _MODE, _SHARE, _OUT, _PER_PROMPT),
+    "results": (_OUT,),
+}
+# Flag -> the suites that read it.
+READERS = dict.fromkeys((*READ, *(f.name for f in READ["workdir"])), tuple(BENCHMARKS)) | {
+    "samples": KNOWN,
+    "out": KNOWN,
+    "judges": ("clip_score", "fid", *(n for n, b in BENCHMARKS.items() if b.judges)),
+    "config": ("fid", "recall"),
+    "results": tuple(FIGURES),
+    **dict.fromkeys(("prompts", "fetch"), tuple(n for n, b in BENCHMARKS.items() if b.official)),
 }
 
 
@@ -62,15 +81,17 @@ def main():
         raise errors.InputError(f"no --suite given; known: {', '.join(KNOWN)}")
     if _SUITE.value not in KNOWN:
         raise errors.unknown_name("suite", _SUITE.value, KNOWN)
+    for name, suites in READERS.items():
+        if flags.FLAGS[name].present and _SUITE.value not in suites:
+            raise errors.InputError(
+                f"--{name} says nothing to --suite={_SUITE.value}; it is for {', '.join(suites)}"
+            )
     told = _suite() if _SUITE.value in SUITES else _benchmark(BENCHMARKS[_SUITE.value])
     if told:
         print(told)
 
 
 def _suite() -> str:
-    for name in ("fetch", "write_prompts", "workdir", *(f.name for f in READ["workdir"])):
-        if name not in ("out", "judges") and flags.FLAGS[name].present:
-            raise errors.InputError(f"--{name} is for a benchmark: {', '.join(BENCHMARKS)}")
     judged = pictures.read(_samples())
     trained_on = references(doors.config()) if doors.CONFIG.value else None
     folders = measuring.judge_folders(_JUDGES.value, ("clip",), optional=True)
@@ -93,16 +114,37 @@ def _benchmark(benchmark: Benchmark) -> str | None:
         return prompt_files.fetch_instructions(_SUITE.value, folder)
     if _WRITE_PROMPTS.value:
         return _write_prompts(benchmark)
-    return _measure(benchmark, benchmark.items(_prompts()))
+    if _RESULTS.value:
+        return f"{measuring.side_by_side(_SUITE.value, _named(_RESULTS.value), _out())}"
+    return _measure(benchmark, _items(benchmark))
+
+
+def _items(benchmark: Benchmark) -> list[Item]:
+    return benchmark.items(_prompts() if benchmark.official else None)
 
 
 def _write_prompts(benchmark: Benchmark) -> str:
     path = pathlib.Path(_WRITE_PROMPTS.value).expanduser()
     if path.suffix != ".jsonl":
         raise errors.InputError(f"--write_prompts={path}: want a file that ends in .jsonl")
-    items = benchmark.items(_prompts())
-    prompts.write(path, [prompts.Prompt(item.text) for item in items])
+    items = _items(benchmark)
+    told = [{"prompt": i.text, "id": i.id, "group": i.group, "meta": i.meta} for i in items]
+    with files.atomic(path) as temporary:
+        text = "".join(json.dumps(of, ensure_ascii=False) + "\n" for of in told)
+        temporary.write_text(text, encoding="utf-8")
     return f"{len(items)} prompts: {path}"
+
+
+def _named(given: list[str]) -> dict[str, pathlib.Path]:
+    folders = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise errors.InputError(f"--results={text}: want NAME=FOLDER, such as ltr=out/ltr")
+        if name in folders:
+            raise errors.InputError(f"two of --results are called {name}; give each its own name")
+        folders[name] = pathlib.Path(folder).expanduser()
+    return folders
 
 
 def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:

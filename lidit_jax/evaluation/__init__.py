@@ -8,13 +8,12 @@
 
 SUITES maps a name to a function of (pictures, references, judges) that returns {score: value}.
 `references` are (captions, uint8 image) pairs of the training set, or None; `judges` those at hand;
-a suite says what it needs of them. Benchmarks, with official prompts, are in `benchmarks.BENCHMARKS`.
+a suite says what it needs of them. Benchmarks, with prompts of their own, are in `benchmarks.BENCHMARKS`.
 """
 
 from collections.abc import Callable, Iterable
 
 from lidit_jax.evaluation import clip_score, fid, recall, reconstruction, shapes
-from lidit_jax.evaluation.benchmarks import scenes
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.evaluation.recall import Reference
@@ -26,6 +25,5 @@ SUITES: dict[str, Suite] = {
     "fid": fid.suite,
     "psnr": lambda pictures, references, judges: reconstruction.psnr(pictures),
     "recall": lambda pictures, references, judges: recall.recall(pictures, references),
-    "scenes": scenes.suite,
     "shapes": lambda pictures, references, judges: shapes.score(pictures),
 }

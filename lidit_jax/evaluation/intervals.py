@@ -35,17 +35,15 @@ def scores(
     strata_P: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    differences: Mapping[str, tuple[str, str]] | None = None,
     units_P: Sequence[int] | None = None,
 ) -> dict[str, Score]:
-    """Returns each metric's score, and unweighted means and differences of some under names of their own.
+    """Returns each metric's score, and unweighted means of some under names of their own.
 
     Args:
       tallies: name -> metric, all over the same prompts.
       averages: name -> the metrics that it is the mean of, e.g. {"overall": tags}.
       strata_P: of each prompt the group that it is drawn within (a benchmark has so many of each by
         design); None = all are one group. Prompts are drawn with replacement, their pictures stay.
-      differences: name -> two metrics, of which it is the first less the second.
       units_P: see `draws`.
     Raises ValueError for a metric that no prompt says anything about, or unequal lengths.
     """
@@ -63,18 +61,13 @@ def scores(
     for name, of in averages.items():
         rows = [names.index(n) for n in of]
         found[name] = score(values_M[rows].mean(), drawn_RxM[:, rows].mean(axis=1))
-    for name, of in (differences or {}).items():
-        first, second = (names.index(n) for n in of)
-        found[name] = score(
-            values_M[first] - values_M[second], drawn_RxM[:, first] - drawn_RxM[:, second]
-        )
     return found
 
 
 def ratio(tally: Tally, times_RxP: np.ndarray) -> np.ndarray:
     """Returns a metric where prompts are drawn so often, [resamples]; NaN where none of its own is."""
-    with np.errstate(invalid="ignore"):
-        return (times_RxP @ tally.sum_P) / (times_RxP @ tally.count_P)
+    count_R = times_RxP @ tally.count_P
+    return (times_RxP @ tally.sum_P) / np.where(count_R > 0, count_R, np.nan)
 
 
 def score(value: float, drawn_R: np.ndarray) -> Score:

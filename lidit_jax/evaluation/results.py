@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lidit_jax import files
+from lidit_jax.errors import InputError
 
 COLUMNS = ("LI-DiT-1B", "LI-DiT-10B")  # of the paper, beside ours
+ALIKE = ("suite", "mode", "judges", "prompts_sha256", "per_prompt")  # in results that compare
 
 
 def write_results(
@@ -34,6 +36,26 @@ def write_results(
     return results
 
 
+def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Returns what results.json of each folder holds: of one suite, prompts, judges and mode.
+
+    folders: label -> where a benchmark's results are.
+    Raises InputError if one has none, or is not like the first.
+    """
+    wanted, found = {"suite": suite}, {}
+    for label, folder in folders.items():
+        path = folder / "results.json"
+        value = files.read_json(path, "results", sealed=False)
+        for key in wanted:
+            if value.get(key) != wanted[key]:
+                raise InputError(
+                    f"{path}: its {key} is {value.get(key)!r}, want {wanted[key]!r}; only results that "
+                    f"are alike in {', '.join(ALIKE)} compare"
+                )
+        wanted, found[label] = {key: value.get(key) for key in ALIKE}, value
+    return found
+
+
 def table(results: Iterable[dict[str, Any]]) -> str:
     """Returns one line for each score of each of the results, in aligned columns."""
     rows = [("suite", "images", "score", "value")]
@@ -50,15 +72,17 @@ def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, floa
     A score stands before its 95% interval. What makes it another measure than the paper's is told below.
 
     results: with "scores", "ci95" and "notes" of `benchmarks.measuring`.
-    paper: row of the paper's Table 1 -> score -> number; the rows COLUMNS are shown.
+    paper: row of the paper's Table 1 -> score -> number; the rows COLUMNS are shown, if there.
     """
-    rows = [(results["suite"], "ours", *COLUMNS), ("---", *["---:"] * (1 + len(COLUMNS)))]
+    columns = [column for column in COLUMNS if column in paper]
+    rows = [(results["suite"], "ours", *columns), ("---", *["---:"] * (1 + len(columns)))]
     for name, value in results["scores"].items():
         low, high = results["ci95"][name]
-        published = (paper.get(column, {}).get(name) for column in COLUMNS)
+        published = (paper[column].get(name) for column in columns)
         ours = f"{value:.2f} ({low:.2f} to {high:.2f})"
         rows.append(
             (name, ours, *("" if number is None else f"{number:.2f}" for number in published))
         )
-    told = "\n".join(f"- {note}" for note in results["notes"])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{told}\n"
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    notes = "".join(f"- {note}\n" for note in results["notes"])
+    return f"{table}\n{notes}" if notes else table

@@ -77,21 +77,6 @@ def prompts(count: int) -> list[Prompt]:
     return list(_every()[:count])
 
 
-def parse(text: str) -> Prompt:
-    """Returns the prompt of these words. Raises InputError if it is none of `prompts(MOST)`."""
-    if text not in _by_text():
-        raise InputError(
-            f"{text!r} is none of the {MOST} prompts that models of the scenes are judged by; "
-            "`prepare` with data.source=scenes writes them"
-        )
-    return _by_text()[text]
-
-
-@functools.cache
-def _by_text() -> dict[str, Prompt]:
-    return {p.text: p for p in _every()}
-
-
 @functools.cache
 def _every() -> tuple[Prompt, ...]:
     found: dict[str, Prompt] = {}

@@ -176,16 +176,24 @@ for args in json.loads(sys.argv[1]):
 
 def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
     cases = {
-        "0 ways given; give one: --fetch, --write_prompts, --samples, --workdir": [],
+        "0 ways given; give one: --fetch, --write_prompts, --samples, --workdir, --results": [],
         "2 ways given": ["--fetch", "--samples=x"],
         "--per_prompt says nothing without --workdir; this is --samples": ["--samples=x", "--per_prompt=1"],
         "--judges says nothing without --samples or --workdir; this is --fetch": ["--fetch", "--judges=tiny"],
         "no --prompts given": ["--samples=x"],
         "no evaluation_metadata.jsonl in": ["--samples=x", f"--prompts={tmp_path}"],
         "--write_prompts=a.txt: want a file that ends in .jsonl": ["--write_prompts=a.txt"],
-        "--mode is for a benchmark: geneval": ["--suite=shapes", "--samples=x", "--mode=fixed"],
-        "--workdir is for a benchmark: geneval": ["--suite=shapes", "--workdir=x"],
-        "--fetch is for a benchmark: geneval": ["--suite=shapes", "--fetch"],
+        "--mode says nothing to --suite=shapes; it is for geneval, compbench": ["--suite=shapes", "--samples=x", "--mode=fixed"],
+        "--workdir says nothing to --suite=shapes; it is for geneval": ["--suite=shapes", "--workdir=x"],
+        "--fetch says nothing to --suite=shapes; it is for geneval": ["--suite=shapes", "--fetch"],
+        "--judges says nothing to --suite=scenes; it is for clip_score, fid, geneval": ["--suite=scenes", "--samples=x", "--judges=clip=y"],
+        "--judges says nothing to --suite=recall;": ["--suite=recall", "--judges=tiny"],
+        "--config says nothing to --suite=geneval; it is for fid, recall": ["--samples=x", "--config=configs/quickstart.py"],
+        "--config says nothing to --suite=psnr;": ["--suite=psnr", "--samples=x", "--config=configs/quickstart.py"],
+        "--results says nothing to --suite=geneval; it is for positional": ["--results=a=b"],
+        "--results=a: want NAME=FOLDER": ["--suite=positional", "--results=a", "--out=x"],
+        "two of --results are called a;": ["--suite=positional", "--results=a=b", "--results=a=c", "--out=x"],
+        f"no results at {tmp_path}": ["--suite=positional", f"--results=a={tmp_path}", "--out=x"],
     }  # fmt: skip
     given = [["--suite=geneval", *args] for args in cases.values()]
     status, told, error = ended(started("-c", REFUSED, json.dumps(given)))

@@ -302,3 +302,9 @@ def test_judges_are_named_by_what_they_do():
     }.items():
         with pytest.raises(InputError, match=message):
             judge_folders([given], ASKED)
+
+
+def test_a_folder_goes_before_tiny_and_two_of_a_kind_are_refused():
+    assert judge_folders(["clip=c", "tiny"], ASKED) == {"detector": "tiny", "clip": "c"}
+    with pytest.raises(InputError, match="--judges=clip=a and --judges=clip=b: want one clip"):
+        judge_folders(["clip=a", "tiny", "clip=b"], ASKED)

@@ -2,13 +2,19 @@
 
 import collections
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lidit_jax import prompts as prompt_files
 from lidit_jax.errors import InputError
-from lidit_jax.evaluation.benchmarks.positional import Positional, estimate
+from lidit_jax.evaluation.benchmarks import measuring
+from lidit_jax.evaluation.benchmarks.benchmark import Item
+from lidit_jax.evaluation.benchmarks.positional import Positional
 from lidit_jax.evaluation.intervals import scores
 from lidit_jax.evaluation.judges.records import Answer, Judges
 from lidit_jax.evaluation.positional import bias, plot, prompts
@@ -64,20 +70,17 @@ def test_the_official_files_give_a_thousand_prompts(official):
         assert all(tuple(s.split(" ", 1)) in pairs[p.family] for s in p.segments)
 
 
-@pytest.mark.parametrize("design", prompts.DESIGNS)
-def test_prompts_are_the_same_for_the_same_seed(design):
-    made = prompts.generate(PAIRS, 120, design)
+def test_prompts_are_the_same_for_the_same_seed():
+    made = prompts.generate(PAIRS, 120)
     assert len(made) == len({p.text for p in made}) == 120
-    assert made == prompts.generate(PAIRS, 120, design)
-    assert made != prompts.generate(PAIRS, 120, design, seed=1)
+    assert made == prompts.generate(PAIRS, 120)
+    assert made != prompts.generate(PAIRS, 120, seed=1)
     assert collections.Counter(p.family for p in made) == {"color": 48, "texture": 36, "shape": 36}
     for p in made:
         assert len({s.split(" ", 1)[1] for s in p.segments}) == 4
-    if design == "random":
-        assert len({p.base for p in made}) == 120
 
 
-def test_under_the_latin_design_each_segment_stands_once_at_each_place():
+def test_each_segment_stands_once_at_each_place():
     bases = collections.defaultdict(list)
     for p in prompts.generate(PAIRS, 120):
         bases[p.base].append(p.segments)
@@ -95,8 +98,6 @@ def test_prompts_are_english():
 
 
 def test_bad_requests_are_refused():
-    with pytest.raises(InputError, match="unknown design 'square'; known: latin, random"):
-        prompts.generate(PAIRS, design="square")
     for count in (0, 30, 42, -40):
         with pytest.raises(InputError, match="want a multiple of 40"):
             prompts.generate(PAIRS, count)
@@ -104,16 +105,14 @@ def test_bad_requests_are_refused():
         prompts.generate(PAIRS | {"texture": PAIRS["texture"][:3]})
 
 
-@pytest.mark.parametrize("design", prompts.DESIGNS)
-def test_every_set_there_is_can_be_asked_for_and_no_more(design):
+def test_every_set_there_is_can_be_asked_for_and_no_more():
     # Two adjectives for each of five nouns make 80 sets: as many as color has of 200.
     pairs = {f: [(a, n) for a in of[:2] for n in NOUNS[:5]] for f, of in prompts.ADJECTIVES.items()}
-    each = 4 if design == "latin" else 1
-    made = prompts.generate(pairs, 200 * each, design)
-    assert len({p.text for p in made}) == 200 * each
+    made = prompts.generate(pairs, 800)
+    assert len({p.text for p in made}) == 800
     assert len({frozenset(p.segments) for p in made}) == 200
     with pytest.raises(InputError, match="10 pairs of 5 nouns, which make 80 sets of 4; want 96"):
-        prompts.generate(pairs, 240 * each, design)
+        prompts.generate(pairs, 960)
 
 
 def oracle(drops, bases=30, seed=0, hard=0.25):
@@ -154,36 +153,41 @@ def test_what_segments_say_explains_nothing_under_the_latin_design():
         ease_4 = rng.permutation([0.0, 0.1, 0.9, 1.0])
         found += [np.roll(ease_4, -r).tolist() for r in range(4)]
         ids += [base] * 4
-    measured = bias.estimate(found, ids)
-    for score in (measured.drop, measured.slope, measured.relative_drop):
-        assert max(abs(score.low), abs(score.high)) < 1e-9
-    assert all(b.value == pytest.approx(50) for b in measured.bins)
+    measured = scores(bias.tallies(found), {}, units_P=ids)
+    for name in ("drop", "slope", "relative_drop"):
+        assert max(abs(measured[name].low), abs(measured[name].high)) < 1e-9
+    assert all(measured[name].value == pytest.approx(50) for name in bias.QUARTERS)
+    told = bias.estimate(found, ids)
+    assert (told.drop, told.slope) == (measured["drop"], measured["slope"])
 
 
 def test_numbers_are_as_computed_by_hand():
-    measured = bias.estimate([[1.0, 0.8, 0.6, 0.4], [0.6, 0.6, 0.6, 0.6]], [0, 1])
-    assert [round(b.value, 6) for b in measured.bins] == [80, 70, 60, 50]
-    assert measured.slope.value == pytest.approx(-10) and measured.drop.value == pytest.approx(30)
-    assert measured.relative_drop.value == pytest.approx(0.375)
-    assert measured.all_right.value == 50
-    assert (measured.drop.low, measured.drop.high) == (pytest.approx(0), pytest.approx(60))
+    given = [[1.0, 0.8, 0.6, 0.4], [0.6, 0.6, 0.6, 0.6]]
+    measured = scores(bias.tallies(given), {}, units_P=[0, 1])
+    assert {name: round(score.value, 6) for name, score in measured.items()} == {
+        **{"quarter_1": 80, "quarter_2": 70, "quarter_3": 60, "quarter_4": 50},
+        **{"slope": -10, "drop": 30, "relative_drop": 37.5, "all_right": 50},
+    }
+    drop = measured["drop"]
+    assert (drop.low, drop.high) == (pytest.approx(0), pytest.approx(60))
+    told = bias.estimate(given, [0, 1])
+    assert told.bins == tuple(measured[name] for name in bias.QUARTERS)
 
 
-@pytest.mark.filterwarnings("error")
 def test_there_is_no_relative_drop_from_nothing():
-    measured = bias.estimate([[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.0, 1.0]], [0, 1])
-    assert np.isnan(measured.relative_drop.value) and measured.drop.value == -100
+    told = bias.tallies([[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.0, 1.0]])
+    assert "relative_drop" not in told and told["drop"].sum_P.tolist() == [-100, -100]
 
 
 def test_prompts_of_another_length_fall_into_quarters():
-    two, eight = [1.0, 0.0], [1, 1, 0, 0, 1, 1, 0, 0]
-    measured = bias.estimate([two, eight], [0, 1])
-    # two: bins 1 and 3; eight: two to a bin
-    assert [b.value for b in measured.bins] == [100, pytest.approx(100 / 3), 100, 0]
-    with pytest.raises(ValueError, match="no prompt has a segment in each of 4 bins"):
-        bias.estimate([two], [0])
-    with pytest.raises(ValueError, match="1 prompts' scores, 2 bases"):
-        bias.estimate([eight], [0, 1])
+    told = bias.tallies([[1, 1, 0, 0, 1, 0, 0, 0], [1, 0.5, 1, 0, 1]])
+    assert [told[name].sum_P.tolist() for name in bias.QUARTERS] == [
+        [100, 100], [0, 50], [50, 50], [0, 100],
+    ]  # fmt: skip
+    with pytest.raises(
+        ValueError, match="of 2 segments has none in quarter_1 and quarter_3; want 4"
+    ):
+        bias.tallies([[1, 1, 1, 1], [1, 0]])
 
 
 class Asked:
@@ -196,10 +200,12 @@ class Asked:
         return [Answer(0.9 if " red " in f" {q}" else 0.2, "") for q in questions]
 
 
+LINES = [f"a {a} {n} and a {a} {n}" for of in PAIRS.values() for a, n in of]
+
+
 def test_a_vqa_judge_is_asked_for_every_segment(tmp_path):
     benchmark, vqa = Positional(), Asked()
-    lines = [f"a {a} {n} and a {a} {n}" for of in PAIRS.values() for a, n in of]
-    items = benchmark.items(files(tmp_path, lines, ("train", "val")))
+    items = benchmark.items(files(tmp_path, LINES, ("train", "val")))
     assert len(items) == 1_000 and json.loads(json.dumps(items[0].meta))["base"] == 0
     chosen = [i for i in items if sum(s.startswith("red ") for s in i.meta["segments"]) == 1][:8]
     assert len(chosen) == 8
@@ -207,10 +213,123 @@ def test_a_vqa_judge_is_asked_for_every_segment(tmp_path):
     assert vqa.questions[0] == prompts.with_article(chosen[-1].meta["segments"][0]) + "?"
     tallies = benchmark.score(chosen, records, "reference")
     found = scores(tallies.metrics, tallies.averages)
-    values = [found[f"quarter_{k}"].value for k in (1, 2, 3, 4)]
-    assert sum(values) == pytest.approx(0.9 + 3 * 0.2) and found["all_right"].value == 0
-    bins = [b.value / 100 for b in estimate(chosen, records).bins]
-    np.testing.assert_allclose(bins, values)
+    values = [found[name].value for name in bias.QUARTERS]
+    assert sum(values) == pytest.approx(90 + 3 * 20) and found["all_right"].value == 0
+
+
+def test_a_prompt_is_all_right_by_the_mean_of_its_pictures():
+    item = Item("0", "a", "color", {"base": 0, "words": []})
+    pictures = [{"segments": of} for of in ([0.9, 0.9, 0.9, 0.4], [0.3, 0.9, 0.9, 0.7])]
+    told = Positional().score([item, item], [pictures, pictures[:1]], "reference")
+    assert told.metrics["all_right"].sum_P.tolist() == [100, 0]
+
+
+class Stripes:
+    """Says yes to the k-th question as far as the k-th quarter of the picture is white."""
+
+    identity = "stripes"
+
+    def ask(self, image, questions):
+        return [Answer(image[0, k, 0] / 255, "") for k in range(len(questions))]
+
+
+EASE = np.random.default_rng(0).integers(100, 256, (8, 4))  # of the segments of eight sets
+
+
+def measured(items, samples, out, drops=(0, 0, 0, 0), ease_Bx4=EASE):
+    """Results of pictures in which segments are as white as they are easy, less of their place's drop."""
+    pictures = [
+        (i.text, np.roll(ease_Bx4[i.meta["base"]], -i.meta["rotation"]) - np.array(drops))
+        for i in items
+    ]
+    drawn = samples(
+        (text, np.broadcast_to(white_4[None, :, None], (4, 4, 3)).astype(np.uint8))
+        for text, white_4 in pictures
+    )
+    given = {"mode": "reference", "command": "as typed"}
+    measuring.measure("positional", items, drawn, Judges(vqa=Stripes()), out, **given)
+    return json.loads((out / "results.json").read_text())
+
+
+@pytest.fixture
+def items(tmp_path):
+    """The prompts of eight sets, in all rotations."""
+    (tmp_path / "words").mkdir()
+    return Positional().items(files(tmp_path / "words", LINES))[:32]
+
+
+def test_the_suite_recovers_a_planted_drop_and_finds_none_where_there_is_none(
+    items, samples, tmp_path
+):
+    planted = measured(items, samples, tmp_path / "planted", (0, 17, 34, 51))  # 51 of 255 are 20%
+    found, sure = planted["scores"], planted["ci95"]
+    first = 100 * EASE.mean() / 255
+    wanted = {"quarter_1": first, "drop": 20, "slope": -20 / 3, "relative_drop": 2000 / first}
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value)
+        assert sure[name][0] - 1e-9 <= value <= sure[name][1] + 1e-9
+    assert sure["quarter_1"][1] - sure["quarter_1"][0] > 2  # sets differ, and are what is drawn
+    assert sure["drop"][1] - sure["drop"][0] < 1e-9
+    none = measured(items, samples, tmp_path / "none")
+    for name in ("drop", "slope", "relative_drop"):
+        assert np.allclose([none["scores"][name], *none["ci95"][name]], 0, atol=1e-9)
+
+
+def test_which_segment_of_a_set_is_which_changes_nothing(items, samples, tmp_path):
+    drops, relabelled = (0, 60, 30, 90), np.random.default_rng(1).permuted(EASE, axis=1)
+    one = measured(items, samples, tmp_path / "one", drops)
+    two = measured(items, samples, tmp_path / "two", drops, relabelled)
+    for told in ("scores", "ci95"):
+        for name in one[told].keys() - {"all_right"}:
+            assert two[told][name] == pytest.approx(one[told][name]), name
+
+
+def test_results_say_whose_words_the_prompts_have(items, samples, tmp_path):
+    told = measured(items, samples, tmp_path / "out")["notes"]
+    assert told[0] == "the prompts are of the words of color_val.txt"  # eight sets, all of colours
+    assert items[-1].meta.keys() == {"segments", "base", "rotation", "words"}
+
+
+def test_results_are_drawn_alone_and_side_by_side_if_alike(items, samples, tmp_path):
+    folders = {name: tmp_path / name for name in ("a", "b")}
+    for drop, out in enumerate(folders.values()):
+        measured(items, samples, out, (0, 0, 0, 9 * drop))
+        assert min(Image.open(out / "position.png").size) > 300
+    drawn = measuring.side_by_side("positional", folders, tmp_path / "both")
+    assert drawn == tmp_path / "both" / "position.png"
+    assert drawn.read_bytes() != (folders["a"] / "position.png").read_bytes()
+    other = json.loads((folders["b"] / "results.json").read_text())
+    for key, value in (("per_prompt", 4), ("judges", {"vqa": "x"}), ("suite", "dpg")):
+        (folders["b"] / "results.json").write_text(json.dumps(other | {key: value}))
+        with pytest.raises(InputError, match=f"b.results.json: its {key} is .*, want .*compare"):
+            measuring.side_by_side("positional", folders, tmp_path / "neither")
+    assert not (tmp_path / "neither").exists()
+
+
+def evaluate(*args):
+    """Runs the door as a user does, and returns what it prints."""
+    command = [sys.executable, "-m", "lidit_jax.evaluate", "--suite=positional", *args]
+    root = pathlib.Path(__file__).parents[2]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_file_of_prompts_says_what_each_is_made_of(tmp_path):
+    path, words = tmp_path / "p.jsonl", files(tmp_path, LINES)
+    evaluate(f"--prompts={words}", f"--write_prompts={path}")
+    items = Positional().items(words)
+    assert [p.text for p in prompt_files.read(path)] == [item.text for item in items]
+    for line, item in zip(path.read_text().splitlines(), items, strict=True):
+        told = json.loads(line)
+        assert (told["id"], told["group"]) == (item.id, item.group)
+        assert told["meta"] == json.loads(json.dumps(item.meta))
+
+
+def test_a_user_draws_several_results_side_by_side(items, samples, tmp_path):
+    given = [f"--results={name}={tmp_path / name}" for name in ("a", "b")]
+    for name in ("a", "b"):
+        measured(items, samples, tmp_path / name)
+    assert evaluate(*given, f"--out={tmp_path}") == f"{tmp_path}/position.png\n"
+    assert min(Image.open(tmp_path / "position.png").size) > 300
 
 
 def test_the_plot_is_a_picture_with_a_bar_for_each_quarter(tmp_path):

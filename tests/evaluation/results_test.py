@@ -76,6 +76,12 @@ def test_a_comparison_stands_beside_the_paper_and_says_why_it_does_not_compare()
     ]
 
 
+def test_a_comparison_with_nothing_of_the_papers_has_no_columns_for_it():
+    results = {"suite": "s", "scores": {"a": 1.0}, "ci95": {"a": [0.0, 2.0]}, "notes": ["x"]}
+    head, *_, row, _, note, _ = comparison(results, {}).split("\n")
+    assert (head, row, note) == ("| s | ours |", "| a | 1.00 (0.00 to 2.00) |", "- x")
+
+
 def test_notes_tell_another_judge_random_weights_and_fewer_pictures():
     judges = {"detector": MASK2FORMER, "clip": "CLIPModel:0123456789abcdef"}
     (alone,) = comparability.notes("geneval", judges, tiny=False, per_prompt=4, published=4)

@@ -1,10 +1,12 @@
 """The scenes world's metrics: hand-computed from hand-made verdicts."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from lidit_jax.evaluation.benchmarks import measuring
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.benchmarks.scenes import Scenes
 from lidit_jax.evaluation.intervals import scores
@@ -105,3 +107,24 @@ def test_true_pictures_score_one_and_another_prompts_pictures_little(shift):
         assert values["all_correct"] < 0.1 and values["binding"] < 0.5
     else:
         assert set(values.values()) == {1.0}
+
+
+def test_pictures_become_results_with_intervals(samples, tmp_path):
+    """Every third picture is of another prompt's scene."""
+    items = BENCHMARK.items(None)
+    shown = [items[(k + 32 * (k % 3 == 0)) % len(items)] for k in range(len(items))]
+    drawn = samples(
+        (
+            item.text,
+            rendering.render(Scene.from_json(s.meta["scene"]), 48, np.random.default_rng(k)),
+        )
+        for k, (item, s) in enumerate(zip(items, shown))
+    )
+    text = measuring.measure(
+        "scenes", items, drawn, Judges(), tmp_path / "out", mode="fixed", command="x"
+    )
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    low, high = found["ci95"]["all_correct"]
+    assert 66 < found["scores"]["all_correct"] < 70 and 60 < low < 66 and 68 < high < 75
+    assert {"t2i_avg", "geneval", "segment_4"} <= found["scores"].keys()
+    assert text.startswith("| scenes | ours |") and text.endswith("|\n")

@@ -6,7 +6,7 @@ geneval          objects, numbers, colours, places; geneval_rules, its pure rule
 compbench        attributes with their objects, relations, numbers: T2I-CompBench
 dpg              dense prompts, question by question: DPG-Bench
 positional       by place in the prompt: the paper's own benchmark; see evaluation.positional
-scenes           held-out prompts of the scenes world, judged without a model; no official files
+scenes           held-out prompts of the scenes world, judged without a model
 
 measuring        pictures -> results.json and a table beside the paper's
 judging          pictures -> records
@@ -15,16 +15,27 @@ judging          pictures -> records
 comparability    what makes a number another measure than the published one
 """
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lidit_jax.evaluation.benchmarks import positional
 from lidit_jax.evaluation.benchmarks.benchmark import Benchmark
 from lidit_jax.evaluation.benchmarks.compbench.suite import CompBench
 from lidit_jax.evaluation.benchmarks.dpg import DPG
 from lidit_jax.evaluation.benchmarks.geneval import GenEval
-from lidit_jax.evaluation.benchmarks.positional import Positional
+from lidit_jax.evaluation.benchmarks.scenes import Scenes
 
-# name, as --suite has it -> a benchmark with official prompt files
+# name, as --suite has it -> a benchmark
 BENCHMARKS: dict[str, Benchmark] = {
     "geneval": GenEval(),
     "compbench": CompBench(),
     "dpg": DPG(),
-    "positional": Positional(),
+    "positional": positional.Positional(),
+    "scenes": Scenes(),
+}
+
+# name -> what draws results, label -> content of results.json, side by side into a folder
+FIGURES: dict[str, Callable[[Path, Mapping[str, Mapping[str, Any]]], Path]] = {
+    "positional": positional.draw,
 }

@@ -30,29 +30,30 @@ class Tallies:
     """What a benchmark found: its metrics over the items, in their order, and means of metrics.
 
     scale: what a value of 1 is printed as: 1 or 100.
-    differences: name -> two metrics, of which it is the first less the second.
     units: of each item, the set of items that it belongs to, all of one group, which are alike and are
       resampled together; None = each is one of its own.
+    notes: what else they rest on, told below the table.
     """
 
     metrics: Mapping[str, Tally]
     averages: Mapping[str, Sequence[str]]
     scale: float = 1.0
-    differences: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     units: Sequence[int] | None = None
+    notes: Sequence[str] = ()
 
 
 class Benchmark(Protocol):
     """Stateless; one object for each name in BENCHMARKS."""
 
+    official: bool  # whether its prompts are of official files; else it makes them itself
     version: int  # raised when a change of `judge` changes a record
     per_prompt: int  # pictures that the published protocol draws of each prompt
     judges: tuple[str, ...]  # fields of Judges that it asks
     any_words: bool  # whether its detector is asked for more than COCO's 80 classes
     paper: Mapping[str, Mapping[str, float]]  # row of Table 1 -> metric -> the paper's number
 
-    def items(self, folder: Path) -> list[Item]:
-        """Returns its prompts from the official files in a folder.
+    def items(self, folder: Path | None) -> list[Item]:
+        """Returns its prompts, from the official files in a folder, if it has any.
 
         Raises InputError if a file is missing, or is not the published one (its count, its hash).
         """

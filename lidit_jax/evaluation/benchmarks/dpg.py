@@ -65,6 +65,7 @@ class DPG:
     none is missing. `fixed` counts every row and picture, and parents in categories too.
     """
 
+    official = True
     version = 1
     per_prompt = 4
     judges = ("vqa",)

@@ -41,6 +41,7 @@ class GenEval:
     overlapping objects is off, and that counting has a threshold of its own, are its rules.
     """
 
+    official = True
     version = 1
     per_prompt = 4
     judges = ("detector", "clip")

@@ -1,12 +1,12 @@
 """A benchmark from pictures to results.json: judged, scored, and set beside the paper."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lidit_jax import files
 from lidit_jax.errors import InputError, unknown_name
 from lidit_jax.evaluation import intervals, results
-from lidit_jax.evaluation.benchmarks import BENCHMARKS, comparability, judging
+from lidit_jax.evaluation.benchmarks import BENCHMARKS, FIGURES, comparability, judging
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.judges import TINY
 from lidit_jax.evaluation.judges.records import Judges
@@ -26,7 +26,7 @@ def measure(
     command: str,
     tiny: bool = False,
 ) -> str | None:
-    """Judges and scores pictures; writes results.json and results.md, and returns the latter's text.
+    """Judges and scores pictures; writes results.json, results.md and the suite's figure, if it has one.
 
     Args:
       suite: a key of BENCHMARKS. items: all of its prompts. pictures: of them, in the manifest's order.
@@ -34,20 +34,16 @@ def measure(
       share: what of the pictures is judged here.
       mode: of MODES. command: what to type to get this again.
       tiny: whether a judge is of random weights, which the results then say.
-    Returns None if other shares have not judged theirs yet. Raises InputError as `judge_pictures` does.
+    Returns the text of results.md; None if other shares have not judged theirs yet.
+    Raises InputError as `judge_pictures` does.
     """
     benchmark = BENCHMARKS[suite]
     records = judging.judge_pictures(benchmark, items, pictures, judges, out, share)
     if records is None:
         return None
     found = benchmark.score(items, records, mode)
-    scores = intervals.scores(
-        found.metrics,
-        found.averages,
-        [item.group for item in items],
-        differences=found.differences,
-        units_P=found.units,
-    )
+    groups_P = [item.group for item in items]
+    scores = intervals.scores(found.metrics, found.averages, groups_P, units_P=found.units)
     identities, per_prompt = judging.identities(benchmark, judges), len(records[0])
     written = results.write_results(
         out,
@@ -61,19 +57,33 @@ def measure(
         n_prompts=len(items),
         per_prompt=per_prompt,
         ci95={name: [found.scale * s.low, found.scale * s.high] for name, s in scores.items()},
-        notes=comparability.notes(
-            suite,
-            identities,
-            tiny,
-            per_prompt,
-            benchmark.per_prompt,
-            {item.meta["chunker"] for item in items if "chunker" in item.meta},
-        ),
+        notes=[
+            *found.notes,
+            *comparability.notes(
+                suite,
+                identities,
+                tiny,
+                per_prompt,
+                benchmark.per_prompt,
+                {item.meta["chunker"] for item in items if "chunker" in item.meta},
+            ),
+        ],
     )
     text = results.comparison(written, benchmark.paper)
     with files.atomic(out / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
+    if suite in FIGURES:
+        FIGURES[suite](out, {out.absolute().name: written})
     return text
+
+
+def side_by_side(suite: str, folders: Mapping[str, Path], out: Path) -> Path:
+    """Draws several results into the figure of their suite, in `out`, and returns its path.
+
+    suite: a key of FIGURES. folders: label -> where `measure` has written.
+    Raises InputError as `results.read_alike` does.
+    """
+    return FIGURES[suite](out, results.read_alike(suite, folders))
 
 
 def judge_folders(
@@ -82,19 +92,25 @@ def judge_folders(
     """Returns what a judge does -> its folder, of texts such as "detector=FOLDER", or "tiny" for all.
 
     wanted: what the benchmark's judges do. optional: whether they may be missing.
-    Raises InputError for another text, for a judge that is not asked, or if one is missing.
+    A folder goes before "tiny". Raises InputError for another text, for a judge that is not asked, is
+    given twice, or is missing.
     """
     folders = {}
     for text in given:
         kind, equals, folder = text.partition("=")
         if text == TINY:
-            folders |= dict.fromkeys(wanted, TINY)
-        elif not (equals and folder):
+            continue
+        if not (equals and folder):
             raise InputError(f"--judges={text}: want KIND=FOLDER, or {TINY} for all")
-        elif kind not in wanted:
+        if kind not in wanted:
             raise unknown_name("judge of this benchmark", kind, wanted)
-        else:
-            folders[kind] = folder
+        if kind in folders:
+            raise InputError(
+                f"--judges={kind}={folders[kind]} and --judges={text}: want one {kind}"
+            )
+        folders[kind] = folder
+    if TINY in given:
+        folders = dict.fromkeys(wanted, TINY) | folders
     lacking = [f"--judges={kind}=FOLDER" for kind in wanted if kind not in folders]
     if lacking and not optional:
         raise InputError(

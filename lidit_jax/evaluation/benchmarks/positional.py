@@ -1,26 +1,24 @@
 """The paper's positional-bias benchmark (section 2.2, A.3), as a benchmark like the others."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
-from lidit_jax.evaluation.intervals import Tally
+from lidit_jax.evaluation.intervals import Score
 from lidit_jax.evaluation.judges.records import Judges
-from lidit_jax.evaluation.positional import bias, prompts
+from lidit_jax.evaluation.positional import bias, plot, prompts
 
 
 class Positional:
-    """Metrics: quarter_1 to quarter_4, the mean score of the segments in each quarter of their prompts;
-    drop, the first less the last; all_right, pictures every segment of which scores more than 1/2.
-    In percent, with intervals over sets of segments.
+    """The metrics of `bias.tallies`, in percent, with intervals over sets of segments.
 
-    A segment's score is P(yes) of "a red car?", as T2I-CompBench asks BLIP. `bias.estimate` makes drop
-    and slope of `segment_scores`.
+    A segment's score is P(yes) of "a red car?", as T2I-CompBench asks BLIP.
     """
 
+    official = True
     version = 1
     per_prompt = 4
     judges = ("vqa",)
@@ -28,11 +26,14 @@ class Positional:
     paper: dict = {}
 
     def items(self, folder: Path) -> list[Item]:
-        """Returns 1,000 prompts of T2I-CompBench's words in a folder; see `prompts.vocabulary`."""
+        """Returns 1,000 prompts of T2I-CompBench's words in a folder; see `prompts.vocabulary`.
+
+        An item's group is its family; meta is its "segments", its "base" and "rotation", as a `Prompt` has
+        them, and the "words": names of the files whose words its family has.
+        """
+        words = {f: [p.name for p in paths] for f, paths in prompts.sources(folder).items()}
         made = prompts.generate(prompts.vocabulary(folder))
-        return [
-            Item(f"{i:04d}", p.text, p.family, dataclasses.asdict(p)) for i, p in enumerate(made)
-        ]
+        return [_item(f"{i:04d}", prompt, words[prompt.family]) for i, prompt in enumerate(made)]
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
         """Returns {"segments": each segment's P(yes), in the order of the prompt}."""
@@ -43,22 +44,30 @@ class Positional:
         self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str
     ) -> Tallies:
         """Returns the metrics of the class; both modes are the same."""
-        scores_PxK = np.array(segment_scores(records))
-        ones_P, K = np.ones(len(items)), scores_PxK.shape[1]
-        right_P = np.array([sum(min(r["segments"]) > 0.5 for r in of) for of in records], float)
-        metrics = {f"quarter_{k + 1}": Tally(scores_PxK[:, k], ones_P) for k in range(K)}
-        metrics["all_right"] = Tally(right_P, np.array([len(of) for of in records], float))
-        drop = {"drop": ("quarter_1", f"quarter_{K}")}
-        bases = [item.meta["base"] for item in items]
-        return Tallies(metrics, {}, scale=100, differences=drop, units=bases)
+        scores_PxK = [np.mean([r["segments"] for r in of], axis=0) for of in records]
+        words = sorted({name for item in items for name in item.meta["words"]})
+        return Tallies(
+            bias.tallies(scores_PxK),
+            {},
+            units=[item.meta["base"] for item in items],
+            notes=[f"the prompts are of the words of {', '.join(words)}"],
+        )
 
 
-def segment_scores(records: Sequence[Sequence[Record]]) -> list[list[float]]:
-    """Returns for each prompt the mean over its pictures of each segment's score."""
-    return [np.mean([r["segments"] for r in of], axis=0).tolist() for of in records]
+def _item(name: str, prompt: prompts.Prompt, words: list[str]) -> Item:
+    meta = {"segments": prompt.segments, "base": prompt.base, "rotation": prompt.rotation}
+    return Item(name, prompt.text, prompt.family, meta | {"words": words})
 
 
-def estimate(items: Sequence[Item], records: Sequence[Sequence[Record]]) -> bias.Bias:
-    """Returns the bias, with intervals over sets of segments."""
-    bases = [item.meta["base"] for item in items]
-    return bias.estimate(segment_scores(records), bases)
+def draw(out: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Writes out/position.png, Fig. 3's bars, and returns its path.
+
+    results: label -> the content of its results.json.
+    """
+    path = out / "position.png"
+    plot.plot(path, {label: bias.of_scores(_scores(of)) for label, of in results.items()})
+    return path
+
+
+def _scores(results: Mapping[str, Any]) -> dict[str, Score]:
+    return {n: Score(value, *results["ci95"][n]) for n, value in results["scores"].items()}

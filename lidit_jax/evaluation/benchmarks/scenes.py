@@ -11,7 +11,6 @@ from lidit_jax.evaluation import judging_scenes
 from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
 from lidit_jax.evaluation.intervals import Tally
 from lidit_jax.evaluation.judges.records import Judges
-from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.scenes import held_out, things
 from lidit_jax.scenes.things import Scene
 
@@ -25,7 +24,7 @@ AVERAGES = {
 
 
 class Scenes:
-    """Metrics, all shares in [0, 1]:
+    """Metrics, all shares, in percent:
 
     shape, colour, texture, size   segments that say it and where it is right
     binding      segments that are right in all respects, of prompts with several
@@ -41,6 +40,7 @@ class Scenes:
                  of the right colours
     """
 
+    official = False
     version = 3
     per_prompt = 1
     judges = ()
@@ -48,7 +48,7 @@ class Scenes:
     paper: dict = {}
 
     def items(self, folder: Path | None = None, count: int = PROMPTS) -> list[Item]:
-        """Returns the first `count` prompts; `folder` is not read, since the world makes its own.
+        """Returns the first `count` held-out prompts; `folder` is not read.
 
         Raises InputError unless count is a multiple of `held_out.BLOCK_SIZE`.
         """
@@ -64,29 +64,11 @@ class Scenes:
         """Returns the metrics of the class; there is one mode."""
         tallies = {name: _tally(items, records, values) for name, values in _METRICS.items()}
         told = {n: t for n, t in tallies.items() if t.count_P.any()}
-        return Tallies(told, AVERAGES, units=[item.meta["base"] for item in items])
+        return Tallies(told, AVERAGES, scale=100, units=[item.meta["base"] for item in items])
 
 
 def _item(k: int, prompt: held_out.Prompt) -> Item:
     return Item(str(k), prompt.text, prompt.group, dataclasses.asdict(prompt))
-
-
-def suite(pictures: list[Picture], references: object, judges: Judges) -> dict[str, float]:
-    """Returns the metrics of `Scenes` for pictures of any of the world's prompts.
-
-    Raises InputError if a prompt is none of them.
-    """
-    benchmark, prompts = Scenes(), [held_out.parse(p.prompt) for p in pictures]
-    items = [_item(k, prompt) for k, prompt in enumerate(prompts)]
-    records = [[benchmark.judge(p.load(), i, judges)] for p, i in zip(pictures, items)]
-    tallies = benchmark.score(items, records, "fixed")
-    value = {n: t.sum_P.sum() / t.count_P.sum() for n, t in tallies.metrics.items()}
-    means = {
-        name: float(np.mean([value[n] for n in of]))
-        for name, of in tallies.averages.items()
-        if all(n in value for n in of)
-    }
-    return {n: float(v) for n, v in value.items()} | means
 
 
 Values = Callable[[Item, Record], list[bool]]  # what a picture says of a metric

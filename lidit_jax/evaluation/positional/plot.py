@@ -28,7 +28,7 @@ def plot(path: pathlib.Path, biases: Mapping[str, Bias]):
             yerr=np.maximum(ends, 0), error_kw={"elinewidth": 0.9, "ecolor": "#444444"},
         )  # fmt: skip
     axes.set_xticks(range(len(biases)), list(biases), fontsize=9)
-    axes.set_ylabel("segments that are right, %")
+    axes.set_ylabel("score of segments, %")
     axes.set_ylim(0, None)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(title="place in the prompt", ncols=BINS, frameon=False, fontsize=8, title_fontsize=8,

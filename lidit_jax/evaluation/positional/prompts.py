@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import InputError
 
 SEGMENTS = 4
-DESIGNS = ("latin", "random")
 # How many of 1,000 prompts are of each family. A prompt's segments are of one, as in the paper's samples.
 FAMILIES = {"color": 400, "texture": 300, "shape": 300}
 ADJECTIVES = {
@@ -38,22 +37,31 @@ class Prompt:
     rotation: int
 
 
-def vocabulary(folder: Path) -> dict[str, list[tuple[str, str]]]:
-    """Returns each family's (adjective, noun) pairs that occur in the files, sorted.
+def sources(folder: Path) -> dict[str, list[Path]]:
+    """Returns each family's files in a folder: T2I-CompBench's FAMILY_train.txt and FAMILY_val.txt, or one.
 
-    folder: has T2I-CompBench's FAMILY_train.txt and FAMILY_val.txt, of each family at least one. Lines of
-    the form "a ADJECTIVE NOUN and a ADJECTIVE NOUN" count, with adjectives of ADJECTIVES, so that no pair
-    is nonsense. Raises InputError where a family has no file.
+    Raises InputError where a family has none.
     """
     found = {}
     for family in FAMILIES:
         names = [f"{family}_{part}.txt" for part in ("train", "val")]
-        paths = [folder / name for name in names if (folder / name).is_file()]
-        if not paths:
+        found[family] = [folder / name for name in names if (folder / name).is_file()]
+        if not found[family]:
             raise InputError(
                 f"{folder} has neither {' nor '.join(names)} of T2I-CompBench; they are published at "
                 "https://github.com/Karine-Huang/T2I-CompBench, in examples/dataset"
             )
+    return found
+
+
+def vocabulary(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """Returns each family's (adjective, noun) pairs that occur in its `sources`, sorted.
+
+    Lines of the form "a ADJECTIVE NOUN and a ADJECTIVE NOUN" count, with adjectives of ADJECTIVES, so
+    that no pair is nonsense. Raises InputError where a family has no file.
+    """
+    found = {}
+    for family, paths in sources(folder).items():
         lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
         matches = [m for line in lines if (m := _LINE.fullmatch(line.strip().rstrip(".")))]
         pairs = {pair for m in matches for pair in (m.group(1, 2), m.group(3, 4))}
@@ -62,36 +70,31 @@ def vocabulary(folder: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def generate(
-    pairs: dict[str, list[tuple[str, str]]],
-    count: int = 1_000,
-    design: str = "latin",
-    seed: int = 0,
+    pairs: dict[str, list[tuple[str, str]]], count: int = 1_000, seed: int = 0
 ) -> list[Prompt]:
     """Returns prompts such as "A red car, a blue bowl, an orange cat, and a green bench."
+
+    Each set of segments is there in each of its four rotations. Nouns of a set are distinct; adjectives
+    may repeat, as in the paper's samples. No two sets are alike.
 
     Args:
       pairs: as `vocabulary` returns them.
       count: how many, a multiple of 40, shared among families as FAMILIES has it.
-      design: "latin", sets of segments in each of their four rotations, or "random", a set a prompt.
-    Nouns of a prompt are distinct; adjectives may repeat, as in the paper's samples. No two sets are alike.
-    Raises InputError for another count or design, or if a family has too few pairs.
+    Raises InputError for another count, or if a family has too few pairs.
     """
-    if design not in DESIGNS:
-        raise unknown_name("design", design, DESIGNS)
     if count < 40 or count % 40:
         raise InputError(f"{count} prompts asked for; want a multiple of 40")
-    rotations = range(SEGMENTS if design == "latin" else 1)
     rng, prompts, seen = np.random.default_rng(seed), [], set()
     for family, share in FAMILIES.items():
         wanted = len(prompts) + count * share // sum(FAMILIES.values())
-        _check_enough(family, pairs[family], (wanted - len(prompts)) // len(rotations))
+        _check_enough(family, pairs[family], (wanted - len(prompts)) // SEGMENTS)
         while len(prompts) < wanted:
             segments = _set(pairs[family], rng)
             if frozenset(segments) in seen:
                 continue
             seen.add(frozenset(segments))
             base = len(seen) - 1
-            prompts += [_prompt(family, segments, base, r) for r in rotations]
+            prompts += [_prompt(family, segments, base, r) for r in range(SEGMENTS)]
     return prompts
 
 

@@ -62,6 +62,7 @@ class CompBench:
     rule for "on top of".
     """
 
+    official = True
     version = 1
     per_prompt = 10
     judges = ("vqa", "detector", "clip")
