@@ -20,6 +20,8 @@ import json
 import pathlib
 import shlex
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from absl import flags
 
@@ -28,6 +30,7 @@ from lidit_jax.evaluation import SUITES, pictures, results
 from lidit_jax.evaluation.benchmarks import BENCHMARKS, FIGURES, measuring, prompt_files
 from lidit_jax.evaluation.benchmarks.benchmark import MODES, Benchmark, Item
 from lidit_jax.evaluation.judges import TINY, open_judges
+from lidit_jax.evaluation.recall import Reference
 from lidit_jax.generation import Generator, generate
 from lidit_jax.preparation import references
 
@@ -92,16 +95,22 @@ def main():
 
 
 def _suite() -> str:
-    judged = pictures.read(_samples())
-    trained_on = references(doors.config()) if doors.CONFIG.value else None
+    judged, told = pictures.read(_samples()), {}
+    trained_on = _counted(references(doors.config()), told) if doors.CONFIG.value else None
     folders = measuring.judge_folders(_JUDGES.value, ("clip",), optional=True)
     judges = open_judges(folders)
+    if folders:
+        told["judges"] = {kind: getattr(judges, kind).identity for kind in folders}
     scores = SUITES[_SUITE.value](judged, trained_on, judges)
-    asked = (
-        {"judges": {kind: getattr(judges, kind).identity for kind in folders}} if folders else {}
-    )
-    written = results.write_results(_out(), _SUITE.value, len(judged), scores, _command(), **asked)
+    written = results.write_results(_out(), _SUITE.value, len(judged), scores, _command(), **told)
     return results.table([written])
+
+
+def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Reference]:
+    """Yields the references; told["n_references"] is then how many: a FID depends on it."""
+    for count, reference in enumerate(shown, 1):
+        told["n_references"] = count
+        yield reference
 
 
 def _benchmark(benchmark: Benchmark) -> str | None:

@@ -29,18 +29,23 @@ def main():
     if len(runs) < len(named):
         raise errors.InputError("two of --workdir have one name; give each run its own")
     out, drawn = _out(), prompts.draw(_COUNT.value)
-    colours_PxK = np.array([p.colours for p in drawn])
-    found, read = {}, {}
-    for name, workdir in runs.items():
-        encoder = states.only_encoder(workdir)
-        if encoder not in read:
-            read[encoder] = states.Read(encoder, drawn)
-            pooled = read[encoder].pooled(read[encoder].features)
-            found[f"features: {encoder.store}"] = linear.between(pooled, colours_PxK, len(COLOURS))
-        pooled = read[encoder].pooled(states.conditions(workdir, read[encoder]))
-        found[name] = linear.between(pooled, colours_PxK, len(COLOURS))
     command = shlex.join(["python", "-m", "lidit_jax.probe", *sys.argv[1:]])
-    print(report.write(found, len(COLOURS), len(drawn), out, command).read_text())
+    print(report.write(_found(runs, drawn), len(COLOURS), len(drawn), out, command).read_text())
+
+
+def _found(runs: dict[str, pathlib.Path], drawn: list[prompts.MarkedPrompt]) -> report.Found:
+    encoders = {name: states.only_encoder(workdir) for name, workdir in runs.items()}
+    readings = {e: states.Reading(e, drawn) for e in dict.fromkeys(encoders.values())}
+    colours_PxK = np.array([p.colours for p in drawn])
+
+    def told(reading, states_PxSxD):
+        return linear.between(reading.pooled(states_PxSxD), colours_PxK, len(COLOURS))
+
+    found = {f"features: {e.store}": told(r, r.features) for e, r in readings.items()}
+    for name, encoder in encoders.items():
+        reading = readings[encoder]
+        found[name] = told(reading, states.conditions(runs[name], reading))
+    return found
 
 
 def _named(text: str) -> tuple[str, pathlib.Path]:

@@ -1,5 +1,6 @@
 """CLIPScore: how near a picture is to its prompt, to CLIP (arXiv 2104.08718)."""
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.judges.records import Embedder, Judges
 from lidit_jax.evaluation.pictures import Picture
+
+_BATCH = 64
 
 
 def cosine(image: np.ndarray, text: str, clip: Embedder) -> float:
@@ -28,7 +31,11 @@ def suite(pictures: list[Picture], references: object, judges: Judges) -> dict[s
 def clip_score(pairs: Iterable[tuple[np.ndarray, str]], clip: Embedder) -> float:
     """Returns the mean of 100 max(cosine, 0) over pictures and their prompts, as curves of training show it.
 
+    Pictures are uint8 [height, width, 3], of any size; a batch of them is in memory.
     Raises ZeroDivisionError without pairs.
     """
-    found = [100 * max(cosine(image, text, clip), 0.0) for image, text in pairs]
-    return sum(found) / len(found)
+    pairs, cosines = iter(pairs), []
+    while batch := list(itertools.islice(pairs, _BATCH)):
+        images, texts = zip(*batch)
+        cosines += (clip.images(images) * clip.texts(texts)).sum(axis=1).tolist()
+    return sum(100 * max(value, 0.0) for value in cosines) / len(cosines)

@@ -1,5 +1,6 @@
 """Fréchet distance between two sets of pictures (Heusel et al., arXiv 1706.08500, eq. 6)."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -91,13 +92,9 @@ def _fitted(
     pictures: Iterable[np.ndarray], features: Features, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean [E] and covariance [E, E], in f64."""
-    found, batch = [], []
-    for picture in pictures:
-        batch.append(picture)
-        if len(batch) == _BATCH:
-            found.append(features(batch))
-            batch = []
-    found += [features(batch)] if batch else []
+    pictures, found = iter(pictures), []
+    while batch := list(itertools.islice(pictures, _BATCH)):
+        found.append(features(batch))
     count = sum(map(len, found))
     if count < 2:
         raise InputError(f"{count} {kind} pictures; a Fréchet distance wants two or more of a kind")

@@ -11,7 +11,7 @@ SEGMENTS = things.MOST
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompt:
+class MarkedPrompt:
     """A text, the first and last character (exclusive) of each thing in it, and its colour's number."""
 
     text: str
@@ -19,7 +19,7 @@ class Prompt:
     colours: tuple[int, ...]
 
 
-def draw(count: int, seed: int = 0) -> list[Prompt]:
+def draw(count: int, seed: int = 0) -> list[MarkedPrompt]:
     """Returns prompts such as "a red circle, a grey star, a blue heart and a red cross".
 
     Every colour is drawn by itself, so that none says anything of another: what a probe finds of one
@@ -29,11 +29,11 @@ def draw(count: int, seed: int = 0) -> list[Prompt]:
     return [_draw(rng) for _ in range(count)]
 
 
-def _draw(rng: np.random.Generator) -> Prompt:
+def _draw(rng: np.random.Generator) -> MarkedPrompt:
     names = list(things.COLOURS)
     colours = rng.integers(len(names), size=SEGMENTS)
     shapes = rng.permutation(list(things.SHAPES))[:SEGMENTS]
     drawn = [Thing(str(shape), names[c]) for shape, c in zip(shapes, colours)]
     text = phrasing.adjectives(Scene(tuple(map(Segment, drawn))))
     spans = [(text.index(words := f"{t.colour} {t.shape}"), len(words)) for t in drawn]
-    return Prompt(text, tuple((at, at + long) for at, long in spans), tuple(colours.tolist()))
+    return MarkedPrompt(text, tuple((at, at + long) for at, long in spans), tuple(colours.tolist()))

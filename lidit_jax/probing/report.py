@@ -7,11 +7,9 @@ import numpy as np
 
 from lidit_jax import files
 from lidit_jax.evaluation import figures
-from lidit_jax.probing.linear import Accuracy
+from lidit_jax.evaluation.intervals import Score
 
-Found = Mapping[
-    str, Sequence[Sequence[Accuracy]]
-]  # name -> [place that is read][place that is told]
+Found = Mapping[str, Sequence[Sequence[Score]]]  # name -> [place that is read][place that is told]
 
 
 def write(
@@ -33,7 +31,7 @@ def write(
     return folder / "probe.md"
 
 
-def _table(table: Sequence[Sequence[Accuracy]]) -> str:
+def _table(table: Sequence[Sequence[Score]]) -> str:
     places = range(1, len(table) + 1)
     lines = [f"| tokens of | {' | '.join(f'colour of thing {j}' for j in places)} |"]
     lines.append("|---" * (len(table) + 1) + "|")

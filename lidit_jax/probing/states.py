@@ -10,7 +10,7 @@ from flax import nnx
 
 from lidit_jax import errors
 from lidit_jax.data.pipeline import pad_features
-from lidit_jax.probing.prompts import SEGMENTS, Prompt
+from lidit_jax.probing.prompts import MarkedPrompt
 from lidit_jax.text import llm
 from lidit_jax.text.encode import encode_captions
 from lidit_jax.text.instruct import EncoderConfig
@@ -20,16 +20,23 @@ TIME = 0.9  # near noise, where a picture's composition is decided
 _BATCH = 64
 
 
-class Read:
-    """Prompts as one LLM reads them: its features, and which tokens are of which thing."""
+class Reading:
+    """Prompts as one LLM reads them.
 
-    def __init__(self, encoder: EncoderConfig, prompts: Sequence[Prompt]):
+    Attributes:
+      tokens: of each prompt, which of its tokens are of each thing.
+      features: of each prompt, f32 [S, E].
+    Raises InputError if the LLM cannot be had, or if it does not keep every thing of a prompt.
+    """
+
+    def __init__(self, encoder: EncoderConfig, prompts: Sequence[MarkedPrompt]):
         reader = llm.load(encoder, llm.default_cache())
-        self.features = [f.hidden_SxE for f in encode_captions(reader, [p.text for p in prompts])]
         self.tokens = [_tokens(reader.tokenizer, p) for p in prompts]
+        _check_whole(encoder, self.tokens)
+        self.features = [f.hidden_SxE for f in encode_captions(reader, [p.text for p in prompts])]
 
     def pooled(self, states: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the mean of the tokens of each thing, f32 [prompts, SEGMENTS, D], of states [S, D]."""
+        """Returns the mean of the tokens of each thing, f32 [prompts, things, D], of states [S, D]."""
         return np.stack(
             [
                 [state_SxD[tokens].mean(axis=0) for tokens in of_prompt]
@@ -38,20 +45,30 @@ class Read:
         )
 
 
-def _tokens(tokenizer, prompt: Prompt) -> list[list[int]]:
-    """Returns which of the prompt's tokens have a character of each thing."""
-    read = tokenizer(
+def _tokens(tokenizer, prompt: MarkedPrompt) -> list[list[int]]:
+    """Returns which of the prompt's tokens have a character of each thing, however many the LLM keeps."""
+    offsets = tokenizer(
         prompt.text,
         add_special_tokens=False,
         split_special_tokens=True,
         return_offsets_mapping=True,
-    )
+    ).offset_mapping
     found = [
-        [i for i, (a, b) in enumerate(read["offset_mapping"]) if a < last and b > first]
+        [i for i, (a, b) in enumerate(offsets) if a < last and b > first]
         for first, last in prompt.spans
     ]
-    assert len(found) == SEGMENTS and all(found)
+    assert all(found), f"a thing of {prompt.text!r} is in no token"
     return found
+
+
+def _check_whole(encoder: EncoderConfig, tokens: Sequence[list[list[int]]]):
+    """Raises InputError if max_prompt_tokens cuts a token of a prompt's last thing."""
+    wanted = 1 + max(of_prompt[-1][-1] for of_prompt in tokens)
+    if encoder.max_prompt_tokens < wanted:
+        raise errors.InputError(
+            f"encoder {encoder.name!r} has max_prompt_tokens={encoder.max_prompt_tokens}, which cuts what the "
+            f"probe is to read; probe a run that was trained with {wanted} or more"
+        )
 
 
 def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
@@ -64,7 +81,7 @@ def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     return encoders[0]
 
 
-def conditions(workdir: pathlib.Path, read: Read, time: float = TIME) -> list[np.ndarray]:
+def conditions(workdir: pathlib.Path, reading: Reading, time: float = TIME) -> list[np.ndarray]:
     """Returns what the run's DiT sees of each prompt at this time, [S, D]: projected or refined tokens.
 
     time: 0 is data, 1 is noise; refiners depend on it.
@@ -78,9 +95,9 @@ def conditions(workdir: pathlib.Path, read: Read, time: float = TIME) -> list[np
         B = text[0].mask_BxS.shape[0]
         return model.condition(text, jnp.zeros(B, bool), model.time(jnp.full(B, time)))
 
-    longest, found = max(map(len, read.features)), []
-    for start in range(0, len(read.features), _BATCH):
-        rows = read.features[start : start + _BATCH]
+    longest, found = max(map(len, reading.features)), []
+    for start in range(0, len(reading.features), _BATCH):
+        rows = reading.features[start : start + _BATCH]
         filled = rows + rows[-1:] * (_BATCH - len(rows))
         seen = condition(run.ema, run.constants, (pad_features(filled, longest),))
         tokens_BxSxD = np.asarray(seen.tokens_BxSxD, np.float32)

@@ -13,6 +13,7 @@
 
 from collections.abc import Callable, Sequence
 
+from lidit_jax.scenes import things
 from lidit_jax.scenes.things import Scene, Segment
 
 NUMBERS = ("", "a", "two", "three", "four")
@@ -28,59 +29,51 @@ _CHINESE = {
 
 
 def adjectives(scene: Scene) -> str:
-    named = [_counted(s, s.thing.said.values()) for s in scene.segments]
-    return _related(scene, named) if scene.relation else _and(named)
+    return _listed(scene, [_counted(s, _said(s)) for s in scene.segments])
 
 
 def after(scene: Scene) -> str:
-    parts = [
-        ", ".join([_counted(s)] + [_and(list(s.thing.said.values()))] * bool(s.thing.said))
-        for s in scene.segments
-    ]
-    return "; ".join(parts + [_where(scene)] * bool(scene.relation))
+    parts = [f"{_counted(s)}, {_and(_said(s))}" for s in scene.segments]
+    if scene.relation:
+        parts.append(_where(scene))
+    return "; ".join(parts)
 
 
 def back(scene: Scene) -> str:
-    named = [_counted(s) for s in scene.segments]
-    listed = _related(scene, named) if scene.relation else _and(named)
+    listed = _listed(scene, [_counted(s) for s in scene.segments])
     told = [
-        f"the {_noun(s)} {'are' if s.count > 1 else 'is'} {_and(list(s.thing.said.values()))}"
-        for s in scene.segments
+        f"the {_noun(s)} {'are' if s.count > 1 else 'is'} {_and(_said(s))}" for s in scene.segments
     ]
     return f"{_sentence(listed)} {_sentence('; '.join(told))}"
 
 
 def synthetic(scene: Scene) -> str:
-    total = NUMBERS[len(scene.things)].replace("a", "one", len(scene.things) == 1)
-    sentences = [f"The picture shows {total} thing{'s' * (total != 'one')} on a white background."]
+    count = len(scene.things)
+    total = "one thing" if count == 1 else f"{NUMBERS[count]} things"
+    sentences = [f"The picture shows {total} on a white background."]
     for ordinal, s in zip(ORDINALS, scene.segments):
         comes, which = ("come", "which are") if s.count > 1 else ("comes", "which is")
-        told = _and(list(s.thing.said.values()))
-        sentences.append(f"{ordinal} {comes} {_counted(s)}, {which} {told}.")
-    return " ".join(sentences + [_sentence(_where(scene))] * bool(scene.relation))
+        sentences.append(f"{ordinal} {comes} {_counted(s)}, {which} {_and(_said(s))}.")
+    if scene.relation:
+        sentences.append(_sentence(_where(scene)))
+    return " ".join(sentences)
 
 
 def then(scene: Scene) -> str:
-    first, *others = [_counted(s, s.thing.said.values()) for s in scene.segments]
+    first, *others = [_counted(s, _said(s)) for s in scene.segments]
     if scene.relation:
         return f"{first}, and it is {scene.relation} {others[0]}"
     return ", and then ".join([f"first {first}", *others]) if others else f"nothing but {first}"
 
 
 def chinese(scene: Scene) -> str:
-    named = [_chinese_counted(s, s.thing.said.values()) for s in scene.segments]
-    if scene.relation:
-        return f"{named[0]}在{named[1]}的{_CHINESE[scene.relation]}"
-    return _chinese_and(named)
+    return _chinese_listed(scene, [_chinese_counted(s, _said(s)) for s in scene.segments])
 
 
 def chinese_back(scene: Scene) -> str:
-    named = [_chinese_counted(s) for s in scene.segments]
-    listed = _chinese_and(named)
-    if scene.relation:
-        listed = f"{named[0]}在{named[1]}的{_CHINESE[scene.relation]}"
+    listed = _chinese_listed(scene, [_chinese_counted(s) for s in scene.segments])
     told = [
-        f"{_CHINESE[s.thing.shape]}是{'、'.join(_CHINESE[v] + '的' for v in s.thing.said.values())}"
+        f"{_CHINESE[s.thing.shape]}是{'、'.join(_CHINESE[v] + '的' for v in _said(s))}"
         for s in scene.segments
     ]
     return f"{listed}。{'；'.join(told)}。"
@@ -93,6 +86,10 @@ PHRASINGS: dict[str, dict[str, Callable[[Scene], str]]] = {
 HELD_OUT: dict[str, Callable[[Scene], str]] = {"then": then}  # that training never reads
 
 
+def _said(segment: Segment) -> list[str]:
+    return list(segment.thing.said.values())
+
+
 def _counted(segment: Segment, adjectives: Sequence[str] = ()) -> str:
     """Returns "a small red circle" or "two stars"."""
     words = [*adjectives, _noun(segment)]
@@ -101,21 +98,23 @@ def _counted(segment: Segment, adjectives: Sequence[str] = ()) -> str:
 
 
 def _noun(segment: Segment) -> str:
-    plural = "es" if segment.thing.shape == "cross" else "s"
-    return segment.thing.shape + plural * (segment.count > 1)
+    if segment.count == 1:
+        return segment.thing.shape
+    return segment.thing.shape + ("es" if segment.thing.shape == "cross" else "s")
 
 
-def _related(scene: Scene, named: Sequence[str]) -> str:
-    return f" {scene.relation} ".join(named)
+def _listed(scene: Scene, named: Sequence[str]) -> str:
+    return f" {scene.relation} ".join(named) if scene.relation else _and(named)
 
 
 def _where(scene: Scene) -> str:
-    first, second = (s.thing.shape for s in scene.segments[:2]) if scene.relation else ("", "")
+    first, second = (s.thing.shape for s in scene.segments)
     return f"the {first} is {scene.relation} the {second}"
 
 
 def _and(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _sentence(text: str) -> str:
@@ -123,9 +122,12 @@ def _sentence(text: str) -> str:
 
 
 def _chinese_counted(segment: Segment, adjectives: Sequence[str] = ()) -> str:
-    words = [_CHINESE[w] + "的" * (w in ("small", "big")) for w in adjectives]
+    words = [f"{_CHINESE[w]}的" if w in things.SIZES else _CHINESE[w] for w in adjectives]
     return f"{'一两三四'[segment.count - 1]}个{''.join(words)}{_CHINESE[segment.thing.shape]}"
 
 
-def _chinese_and(words: Sequence[str]) -> str:
-    return "和".join(filter(None, ["、".join(words[:-1]), words[-1]]))
+def _chinese_listed(scene: Scene, named: Sequence[str]) -> str:
+    if scene.relation:
+        return f"{named[0]}在{named[1]}的{_CHINESE[scene.relation]}"
+    *others, last = named
+    return f"{'、'.join(others)}和{last}" if others else last

@@ -1,5 +1,7 @@
 """What an LLM says to a prompt, in words: whether it reads it as something to be drawn (Fig. 4)."""
 
+import importlib.util
+import os
 import pathlib
 
 from lidit_jax import pretrained
@@ -20,39 +22,63 @@ def continuation(
     with the text; an encoder-decoder, such as T5, decodes what it has read.
     Raises InputError if the weights cannot be had, or are those of an encoder alone, which says nothing.
     """
+    _refuse_encoder(config)
     found = weights.locate(config.model, cache_dir)
     import torch
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
-    hf_config = transformers.AutoConfig.from_pretrained(found.folder, **pretrained.SAFE)
-    auto = transformers.AutoModelForCausalLM
-    if hf_config.is_encoder_decoder:
-        auto = transformers.AutoModelForSeq2SeqLM
-    elif config.template == "encoder":
-        raise InputError(
-            f"{config.model} is an encoder: it reads and says nothing; name another LLM"
-        )
-    model, info = auto.from_pretrained(
-        found.folder,
-        dtype="auto",
-        output_loading_info=True,
-        use_safetensors=True,
-        **pretrained.SAFE,
-    )
-    pretrained.check_complete(config.model, info)
-    ids = torch.tensor([_ids(tokenizer, config, prompt, hf_config.is_encoder_decoder)])
+    encoder_decoder = _hf_config(config, found.folder).is_encoder_decoder
+    model = _model(config, found.folder, encoder_decoder)
+    ids = torch.tensor([_ids(tokenizer, config, prompt, encoder_decoder)])
     eos = tokenizer.eos_token_id
     with torch.inference_mode():
-        written = model.eval().generate(
+        written = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,
             do_sample=False,
             pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         )[0]
-    new = written if hf_config.is_encoder_decoder else written[ids.shape[1] :]
+    new = written if encoder_decoder else written[ids.shape[1] :]
     return tokenizer.decode(new, skip_special_tokens=True).strip()
+
+
+def _refuse_encoder(config: EncoderConfig):
+    """Raises InputError where a folder's config.json is an encoder's, before its weights are read.
+
+    Any other model is located first, and what is missing is told there.
+    """
+    folder = pathlib.Path(os.path.expanduser(config.model))
+    installed = importlib.util.find_spec("transformers")
+    if config.template == "encoder" and installed and (folder / "config.json").is_file():
+        _hf_config(config, folder)
+
+
+def _hf_config(config: EncoderConfig, folder: pathlib.Path):
+    """Returns the transformers config of a folder. Raises InputError if it is that of an encoder alone."""
+    import transformers
+
+    hf_config = transformers.AutoConfig.from_pretrained(folder, **pretrained.SAFE)
+    if config.template == "encoder" and not hf_config.is_encoder_decoder:
+        raise InputError(
+            f"{config.model} is an encoder: it reads and says nothing; name another LLM"
+        )
+    return hf_config
+
+
+def _model(config: EncoderConfig, folder: pathlib.Path, encoder_decoder: bool):
+    """Returns the model that writes, in eval mode. Raises InputError if its weights are not complete."""
+    import transformers
+
+    auto = transformers.AutoModelForCausalLM
+    if encoder_decoder:
+        auto = transformers.AutoModelForSeq2SeqLM
+    model, info = auto.from_pretrained(
+        folder, dtype="auto", output_loading_info=True, use_safetensors=True, **pretrained.SAFE
+    )
+    pretrained.check_complete(config.model, info)
+    return model.eval()
 
 
 def _ids(tokenizer, config: EncoderConfig, prompt: str, encoder_decoder: bool) -> list[int]:

@@ -123,8 +123,8 @@ def test_the_probe_reads_what_a_runs_dit_sees(made):
     _, jobs, _, _ = made
     for job in jobs:
         encoder, drawn = states.only_encoder(job.folder), prompts.draw(3)
-        read = states.Read(encoder, drawn)
+        read = states.Reading(encoder, drawn)
         seen = states.conditions(job.folder, read)
         assert [s.shape for s in seen] == [(len(f), 32) for f in read.features]
-        alone = states.conditions(job.folder, states.Read(encoder, drawn[:1]))
+        alone = states.conditions(job.folder, states.Reading(encoder, drawn[:1]))
         np.testing.assert_allclose(alone[0], seen[0], atol=1e-4)

@@ -90,6 +90,25 @@ def test_clip_score_is_the_mean_cosine_in_percent_never_negative():
     assert clip_score([(picture, "0"), (picture, "180")], Turned()) == pytest.approx(50)
 
 
+def test_clip_is_asked_of_many_pictures_at_a_time_and_few_are_held():
+    shown, asked = [], []
+
+    class Watched(Turned):
+        def images(self, images):
+            asked.append(len(images))
+            assert len(shown) == sum(asked)
+            return super().images(images)
+
+    def pairs():
+        for k in range(150):
+            shown.append(k)
+            yield np.zeros((8, 8 + k % 3, 3), np.uint8), str(k)
+
+    wanted = np.mean([100 * max(np.cos(np.deg2rad(k)), 0) for k in range(150)])
+    assert clip_score(pairs(), Watched()) == pytest.approx(wanted)
+    assert asked == [64, 64, 22]
+
+
 def test_clip_features_are_its_embeddings():
     found = fid.clip_features(Turned())([np.zeros((8, 8, 3), np.uint8)] * 2)
     assert found.shape == (2, 2)

@@ -1,11 +1,13 @@
 """The probe finds what is there and nothing else; a causal LLM's early tokens know nothing of later ones."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lidit_jax.errors import InputError
 from lidit_jax.probing import linear, prompts, report, states
 from lidit_jax.scenes.things import COLOURS
 from lidit_jax.text.instruct import EncoderConfig
@@ -25,20 +27,27 @@ def data(count, strength, seed=0, width=20):
 def test_what_is_there_is_found_however_the_channels_are_scaled():
     x_PxD, y_P = data(800, 8)
     scaled = x_PxD * np.logspace(-3, 3, x_PxD.shape[1]) + 100
-    assert linear.probe(x_PxD, y_P, CLASSES).value > 0.98
-    assert (
-        abs(linear.probe(scaled, y_P, CLASSES).value - linear.probe(x_PxD, y_P, CLASSES).value)
-        < 0.01
-    )
+    (found,), (rescaled,) = (linear.probe(x, y_P[:, None], CLASSES) for x in (x_PxD, scaled))
+    assert found.value > 0.98 and abs(rescaled.value - found.value) < 0.01
 
 
 def test_where_nothing_is_there_chance_is_covered():
     """Also with more channels than prompts, which can be fitted perfectly."""
     covered = 0
     for seed in range(40):
-        found = linear.probe(*data(400, 0, seed, width=300), CLASSES)
+        x_PxD, y_P = data(400, 0, seed, width=300)
+        (found,) = linear.probe(x_PxD, y_P[:, None], CLASSES)
         covered += found.low <= 1 / CLASSES <= found.high
     assert covered >= 34
+
+
+def test_a_class_is_told_as_if_it_were_the_only_one():
+    """Each has a penalty of its own: the first wants a small one, the second, which is noise, a large one."""
+    x_PxD, first_P = data(400, 2, width=100)
+    second_P = np.random.default_rng(9).integers(CLASSES, size=400)
+    y_PxJ = np.stack([first_P, second_P, first_P[::-1]], axis=1)
+    alone = [linear.probe(x_PxD, y_PxJ[:, [j]], CLASSES)[0] for j in range(3)]
+    assert linear.probe(x_PxD, y_PxJ, CLASSES) == alone
 
 
 def test_wilsons_interval():
@@ -80,15 +89,29 @@ def test_tokens_are_those_of_the_thing(chat_tokenizer):
 @pytest.mark.parametrize(("family", "template"), [("llama", "chat"), ("bert", "encoder")])
 def test_a_causal_llms_tokens_know_what_is_before_them(tiny_llm, family, template):
     """Random weights: the pooled states of a thing change with later things in an encoder alone."""
-    first = prompts.Prompt("a red star, a blue cross", ((2, 10), (14, 24)), (0, 5))
-    second = prompts.Prompt("a red star, a grey heart", ((2, 10), (14, 24)), (0, 7))
+    first = prompts.MarkedPrompt("a red star, a blue cross", ((2, 10), (14, 24)), (0, 5))
+    second = prompts.MarkedPrompt("a red star, a grey heart", ((2, 10), (14, 24)), (0, 7))
     pooled = []
     for prompt in (first, second):
-        both = prompts.Prompt(prompt.text, prompt.spans * 2, prompt.colours * 2)
-        read = states.Read(EncoderConfig("x", tiny_llm(family), False, template, -1), [both])
-        pooled.append(read.pooled(read.features)[0])
+        reading = states.Reading(
+            EncoderConfig("x", tiny_llm(family), False, template, -1), [prompt]
+        )
+        pooled.append(reading.pooled(reading.features)[0])
     assert np.allclose(pooled[0][0], pooled[1][0], atol=1e-5) == (template == "chat")
     assert not np.allclose(pooled[0][1], pooled[1][1], atol=1e-3)
+
+
+def test_prompts_that_the_llm_would_cut_are_refused_before_any_is_read(tiny_llm, monkeypatch):
+    short, long = "a red star, a blue cross", "a yellow star, a purple triangle"
+    drawn = [
+        prompts.MarkedPrompt(short, ((2, 10), (14, 24)), (0, 5)),
+        prompts.MarkedPrompt(long, ((2, 13), (17, 32)), (2, 6)),
+    ]
+    encoder = EncoderConfig("x", tiny_llm("llama"), False, max_prompt_tokens=len(long))
+    assert len(states.Reading(encoder, drawn).features) == 2  # a token is a character
+    monkeypatch.setattr(states, "encode_captions", lambda *_: pytest.fail("prompts were read"))
+    with pytest.raises(InputError, match="'x' has max_prompt_tokens=31, .* with 32 or more"):
+        states.Reading(dataclasses.replace(encoder, max_prompt_tokens=31), drawn)
 
 
 def test_the_report_shows_every_table(tmp_path):

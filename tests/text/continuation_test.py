@@ -1,13 +1,15 @@
 """What an LLM writes next is what its logits say, after what it is given to read."""
 
 import pathlib
+import shutil
+from unittest import mock
 
 import pytest
 import torch
 import transformers
 
 from lidit_jax.errors import InputError
-from lidit_jax.text import instruct
+from lidit_jax.text import instruct, weights
 from lidit_jax.text.continuation import continuation
 from lidit_jax.text.instruct import EncoderConfig
 
@@ -37,7 +39,29 @@ def test_it_is_the_greedy_one(tiny_llm, template, instruction, tmp_path):
     assert said == tokenizer.decode(ids[count:], skip_special_tokens=True).strip()
 
 
-def test_an_encoder_says_nothing(tiny_llm):
-    config = EncoderConfig("x", tiny_llm("bert"), instruction=False, template="encoder")
-    with pytest.raises(InputError, match="is an encoder: it reads and says nothing"):
-        continuation(config, PROMPT, pathlib.Path("nowhere"))
+def test_an_encoder_decoder_decodes_what_it_has_read(tiny_llm, tmp_path):
+    folder = shutil.copytree(tiny_llm("t5"), tmp_path / "t5")
+    transformers.GenerationConfig(decoder_start_token_id=0).save_pretrained(folder)
+    config = EncoderConfig("x", str(folder), instruction=False, template="encoder")
+    said = continuation(config, PROMPT, tmp_path, tokens=5)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    read, ids = torch.tensor([tokenizer(PROMPT).input_ids]), [0]
+    for _ in range(5):
+        logits = model(input_ids=read, decoder_input_ids=torch.tensor([ids])).logits[0, -1]
+        ids.append(int(logits.argmax()))
+    assert said == tokenizer.decode(ids, skip_special_tokens=True).strip() and said
+
+
+def test_an_encoder_says_nothing_and_its_weights_are_not_read(tiny_llm, tmp_path):
+    """The same where its config.json is known only once the weights are located, as in a package."""
+    folder = pathlib.Path(tiny_llm("bert"))
+    shutil.copy(folder / "config.json", tmp_path)
+    located = weights.Weights(folder, "")
+    for model, locate in ((str(tmp_path), None), ("package:x", lambda *_: located)):
+        config = EncoderConfig("x", model, instruction=False, template="encoder")
+        with (
+            mock.patch.object(weights, "locate", locate),
+            pytest.raises(InputError, match="is an encoder: it reads and says nothing"),
+        ):
+            continuation(config, PROMPT, tmp_path)
