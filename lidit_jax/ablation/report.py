@@ -71,12 +71,13 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
     config = next(iter(family.runs.values()))
     seconds = [running.seconds(j) for of in done.values() for j in of]
     seeds = sorted({len(of) for of in done.values()})
+    seeds = f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}"
     return (
         f"# {len(done)} runs compared\n\n"
         f"Each run was trained on {config.data.options.get('count', 0):,} pictures of the "
         f"{config.data.source} world at {config.data.size[0]} px for {config.train.steps:,} steps of "
         f"{config.train.batch_size} (width {config.model.width}, {config.model.depth} blocks), with "
-        f"{' or '.join(map(str, seeds))} seeds, and judged by {len(items)} prompts of which training saw "
+        f"{seeds}, and judged by {len(items):,} prompts of which training saw "
         f"no such pair, triple or phrasing, one picture each. Median time of a run, since it was last "
         f"started, until its pictures were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes; this "
         f"page was made on {_hardware()}."
