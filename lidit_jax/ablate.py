@@ -8,7 +8,7 @@ import sys
 
 from absl import flags
 
-from lidit_jax import ablation, doors, errors, share
+from lidit_jax import ablation, doors, errors, files, share
 from lidit_jax.ablation import report, running
 
 _out = doors.define_folder("out", "folder for the data set, the runs and report/")
@@ -25,6 +25,9 @@ def main():
         family = family.only([name for name in _RUNS.value if name])
     if not family.runs:
         raise errors.InputError("--runs names no run; leave it out for all of the config")
+    files.check_folder(_out(), "out")
+    if (_out() / "checkpoints").exists() or (_out() / "recipe.json").exists():
+        raise errors.InputError(f"--out {_out()} is a run or a data set; give a folder of its own")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
     for i in mine.of(len(jobs)):

@@ -7,7 +7,7 @@ import dataclasses
 
 from absl import flags
 
-from lidit_jax import doors
+from lidit_jax import doors, errors, prompts
 from lidit_jax.text import continuation, llm
 
 _PROMPT = flags.DEFINE_string("prompt", continuation.PROMPT, "what the LLMs are given")
@@ -15,7 +15,12 @@ _TOKENS = flags.DEFINE_integer("tokens", continuation.TOKENS, "at most so many",
 
 
 def main():
-    for encoder in doors.config().encoders:
+    encoders = doors.config().encoders
+    if not encoders:
+        raise errors.InputError("the config has no LLM; give one with text.use")
+    if not prompts.is_text(_PROMPT.value):
+        raise errors.InputError(f"--prompt={_PROMPT.value!r} is no text in UTF-8")
+    for encoder in encoders:
         for instruction in (False, True) if encoder.template != "encoder" else (False,):
             config = dataclasses.replace(encoder, instruction=instruction)
             said = continuation.continuation(

@@ -189,7 +189,7 @@ def _parse_flags(argv):
     """absl's parser, with a misspelt config key reported like any other mistake."""
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+    except Exception as e:  # whatever goes wrong in a file that the user wrote
         told = str(e)
         if "Traceback (most recent call last)" in told:  # of a config file; its last line says what
             told = told.strip().splitlines()[-1].split("Error: ", 1)[-1]

@@ -1,9 +1,25 @@
 """What transformers may do with a folder of somebody else's weights, and what must be in it."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+
 from lidit_jax.errors import InputError
 
 # Read it, and neither run its code nor ask the network.
 SAFE = {"trust_remote_code": False, "local_files_only": True}
+
+
+@contextlib.contextmanager
+def loading(model: str | os.PathLike) -> Iterator[None]:
+    """Tells what transformers and safetensors say of a model that cannot be loaded, in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # they raise of every kind
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot load {model}: {why}") from error
 
 
 def check_complete(model: str, loading_info: dict, unused: str | None = None):

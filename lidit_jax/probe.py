@@ -10,7 +10,7 @@ import sys
 import numpy as np
 from absl import flags
 
-from lidit_jax import doors, errors
+from lidit_jax import doors, errors, files
 from lidit_jax.probing import linear, prompts, report, states
 from lidit_jax.scenes.things import COLOURS
 
@@ -18,7 +18,7 @@ _WORKDIRS = flags.DEFINE_multi_string(
     "workdir", [], "NAME=FOLDER of a run with one LLM; may be given several times"
 )
 _out = doors.define_folder("out", "folder for probe.md, probe.json and probe.png")
-_COUNT = flags.DEFINE_integer("prompts", 3_000, "how many are read", lower_bound=8)
+_COUNT = flags.DEFINE_integer("prompts", 3_000, "how many are read", lower_bound=400)
 
 
 def main():
@@ -29,6 +29,7 @@ def main():
     if len(runs) < len(named):
         raise errors.InputError("two of --workdir have one name; give each run its own")
     out, drawn = _out(), prompts.draw(_COUNT.value)
+    files.check_folder(out, "out")
     command = shlex.join(["python", "-m", "lidit_jax.probe", *sys.argv[1:]])
     print(report.write(_found(runs, drawn), len(COLOURS), len(drawn), out, command).read_text())
 

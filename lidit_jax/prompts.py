@@ -58,7 +58,7 @@ def _parsed(path: pathlib.Path, number: int, line: str) -> Prompt:
         fields = json.loads(line)
     except (ValueError, RecursionError) as e:
         raise errors.InputError(f"{path}, line {number} is not JSON: {e}") from None
-    if not isinstance(fields, dict) or not _is_text(fields.get("prompt")):
+    if not isinstance(fields, dict) or not is_text(fields.get("prompt")):
         raise errors.InputError(f'{path}, line {number}: want {{"prompt": "a red heart"}}')
     size = fields.get("size")
     if size is None:
@@ -72,6 +72,6 @@ def _parsed(path: pathlib.Path, number: int, line: str) -> Prompt:
     return Prompt(fields["prompt"], tuple(size))
 
 
-def _is_text(value) -> bool:
+def is_text(value) -> bool:
     """Whether a value is a text that UTF-8 can write: JSON can spell others."""
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)

@@ -65,10 +65,19 @@ def door(name, *args, code=None):
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--mesh=a,1,1"], "error: --mesh=a,1,1: want three sizes, such as 1,-1,1"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--size=32"], "error: --size=32: want height,width"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a"], "error: no run's config .train there first. at "),
+        ("prepare", ["--config={tmp}/bad.py", "--data={tmp}/out"], "error: config key or flag: .*boom"),
+        ("ablate", ["--config=configs/ablations.py", "--out={tmp}/bad.py"], "error: --out .*bad.py: .* is a file"),
+        ("ablate", ["--config=configs/ablations.py", "--out={tmp}/trained"], "error: --out .*trained is a run or a data set"),
+        ("ablate", ["--config=configs/shapes.py", "--out={tmp}/out"], "error: config.base is missing"),
+        ("probe", ["--workdir=a={tmp}", "--out={tmp}/bad.py"], "error: --out .*bad.py: .* is a file"),
+        ("probe", ["--workdir={tmp}", "--out={tmp}/out"], "error: --workdir=.*: want NAME=FOLDER"),
+        ("continuations", ["--config=configs/vae.py"], "error: the config has no LLM"),
         ("evaluate", ["--suite=recal", "--samples={tmp}", "--out={tmp}/out"], "error: unknown suite 'recal'; known: recall"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(name, args, message, tmp_path):
+    (tmp_path / "bad.py").write_text("def get_config():\n    raise RuntimeError('boom')\n")
+    (tmp_path / "trained" / "checkpoints").mkdir(parents=True)
     status, stderr = door(name, *[a.format(tmp=tmp_path) for a in args])
     lines = [line for line in stderr.splitlines() if line.strip()]
     assert status == 2, stderr

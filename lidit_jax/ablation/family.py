@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 
 from lidit_jax import errors
 from lidit_jax.ablation import claims
+from lidit_jax.evaluation import seeing_scenes
 from lidit_jax.evaluation.benchmarks.scenes import METRICS
 from lidit_jax.training import config as training_config
 from lidit_jax.training.config import Config
 
-_KEYS = ("base", "runs", "paper", "claims", "metrics", "prompts")
+_KINDS = {"base": ConfigDict, "runs": ConfigDict, "paper": ConfigDict, "claims": ConfigDict, "metrics": tuple, "prompts": int}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +48,7 @@ class Family:
 
 def parse(config: ConfigDict) -> Family:
     """Returns the family of a config; InputError where a key is missing, unknown or of the wrong kind."""
-    if missing := [key for key in _KEYS if key not in config]:
-        raise errors.InputError(
-            f"config.{missing[0]} is missing: it is no family of runs, such as configs/ablations.py"
-        )
-    for key in config:
-        if key not in _KEYS:
-            raise errors.unknown_name("key in config", key, _KEYS)
+    _check_kinds(config)
     runs = {name: _run(config, name) for name in config.runs}
     stated = {name: claims.parse(text) for name, text in config.claims.items()}
     for name, claim in stated.items():
@@ -65,19 +60,52 @@ def parse(config: ConfigDict) -> Family:
     return Family(runs, paper, stated, tuple(config.metrics), config.prompts)
 
 
+def _check_kinds(config: ConfigDict):
+    for key, kind in _KINDS.items():
+        if key not in config:
+            raise errors.InputError(
+                f"config.{key} is missing: it is no family of runs, such as configs/ablations.py"
+            )
+        _check_kind(f"config.{key}", config[key], kind)
+    for key in config:
+        if key not in _KINDS:
+            raise errors.unknown_name("key in config", key, _KINDS)
+    for name in config.runs:
+        if not name.isidentifier():
+            raise errors.InputError(f"a run is called {name!r}; want a name such as ltr_causal")
+        _check_kind(f"config.runs.{name}", config.runs[name], ConfigDict)
+    for name in config.claims:
+        _check_kind(f"config.claims.{name}", config.claims[name], str)
+    if not config.runs:
+        raise errors.InputError("config.runs has no run")
+
+
+def _check_kind(where: str, value: object, kind: type):
+    if not isinstance(value, kind):
+        raise errors.InputError(f"{where} is {value!r}; want a {kind.__name__}")
+
+
 def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics: Sequence[str]):
     """Raises InputError for what would come up after hours of training."""
     for name, config in runs.items():
-        if config.data.source != "scenes":
+        if config.task != "diffusion" or config.data.source != "scenes":
             raise errors.InputError(
-                f"run {name} is of source {config.data.source!r}; runs are judged in the scenes world"
+                f"run {name} is of task {config.task!r} and source {config.data.source!r}; runs draw, and "
+                f"are judged in, the scenes world"
             )
+        errors.check_range(
+            f"a side of data.size of run {name}", min(config.data.size), seeing_scenes.MIN_SIDE
+        )
         if config.data != next(iter(runs.values())).data:
             raise errors.InputError(f"config.runs.{name} changes data, which all runs share")
+        if config.seed != next(iter(runs.values())).seed:
+            raise errors.InputError(f"config.runs.{name} changes seed, which --seeds does")
+        if same := [other for other in runs if runs[other] == config and other != name]:
+            raise errors.InputError(f"runs {name} and {same[0]} are the same; leave one out")
     for name, numbers in paper.items():
         if name not in runs:
             raise errors.unknown_name("run in config.paper", name, runs)
-        if len(numbers) not in (0, 2):
+        if len(numbers) not in (0, 2) or not all(isinstance(n, float | int) for n in numbers):
             raise errors.InputError(
                 f"config.paper.{name} is {numbers}; want (T2I-avg, DPG-avg), or nothing"
             )
@@ -92,6 +120,7 @@ def _run(config: ConfigDict, name: str) -> Config:
     whole = copy.deepcopy(config.base)
     try:
         whole.update(config.runs[name])
-    except (KeyError, TypeError, ValueError) as e:
-        raise errors.InputError(f"config.runs.{name} does not fit config.base: {e}") from e
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        why = str(e).splitlines()[0]
+        raise errors.InputError(f"config.runs.{name} does not fit config.base: {why}") from e
     return training_config.parse(whole)

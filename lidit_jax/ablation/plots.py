@@ -6,9 +6,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
+from lidit_jax.errors import InputError
 from lidit_jax.evaluation import figures
+from lidit_jax.evaluation.pictures import Picture
 
 _STYLES = ("-", "--", ":")
 
@@ -40,12 +41,19 @@ def learning_curves(path: pathlib.Path, workdirs: Mapping[str, Sequence[pathlib.
 
 
 def _mean_curve(workdirs: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
-    every = []
-    for workdir in workdirs:
-        lines = (workdir / "metrics.jsonl").read_text().splitlines()
-        every.append({row["step"]: row.get("loss", np.nan) for row in map(json.loads, lines)})
+    every = [_losses(workdir / "metrics.jsonl") for workdir in workdirs]
     steps = sorted(set.intersection(*map(set, every)))
     return np.array(steps), np.array([np.mean([of[step] for of in every]) for step in steps])
+
+
+def _losses(path: pathlib.Path) -> dict[int, float]:
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return {row["step"]: row["loss"] for row in rows if "loss" in row}
+    except (ValueError, TypeError, KeyError) as e:
+        raise InputError(
+            f"{path} is damaged ({e}); delete the run's folder and make it again"
+        ) from e
 
 
 def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[str, pathlib.Path]):
@@ -70,7 +78,7 @@ def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[
         _text(figure, grid[1 + 2 * k, :], "\n".join(lines), x=0, ha="left")
         for column, folder in enumerate(drawn.values()):
             axes = figure.add_subplot(grid[2 + 2 * k, column])
-            axes.imshow(np.asarray(Image.open(folder / file)), interpolation="nearest")
+            axes.imshow(Picture(folder / file, prompts[file], 0).load(), interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_color("#bbbbbb")

@@ -35,13 +35,7 @@ def write(
     done = {name: done[name] for name in family.runs if name in done}
     family = family.only(list(done))
     compared = compare(done, items)
-    workdirs = {name: [job.folder for job in of] for name, of in done.items()}
-    plots.learning_curves(folder / "learning_curves.png", workdirs)
-    shown = {f"{k:06d}.png": items[k].text for k in _shown(items)}
-    drawn = {name: of[0].folder / "drawn" for name, of in done.items()}
-    plots.side_by_side(folder / "pictures.png", shown, drawn)
     biases = {name: _bias(of, items) for name, of in done.items()}
-    bars.plot(folder / "position.png", biases)
     sections = [
         _head(family, done, items) + " " + _certainty(family, compared),
         _claims(family, compared),
@@ -52,10 +46,26 @@ def write(
         "## Pictures\n\nPrompts that training never saw, as each run draws them with its first seed.\n\n![pictures](pictures.png)",
         f"## Again\n\n```\n{command}\n```\n\nStopped, the same command continues.",
     ]
+    (folder / "report.md").unlink(missing_ok=True)  # it would stand beside figures of another
+    _draw(done, items, biases, folder)
     files.write_json(folder / "results.json", _results(family, compared, command), sealed=False)
     with files.atomic(folder / "report.md") as temporary:
         temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return folder / "report.md"
+
+
+def _draw(
+    done: Mapping[str, Sequence[Job]],
+    items: Sequence[Item],
+    biases: Mapping[str, Bias],
+    folder: pathlib.Path,
+):
+    workdirs = {name: [job.folder for job in of] for name, of in done.items()}
+    plots.learning_curves(folder / "learning_curves.png", workdirs)
+    shown = {f"{k:06d}.png": items[k].text for k in _shown(items)}
+    drawn = {name: of[0].folder / "drawn" for name, of in done.items()}
+    plots.side_by_side(folder / "pictures.png", shown, drawn)
+    bars.plot(folder / "position.png", biases)
 
 
 def compare(done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> Comparison:

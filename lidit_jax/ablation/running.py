@@ -10,6 +10,7 @@ import jax
 from lidit_jax import errors, files, preparation
 from lidit_jax.ablation.family import Family
 from lidit_jax.evaluation import pictures
+from lidit_jax.evaluation.benchmarks import matching
 from lidit_jax.evaluation.benchmarks.benchmark import Item, Record
 from lidit_jax.evaluation.benchmarks.scenes import Scenes
 from lidit_jax.evaluation.judges.records import Judges
@@ -62,10 +63,10 @@ def run(job: Job, wanted: list[Item], data: pathlib.Path):
             preparation.prepare(job.config, data)
         train(job.config, data, job.folder)
         prompts = [Prompt(item.text) for item in wanted]
+        (job.folder / "judged.json").unlink(missing_ok=True)  # of pictures that are drawn anew
         generate(Generator(job.folder), prompts, list(range(len(prompts))), job.folder / "drawn")
-        told = {"run": job.identity, "prompts": _digest(wanted)}
-        told["seconds"] = round(time.time() - started, 1)  # of this start
-        files.write_json(job.folder / "done.json", told)
+        seconds = round(time.time() - started, 1)  # of this start
+        files.write_json(job.folder / "done.json", _bound(job, wanted) | {"seconds": seconds})
         jax.clear_caches()  # the next run's programs are others
     judge(job, wanted)
 
@@ -76,10 +77,10 @@ def is_drawn(job: Job, wanted: list[Item]) -> bool:
     Raises InputError if it is of another config or of other prompts.
     """
     path = job.folder / "done.json"
-    if not path.exists():
+    if not path.exists() or not (job.folder / "drawn").is_dir():
         return False
     found = files.read_json(path, "run", holds=("run", "prompts", "seconds"))
-    for what, ours in (("run", job.identity), ("prompts", _digest(wanted))):
+    for what, ours in _bound(job, wanted).items():
         if found[what] != ours:
             raise errors.InputError(
                 f"{path} is of another config or other prompts ({what} differs); give another --out, or "
@@ -94,19 +95,25 @@ def seconds(job: Job) -> float:
 
 
 def judge(job: Job, wanted: list[Item]) -> list[list[Record]]:
-    """Returns the records of each prompt's picture, of a run that is drawn; they are kept on disk."""
-    path = job.folder / "judged.json"
+    """Returns the records of each prompt's picture, of a run that is drawn; they are kept on disk.
+
+    Raises InputError if drawn/ does not hold a picture of each prompt, in their order.
+    """
+    path, judged = job.folder / "judged.json", _bound(job, wanted) | {"judge": BENCHMARK.version}
     if path.exists():
-        found = files.read_json(path, "judged run", holds=("judge", "records"))
-        if found["judge"] == BENCHMARK.version:
+        found = files.read_json(path, "judged run")
+        if all(found.get(key) == ours for key, ours in judged.items()):
             return [[record] for record in found["records"]]
+    drawn = pictures.read(job.folder / "drawn")
+    matching.check(wanted, drawn)
     records = [
         BENCHMARK.judge(picture.load(), item, Judges())
-        for picture, item in zip(pictures.read(job.folder / "drawn"), wanted, strict=True)
+        for picture, item in zip(drawn, wanted, strict=True)
     ]
-    files.write_json(path, {"judge": BENCHMARK.version, "records": records})
+    files.write_json(path, judged | {"records": records})
     return [[record] for record in records]
 
 
-def _digest(wanted: list[Item]) -> str:
-    return files.digest([item.text for item in wanted])
+def _bound(job: Job, wanted: list[Item]) -> dict[str, str]:
+    """Returns what a file of the run's folder is of: this config, these prompts."""
+    return {"run": job.identity, "prompts": files.digest([item.text for item in wanted])}

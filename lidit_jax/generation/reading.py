@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from flax import nnx
 
-from lidit_jax import errors
 from lidit_jax.batch import TextFeatures
 from lidit_jax.data.pipeline import pad_features, padded_length
 from lidit_jax.text import instruct, llm
 from lidit_jax.text.encode import encode_captions
 from lidit_jax.text.instruct import EncoderConfig
-from lidit_jax.training.inputs import reads_alike
+from lidit_jax.training.inputs import check_reads_alike
 
 Features = tuple[np.ndarray, ...]  # of one prompt: f32 [S, E] for each LLM
 
@@ -60,15 +59,8 @@ class Readers:
     def _reader(self, i: int) -> llm.FrozenLLM:
         """Returns LLM i, loaded once; InputError if it is not the one that the run was trained with."""
         if i not in self._loaded:
-            config = self.encoders[i]
-            loaded = llm.load(config, llm.default_cache())
-            known = self._constants["text"][i]
-            constants = (known["prefix_PxE"][...], known["null_ZxE"][...])
-            if not reads_alike(constants, (loaded.prefix(), loaded.encode([""])[0])):
-                raise errors.InputError(
-                    f"{config.model} reads the instruction or the empty prompt otherwise than when the "
-                    f"run was trained; these are other weights than those of encoder {config.name!r}"
-                )
+            loaded = llm.load(self.encoders[i], llm.default_cache())
+            check_reads_alike(loaded, self._constants["text"][i])
             self._loaded[i] = loaded
         return self._loaded[i]
 

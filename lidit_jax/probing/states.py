@@ -14,6 +14,8 @@ from lidit_jax.probing.prompts import MarkedPrompt
 from lidit_jax.text import llm
 from lidit_jax.text.encode import encode_captions
 from lidit_jax.text.instruct import EncoderConfig
+from lidit_jax.training import checkpoints
+from lidit_jax.training.inputs import check_reads_alike
 from lidit_jax.training.trained import open_to_draw, read_config
 
 TIME = 0.9  # near noise, where a picture's composition is decided
@@ -26,14 +28,16 @@ class Reading:
     Attributes:
       tokens: of each prompt, which of its tokens are of each thing.
       features: of each prompt, f32 [S, E].
+      llm: who reads.
     Raises InputError if the LLM cannot be had, or if it does not keep every thing of a prompt.
     """
 
     def __init__(self, encoder: EncoderConfig, prompts: Sequence[MarkedPrompt]):
-        reader = llm.load(encoder, llm.default_cache())
-        self.tokens = [_tokens(reader.tokenizer, p) for p in prompts]
+        self.llm = llm.load(encoder, llm.default_cache())
+        self.tokens = [_tokens(self.llm.tokenizer, p) for p in prompts]
         _check_whole(encoder, self.tokens)
-        self.features = [f.hidden_SxE for f in encode_captions(reader, [p.text for p in prompts])]
+        texts = [p.text for p in prompts]
+        self.features = [f.hidden_SxE for f in encode_captions(self.llm, texts)]
 
     def pooled(self, states: Sequence[np.ndarray]) -> np.ndarray:
         """Returns the mean of the tokens of each thing, f32 [prompts, things, D], of states [S, D]."""
@@ -72,8 +76,13 @@ def _check_whole(encoder: EncoderConfig, tokens: Sequence[list[list[int]]]):
 
 
 def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
-    """Returns the LLM of a run. Raises InputError if it has several, whose tokens are then mixed."""
+    """Returns the LLM of a run.
+
+    Raises InputError if it has several, whose tokens are then mixed, or if it has no finished checkpoint.
+    """
     encoders = read_config(workdir, "diffusion").encoders
+    if checkpoints.last_step(workdir) is None:
+        raise errors.InputError(f"{workdir} has no finished checkpoint; train it longer")
     if len(encoders) > 1:
         raise errors.InputError(
             f"{workdir} has {len(encoders)} LLMs, whose tokens it puts together; probe a run with one"
@@ -85,9 +94,10 @@ def conditions(workdir: pathlib.Path, reading: Reading, time: float = TIME) -> l
     """Returns what the run's DiT sees of each prompt at this time, [S, D]: projected or refined tokens.
 
     time: 0 is data, 1 is noise; refiners depend on it.
-    Raises InputError if `workdir` holds no finished checkpoint.
+    Raises InputError if `workdir` holds no finished checkpoint, or was trained with another LLM.
     """
     run = open_to_draw(workdir)
+    check_reads_alike(reading.llm, run.constants["text"][0])
 
     @jax.jit
     def condition(ema, constants, text):

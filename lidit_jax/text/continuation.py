@@ -27,9 +27,10 @@ def continuation(
     import torch
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
-    encoder_decoder = _hf_config(config, found.folder).is_encoder_decoder
-    model = _model(config, found.folder, encoder_decoder)
+    with pretrained.loading(config.model):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
+        encoder_decoder = _hf_config(config, found.folder).is_encoder_decoder
+        model = _model(config, found.folder, encoder_decoder)
     ids = torch.tensor([_ids(tokenizer, config, prompt, encoder_decoder)])
     eos = tokenizer.eos_token_id
     with torch.inference_mode():
@@ -52,7 +53,8 @@ def _refuse_encoder(config: EncoderConfig):
     folder = pathlib.Path(os.path.expanduser(config.model))
     installed = importlib.util.find_spec("transformers")
     if config.template == "encoder" and installed and (folder / "config.json").is_file():
-        _hf_config(config, folder)
+        with pretrained.loading(config.model):
+            _hf_config(config, folder)
 
 
 def _hf_config(config: EncoderConfig, folder: pathlib.Path):
@@ -86,7 +88,8 @@ def _ids(tokenizer, config: EncoderConfig, prompt: str, encoder_decoder: bool) -
     if encoder_decoder:
         return tokenizer(prompt).input_ids
     prefix, suffix = instruct.prompt_parts(tokenizer, config)
-    kept, _ = instruct.tokenize_prompt(tokenizer, prompt, suffix, config.max_prompt_tokens)
+    kept, cut = instruct.tokenize_prompt(tokenizer, prompt, suffix, config.max_prompt_tokens)
+    instruct.warn_truncated(config, int(cut), 1, prompt)
     if config.template == "base":
         return prefix + kept[: -len(suffix)]
     return prefix + kept + instruct.reply_parts(tokenizer, suffix)

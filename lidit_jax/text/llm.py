@@ -3,7 +3,6 @@
 torch and transformers are imported when a model is loaded, not when this module is.
 """
 
-import contextlib
 import copy
 import os
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
     auto = transformers.AutoModel
     if config.template == "encoder" and hf_config.is_encoder_decoder:
         auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
-    with _told(config.model):
+    with pretrained.loading(config.model):
         model, info = auto.from_pretrained(
             found.folder,
             dtype=dtype,
@@ -62,7 +61,7 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     found = weights.locate(config.model, Path(cache_dir).expanduser())
     import transformers
 
-    with _told(config.model):
+    with pretrained.loading(config.model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
         instruct.prompt_parts(tokenizer, config)
         hf_config = transformers.AutoConfig.from_pretrained(found.folder, **pretrained.SAFE)
@@ -83,27 +82,6 @@ def _check_measured(config: instruct.EncoderConfig, name: str, value: int):
             f"encoder {config.name!r}: {name} is {value}, the config says {expected}; "
             f"set {name}=0 to take what is measured"
         )
-
-
-@contextlib.contextmanager
-def _told(model: str):
-    """Tells what transformers and safetensors say of a model that cannot be loaded, in one line."""
-    import safetensors
-
-    try:
-        yield
-    except InputError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
-        raise InputError(f"cannot load {model}: {error}".splitlines()[0]) from error
 
 
 class FrozenLLM:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from flax import nnx
 
 from lidit_jax import errors
 from lidit_jax.data import dataset, filters, pipeline, sources
@@ -13,6 +14,7 @@ from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.models.vae.discriminator import LEAST_SIDE
+from lidit_jax.text import llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config
 
@@ -70,6 +72,20 @@ def reads_alike(known: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> boo
     first = min(len(known[0]), 1)
     known, found = (np.concatenate(a)[first:] for a in (known, found))
     return bool(np.linalg.norm(found - known) <= 0.05 * np.linalg.norm(known))
+
+
+def check_reads_alike(reader: llm.FrozenLLM, known: nnx.State):
+    """Raises InputError unless an LLM is the one that a run was trained with.
+
+    known: the model's constants of this LLM.
+    """
+    encoder = reader.config
+    was = (known["prefix_PxE"][...], known["null_ZxE"][...])
+    if not reads_alike(was, (reader.prefix(), reader.encode([""])[0])):
+        raise errors.InputError(
+            f"{encoder.model} reads the instruction or the empty prompt otherwise than when the "
+            f"run was trained; these are other weights than those of encoder {encoder.name!r}"
+        )
 
 
 def open_pictures(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader]:

@@ -1,5 +1,6 @@
 """A tiny family, end to end on a tiny real LLM: made, stopped, continued, and reported."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lidit_jax import ablation
+from lidit_jax import ablation, files
 from lidit_jax.ablation import report, running
 from lidit_jax.errors import InputError
 from lidit_jax.probing import prompts, states
@@ -50,6 +51,41 @@ def test_a_run_that_is_done_is_left_alone_and_another_judge_looks_again(made, mo
     assert json.loads(path.read_text())["judge"] == 99
     monkeypatch.undo()
     assert running.judge(jobs[0], wanted) == [[r] for r in json.loads(before)["records"]]
+
+
+def test_another_runs_judgements_are_not_taken(made, tmp_path):
+    f, _, wanted, out = made
+    shutil.copytree(out, tmp_path / "mixed")
+    base, ltr = running.jobs(f, 1, tmp_path / "mixed")
+    own = (base.folder / "judged.json").read_bytes()
+    shutil.copy(ltr.folder / "judged.json", base.folder / "judged.json")
+    running.judge(base, wanted)
+    assert (base.folder / "judged.json").read_bytes() == own
+
+
+def test_pictures_in_another_order_are_refused(made, tmp_path):
+    f, _, wanted, out = made
+    shutil.copytree(out, tmp_path / "turned")
+    job = running.jobs(f, 1, tmp_path / "turned")[0]
+    (job.folder / "judged.json").unlink()
+    manifest = json.loads((job.folder / "drawn" / "manifest.json").read_text())
+    files.write_json(
+        job.folder / "drawn" / "manifest.json", manifest | {"pictures": manifest["pictures"][::-1]}
+    )
+    with pytest.raises(InputError, match="pictures that are not in the order of the prompts"):
+        running.judge(job, wanted)
+
+
+def test_a_report_that_fails_leaves_none_beside_its_figures(made, tmp_path):
+    f, _, wanted, out = made
+    shutil.copytree(out, tmp_path / "cut")
+    jobs = running.jobs(f, 1, tmp_path / "cut")
+    report.write(f, jobs, wanted, tmp_path / "report", "x")
+    with open(jobs[1].folder / "metrics.jsonl", "a") as lines:
+        lines.write('{"step": ')
+    with pytest.raises(InputError, match="ltr/seed0/metrics.jsonl is damaged"):
+        report.write(f, jobs, wanted, tmp_path / "report", "x")
+    assert not (tmp_path / "report" / "report.md").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,3 +164,11 @@ def test_the_probe_reads_what_a_runs_dit_sees(made):
         assert [s.shape for s in seen] == [(len(f), 32) for f in read.features]
         alone = states.conditions(job.folder, states.Reading(encoder, drawn[:1]))
         np.testing.assert_allclose(alone[0], seen[0], atol=1e-4)
+
+
+def test_the_probe_refuses_other_weights_than_the_runs(made, tiny_llm):
+    _, jobs, _, _ = made
+    encoder = states.only_encoder(jobs[0].folder)
+    other = dataclasses.replace(encoder, model=tiny_llm("gemma3"), prefix_len=0, width=0)
+    with pytest.raises(InputError, match="other weights than those of encoder 'tiny0'"):
+        states.conditions(jobs[0].folder, states.Reading(other, prompts.draw(3)))
