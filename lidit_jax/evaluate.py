@@ -27,7 +27,14 @@ from absl import flags
 
 from lidit_jax import doors, errors, files, prompts, share
 from lidit_jax.evaluation import SUITES, pictures, results
-from lidit_jax.evaluation.benchmarks import BENCHMARKS, FIGURES, measuring, prompt_files
+from lidit_jax.evaluation.benchmarks import (
+    BENCHMARKS,
+    FIGURES,
+    comparability,
+    matching,
+    measuring,
+    prompt_files,
+)
 from lidit_jax.evaluation.benchmarks.benchmark import MODES, Benchmark, Item
 from lidit_jax.evaluation.judges import TINY, open_judges
 from lidit_jax.evaluation.recall import Reference
@@ -95,15 +102,23 @@ def main():
 
 
 def _suite() -> str:
-    judged, told = pictures.read(_samples()), {}
+    out, judged, told = _out_folder(), pictures.read(_samples()), {}
     trained_on = _counted(references(doors.config()), told) if doors.CONFIG.value else None
     folders = measuring.judge_folders(_JUDGES.value, ("clip",), optional=True)
     judges = open_judges(folders)
     if folders:
         told["judges"] = {kind: getattr(judges, kind).identity for kind in folders}
+    if TINY in folders.values():
+        told["notes"] = [comparability.RANDOM]
     scores = SUITES[_SUITE.value](judged, trained_on, judges)
-    written = results.write_results(_out(), _SUITE.value, len(judged), scores, _command(), **told)
+    written = results.write_results(out, _SUITE.value, len(judged), scores, _command(), **told)
     return results.table([written])
+
+
+def _out_folder() -> pathlib.Path:
+    """Returns --out. Raises InputError before there is anything to write, if nothing can be."""
+    files.check_folder(_out(), "out")
+    return _out()
 
 
 def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Reference]:
@@ -124,7 +139,8 @@ def _benchmark(benchmark: Benchmark) -> str | None:
     if _WRITE_PROMPTS.value:
         return _write_prompts(benchmark)
     if _RESULTS.value:
-        return f"{measuring.side_by_side(_SUITE.value, _named(_RESULTS.value), _out())}"
+        out = _out_folder()
+        return f"{measuring.side_by_side(_SUITE.value, _named(_RESULTS.value), out)}"
     return _measure(benchmark, _items(benchmark))
 
 
@@ -134,8 +150,10 @@ def _items(benchmark: Benchmark) -> list[Item]:
 
 def _write_prompts(benchmark: Benchmark) -> str:
     path = pathlib.Path(_WRITE_PROMPTS.value).expanduser()
-    if path.suffix != ".jsonl":
-        raise errors.InputError(f"--write_prompts={path}: want a file that ends in .jsonl")
+    if path.suffix != ".jsonl" or path.is_dir():
+        raise errors.InputError(
+            f"--write_prompts={path}: want a file that ends in .jsonl, and no folder"
+        )
     items = _items(benchmark)
     told = [{"prompt": i.text, "id": i.id, "group": i.group, "meta": i.meta} for i in items]
     with files.atomic(path) as temporary:
@@ -158,15 +176,19 @@ def _named(given: list[str]) -> dict[str, pathlib.Path]:
 
 def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     folders = measuring.judge_folders(_JUDGES.value, benchmark.judges)
-    mine = share.parse(_SHARE.value) if _SHARE.value else share.WHOLE
-    files.check_folder(_out(), "out")
+    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
+    out, drawing = _out_folder(), flags.FLAGS["workdir"].value
+    if not drawing:
+        matching.check(items, pictures.read(_samples()))
+    elif (out / "checkpoints").exists():
+        raise errors.InputError(f"--out {out} is a run; give the judged pictures another folder")
     judges = open_judges(folders, benchmark.any_words)  # before what takes hours
-    drawn = _drawn(items, benchmark, mine) if flags.FLAGS["workdir"].value else _samples()
+    drawn = _drawn(items, benchmark, mine) if drawing else _samples()
     if drawn is None:
         return None
     given = {"mode": _MODE.value, "command": _command(), "tiny": TINY in folders.values()}
     found = pictures.read(drawn)
-    return measuring.measure(_SUITE.value, items, found, judges, _out(), mine, **given)
+    return measuring.measure(_SUITE.value, items, found, judges, out, mine, **given)
 
 
 def _drawn(items: list[Item], benchmark: Benchmark, mine: share.Share) -> pathlib.Path | None:

@@ -106,10 +106,10 @@ def judge(job: Job, wanted: list[Item]) -> list[list[Record]]:
             return [[record] for record in found["records"]]
     drawn = pictures.read(job.folder / "drawn")
     matching.check(wanted, drawn)
-    records = [
-        BENCHMARK.judge(picture.load(), item, Judges())
-        for picture, item in zip(drawn, wanted, strict=True)
-    ]
+    records = []
+    for picture, item in zip(drawn, wanted, strict=True):
+        with picture.named():
+            records.append(BENCHMARK.judge(picture.load(), item, Judges()))
     files.write_json(path, judged | {"records": records})
     return [[record] for record in records]
 

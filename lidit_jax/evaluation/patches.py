@@ -6,16 +6,26 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from lidit_jax.errors import InputError
+
 LARGEST = 64  # pixels; more show nothing more
 SOFT = 2  # pixels around a patch that its edges may reach
 
 
-def shrunk(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 [height, width, 3] with neither side longer than LARGEST."""
-    shrink = LARGEST / max(image.shape[:2])
-    if shrink >= 1:
-        return image
+def shrunk(image: np.ndarray, least: int) -> np.ndarray:
+    """Returns uint8 [height, width, 3] with neither side longer than LARGEST.
+
+    Raises InputError if a side is then shorter than `least`.
+    """
+    shrink = min(1, LARGEST / max(image.shape[:2]))
     height, width = (round(shrink * n) for n in image.shape[:2])
+    if min(height, width) < least:
+        raise InputError(
+            f"a picture of {image.shape[1]}x{image.shape[0]} pixels, looked at as {width}x{height}; things "
+            f"are told apart from {least} up: draw it larger, or less elongated"
+        )
+    if shrink == 1:
+        return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 

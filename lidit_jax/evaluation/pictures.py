@@ -5,11 +5,13 @@
 Other keys of the manifest are for people, and ignored here.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from lidit_jax import files
 from lidit_jax.errors import InputError
@@ -18,6 +20,7 @@ MANIFEST = "manifest.json"
 MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
 _FIELDS = {"file": str, "prompt": str, "seed": int}
 _FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow has others run programs
+_MODES = ("RGB", "L", "P", "1")  # what Pillow makes RGB of without a loss
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -28,16 +31,37 @@ class Picture:
     seed: int
 
     def load(self) -> np.ndarray:
-        """Returns the picture, uint8 [height, width, 3]. Raises InputError if it is no picture."""
+        """Returns the picture, uint8 [height, width, 3].
+
+        Raises InputError if it is no picture, or not one that is RGB or grey of 8 bits: what shows through
+        a transparent pixel is not in the file.
+        """
         try:
             with Image.open(self.path, formats=_FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise InputError(
                         f"{self.path} is of {image.width}x{image.height}, more than {MOST_PIXELS:,} pixels"
                     )
+                if image.mode not in _MODES or image.has_transparency_data:
+                    raise InputError(
+                        f"{self.path} is transparent, or not of 8 bits of RGB or grey (mode {image.mode}); "
+                        "save it so, without transparency"
+                    )
                 return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, *_BOMBS) as error:
-            raise InputError(f"cannot read the picture {self.path}: {error}") from error
+        except InputError:
+            raise
+        except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
+            raise InputError(
+                f"cannot read the picture {self.path}: {error}; copy it again, or delete it and draw it again"
+            ) from error
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Has an InputError within say that it is about this picture."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from error
 
 
 def read(folder: str | Path) -> list[Picture]:
@@ -73,7 +97,11 @@ def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:
                 f"{manifest}: picture {index} is {entry!r}; wanted {field!r}, a {kind.__name__}"
             )
     path = folder / entry["file"]
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = folder.resolve() in path.resolve().parents
+    except ValueError:  # a name that no file can have
+        inside = False
+    if not inside:
         raise InputError(
             f"{manifest}: picture {index} is {entry['file']!r}, outside of {folder}; want one in it"
         )

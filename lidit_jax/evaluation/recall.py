@@ -23,7 +23,9 @@ def recall(
     """
     references = list(references or ())
     if not references:
-        raise InputError("recall needs references: the captions and pictures of the training set")
+        raise InputError(
+            "recall needs references, the captions and pictures of a data set: give --config=configs/NAME.py"
+        )
     owners: dict[str, list[int]] = {}
     for i, (captions, _) in enumerate(references):
         for caption in captions:

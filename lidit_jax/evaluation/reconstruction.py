@@ -5,6 +5,8 @@ import numpy as np
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.pictures import Picture
 
+_REMEDY = "want a folder that lidit_jax.reconstruct wrote"
+
 
 def psnr(pictures: list[Picture]) -> dict[str, float]:
     """Returns {"psnr", "psnr_worst"}: peak signal-to-noise ratio in dB, mean and least over the pictures.
@@ -15,12 +17,18 @@ def psnr(pictures: list[Picture]) -> dict[str, float]:
     """
     found = []
     for picture in pictures:
-        original = Picture(picture.path.parent / "originals" / picture.path.name, "", 0).load()
-        decoded = picture.load()
+        original, decoded = _original(picture).load(), picture.load()
         if original.shape != decoded.shape:
             raise InputError(
-                f"{picture.path} is {decoded.shape[:2]}, its original {original.shape[:2]}"
+                f"{picture.path} is {decoded.shape[:2]}, its original {original.shape[:2]}; {_REMEDY}"
             )
         error = np.square(original.astype(np.float64) - decoded).mean()
         found.append(10 * np.log10(255**2 / max(error, 1e-10)))
     return {"psnr": float(np.mean(found)), "psnr_worst": float(np.min(found))}
+
+
+def _original(picture: Picture) -> Picture:
+    path = picture.path.parent / "originals" / picture.path.name
+    if not path.is_file():
+        raise InputError(f"no original of {picture.path} at {path}; {_REMEDY}")
+    return Picture(path, "", 0)

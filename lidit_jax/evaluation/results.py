@@ -57,13 +57,14 @@ def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, A
 
 
 def table(results: Iterable[dict[str, Any]]) -> str:
-    """Returns one line for each score of each of the results, in aligned columns."""
-    rows = [("suite", "images", "score", "value")]
+    """Returns one line for each score of each of the results, in aligned columns; then their notes."""
+    rows, notes = [("suite", "images", "score", "value")], []
     for r in results:
+        notes += r.get("notes", ())
         rows += [(r["suite"], str(r["n_images"]), k, f"{v:.4f}") for k, v in r["scores"].items()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join([*(line.rstrip() for line in lines), *notes])
 
 
 def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]]) -> str:

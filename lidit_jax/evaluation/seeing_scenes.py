@@ -11,7 +11,6 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from lidit_jax.errors import InputError
 from lidit_jax.evaluation import colours, patches, silhouettes, textures
 from lidit_jax.scenes.rendering import RADIUS
 from lidit_jax.scenes.things import COLOURS
@@ -39,14 +38,9 @@ class Seen:
 def see(image: np.ndarray) -> list[Seen]:
     """Returns the things in uint8 [height, width, 3], in reading order of their patches.
 
-    Raises InputError for a picture of less than MIN_SIDE pixels.
+    Raises InputError for a picture with a side of less than MIN_SIDE pixels, once it is shrunk.
     """
-    if min(image.shape[:2]) < MIN_SIDE:
-        height, width = image.shape[:2]
-        raise InputError(
-            f"a picture of {width}x{height} pixels; things of the scenes are told apart from {MIN_SIDE} up"
-        )
-    rgb_HxWx3 = patches.shrunk(image).astype(np.float64)
+    rgb_HxWx3 = patches.shrunk(image, MIN_SIDE).astype(np.float64)
     cover_HxW = 1 - rgb_HxWx3.min(axis=-1) / 255
     found = []
     for inside_HxW, reach_HxW in patches.patches(cover_HxW, MIN_COVER):

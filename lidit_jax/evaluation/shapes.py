@@ -2,7 +2,7 @@
 
 An object is a connected patch that is not white. Its colour is the palette's nearest in CIELAB,
 by a vote of its inner pixels; its shape is the template that overlaps most once position and
-size are taken out; its place is its centroid. Any size from 24 pixels on; large ones are shrunk.
+size are taken out; its place is its centroid. Large pictures are shrunk.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.evaluation.silhouettes import nearest_shape
 from lidit_jax.shapes_world import COLOURS, RELATIONS, Scene
 
+MIN_SIDE = 24  # pixels; in smaller pictures shapes are not told apart
 MIN_AREA, MAX_AREA = 0.012, 0.3  # of the picture: smaller is a speck, larger none of our shapes
 MIN_VOTE = 0.7  # of an object's inner pixels must agree on its colour
 
@@ -49,11 +50,17 @@ class Verdict:
 def score(pictures: list[Picture]) -> dict[str, float]:
     """Returns the fraction of pictures whose prompt came true, in each respect and in all.
 
-    Raises InputError if a prompt is no caption of the shapes world.
+    Raises InputError if a prompt is no caption of the shapes world, or a picture is too small.
     """
-    verdicts = [judge(p.load(), shapes_world.parse(p.prompt)) for p in pictures]
+    verdicts = [_judged(picture) for picture in pictures]
     names = ("count", "colour", "shape", "place", "all_correct")
     return {name: float(np.mean([getattr(v, name) for v in verdicts])) for name in names}
+
+
+def _judged(picture: Picture) -> Verdict:
+    image = picture.load()
+    with picture.named():
+        return judge(image, shapes_world.parse(picture.prompt))
 
 
 def judge(image: np.ndarray, scene: Scene) -> Verdict:
@@ -76,8 +83,11 @@ def judge(image: np.ndarray, scene: Scene) -> Verdict:
 
 
 def detect(image: np.ndarray) -> list[Detected]:
-    """Returns the objects in uint8 [height, width, 3], from left to right."""
-    image = patches.shrunk(image)
+    """Returns the objects in uint8 [height, width, 3], from left to right.
+
+    Raises InputError for a picture with a side of less than MIN_SIDE pixels, once it is shrunk.
+    """
+    image = patches.shrunk(image, MIN_SIDE)
     darkest = max(min(rgb) for rgb in COLOURS.values())
     cover_HxW = (255.0 - image.min(axis=-1)) / (255 - darkest)  # 1 in an object, 0 on white
     found = []

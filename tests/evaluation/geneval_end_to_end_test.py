@@ -18,6 +18,7 @@ from lidit_jax.evaluation.benchmarks import measuring
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.benchmarks.geneval import COLOURS, TAGS
 from lidit_jax.evaluation.judges import open_judges
+from lidit_jax.evaluation.positional.prompts import ADJECTIVES, FAMILIES
 from lidit_jax.share import WHOLE, Share
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -195,11 +196,60 @@ def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
         "two of --results are called a;": ["--suite=positional", "--results=a=b", "--results=a=c", "--out=x"],
         f"no results at {tmp_path}": ["--suite=positional", f"--results=a={tmp_path}", "--out=x"],
     }  # fmt: skip
-    given = [["--suite=geneval", *args] for args in cases.values()]
-    status, told, error = ended(started("-c", REFUSED, json.dumps(given)))
+    check_refused({message: ["--suite=geneval", *args] for message, args in cases.items()})
+
+
+def check_refused(cases):
+    """Runs the door with the arguments of each case, and compares its message with the case's key."""
+    status, told, error = ended(started("-c", REFUSED, json.dumps(list(cases.values()))))
     assert status == 0, error
     for message, line in zip(cases, told.splitlines(), strict=True):
         assert line.startswith(message), line
+
+
+def test_mistakes_are_told_before_the_work(samples, tmp_path):
+    """Each command has a second mistake, which the work would find."""
+    samples([("a nice day", np.zeros((8, 8, 3), np.uint8))])
+    (tmp_path / "file").write_text("")
+    (tmp_path / "prompts.jsonl").mkdir()
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "words").mkdir()
+    lines = [
+        f"a {a} {c}ar and a {a} {c}ow" for of in ADJECTIVES.values() for a in of for c in "bcft"
+    ]
+    for family in FAMILIES:
+        (tmp_path / "words" / f"{family}_train.txt").write_text("\n".join(lines))
+    suite, drawn, out, no_judge = (
+        "--suite=shapes",
+        f"--samples={tmp_path}",
+        f"--out={tmp_path}/out",
+        "--judges=vqa=nowhere",
+    )
+    positional, words = "--suite=positional", f"--prompts={tmp_path}/words"
+    check_refused({
+        "no --out given": [suite, drawn],
+        f"--out {tmp_path}/file: {tmp_path}/file is a file": [suite, drawn, f"--out={tmp_path}/file"],
+        f"--out {tmp_path}/file/x: {tmp_path}/file is a file": [positional, f"--results=a={tmp_path}", f"--out={tmp_path}/file/x"],
+        "prompts that are not of the benchmark (1): 'a nice day'": [positional, words, drawn, no_judge, out],
+        f"no folder of samples at {tmp_path}/none": [positional, words, f"--samples={tmp_path}/none", no_judge, out],
+        "--share=: want i/n": ["--suite=scenes", drawn, "--share=", out],
+        f"--out {tmp_path}/run is a run; give": ["--suite=scenes", "--workdir=nowhere", f"--out={tmp_path}/run"],
+        f"--write_prompts={tmp_path}/prompts.jsonl: want a file": ["--suite=scenes", f"--write_prompts={tmp_path}/prompts.jsonl"],
+    })  # fmt: skip
+
+
+def test_a_suite_tells_of_a_judge_of_random_weights(samples, tmp_path):
+    samples([("a nice day", np.zeros((8, 8, 3), np.uint8))])
+    given = [
+        "--suite=clip_score",
+        f"--samples={tmp_path}",
+        "--judges=tiny",
+        f"--out={tmp_path}/out",
+    ]
+    status, told, error = ended(started("-m", "lidit_jax.evaluate", *given))
+    assert status == 0, error
+    note = json.loads((tmp_path / "out/results.json").read_text())["notes"][0]
+    assert "mean nothing" in note and told.splitlines()[-1] == note
 
 
 def lines(path):

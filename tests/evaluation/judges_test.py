@@ -113,9 +113,14 @@ def no_config(path):
     (path / "config.json").unlink()
 
 
-def no_class(path):
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"architectures": None}))
+def configured(**changed):
+    """Returns what changes the config.json of a folder."""
+
+    def spoil(path):
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | changed))
+
+    return spoil
 
 
 def no_weights(path):
@@ -138,7 +143,8 @@ def no_processor(path):
     "spoil, message",
     [
         (no_config, "no config.json; wanted, as vqa, the folder of a BlipForQuestionAnswering or"),
-        (no_class, "holds a model of no named class; wanted, as vqa"),
+        (configured(architectures=[{}]), "holds a model of no named class; wanted, as vqa"),
+        (configured(architectures=None), "holds a model of no named class; wanted, as vqa"),
         (no_weights, "a BlipForQuestionAnswering, has no weights; wanted, as vqa"),
         (pickled, "as pytorch_model.bin alone, which is pickled"),
         (no_tokenizer, "has no tokenizer; wanted one of tokenizer.json"),
@@ -172,7 +178,14 @@ def test_weights_that_lack_a_tensor_or_are_cut_off_are_refused(copy):
     ):
         open_judges({"clip": str(path)})
     (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-8])
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot load .*; get a complete copy"):
+        open_judges({"clip": str(path)})
+
+
+def test_a_config_of_another_form_is_refused(copy):
+    path = copy(CLIP)
+    configured(text_config="x")(path)
+    with pytest.raises(InputError, match="cannot load .*text_config.*; get a complete copy"):
         open_judges({"clip": str(path)})
 
 

@@ -82,14 +82,17 @@ def test_every_picture_is_judged_once_and_its_record_kept(drawn, tmp_path):
     assert benchmark.asked == {k: 1 for k in range(6)}
     head, *lines = (tmp_path / "out/judged-0-of-1.jsonl").read_text().splitlines()
     assert json.loads(head).keys() == {"benchmark", "judges", "prompts", "manifest"}
-    assert json.loads(lines[2]) == {"file": "000002.png", "record": WANTED[1][0]}
+    told = json.loads(lines[2])
+    assert told.keys() == {"file", "sha256", "record", "sealed"}
+    assert (told["file"], told["record"]) == ("000002.png", WANTED[1][0])
 
 
 def test_a_record_is_on_disk_before_the_next_picture_is_judged(drawn, tmp_path):
     class Watching(Redness):
         def judge(self, image, item, judges):
-            lines = (tmp_path / "judged-0-of-1.jsonl").read_bytes().count(b"\n")
-            assert lines == 1 + sum(self.asked.values())
+            if told := sum(self.asked.values()):
+                path = tmp_path / "judged-0-of-1.jsonl"
+                assert path.read_bytes().count(b"\n") == 1 + told
             return super().judge(image, item, judges)
 
     assert judge(drawn, tmp_path, benchmark=Watching()) == WANTED
@@ -191,7 +194,42 @@ def test_a_journal_of_other_pictures_is_refused(drawn, tmp_path):
     )  # a copy is not other
 
 
-@pytest.mark.parametrize("line", [b"{\n", b"3\n", b'{"file": "x"}\n', b"\xff\n"])
+@pytest.mark.parametrize("shares", [1, 2])
+def test_a_picture_that_was_replaced_is_judged_again(drawn, tmp_path, shares):
+    parts = [Share(index, shares) for index in range(shares)]
+    for part in parts:
+        judge(drawn, tmp_path / "out", part)
+    Image.fromarray(np.full((4, 6, 3), 99, np.uint8)).save(drawn[3].path)
+    benchmark = Redness()
+    found = [judge(drawn, tmp_path / "out", part, benchmark) for part in parts]
+    assert benchmark.asked == {99: 1}
+    assert [r["red"] for of in found[-1] for r in of] == [0, 1, 2, 99, 4, 5]
+
+
+def test_a_mistake_of_the_first_picture_is_told_with_its_file_and_leaves_no_journal(
+    drawn, tmp_path
+):
+    class Blind(Redness):
+        def judge(self, image, item, judges):
+            raise InputError("a picture of 6x4 pixels; draw it larger")
+
+    with pytest.raises(InputError, match="000000.png: a picture of 6x4 pixels; draw it larger"):
+        judge(drawn, tmp_path / "out", benchmark=Blind())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("record", ["{}", "5", "NaN", '{"red": 2, "text": "红心"}', "[" * 10**5])
+def test_a_record_that_is_not_as_written_is_refused(drawn, tmp_path, record):
+    judge(drawn, tmp_path / "out")
+    path = tmp_path / "out/judged-0-of-1.jsonl"
+    head, first, *lines = path.read_text().splitlines()
+    before, after = first.split(json.dumps(WANTED[0][0]))
+    path.write_text("\n".join([head, before + record + after, *lines]) + "\n")
+    with pytest.raises(InputError, match="judged-0-of-1.jsonl is damaged .*; delete it"):
+        judge(drawn, tmp_path / "out")
+
+
+@pytest.mark.parametrize("line", [b"{\n", b"3\n", b"[]\n", b'{"file": "x"}\n', b"\xff\n"])
 def test_a_damaged_journal_is_refused(drawn, tmp_path, line):
     judge(drawn, tmp_path / "out")
     path = tmp_path / "out/judged-0-of-1.jsonl"
@@ -247,7 +285,8 @@ def test_a_prompt_that_a_benchmark_has_twice_has_twice_the_pictures(tmp_path):
 
 def test_mixed_sizes_and_damaged_pictures_are_named(tmp_path):
     mixed = write(tmp_path / "mixed", PROMPTS, sizes=[4, 4, 4, 8, 4, 4])
-    with pytest.raises(InputError, match="no whole PNG of 6x4 pixels, .* .1.: 000003.png;"):
+    wanted = "no whole PNG of 6x4 pixels, the size of 000000.png .1.: 000003.png;"
+    with pytest.raises(InputError, match=wanted):
         judge(mixed, tmp_path / "out")
     torn = write(tmp_path / "torn", PROMPTS)
     torn[5].path.write_bytes(torn[5].path.read_bytes()[:-4])

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import pictures
+from lidit_jax.evaluation.pictures import Picture
 
 
 def test_pictures_come_back_as_written(samples):
@@ -35,6 +37,10 @@ def entry(**changes):
         (entry(prompt=None), "picture 0 is .*; wanted 'prompt', a str"),
         (entry(seed="0"), "picture 0 is .*; wanted 'seed', a int"),
         (entry(), "names 1 files that are not in .*: 0.png"),
+        *(
+            (entry(file=name), "outside of .*; want one in it")
+            for name in ("", ".", "a\0b", "\ud800")
+        ),
     ],
 )
 def test_a_bad_folder_is_refused(tmp_path, manifest, message):
@@ -51,5 +57,33 @@ def test_a_missing_folder_and_a_broken_picture_are_named(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(entry()))
     (tmp_path / "0.png").write_text("not a picture")
     (picture,) = pictures.read(tmp_path)
-    with pytest.raises(InputError, match="cannot read the picture .*0.png"):
+    with pytest.raises(InputError, match="cannot read the picture .*0.png.*draw it again"):
         picture.load()
+
+
+GREY, COLOUR = (
+    np.random.default_rng(0).integers(0, 256, shape, np.uint8) for shape in ((4, 6), (4, 6, 3))
+)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_every_lossless_mode_is_read_as_it_looks(tmp_path, mode):
+    image = Image.fromarray(COLOUR).convert(mode)
+    image.save(tmp_path / "0.png")
+    assert (Picture(tmp_path / "0.png", "", 0).load() == np.asarray(image.convert("RGB"))).all()
+
+
+@pytest.mark.parametrize(
+    "image, options",
+    [
+        (Image.fromarray(COLOUR).convert("RGBA"), {}),
+        (Image.fromarray(GREY).convert("LA"), {}),
+        (Image.fromarray(COLOUR), {"transparency": (0, 0, 0)}),
+        (Image.fromarray(GREY).convert("P"), {"transparency": 0}),
+        (Image.fromarray(GREY.astype(np.uint16) * 200), {}),
+    ],
+)
+def test_transparency_and_more_than_8_bits_are_refused(tmp_path, image, options):
+    image.save(tmp_path / "0.png", **options)
+    with pytest.raises(InputError, match="0.png is transparent, or not of 8 bits .*; save it so"):
+        Picture(tmp_path / "0.png", "", 0).load()

@@ -26,7 +26,7 @@ PAIRS = {
 }
 
 
-def files(folder, lines, parts=("val",)):
+def files(folder, lines, parts=("train",)):
     for family in prompts.FAMILIES:
         for part in parts:
             (folder / f"{family}_{part}.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -48,11 +48,11 @@ def test_vocabulary_is_what_lines_of_the_form_say(tmp_path):
 
 def test_both_parts_are_read_and_one_is_enough(tmp_path):
     files(tmp_path, ["a red car and a blue sofa"])
-    (tmp_path / "color_train.txt").write_text("a green cat and a pink lamp")
+    (tmp_path / "color_val.txt").write_text("a green cat and a pink lamp")
     assert len(prompts.vocabulary(tmp_path)["color"]) == 4
-    (tmp_path / "color_val.txt").unlink()
+    (tmp_path / "color_train.txt").unlink()
     assert len(prompts.vocabulary(tmp_path)["color"]) == 2
-    (tmp_path / "shape_val.txt").unlink()
+    (tmp_path / "shape_train.txt").unlink()
     with pytest.raises(InputError, match="neither shape_train.txt nor shape_val.txt"):
         prompts.vocabulary(tmp_path)
 
@@ -101,7 +101,7 @@ def test_bad_requests_are_refused():
     for count in (0, 30, 42, -40):
         with pytest.raises(InputError, match="want a multiple of 40"):
             prompts.generate(PAIRS, count)
-    with pytest.raises(InputError, match="family texture has 3 pairs of 3 nouns.*train files"):
+    with pytest.raises(InputError, match="family texture has 3 pairs of 3 nouns.*train and val"):
         prompts.generate(PAIRS | {"texture": PAIRS["texture"][:3]})
 
 
@@ -205,7 +205,7 @@ LINES = [f"a {a} {n} and a {a} {n}" for of in PAIRS.values() for a, n in of]
 
 def test_a_vqa_judge_is_asked_for_every_segment(tmp_path):
     benchmark, vqa = Positional(), Asked()
-    items = benchmark.items(files(tmp_path, LINES, ("train", "val")))
+    items = benchmark.items(files(tmp_path, LINES))
     assert len(items) == 1_000 and json.loads(json.dumps(items[0].meta))["base"] == 0
     chosen = [i for i in items if sum(s.startswith("red ") for s in i.meta["segments"]) == 1][:8]
     assert len(chosen) == 8
@@ -286,8 +286,57 @@ def test_which_segment_of_a_set_is_which_changes_nothing(items, samples, tmp_pat
 
 def test_results_say_whose_words_the_prompts_have(items, samples, tmp_path):
     told = measured(items, samples, tmp_path / "out")["notes"]
-    assert told[0] == "the prompts are of the words of color_val.txt"  # eight sets, all of colours
+    wanted = (
+        "the prompts are of the words of color_train.txt; whether train files are the published"
+    )
+    assert told[0].startswith(wanted)  # eight sets, all of colours
     assert items[-1].meta.keys() == {"segments", "base", "rotation", "words"}
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("color_val.txt", "", "has no prompts, the published one 300"),
+        ("shape_val.txt", "a red car and a blue sofa\n" * 300, "is altered: its SHA-256"),
+        ("color_val.txt", "\udcff", "color_val.txt is not UTF-8"),
+        ("color_train.txt", "\udcff", "color_train.txt is not UTF-8.*published at"),
+        ("color_train.txt", "", "color has 0 pairs .*: give T2I-CompBench's train and val files"),
+    ],
+)
+def test_words_of_another_file_are_refused(tmp_path, name, content, message):
+    files(tmp_path, LINES)
+    (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(InputError, match=message):
+        Positional().items(tmp_path)
+
+
+def without(results, name, key):
+    return results | {key: {n: value for n, value in results[key].items() if n != name}}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda of: of | {"scores": None},
+        lambda of: {k: v for k, v in of.items() if k != "ci95"},
+        lambda of: without(of, "quarter_1", "scores"),
+        lambda of: without(of, "quarter_1", "ci95"),
+        *(
+            lambda of, value=value: of | {"scores": of["scores"] | {"quarter_1": value}}
+            for value in (None, "x", [], float("nan"), 10**400)
+        ),
+        *(
+            lambda of, value=value: of | {"ci95": of["ci95"] | {"quarter_1": value}}
+            for value in (None, 1.0, [1.0], [1.0, 2.0, 3.0])
+        ),
+    ],
+)
+def test_results_without_a_number_are_not_drawn(items, samples, tmp_path, spoil):
+    told = measured(items, samples, tmp_path / "a")
+    (tmp_path / "a/results.json").write_text(json.dumps(spoil(told)))
+    with pytest.raises(InputError, match="results.json of ltr lacks quarter_1.*; measure again"):
+        measuring.side_by_side("positional", {"ltr": tmp_path / "a"}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_results_are_drawn_alone_and_side_by_side_if_alike(items, samples, tmp_path):
@@ -339,6 +388,7 @@ def test_the_plot_is_a_picture_with_a_bar_for_each_quarter(tmp_path):
 
 
 def test_a_single_models_plot_has_room_for_the_legend(tmp_path):
-    plot.plot(tmp_path / "bias.png", {"a": bias.estimate(*oracle([0, 0, 0, 0.3]))})
+    name = r"$\frac$"  # no formula
+    plot.plot(tmp_path / "bias.png", {name: bias.estimate(*oracle([0, 0, 0, 0.3]))})
     picture = np.asarray(Image.open(tmp_path / "bias.png").convert("L"))
     assert (picture[:, [0, -1]] > 250).all()  # nothing is cut off at the sides

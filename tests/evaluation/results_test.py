@@ -46,13 +46,14 @@ def test_a_failed_write_leaves_the_old_results(tmp_path, monkeypatch):
 def test_table_lines_up():
     results = [
         {"suite": "recall", "n_images": 64, "scores": SCORES},
-        {"suite": "shapes", "n_images": 1000, "scores": {"all_correct": 0.5}},
+        {"suite": "fid", "n_images": 1000, "scores": {"fid_clip": 0.5}, "notes": ["of tiny"]},
     ]
     assert table(results).split("\n") == [
-        "suite   images  score        value",
-        "recall  64      top1         0.9731",
-        "recall  64      top5         1.0000",
-        "shapes  1000    all_correct  0.5000",
+        "suite   images  score     value",
+        "recall  64      top1      0.9731",
+        "recall  64      top5      1.0000",
+        "fid     1000    fid_clip  0.5000",
+        "of tiny",
     ]
 
 

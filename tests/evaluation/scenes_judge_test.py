@@ -172,9 +172,10 @@ def test_what_is_no_thing_counts_as_none():
     assert [s.colour for s in see(rainbow)] == [None]
 
 
-def test_a_picture_too_small_to_tell_things_apart_is_refused():
-    with pytest.raises(InputError, match="a picture of 40x31 pixels; .* from 32 up"):
-        see(np.full((31, 40, 3), 255, np.uint8))
+@pytest.mark.parametrize("width, height", [(40, 31), (3000, 32), (32, 5000), (200, 90)])
+def test_a_picture_too_small_to_tell_things_apart_is_refused(width, height):
+    with pytest.raises(InputError, match=f"a picture of {width}x{height} pixels, .* from 32 up"):
+        see(np.full((height, width, 3), 255, np.uint8))
 
 
 def test_a_verdict_says_only_what_the_prompt_says():

@@ -86,6 +86,15 @@ def test_a_missing_and_an_extra_object_are_found(size):
     assert not judge(three, TWOS[0]).count
 
 
+@pytest.mark.parametrize("width, height", [(16, 16), (23, 40), (24, 5000)])
+def test_a_picture_too_small_to_tell_shapes_apart_is_refused(samples, width, height):
+    white = np.full((height, width, 3), 255, np.uint8)
+    read = samples([(shapes_world.caption(TWOS[0]), white)])
+    wanted = f"000000.png: a picture of {width}x{height} pixels, .* from 24 up"
+    with pytest.raises(InputError, match=wanted):
+        SUITES["shapes"](read, None, Judges())
+
+
 def test_what_is_no_object_counts_as_none():
     white, black = np.full((32, 32, 3), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)
     assert detect(white) == []

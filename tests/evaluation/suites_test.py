@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import SUITES
@@ -26,6 +27,18 @@ def test_fid_is_of_clip_where_there_is_clip(samples):
     assert SUITES["fid"](drawn, references, Judges(clip=Half()))["fid_clip"] < 1e-6
     with pytest.raises(InputError, match="fid needs the pictures of a data set: give --config"):
         SUITES["fid"](drawn, None, Judges())
+
+
+def test_psnr_wants_originals_of_the_same_size(samples):
+    image = np.zeros((4, 4, 3), np.uint8)
+    (drawn,) = samples([("x", image)])
+    with pytest.raises(InputError, match="no original of .*0.png at .*lidit_jax.reconstruct wrote"):
+        SUITES["psnr"]([drawn], None, Judges())
+    originals = drawn.path.parent / "originals"
+    originals.mkdir()
+    Image.fromarray(image[:2]).save(originals / drawn.path.name)
+    with pytest.raises(InputError, match="its original .2, 4.; want .*lidit_jax.reconstruct wrote"):
+        SUITES["psnr"]([drawn], None, Judges())
 
 
 def test_clip_score_wants_clip(samples):

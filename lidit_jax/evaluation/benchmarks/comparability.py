@@ -29,6 +29,7 @@ SUBSTITUTES = {
     },
 }
 
+RANDOM = "a judge has random weights (tiny): the scores mean nothing"
 
 CHUNKERS = {
     "rule": "chunker=rule: noun chunks are told by rules of ours, not by spaCy as published",
@@ -60,7 +61,7 @@ def notes(
     ]
     lines += [CHUNKERS[chunker] for chunker in sorted(chunkers)]
     if tiny:
-        lines.append("a judge has random weights (tiny): the scores mean nothing")
+        lines.append(RANDOM)
     if per_prompt != published:
         lines.append(f"pictures of each prompt: {per_prompt}, where {published} are published")
     return lines

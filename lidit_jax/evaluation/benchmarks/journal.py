@@ -1,30 +1,35 @@
 """Records on disk, as they come: a run that was killed continues after the last whole line.
 
     judged-<i>-of-<n>.jsonl    a head, which says what is judged and by whom; then, of each picture,
-                               {"file": "000000.png", "record": {...}}
+                               {"file": "000000.png", "sha256": ..., "record": {...}, "sealed": ...}
 
-Each share writes one, and reads all.
+sha256 is the picture's; the seal is a hash of the line's other keys. Each share writes one, and reads all.
 """
 
-import contextlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lidit_jax import files
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.benchmarks.benchmark import Record
 from lidit_jax.share import Share
 
-Append = Callable[[str, Record], None]
+Key = tuple[str, str]  # a picture's file, as the manifest names it, and its SHA-256
 
 
-@contextlib.contextmanager
-def appending(out: Path, share: Share, head: Mapping[str, Any]) -> Iterator[Append]:
-    """Yields a function that adds a picture's record to a share's journal, which none else may write.
+def write(out: Path, share: Share, head: Mapping[str, Any], records: Iterable[tuple[Key, Record]]):
+    """Adds records, as they come, to a share's journal, which none else may write.
 
-    A torn last line, of a writer that was killed, is dropped.
+    A torn last line, of a writer that was killed, is dropped. Nothing is written before the first record
+    is there: a mistake has shown by then.
     """
+    records = iter(records)
+    first = list(itertools.islice(records, 1))
+    if not first:
+        return
     path = out / f"judged-{share.index}-of-{share.count}.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as journal:
@@ -32,18 +37,20 @@ def appending(out: Path, share: Share, head: Mapping[str, Any]) -> Iterator[Appe
         journal.truncate(whole)
         if not whole:
             _write(journal, head)
-        yield lambda file, record: _write(journal, {"file": file, "record": record})
+        for (file, sha256), record in itertools.chain(first, records):
+            line = {"file": file, "sha256": sha256, "record": record}
+            _write(journal, line | {files.SEAL: _seal(line)})
 
 
-def read_all(out: Path, head: Mapping[str, Any]) -> dict[str, Record]:
-    """Returns file -> record, of the journals of all shares.
+def read_all(out: Path, head: Mapping[str, Any]) -> dict[Key, Record]:
+    """Returns the records in the journals of all shares.
 
     Raises InputError if one is damaged, or of another head; a line that is not whole yet is left out.
     """
     return {
-        file: record
+        key: record
         for path in sorted(out.glob("judged-*-of-*.jsonl"))
-        for file, record in _read(path, head).items()
+        for key, record in _read(path, head).items()
     }
 
 
@@ -52,17 +59,24 @@ def _write(journal, value: Mapping[str, Any]):
     journal.flush()  # the line is the system's now, and outlives this process
 
 
+def _seal(line: Mapping[str, Any]) -> str:
+    return files.digest(json.loads(json.dumps(line)))
+
+
 def _whole_lines(path: Path) -> bytes:
     content = path.read_bytes()
     return content[: content.rfind(b"\n") + 1]
 
 
-def _read(path: Path, head: Mapping[str, Any]) -> dict[str, Record]:
+def _read(path: Path, head: Mapping[str, Any]) -> dict[Key, Record]:
     try:
         lines = [json.loads(line) for line in _whole_lines(path).splitlines()]
         found = dict(lines[0]) if lines else head
-        records = {line["file"]: line["record"] for line in lines[1:]}
-    except (ValueError, KeyError, TypeError) as error:
+        broken = [k for k, line in enumerate(lines[1:], 2) if line.pop(files.SEAL) != _seal(line)]
+        if broken:
+            raise ValueError(f"line {broken[0]} is not as it was written")
+        records = {(line["file"], line["sha256"]): line["record"] for line in lines[1:]}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is damaged ({error!r}); delete it, and its pictures are judged again"
         ) from error

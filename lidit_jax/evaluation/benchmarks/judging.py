@@ -29,6 +29,8 @@ def judge_pictures(
 ) -> list[list[Record]] | None:
     """Judges those pictures of this share that no journal in `out` tells of, and returns all records.
 
+    A picture that was replaced since it was judged is judged again.
+
     Args:
       items: all those of the benchmark.
       pictures: in the manifest's order: those of the first item, then those of the second, ...
@@ -42,19 +44,26 @@ def judge_pictures(
     names = [picture.path.relative_to(folder).as_posix() for picture in pictures]
     head = _head(benchmark, items, judges) | {"manifest": files.checksum(folder / MANIFEST)}
     known = journal.read_all(out, head)
-    mine = [k for k in share.of(len(names)) if names[k] not in known]
-    with journal.appending(out, share, head) as append:
-        for k in tqdm(mine, desc="judged", disable=not mine):
-            record = benchmark.judge(pictures[k].load(), items[k // per_prompt], judges)
-            append(names[k], record)
+    keys = [(name, files.checksum(picture.path)) for name, picture in zip(names, pictures)]
+    mine = [k for k in share.of(len(keys)) if keys[k] not in known]
+    told = (
+        (keys[k], _judged(benchmark, pictures[k], items[k // per_prompt], judges))
+        for k in tqdm(mine, desc="judged", disable=not mine)
+    )
+    journal.write(out, share, head, told)
     known = journal.read_all(out, head)  # what others have judged meanwhile, too
-    if missing := [name for name in names if name not in known]:
-        print(f"{len(missing)} of {len(names)} pictures, of other shares, are not judged yet")
+    if missing := [key for key in keys if key not in known]:
+        print(f"{len(missing)} of {len(keys)} pictures, of other shares, are not judged yet")
         return None
     return [
-        [known[name] for name in names[k : k + per_prompt]]
-        for k in range(0, len(names), per_prompt)
+        [known[key] for key in keys[k : k + per_prompt]] for k in range(0, len(keys), per_prompt)
     ]
+
+
+def _judged(benchmark: Benchmark, picture: Picture, item: Item, judges: Judges) -> Record:
+    image = picture.load()
+    with picture.named():
+        return benchmark.judge(image, item, judges)
 
 
 def _head(benchmark: Benchmark, items: Sequence[Item], judges: Judges) -> dict[str, Any]:

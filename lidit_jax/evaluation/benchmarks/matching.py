@@ -54,8 +54,8 @@ def _check_files(pictures: Sequence[Picture]):
     )
     height, width = pictures[0].load().shape[:2]
     others = [p.path.name for p in pictures if not files.is_whole_png(p.path, (height, width))]
-    what = f"files that are no whole PNG of {width}x{height} pixels, as {pictures[0].path.name} is"
-    _refuse(others, what)
+    first = pictures[0].path.name
+    _refuse(others, f"files that are no whole PNG of {width}x{height} pixels, the size of {first}")
 
 
 def _refuse(wrong: Sequence[str], what: str):

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from lidit_jax.errors import InputError
+from lidit_jax.evaluation.benchmarks import prompt_files
 from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
+from lidit_jax.evaluation.benchmarks.prompt_files import COMPBENCH
 from lidit_jax.evaluation.intervals import Score
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.evaluation.positional import bias, plot, prompts
@@ -30,8 +33,12 @@ class Positional:
 
         An item's group is its family; meta is its "segments", its "base" and "rotation", as a `Prompt` has
         them, and the "words": names of the files whose words its family has.
+        Raises InputError if a _val file is not the published one.
         """
         words = {f: [p.name for p in paths] for f, paths in prompts.sources(folder).items()}
+        for family, names in words.items():
+            if COMPBENCH[family].name in names:
+                prompt_files.read_lines(folder, COMPBENCH[family])
         made = prompts.generate(prompts.vocabulary(folder))
         return [_item(f"{i:04d}", prompt, words[prompt.family]) for i, prompt in enumerate(made)]
 
@@ -46,11 +53,14 @@ class Positional:
         """Returns the metrics of the class; both modes are the same."""
         scores_PxK = [np.mean([r["segments"] for r in of], axis=0) for of in records]
         words = sorted({name for item in items for name in item.meta["words"]})
+        note = f"the prompts are of the words of {', '.join(words)}"
+        if any(name.endswith("_train.txt") for name in words):
+            note += "; whether train files are the published ones is not known here"
         return Tallies(
             bias.tallies(scores_PxK),
             {},
             units=[item.meta["base"] for item in items],
-            notes=[f"the prompts are of the words of {', '.join(words)}"],
+            notes=[note],
         )
 
 
@@ -63,11 +73,23 @@ def draw(out: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
     """Writes out/position.png, Fig. 3's bars, and returns its path.
 
     results: label -> the content of its results.json.
+    Raises InputError for results that lack a score, or have one that is no number.
     """
     path = out / "position.png"
-    plot.plot(path, {label: bias.of_scores(_scores(of)) for label, of in results.items()})
+    plot.plot(path, {label: _bias(label, of) for label, of in results.items()})
     return path
 
 
-def _scores(results: Mapping[str, Any]) -> dict[str, Score]:
-    return {n: Score(value, *results["ci95"][n]) for n, value in results["scores"].items()}
+def _bias(label: str, results: Mapping[str, Any]) -> bias.Bias:
+    found = {}
+    for name in (*bias.QUARTERS, "slope", "drop"):
+        try:
+            numbers = [float(n) for n in (results["scores"][name], *results["ci95"][name])]
+            if not np.isfinite(numbers).all():
+                raise ValueError
+            found[name] = Score(*numbers)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InputError(
+                f"the results.json of {label} lacks {name}, in scores a number and in ci95 two; measure again"
+            ) from None
+    return bias.of_scores(found)

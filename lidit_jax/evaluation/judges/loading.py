@@ -49,8 +49,10 @@ def class_name(folder: Path) -> str | None:
     config = files.read_json(
         folder / "config.json", "model's config", sealed=False, remedy="get a complete copy"
     )
-    names = config.get("architectures")
-    return names[0] if isinstance(names, list) and names else None
+    match config.get("architectures"):
+        case [str(name), *_]:
+            return name
+    return None
 
 
 def identity(folder: Path) -> str:
@@ -142,11 +144,9 @@ def word_id(tokenizer, word: str, folder: Path) -> int:
 
 @contextlib.contextmanager
 def _told(folder: Path):
-    """Tells what transformers and safetensors say of a folder that cannot be read, in one line."""
-    import safetensors
-
-    unreadable = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+    """As `pretrained.loading`, with what to do about it."""
     try:
-        yield
-    except (*unreadable, safetensors.SafetensorError) as error:
-        raise InputError(f"cannot read {folder}: {error}".splitlines()[0]) from error
+        with pretrained.loading(folder):
+            yield
+    except InputError as error:
+        raise InputError(f"{error}; get a complete copy") from error

@@ -27,7 +27,7 @@ def plot(path: pathlib.Path, biases: Mapping[str, Bias]):
             label=f"{100 * k // BINS}-{100 * (k + 1) // BINS}%",
             yerr=np.maximum(ends, 0), error_kw={"elinewidth": 0.9, "ecolor": "#444444"},
         )  # fmt: skip
-    axes.set_xticks(range(len(biases)), list(biases), fontsize=9)
+    axes.set_xticks(range(len(biases)), list(biases), fontsize=9, parse_math=False)
     axes.set_ylabel("score of segments, %")
     axes.set_ylim(0, None)
     axes.spines[["top", "right"]].set_visible(False)

@@ -25,6 +25,8 @@ ADJECTIVES = {
 }  # fmt: skip
 _LINE = re.compile(r"an? (\w+) (\w[\w ]*?) and an? (\w+) (\w[\w ]*)")
 
+_WHERE = "it is published at https://github.com/Karine-Huang/T2I-CompBench, in examples/dataset"
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
@@ -48,8 +50,7 @@ def sources(folder: Path) -> dict[str, list[Path]]:
         found[family] = [folder / name for name in names if (folder / name).is_file()]
         if not found[family]:
             raise InputError(
-                f"{folder} has neither {' nor '.join(names)} of T2I-CompBench; they are published at "
-                "https://github.com/Karine-Huang/T2I-CompBench, in examples/dataset"
+                f"{folder} has neither {' nor '.join(names)} of T2I-CompBench; {_WHERE}"
             )
     return found
 
@@ -58,15 +59,22 @@ def vocabulary(folder: Path) -> dict[str, list[tuple[str, str]]]:
     """Returns each family's (adjective, noun) pairs that occur in its `sources`, sorted.
 
     Lines of the form "a ADJECTIVE NOUN and a ADJECTIVE NOUN" count, with adjectives of ADJECTIVES, so
-    that no pair is nonsense. Raises InputError where a family has no file.
+    that no pair is nonsense. Raises InputError where a family has no file, or one that is not UTF-8.
     """
     found = {}
     for family, paths in sources(folder).items():
-        lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line for path in paths for line in _lines(path)]
         matches = [m for line in lines if (m := _LINE.fullmatch(line.strip().rstrip(".")))]
         pairs = {pair for m in matches for pair in (m.group(1, 2), m.group(3, 4))}
         found[family] = sorted(p for p in pairs if p[0] in ADJECTIVES[family])
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}); {_WHERE}") from error
 
 
 def generate(
@@ -108,7 +116,7 @@ def _check_enough(family: str, pairs: Sequence[tuple[str, str]], wanted: int):
     if sets[-1] < wanted:
         raise InputError(
             f"family {family} has {len(pairs)} pairs of {len(nouns)} nouns, which make {sets[-1]} sets of "
-            f"{SEGMENTS}; want {wanted}: give T2I-CompBench's train files too, or ask for fewer prompts"
+            f"{SEGMENTS}; want {wanted}: give T2I-CompBench's train and val files, whole"
         )
 
 
