@@ -1,5 +1,6 @@
 """The command-line doors: a mistake is one clear line, and nothing is half-written."""
 
+import json
 import os
 import pathlib
 import re
@@ -11,14 +12,57 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def door(name, *args, code=None):
-    """Runs a door as a user does; returns (exit status, stderr)."""
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    command = ["-c", code] if code else ["-m", f"lidit_jax.{name}"]
+ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+# Runs doors, each in a process that has imported already what takes seconds to import.
+FORKS = """
+import json, os, runpy, sys, traceback
+from lidit_jax import ablation, benchmarking, doors, evaluation, generation, preparation, probing
+from lidit_jax.training import loop
+for line in sys.stdin:
+    name, args, stderr = json.loads(line)
+    child = os.fork()
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
+    sys.argv, status = [name, *args], 1
+    try:
+        runpy.run_module(f"lidit_jax.{name}", run_name="__main__", alter_sys=True)
+    except SystemExit as e:
+        status = e.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(status)
+"""
+
+
+def python(code, *args):
+    """Runs a program; returns (exit status, stderr)."""
     done = subprocess.run(
-        [sys.executable, *command, *args], cwd=ROOT, env=env, capture_output=True, text=True
-    )
+        [sys.executable, "-c", code, *args],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
     return done.returncode, done.stderr
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory):
+    """Returns a function that runs a door: (name, *args) -> (exit status, stderr)."""
+    told = tmp_path_factory.mktemp("doors") / "stderr"
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as forks:  # fmt: skip
+
+        def run(name, *args):
+            told.unlink(missing_ok=True)
+            forks.stdin.write(json.dumps([name, args, str(told)]) + "\n")
+            forks.stdin.flush()
+            return int(forks.stdout.readline()), told.read_text()
+
+        yield run
 
 
 @pytest.mark.parametrize(
@@ -75,7 +119,7 @@ def door(name, *args, code=None):
         ("evaluate", ["--suite=recal", "--samples={tmp}", "--out={tmp}/out"], "error: unknown suite 'recal'; known: recall"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(name, args, message, tmp_path):
+def test_a_mistake_is_one_line(door, name, args, message, tmp_path):
     (tmp_path / "bad.py").write_text("def get_config():\n    raise RuntimeError('boom')\n")
     (tmp_path / "trained" / "checkpoints").mkdir(parents=True)
     status, stderr = door(name, *[a.format(tmp=tmp_path) for a in args])
@@ -95,7 +139,7 @@ defined = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[benchmark.__
 read = {flag.name for _, row in benchmark.MODES.values() for flag in row}
 assert read and defined == read | set(benchmark.MODES), defined ^ (read | set(benchmark.MODES))
 """
-    status, stderr = door("", code=code)
+    status, stderr = python(code)
     assert status == 0, stderr
 
 
@@ -114,7 +158,7 @@ COMPUTED = "jax.jit(lambda x: (x[:, None] * x).sort(0)[7])(jax.numpy.ones(2**21)
 def test_too_little_memory_is_one_line_that_says_what_needs_less(flags, message, call):
     """64 TiB, which no machine gives, are asked for: at once, or in the midst of a program."""
     code = f"import jax; from lidit_jax import doors; doors.run(lambda: {call})"
-    status, stderr = door("", *flags, code=code)
+    status, stderr = python(code, *flags)
     assert status == 2 and "Traceback" not in stderr
     told = stderr.splitlines()[-1]
     assert re.match(
@@ -133,5 +177,5 @@ import sys, lidit_jax.{name}
 heavy = {{m.split('.')[0] for m in sys.modules}} & {{'tensorflow', 'torch', 'transformers', 'pyarrow', 'tensorflow_datasets'}}
 assert not heavy, heavy
 """
-    status, stderr = door("", code=code)
+    status, stderr = python(code)
     assert status == 0, stderr
