@@ -70,7 +70,7 @@ def test_some_runs_and_the_claims_about_them(config):
         (lambda c: c.update(metrics=()), "config.metrics names none"),
         (lambda c: c.update(metrics="binding"), "config.metrics is 'binding'; want a tuple"),
         (lambda c: c.update(prompts="32"), "config.prompts is '32'; want a int"),
-        (lambda c: c.update(runs=ConfigDict()), "config.runs has no run"),
+        (lambda c: setattr(c, "runs", ConfigDict()), "config.runs has no run"),
         (lambda c: c.runs.update(x=5), "config.runs.x is 5; want a ConfigDict"),
         (lambda c: c.claims.update(x=5), "config.claims.x is 5; want a str"),
         (lambda c: c.runs.update({"a/b": ConfigDict()}), "a run is called 'a/b'"),
