@@ -39,7 +39,7 @@ scenes: .venv/ready
 	$(RUN).evaluate --suite=scenes --workdir=out/$@/run --out=out/$@/judged
 	@echo "pictures: out/$@/judged/samples/grid.png"
 
-# Hours: 15 runs of three seeds. Stopped, it continues.
+# Many hours: 16 runs of three seeds. Stopped, it continues.
 ablations: .venv/ready
 	$(RUN).ablate --config=configs/ablations.py --seeds=3 --out=out/ablations
 
