@@ -145,6 +145,7 @@ def test_the_steps_wait_for_the_save_before_and_are_told_of_both(config, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_a_run_tells_how_long_saving_took(config, data, tmp_path, monkeypatch, capsys):
     save, run = checkpoints.Saver.save, tmp_path / "run"
 
@@ -212,6 +213,7 @@ def test_an_ema_that_is_read_in_parts_is_the_same(workdir, monkeypatch):
 # Links.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "linked",
     [

@@ -164,6 +164,7 @@ def test_no_flipped_byte_in_a_checkpoint_goes_unseen(copy):
     assert folder / "record/metadata" in named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [slow("garbled"), "missing"])
 def test_orbax_own_metadata_is_wanted_by_none(lost, further, data, copy):
     path = copy / "checkpoints" / "4" / "_CHECKPOINT_METADATA"
@@ -175,6 +176,7 @@ def test_orbax_own_metadata_is_wanted_by_none(lost, further, data, copy):
     assert checkpoints.last_step(copy) == 5 and not (copy / "damaged").exists()
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(
     further, data, copy, tmp_path, capsys
 ):

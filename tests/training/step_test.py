@@ -120,6 +120,7 @@ def test_a_step_that_is_logged_tells_what_was_drawn(single):
         np.testing.assert_array_equal(single[3][number - 1]["noise"], digests.digest(keys))
 
 
+@pytest.mark.slow
 def test_a_step_compiled_for_every_bin_compiles_nothing_more_and_gives_the_same(single):
     config, mesh = make_config(), sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     task, optimizer = diffusion_task(config, LENGTHS), optim.make_optimizer(config.optim, 5)

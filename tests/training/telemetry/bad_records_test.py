@@ -103,6 +103,7 @@ def told(workdir):
     return [(line["step"], line["row"], line["used"]) for line in lines(workdir)]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_tells_each_over_a_kill_too(config, data, poor, tmp_path):
     """The second half is done again: killed after the ledger was written, and before the checkpoint was."""
     wanted = due(config, poor, 4)
