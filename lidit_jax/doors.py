@@ -48,12 +48,34 @@ def define_folder(name: str, meaning: str):
 
 def folder(flag: flags.FlagHolder) -> pathlib.Path:
     """Returns the folder that a flag names. Raises InputError for a URL."""
-    if "://" in flag.value:
+    return _mounted(flag.name, flag.value)
+
+
+def named_folders(flag: flags.FlagHolder) -> dict[str, pathlib.Path]:
+    """Returns the folders of a flag that is given as NAME=FOLDER, as often as one likes.
+
+    Raises InputError for any other text, a URL, or two of one name.
+    """
+    folders = {}
+    for text in flag.value:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise errors.InputError(f"--{flag.name}={text}: want NAME=FOLDER, such as ltr=out/ltr")
+        if name in folders:
+            raise errors.InputError(
+                f"two of --{flag.name} are called {name}; give each its own name"
+            )
+        folders[name] = _mounted(flag.name, path)
+    return folders
+
+
+def _mounted(name: str, path: str) -> pathlib.Path:
+    if "://" in path:
         raise errors.InputError(
-            f"--{flag.name}={flag.value}: want a folder of a mounted filesystem; docs/launch.md tells how a "
-            f"bucket becomes one"
+            f"--{name}={path}: want a folder of a mounted filesystem; docs/launch.md tells how a bucket "
+            f"becomes one"
         )
-    return pathlib.Path(flag.value).expanduser()
+    return pathlib.Path(path).expanduser()
 
 
 def check_read(mode: str, reads: Mapping[str, Sequence[flags.FlagHolder]]):

@@ -140,7 +140,7 @@ def _benchmark(benchmark: Benchmark) -> str | None:
         return _write_prompts(benchmark)
     if _RESULTS.value:
         out = _out_folder()
-        return f"{measuring.side_by_side(_SUITE.value, _named(_RESULTS.value), out)}"
+        return f"{measuring.side_by_side(_SUITE.value, doors.named_folders(_RESULTS), out)}"
     return _measure(benchmark, _items(benchmark))
 
 
@@ -160,18 +160,6 @@ def _write_prompts(benchmark: Benchmark) -> str:
         text = "".join(json.dumps(of, ensure_ascii=False) + "\n" for of in told)
         temporary.write_text(text, encoding="utf-8")
     return f"{len(items)} prompts: {path}"
-
-
-def _named(given: list[str]) -> dict[str, pathlib.Path]:
-    folders = {}
-    for text in given:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise errors.InputError(f"--results={text}: want NAME=FOLDER, such as ltr=out/ltr")
-        if name in folders:
-            raise errors.InputError(f"two of --results are called {name}; give each its own name")
-        folders[name] = pathlib.Path(folder).expanduser()
-    return folders
 
 
 def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:

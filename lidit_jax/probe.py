@@ -24,10 +24,7 @@ _COUNT = flags.DEFINE_integer("prompts", 3_000, "how many are read", lower_bound
 def main():
     if not _WORKDIRS.value:
         raise errors.InputError("no --workdir given; want NAME=FOLDER of a trained run")
-    named = [_named(text) for text in _WORKDIRS.value]
-    runs = dict(named)
-    if len(runs) < len(named):
-        raise errors.InputError("two of --workdir have one name; give each run its own")
+    runs = doors.named_folders(_WORKDIRS)
     out, drawn = _out(), prompts.draw(_COUNT.value)
     files.check_folder(out, "out")
     command = shlex.join(["python", "-m", "lidit_jax.probe", *sys.argv[1:]])
@@ -47,15 +44,6 @@ def _found(runs: dict[str, pathlib.Path], drawn: list[prompts.MarkedPrompt]) -> 
         reading = readings[encoder]
         found[name] = told(reading, states.conditions(runs[name], reading))
     return found
-
-
-def _named(text: str) -> tuple[str, pathlib.Path]:
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise errors.InputError(
-            f"--workdir={text}: want NAME=FOLDER, such as ltr=out/ablations/runs/ltr/seed0"
-        )
-    return name, pathlib.Path(folder).expanduser()
 
 
 if __name__ == "__main__":

@@ -115,6 +115,8 @@ def door(tmp_path_factory):
         ("ablate", ["--config=configs/shapes.py", "--out={tmp}/out"], "error: config.base is missing"),
         ("probe", ["--workdir=a={tmp}", "--out={tmp}/bad.py"], "error: --out .*bad.py: .* is a file"),
         ("probe", ["--workdir={tmp}", "--out={tmp}/out"], "error: --workdir=.*: want NAME=FOLDER"),
+        ("probe", ["--workdir=a=gs://b/c", "--out={tmp}/out"], "error: --workdir=gs://b/c: want a folder of a mounted"),
+        ("probe", ["--workdir=a=b", "--workdir=a=c", "--out={tmp}/out"], "error: two of --workdir are called a"),
         ("continuations", ["--config=configs/vae.py"], "error: the config has no LLM"),
         ("evaluate", ["--suite=recal", "--samples={tmp}", "--out={tmp}/out"], "error: unknown suite 'recal'; known: recall"),
     ],
