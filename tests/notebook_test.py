@@ -5,12 +5,14 @@ import pathlib
 import nbformat
 from nbclient import NotebookClient
 
+from tests import compiling
+
 NOTEBOOK = pathlib.Path(__file__).parent.parent / "notebooks" / "prompt_to_image.ipynb"
 
 
 def test_the_notebook_runs_and_shows_its_pictures(workdir, monkeypatch):
     monkeypatch.setenv("LIDIT_WORKDIR", str(workdir))
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", compiling.FLAGS)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(c.get("outputs") for c in notebook.cells), "commit the notebook without outputs"
     NotebookClient(

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import compiling
+
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = """
 from tests import tiny
@@ -53,11 +55,7 @@ class Ended:
 
 def environment(**more: str) -> dict[str, str]:
     """Returns the environment of a process that compiles fast, and finds what the suite compiled."""
-    cache = ROOT / ".pytest_cache" / "jax"
-    fast = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    fast |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONUNBUFFERED": "1"}
-    fast |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-    return os.environ | fast | more
+    return os.environ | compiling.environment() | {"PYTHONUNBUFFERED": "1"} | more
 
 
 def start(*args: str, env: dict[str, str] | None = None) -> subprocess.Popen:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
+from tests import compiling
 from tests.faults.given import commands, configs, folders, pictures, texts
 from tests.faults.given.given import ACCEPTED, BAD, REFUSED, Given, Outcome, outcome
 from tests.faults.given.world import World, make
@@ -90,19 +91,10 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def _prepared():
-    """Sets what the tests have set too: eight devices, no network, quick compilation."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    devices = " --xla_force_host_platform_device_count=8"
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + devices
-
-
 if __name__ == "__main__":
-    _prepared()
-    import jax
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    compiling.set_up()
     from absl import logging
 
-    jax.config.update("jax_disable_most_optimizations", True)
     logging.set_verbosity(logging.FATAL)  # what Orbax says of files that are not there
     sys.exit(main())
