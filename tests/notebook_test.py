@@ -12,7 +12,8 @@ NOTEBOOK = pathlib.Path(__file__).parent.parent / "notebooks" / "prompt_to_image
 
 def test_the_notebook_runs_and_shows_its_pictures(workdir, monkeypatch):
     monkeypatch.setenv("LIDIT_WORKDIR", str(workdir))
-    monkeypatch.setenv("XLA_FLAGS", compiling.FLAGS)
+    for name, value in compiling.environment().items():
+        monkeypatch.setenv(name, value)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert not any(c.get("outputs") for c in notebook.cells), "commit the notebook without outputs"
     NotebookClient(

@@ -68,7 +68,8 @@ def test_lpips_is_the_papers(vgg):
 
 def test_lpips_of_equal_pictures_is_zero_and_flat(vgg):
     x = normal(2, 32, 48, 3)
-    distance, slope = distance_and_slope(perceptual.load(vgg[2]), x, x)
+    with jax.disable_jit():  # or equal features are computed twice, each rounded its own way
+        distance, slope = distance_and_slope(perceptual.load(vgg[2]), x, x)
     np.testing.assert_array_equal(distance, 0)
     np.testing.assert_array_equal(slope, 0)
 
