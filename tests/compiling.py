@@ -10,12 +10,11 @@ _SETTINGS = {
     "jax_compilation_cache_dir": str(pathlib.Path(__file__).parent.parent / ".pytest_cache/jax"),
     "jax_persistent_cache_min_compile_time_secs": 0.2,
 }
-# Kernels by XLA's older emitters, and each for one thread: a training step compiles in half the time.
-# XLA ends a process that gives it a flag it does not know, so a JAX newer than what this was tried with
-# goes without.
+# Kernels by XLA's older emitters: a training step compiles in half the time. XLA ends a process that
+# gives it a flag it does not know, so a JAX newer than what this was tried with goes without.
 _NEWEST = (0, 10)
 _KNOWN = tuple(map(int, version("jaxlib").split(".")[:2])) <= _NEWEST
-_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_multi_thread_eigen=false" if _KNOWN else ""
+_FLAGS = "--xla_cpu_use_fusion_emitters=false" if _KNOWN else ""
 # How many threads XLA has, which are else as many as devices: of these, one that waits in two collectives
 # at once holds two, so that another has none, and all wait for it until XLA ends the process.
 _THREADS = {"NPROC": "32"}

@@ -1,6 +1,7 @@
 """What the probe found, as a table for each of what it read, and a figure of all."""
 
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from lidit_jax.evaluation import figures
 from lidit_jax.evaluation.intervals import Score
 
 Found = Mapping[str, Sequence[Sequence[Score]]]  # name -> [place that is read][place that is told]
+_IN_A_ROW = 3  # squares
 
 
 def write(
@@ -44,19 +46,28 @@ def _table(table: Sequence[Sequence[Score]]) -> str:
 def plot(found: Found, classes: int, path: pathlib.Path):
     """Draws a square of accuracies for each of what was read: dark is known, white is chance."""
     plt = figures.pyplot()
+    columns = min(len(found), _IN_A_ROW)
+    rows = -(-len(found) // columns)
     figure, axes = plt.subplots(
-        1, len(found), figsize=(2.9 * len(found) + 0.6, 3.3), squeeze=False, constrained_layout=True
+        rows,
+        columns,
+        figsize=(2.9 * columns + 0.6, 3.3 * rows),
+        squeeze=False,
+        layout="constrained",
     )
-    for axis, (name, table) in zip(axes[0], found.items()):
+    for axis in axes.flat[len(found) :]:
+        axis.set_visible(False)
+    for axis, (name, table) in zip(axes.flat, found.items()):
         values = 100 * np.array([[a.value for a in row] for row in table])
         image = axis.imshow(values, cmap="Blues", vmin=100 / classes, vmax=100)
         for k, j in np.ndindex(values.shape):
             dark = values[k, j] > 60
             axis.text(j, k, f"{values[k, j]:.0f}", ha="center", va="center", color="white" if dark else "black")  # fmt: skip
-        axis.set_title(name, fontsize=10)
+        axis.set_title("\n".join(textwrap.wrap(name, 34)), fontsize=10, parse_math=False)
         axis.set_xticks(range(len(values)), range(1, len(values) + 1))
         axis.set_yticks(range(len(values)), range(1, len(values) + 1))
         axis.set_xlabel("colour of thing")
-    axes[0][0].set_ylabel("read from the tokens of thing")
-    figure.colorbar(image, ax=axes[0], label="right, %", shrink=0.8)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("read from the tokens of thing")
+    figure.colorbar(image, ax=axes, label="right, %", shrink=0.8 / rows)
     figures.save(figure, path)
