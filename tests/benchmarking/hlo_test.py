@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax.sharding import PartitionSpec as P
 
 from lidit_jax import sharding
@@ -61,3 +62,98 @@ def test_a_loop_whose_length_the_program_does_not_say_counts_once_and_is_told():
         ("collective-permute", "f32"): hlo.Count(1, KB),
     }
     assert counted.unknown_loops == 2
+
+
+def test_loops_are_counted_also_where_xla_does_not_note_how_often_they_run():
+    counts = hlo.collectives(_loop("s32[] constant(2)", "s32[] constant(14)", "s32[] constant(3)"))
+    assert counts.by_kind == {("all-to-all", "bf16"): hlo.Count(4, 4 * 64)}  # 2, 5, 8, 11
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_told():
+    counts = hlo.collectives(_loop("s32[] parameter(0)", "s32[] constant(14)", "s32[] constant(3)"))
+    assert counts.by_kind == {("all-to-all", "bf16"): hlo.Count(1, 64)}
+    assert counts.unknown_loops == 1
+
+
+def test_a_kernels_notes_may_break_its_line():
+    text = _loop("s32[] constant(2)", "s32[] constant(14)", "s32[] constant(3)")
+    broken = text.replace(
+        "  %y =",
+        '  %k = bf16[32]{0} custom-call(%x), backend_config={"custom":{"body":"x",\n'
+        '"notes":"{\\"block\\": 512,\n\\"of\\": 2}"\n}}, metadata={op_name="attend"}\n  %y =',
+    )
+    assert hlo.collectives(broken) == hlo.collectives(text)
+
+
+def _loop(start, limit, step):
+    return f"""HloModule loop
+body (p: (s32[], bf16[32])) -> (s32[], bf16[32]) {{
+  %p = (s32[], bf16[32]{{0}}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = bf16[32]{{0:T(256)(2,1)}} get-tuple-element(%p), index=1
+  %step = {step}
+  %next = s32[]{{:T(128)}} add(%i, %step)
+  %y = bf16[32]{{0}} all-to-all(%x), channel_id=1
+  ROOT %r = (s32[], bf16[32]{{0}}) tuple(%next, %y)
+}}
+
+cond (q: (s32[], bf16[32])) -> pred[] {{
+  %q = (s32[], bf16[32]{{0}}) parameter(0)
+  %limit = {limit}
+  %j = s32[] get-tuple-element(%q), index=0
+  ROOT %less = pred[]{{:T(512)}} compare(%j, %limit), direction=LT
+}}
+
+ENTRY %main (a: bf16[32]) -> (s32[], bf16[32]) {{
+  %a = bf16[32]{{0}} parameter(0)
+  %start = {start}
+  %t = (s32[], bf16[32]{{0}}) tuple(%start, %a)
+  ROOT %w = (s32[], bf16[32]{{0}}) while(%t), condition=%cond, body=%body
+}}
+"""
+
+
+def test_what_a_compiler_writes_in_pieces_counts_once():
+    """A start and its end; a TPU's chain of steps; a TPU's reduce-scatter; several arrays at once."""
+    found = hlo.collectives("""HloModule pieces
+%start.1 (p0: bf16[4]) -> (bf16[4], bf16[32]) {
+  %p0 = bf16[4]{0} parameter(0)
+  %g0 = bf16[32]{0:T(8,128)(2,1)S(1)} all-gather(%p0), channel_id=7, frontend_attributes={chain_id="3"}
+  ROOT %c = (bf16[4]{0}, bf16[32]{0}) custom-call(%g0), custom_call_target="AsyncCollectiveStart"
+}
+
+%middle.1 (p1: bf16[4]) -> bf16[32] {
+  %p1 = bf16[4]{0} parameter(0)
+  ROOT %g1 = bf16[32]{0} all-gather(%p1), channel_id=7, frontend_attributes={chain_id="3"}
+}
+
+%all-reduce-scatter.2 (p2: bf16[32]) -> bf16[4] {
+  %p2 = bf16[32]{0} parameter(0)
+  %all = bf16[32]{0} all-reduce(%p2), to_apply=%add
+  %zero = s32[] constant(0)
+  ROOT %s = bf16[4]{0} dynamic-slice(%all, %zero), dynamic_slice_sizes={4}
+}
+
+ENTRY %main (a: bf16[4], b: f32[6]) -> bf16[32] {
+  %a = bf16[4]{0} parameter(0)
+  %b = f32[6]{0} parameter(1)
+  %f = (bf16[4]{0}, bf16[32]{0}) fusion(%a), kind=kCustom, calls=%start.1
+  %m = bf16[32]{0} fusion(%a), kind=kCustom, calls=%middle.1
+  %rs = bf16[4]{0} fusion(%m), kind=kCustom, calls=%all-reduce-scatter.2
+  %gs = (bf16[4]{0}, bf16[8]{0}) all-gather-start(%a), channel_id=8
+  %gd = bf16[8]{0} all-gather-done(%gs)
+  %two = (f32[6]{0}, /*index=1*/bf16[4]{0}) all-reduce(%b, %a), channel_id=9
+  ROOT %out = bf16[32]{0} copy(%m)
+}
+""")
+    assert found.by_kind == {
+        ("all-gather", "bf16"): hlo.Count(2, 64 + 16),
+        ("reduce-scatter", "bf16"): hlo.Count(1, 64),
+        ("all-reduce", "f32"): hlo.Count(1, 24),
+        ("all-reduce", "bf16"): hlo.Count(0, 8),  # the one above carries these too
+    }
+
+
+def test_text_that_is_no_program_is_refused():
+    with pytest.raises(ValueError, match="no ENTRY"):
+        hlo.collectives("nothing")
