@@ -27,6 +27,7 @@ def config_of(optimizer="adamw", **vae):
     c = tiny.load_config("vae", "smoke")
     c.data.size = (32, 32)
     c.optim.name = optimizer
+    c.vae.model.block_out_channels = (8, 16)  # half as much to compile as with four
     c.vae.update({"discriminator_weight": 0.0} | vae)
     return parse(c)
 
@@ -57,12 +58,12 @@ def gradients(config):
     given = batch.Batch(images, (), jnp.arange(len(images)))
     keys_B = rng.per_sample(rng.key(0, "train"), jnp.arange(len(images)))
 
-    def loss(params):
+    def loss(params, rest):  # VGG's weights are arguments: as constants they take longer to compile
         loss_B, parts = task.loss(nnx.merge(graphdef, params, rest), given, keys_B)
         assert {v.shape for v in (loss_B, *parts.values())} == {(len(images),)}
         return loss_B.mean(), parts
 
-    grads, parts = jax.jit(jax.grad(loss, has_aux=True))(params)
+    grads, parts = jax.jit(jax.grad(loss, has_aux=True))(params, rest)
     flat = {".".join(map(str, k)): np.asarray(v[...]) for k, v in nnx.to_flat_state(grads)}
     return parts, flat
 
@@ -78,7 +79,8 @@ def test_the_discriminator_moves_by_its_own_loss_alone(plain):
     for name, grad in once.items():
         if name.startswith("discriminator"):
             np.testing.assert_allclose(twice[name], grad, rtol=1e-4, atol=1e-7)
-            assert np.abs(grad).max() > 0
+            # Within the hinge's margins, real and decoded pull at the last bias alike.
+            assert np.abs(grad).max() > 0 or name == "discriminator.conv_out.bias"
     assert {n for n in once if n.startswith("vae")} == set(plain[1])
     name = "vae.decoder.conv_out.kernel"
     opinion = once[name] - plain[1][name]
@@ -137,7 +139,7 @@ def test_a_run_logs_its_losses_and_shows_originals_beside_decoded(run):
     lines = [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     names = {"loss", "l1", "kl", "discriminator", "generator", "psnr", "tokens"}
-    assert names <= lines[0].keys() and lines[0]["tokens"] == 8 * 4 * 4
+    assert names <= lines[0].keys() and lines[0]["tokens"] == 8 * 16 * 16
     preview = np.asarray(Image.open(root / "run" / "samples" / "step-0000004.png"))
     assert preview.std() > 1
 
