@@ -60,6 +60,8 @@ CLAIMS = {
     "refiner": "ltr > base",
     "causal_refiner": "ltr_causal > base",
     "full_attention": "ltr > ltr_causal",
+    "refiner_of_another_llm": "qwen_ltr > qwen_base",
+    "encoder": "t5 > base",
     "refiner_suits_llms": "ltr - base > t5_ltr - t5",
     "second_block": "ltr > ltr1",
     "third_block": "ltr3 > ltr",
@@ -72,8 +74,10 @@ QUESTIONS = {
     "instruction": "base_instr > base",
     "first_block": "ltr1 > base",
     "later_blocks_help_less": "ltr - ltr1 > ltr3 - ltr",
-    "refiner_of_another_LLM": "qwen_ltr > qwen_base",
+    "refiner_of_an_encoder": "t5_ltr > t5",
     "full_attention_without_gates": "ltr_nogate > ltr_causal_nogate",
+    "blind_refiner": "ltr_causal_nogate > base",
+    "gates_of_a_causal_refiner": "ltr_causal > ltr_causal_nogate",
 }
 _SMALL = {"llama3": "smollm2", "qwen": "gemma3", "t5": "minilm"}
 

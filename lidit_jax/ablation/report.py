@@ -3,7 +3,7 @@
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from lidit_jax.ablation import plots, running
 from lidit_jax.ablation.comparing import Comparison
 from lidit_jax.ablation.family import Family
 from lidit_jax.ablation.running import Job
-from lidit_jax.evaluation.benchmarks.benchmark import Item
+from lidit_jax.evaluation.benchmarks.benchmark import Item, Record
 from lidit_jax.evaluation.intervals import Score
 from lidit_jax.evaluation.positional import bias
 from lidit_jax.evaluation.positional import plot as bars
@@ -34,8 +34,9 @@ def write(
             done.setdefault(job.name, []).append(job)
     done = {name: done[name] for name in family.runs if name in done}
     family = family.only(list(done))
-    compared = compare(done, items)
-    biases = {name: _bias(of, items) for name, of in done.items()}
+    records = {n: {j.seed: running.judge(j, items) for j in of} for n, of in done.items()}
+    compared = compare(records, items)
+    biases = {name: _bias(of.values(), items) for name, of in records.items()}
     sections = [
         _head(family, done, items) + " " + _certainty(family, compared),
         _claims(family, compared),
@@ -68,11 +69,13 @@ def _draw(
     bars.plot(folder / "position.png", biases)
 
 
-def compare(done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> Comparison:
-    """Returns the scores of runs, all of which are judged."""
+def compare(
+    records: Mapping[str, Mapping[int, Sequence[Sequence[Record]]]], items: Sequence[Item]
+) -> Comparison:
+    """Returns the scores of runs. records: run -> seed -> what was judged of each item."""
     tallies = {
-        name: [running.BENCHMARK.score(items, running.judge(j, items), "fixed") for j in of]
-        for name, of in done.items()
+        name: {seed: running.BENCHMARK.score(items, of, "fixed") for seed, of in seeds.items()}
+        for name, seeds in records.items()
     }
     return Comparison(tallies, [item.group for item in items])
 
@@ -97,12 +100,13 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
 def _certainty(family: Family, compared: Comparison) -> str:
     told = "Intervals are of 95%, over prompts, which are drawn anew by bootstrap"
     if not compared.freedom:
-        return f"{told}. With one seed of each run, how much seeds differ is not known."
+        return f"{told}. With so few seeds, how much they differ is not known."
     spread = 100 * compared.spread[family.metrics[0]]
     return (
-        f"{told}, and over seeds: those of one run differ by a standard deviation of {spread:.1f} points of "
-        f"{family.metrics[0]}, pooled over runs ({compared.freedom} degrees of freedom), which is taken for "
-        f"all alike. Intervals by position are over prompts alone."
+        f"{told}, and over seeds: beside what a seed does to all runs alike, and the chance in pictures, it "
+        f"moves a run by a standard deviation of {spread:.1f} points of {family.metrics[0]}, estimated over all "
+        f"runs ({compared.freedom} degrees of freedom) and taken for all alike. Intervals by position are "
+        f"over prompts alone."
     )
 
 
@@ -115,8 +119,9 @@ def _claims(family: Family, compared: Comparison) -> str:
         theirs = f"{claim.margin(papers):+.2f}" if claim.runs <= set(papers) else ""
         rows.append((name.replace("_", " "), f"`{claim.text}`", theirs, _points(found.margin, "+"), f"**{found.verdict}**"))  # fmt: skip
     return (
-        "## The claims\n\nA claim holds, or fails, where the interval of its margin is on one side of "
-        f"zero. Margins are in points of 100.\n\n{_table(rows)}"
+        f"## The claims\n\nA claim holds, or fails, where the interval of its margin is on one side of "
+        f"zero. Margins are in points of 100 of `{metric}`, and compare runs as if each had every seed: a "
+        f"seed has the same batches and noise in all runs, and is better or worse for all.\n\n{_table(rows)}"
     )
 
 
@@ -148,19 +153,16 @@ _CATEGORIES_TEXT = (
 
 def _shares(title: str, compared: Comparison, metrics: Sequence[str], text: str) -> str:
     rows = [("run", *(m.replace("_", " ") for m in metrics))]
-    for name in compared.runs:
+    for name in compared.value:
         rows.append((f"`{name}`", *(_points(compared.score(name, m)) for m in metrics)))
     return f"## {title}\n\n{text}\n\n{_table(rows)}"
 
 
-def _bias(jobs: Sequence[Job], items: Sequence[Item]) -> Bias:
+def _bias(seeds: Iterable[Sequence[Sequence[Record]]], items: Sequence[Item]) -> Bias:
     """Returns how prompts of four things depend on their order: of all seeds' pictures."""
     four = [k for k, item in enumerate(items) if item.group == "four"]
-    verdicts = [[running.judge(job, items)[k][0]["segments"] for k in four] for job in jobs]
-    right = np.mean(
-        [[[s["exact"] for s in of] for of in by_prompt] for by_prompt in verdicts], axis=0
-    )
-    return bias.estimate(right.tolist(), [items[k].meta["base"] for k in four])
+    right = [[[s["exact"] for s in of[k][0]["segments"]] for k in four] for of in seeds]
+    return bias.estimate(np.mean(right, axis=0).tolist(), [items[k].meta["base"] for k in four])
 
 
 def _position(biases: Mapping[str, Bias]) -> str:
@@ -183,7 +185,7 @@ def _results(family: Family, compared: Comparison, command: str) -> dict:
     found = {n: compared.find(c, family.metrics[0]) for n, c in family.claims.items()}
     return {
         "command": command,
-        "scores": {r: {m: plain(compared.score(r, m)) for m in compared.value[r]} for r in compared.runs},
+        "scores": {r: {m: plain(compared.score(r, m)) for m in compared.value[r]} for r in compared.value},
         "claims": {
             n: {"claim": family.claims[n].text, "margin": plain(f.margin), "verdict": f.verdict}
             for n, f in found.items()
