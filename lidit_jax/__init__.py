@@ -13,6 +13,6 @@ Rooms, from the bottom; imports go down only:
   2  text  data                                    prompts -> LLM features; sources -> records -> batches
   3  training                                      config, step, loop, checkpoints
   4  preparation  generation  autoencoding         sources -> records; prompts -> pictures; a VAE in use
-  5  benchmarking  ablation                        what a run needs and how fast it goes; runs compared
-  6  doors  prepare  train  sample  evaluate  ablate  export  reconstruct  benchmark    flags -> one library call
+  5  benchmarking  ablation  probing               what a run needs and how fast it goes; runs compared; what tokens tell
+  6  doors  prepare  train  sample  evaluate  ablate  probe  continuations  export  reconstruct  benchmark    flags -> one library call
 """

@@ -17,6 +17,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "each run is made with seeds 0, 1, ...
 _SHARE = flags.DEFINE_string(
     "share", None, "i/n: make only every n-th run, from the i-th; other machines make the others"
 )
+_REPORT = flags.DEFINE_bool("report", False, "make no run; report those that are done")
 
 
 def main():
@@ -30,15 +31,16 @@ def main():
         raise errors.InputError(f"--out {_out()} is a run or a data set; give a folder of its own")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
-    for i in mine.of(len(jobs)):
+    for i in () if _REPORT.value else mine.of(len(jobs)):
         print(f"run {i + 1} of {len(jobs)}: {jobs[i].name}, seed {jobs[i].seed}", flush=True)
         ablation.run(jobs[i], wanted, _out() / "data")
-    left = [f"{j.name}, seed {j.seed}" for j in jobs if not running.is_drawn(j, wanted)]
-    if left:
-        print(f"{len(left)} runs are not in {_out()} yet: {'; '.join(left)}")
-    command = shlex.join(["python", "-m", "lidit_jax.ablate", *sys.argv[1:]])
-    if len(left) < len(jobs):
-        print(f"report: {report.write(family, jobs, wanted, _out() / 'report', command)}")
+    with files.locked(_out() / "report.lock"):  # other shares write it too
+        left = [f"{j.name}, seed {j.seed}" for j in jobs if not running.is_drawn(j, wanted)]
+        if left:
+            print(f"{len(left)} runs are not in {_out()} yet: {'; '.join(left)}")
+        command = shlex.join(["python", "-m", "lidit_jax.ablate", *sys.argv[1:]])
+        if len(left) < len(jobs):
+            print(f"report: {report.write(family, jobs, wanted, _out() / 'report', command)}")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ _JUDGES = flags.DEFINE_multi_string(
 )
 _MODE = flags.DEFINE_enum("mode", MODES[0], MODES, "score as the published code does, or repaired")
 _SHARE = flags.DEFINE_string(
-    "share", None, "i/n: draw and judge only the i-th of n shares; other machines do the others"
+    "share",
+    None,
+    "i/n: draw only the i-th of n shares and, once all are drawn, judge it; others do the others",
 )
 _PER_PROMPT = flags.DEFINE_integer(
     "per_prompt", None, "pictures to draw of each prompt; default: as published", lower_bound=1
@@ -112,7 +114,7 @@ def _suite() -> str:
         told["notes"] = [comparability.RANDOM]
     scores = SUITES[_SUITE.value](judged, trained_on, judges)
     written = results.write_results(out, _SUITE.value, len(judged), scores, _command(), **told)
-    return results.table([written])
+    return results.table(written)
 
 
 def _out_folder() -> pathlib.Path:
@@ -173,7 +175,7 @@ def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     judges = open_judges(folders, benchmark.any_words)  # before what takes hours
     drawn = _drawn(items, benchmark, mine) if drawing else _samples()
     if drawn is None:
-        return None
+        return "nothing is judged yet: run the same command again when the other shares have drawn theirs"
     given = {"mode": _MODE.value, "command": _command(), "tiny": TINY in folders.values()}
     found = pictures.read(drawn)
     return measuring.measure(_SUITE.value, items, found, judges, out, mine, **given)

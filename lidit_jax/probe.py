@@ -28,7 +28,8 @@ def main():
     out, drawn = _out(), prompts.draw(_COUNT.value)
     files.check_folder(out, "out")
     command = shlex.join(["python", "-m", "lidit_jax.probe", *sys.argv[1:]])
-    print(report.write(_found(runs, drawn), len(COLOURS), len(drawn), out, command).read_text())
+    page = report.write(_found(runs, drawn), len(COLOURS), len(drawn), out, command)
+    print(page.read_text(encoding="utf-8"))
 
 
 def _found(runs: dict[str, pathlib.Path], drawn: list[prompts.MarkedPrompt]) -> report.Found:

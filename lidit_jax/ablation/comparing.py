@@ -38,7 +38,7 @@ class Comparison:
     seed is added what another seed could make of it, taken to vary alike for all runs, also for one of a
     single seed (`_Fit.noise`).
 
-    A score is the mean over a run's own seeds. A margin compares runs as if each had every seed, by a
+    A score, a share, is the mean over a run's own seeds. A margin compares runs as if each had every seed, by a
     least-squares fit of one term for each run and one for each seed: runs of one seed have the same
     batches and noise, which makes all of them a little better or worse. Where all runs have the same
     seeds, a margin is the difference of scores.
@@ -75,7 +75,8 @@ class Comparison:
             self.spread[metric] = float(np.sqrt(fits["margin"].variance(measured_N, drawn_NxR)))
 
     def score(self, run: str, metric: str) -> Score:
-        return score(*self._of["score"][run][metric])
+        value, drawn_R = self._of["score"][run][metric]
+        return score(value, np.clip(drawn_R, 0, 1))
 
     def find(self, claim: Claim, metric: str) -> Finding:
         """Returns whether a claim holds of a metric."""

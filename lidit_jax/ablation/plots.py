@@ -3,7 +3,7 @@
 import json
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -12,43 +12,55 @@ from lidit_jax.evaluation import figures
 from lidit_jax.evaluation.pictures import Picture
 
 _STYLES = ("-", "--", ":")
+_RIGHT, _WRONG = {"color": "#118833", "linewidth": 2.5}, {"color": "#bbbbbb"}  # frames
 
 
-def learning_curves(path: pathlib.Path, workdirs: Mapping[str, Sequence[pathlib.Path]]):
+def learning_curves(path: pathlib.Path, workdirs: Mapping[str, Mapping[int, pathlib.Path]]):
     """Draws the training loss of each run, the mean over its seeds, beside the first run's.
 
-    What differs between runs is small beside what all learn, so the second panel shows the ratio.
+    What differs between runs is small beside what all learn, so the second panel shows the ratio, of the
+    seeds that both have, since runs of one seed have the same batches.
+    workdirs: run -> seed -> folder.
     """
     plt = figures.pyplot()
     figure, (whole, ratio) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    curves = {name: _mean_curve(of) for name, of in workdirs.items()}
-    steps, reference = next(iter(curves.values()))
-    for i, (name, (x, loss)) in enumerate(curves.items()):
+    losses = {
+        name: {seed: _losses(workdir / "metrics.jsonl") for seed, workdir in of.items()}
+        for name, of in workdirs.items()
+    }
+    first = next(iter(losses))
+    for i, (name, of) in enumerate(losses.items()):
         style = {
             "color": figures.COLOURS[i % 8],
             "linestyle": _STYLES[i // 8 % 3],
             "linewidth": 1.4,
         }
-        whole.plot(x, loss, label=name, **style)
-        if len(x) == len(steps):
-            ratio.plot(x, loss / reference, label=name, **style)
+        whole.plot(*_mean(of.values()), label=name, **style)
+        beside = [_ratio(of[seed], losses[first][seed]) for seed in of if seed in losses[first]]
+        if beside:
+            ratio.plot(*_mean(beside), label=name, **style)
     whole.set(xlabel="step", ylabel="training loss", yscale="log")
-    ratio.set(xlabel="step", ylabel=f"training loss / that of {next(iter(curves))}")
+    ratio.set(xlabel="step", ylabel=f"training loss / that of {first}")
     ratio.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     for axes in (whole, ratio):
         axes.spines[["top", "right"]].set_visible(False)
     figures.save(figure, path)
 
 
-def _mean_curve(workdirs: Sequence[pathlib.Path]) -> tuple[np.ndarray, np.ndarray]:
-    every = [_losses(workdir / "metrics.jsonl") for workdir in workdirs]
-    steps = sorted(set.intersection(*map(set, every)))
-    return np.array(steps), np.array([np.mean([of[step] for of in every]) for step in steps])
+def _mean(curves: Iterable[Mapping[int, float]]) -> tuple[list[int], list[float]]:
+    """Returns the steps that all curves have, and the mean at each."""
+    curves = list(curves)
+    steps = sorted(set.intersection(*map(set, curves)))
+    return steps, [float(np.mean([of[step] for of in curves])) for step in steps]
+
+
+def _ratio(losses: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
+    return {step: losses[step] / others[step] for step in losses.keys() & others.keys()}
 
 
 def _losses(path: pathlib.Path) -> dict[int, float]:
     try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return {row["step"]: row["loss"] for row in rows if "loss" in row}
     except (ValueError, TypeError, KeyError) as e:
         raise InputError(
@@ -56,10 +68,16 @@ def _losses(path: pathlib.Path) -> dict[int, float]:
         ) from e
 
 
-def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[str, pathlib.Path]):
+def side_by_side(
+    path: pathlib.Path,
+    prompts: Mapping[str, str],
+    drawn: Mapping[str, pathlib.Path],
+    right: Mapping[str, Collection[str]],
+):
     """Draws a table of pictures: a row for each prompt, which stands above it, a column for each run.
 
     prompts: file name of a picture -> what it was to show. drawn: run -> folder of its pictures.
+    right: run -> names of the pictures that show all of it, which have a green frame.
     """
     plt = figures.pyplot()
     width = max(1.1 * len(drawn), 6.0)  # inches, as all here
@@ -73,19 +91,20 @@ def side_by_side(path: pathlib.Path, prompts: Mapping[str, str], drawn: Mapping[
         wspace=0.04, hspace=0.04,
     )  # fmt: skip
     for column, name in enumerate(drawn):
-        _text(figure, grid[0, column], name, x=0.5, ha="center", weight="bold")
+        _text(figure, grid[0, column], name, x=0.5, ha="center", weight="bold", fontsize=6.5)
     for k, (file, lines) in enumerate(wrapped.items()):
         _text(figure, grid[1 + 2 * k, :], "\n".join(lines), x=0, ha="left")
-        for column, folder in enumerate(drawn.values()):
+        for column, (name, folder) in enumerate(drawn.items()):
             axes = figure.add_subplot(grid[2 + 2 * k, column])
             axes.imshow(Picture(folder / file, prompts[file], 0).load(), interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
-            axes.spines[:].set_color("#bbbbbb")
+            axes.spines[:].set(**(_RIGHT if file in right[name] else _WRONG))
     figures.save(figure, path)
 
 
 def _text(figure, place, text: str, x: float, **style):
     axes = figure.add_subplot(place)
     axes.set_axis_off()
-    axes.text(x, 0.0, text, fontsize=8, va="bottom", transform=axes.transAxes, **style)
+    style = {"fontsize": 8, "va": "bottom", "transform": axes.transAxes} | style
+    axes.text(x, 0.0, text, **style)

@@ -21,6 +21,7 @@ from lidit_jax.evaluation.positional.bias import Bias
 from lidit_jax.scenes import held_out
 from lidit_jax.training.config import Config
 
+Records = Sequence[Sequence[Record]]  # of each item, of its pictures
 _CATEGORIES = ("shape", "colour", "texture", "size", "count", "position")
 
 
@@ -44,11 +45,11 @@ def write(
         _shares("What is right", compared, (*_CATEGORIES, *held_out.KINDS), _CATEGORIES_TEXT),
         _position(biases),
         "## Learning\n\n![training loss](learning_curves.png)",
-        "## Pictures\n\nPrompts that training never saw, as each run draws them with its first seed.\n\n![pictures](pictures.png)",
+        "## Pictures\n\nPrompts that training never saw, as each run draws them with its first seed; framed in green where all of it is right.\n\n![pictures](pictures.png)",
         f"## Again\n\n```\n{command}\n```\n\nStopped, the same command continues.",
     ]
     (folder / "report.md").unlink(missing_ok=True)  # it would stand beside figures of another
-    _draw(done, items, biases, folder)
+    _draw(done, items, records, biases, folder)
     files.write_json(folder / "results.json", _results(family, compared, command), sealed=False)
     with files.atomic(folder / "report.md") as temporary:
         temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -58,20 +59,24 @@ def write(
 def _draw(
     done: Mapping[str, Sequence[Job]],
     items: Sequence[Item],
+    records: Mapping[str, Mapping[int, Records]],
     biases: Mapping[str, Bias],
     folder: pathlib.Path,
 ):
-    workdirs = {name: [job.folder for job in of] for name, of in done.items()}
+    workdirs = {name: {job.seed: job.folder for job in of} for name, of in done.items()}
     plots.learning_curves(folder / "learning_curves.png", workdirs)
-    shown = {f"{k:06d}.png": items[k].text for k in _shown(items)}
+    shown = {f"{k:06d}.png": k for k in _shown(items)}
+    right = {
+        name: [file for file, k in shown.items() if records[name][of[0].seed][k][0]["all_correct"]]
+        for name, of in done.items()
+    }
+    prompts = {file: items[k].text for file, k in shown.items()}
     drawn = {name: of[0].folder / "drawn" for name, of in done.items()}
-    plots.side_by_side(folder / "pictures.png", shown, drawn)
+    plots.side_by_side(folder / "pictures.png", prompts, drawn, right)
     bars.plot(folder / "position.png", biases)
 
 
-def compare(
-    records: Mapping[str, Mapping[int, Sequence[Sequence[Record]]]], items: Sequence[Item]
-) -> Comparison:
+def compare(records: Mapping[str, Mapping[int, Records]], items: Sequence[Item]) -> Comparison:
     """Returns the scores of runs. records: run -> seed -> what was judged of each item."""
     tallies = {
         name: {seed: running.BENCHMARK.score(items, of, "fixed") for seed, of in seeds.items()}
@@ -82,12 +87,14 @@ def compare(
 
 def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> str:
     config = next(iter(family.runs.values()))
+    given = config.data.options.get("count")
+    count = "" if given is None else f"{given:,} "
     seconds = [running.seconds(j) for of in done.values() for j in of]
     seeds = sorted({len(of) for of in done.values()})
     seeds = f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}"
     return (
         f"# {len(done)} runs compared\n\n"
-        f"Each run was trained on {config.data.options.get('count', 0):,} pictures of the "
+        f"Each run was trained on {count}pictures of the "
         f"{config.data.source} world at {config.data.size[0]} px for {config.train.steps:,} steps of "
         f"{config.train.batch_size} (width {config.model.width}, {config.model.depth} blocks), with "
         f"{seeds}, and judged by {len(items):,} prompts of which training saw "
@@ -158,7 +165,7 @@ def _shares(title: str, compared: Comparison, metrics: Sequence[str], text: str)
     return f"## {title}\n\n{text}\n\n{_table(rows)}"
 
 
-def _bias(seeds: Iterable[Sequence[Sequence[Record]]], items: Sequence[Item]) -> Bias:
+def _bias(seeds: Iterable[Records], items: Sequence[Item]) -> Bias:
     """Returns how prompts of four things depend on their order: of all seeds' pictures."""
     four = [k for k, item in enumerate(items) if item.group == "four"]
     right = [[[s["exact"] for s in of[k][0]["segments"]] for k in four] for of in seeds]

@@ -1,7 +1,6 @@
 """One run of a family: prepare, train, draw, judge; each finds its own work done."""
 
 import dataclasses
-import json
 import pathlib
 import time
 
@@ -33,7 +32,7 @@ class Job:
 
     @property
     def identity(self) -> str:
-        return files.digest(json.loads(json.dumps(dataclasses.asdict(self.config))))
+        return files.digest(dataclasses.asdict(self.config))
 
 
 def jobs(family: Family, seeds: int, out: pathlib.Path) -> list[Job]:

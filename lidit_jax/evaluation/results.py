@@ -1,6 +1,6 @@
 """Scores on disk (results.json) and in print."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,14 @@ def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, A
     return found
 
 
-def table(results: Iterable[dict[str, Any]]) -> str:
-    """Returns one line for each score of each of the results, in aligned columns; then their notes."""
-    rows, notes = [("suite", "images", "score", "value")], []
-    for r in results:
-        notes += r.get("notes", ())
-        rows += [(r["suite"], str(r["n_images"]), k, f"{v:.4f}") for k, v in r["scores"].items()]
+def table(results: Mapping[str, Any]) -> str:
+    """Returns one line for each score, in aligned columns; then the notes."""
+    suite, count = results["suite"], str(results["n_images"])
+    rows = [("suite", "images", "score", "value")]
+    rows += [(suite, count, name, f"{value:.4f}") for name, value in results["scores"].items()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*(line.rstrip() for line in lines), *notes])
+    return "\n".join([*(line.rstrip() for line in lines), *results.get("notes", ())])
 
 
 def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]]) -> str:
@@ -76,7 +75,10 @@ def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, floa
     paper: row of the paper's Table 1 -> score -> number; the rows COLUMNS are shown, if there.
     """
     columns = [column for column in COLUMNS if column in paper]
-    rows = [(results["suite"], "ours", *columns), ("---", *["---:"] * (1 + len(columns)))]
+    rows = [
+        (f"{results['suite']}, {results['mode']}", "ours", *columns),
+        ("---", *["---:"] * (1 + len(columns))),
+    ]
     for name, value in results["scores"].items():
         low, high = results["ci95"][name]
         published = (paper[column].get(name) for column in columns)

@@ -18,6 +18,7 @@ def write(
     found: Found, classes: int, count: int, folder: pathlib.Path, command: str
 ) -> pathlib.Path:
     """Writes probe.md, probe.json and probe.png to a folder; returns probe.md."""
+    (folder / "probe.md").unlink(missing_ok=True)  # it would stand beside another's figure
     plot(found, classes, folder / "probe.png")
     rows = {n: [[vars(a) for a in row] for row in table] for n, table in found.items()}
     files.write_json(folder / "probe.json", {"command": command, "found": rows}, sealed=False)

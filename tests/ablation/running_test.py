@@ -118,6 +118,9 @@ def test_two_processes_share_a_family_and_its_data(tiny_llm, tmp_path):
     assert "refiner" in (tmp_path / "out" / "report" / "report.md").read_text()
     once = "is complete: 48 pictures"
     assert all(once in end.out for end in ends)
+    (told,) = several.ended(several.start(*door, "--report", "--seeds=2"))
+    assert told.status == 0 and "2 runs are not in" in told.out and "report: " in told.out
+    assert not list((tmp_path / "out").glob("runs/*/seed1"))
 
 
 def test_another_config_in_the_same_folder_is_refused(made, tiny_llm):

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from lidit_jax.evaluation.benchmarks import prompt_files
-from lidit_jax.evaluation.benchmarks.compbench import chunks, spatial
+from lidit_jax.evaluation.benchmarks.compbench import chunks
 from lidit_jax.evaluation.benchmarks.compbench.chunks import by_rule
 
 
@@ -60,11 +60,10 @@ def test_adjectives_are_removed_and_nouns_and_marks_stay():
     )
 
 
-def test_nouns_around_are_the_nearest_and_the_last_of_a_compound():
+def test_the_first_and_the_last_noun_of_a_prompt():
     parsed = by_rule("The tall man in a red coat sat next to the brown garden chair and a dog.")
-    assert parsed.nouns_around("next to") == ("coat", "chair")
-    assert parsed.nouns_around("near") is None
-    assert by_rule("He stood next to a dog").nouns_around("next to") is None
+    assert parsed.first_and_last_noun() == ("man", "dog")
+    assert by_rule("He stood next to a dog").first_and_last_noun() is None
 
 
 def test_of_what_is_joined_in_pairs_each_is_a_chunk(official):
@@ -85,7 +84,7 @@ def test_the_objects_of_the_spatial_prompts_are_their_first_and_last_noun(offici
     folder = official / "t2i_compbench"
     for line in prompt_files.read_lines(folder, prompt_files.COMPBENCH["spatial"]):
         parsed, (_, first, *_, last) = by_rule(line), line.split()
-        assert parsed.nouns_around(spatial.locality(line)) == (first, last)
+        assert parsed.first_and_last_noun() == (first, last)
 
 
 @pytest.fixture

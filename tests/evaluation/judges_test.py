@@ -95,7 +95,7 @@ def test_tiny_models_are_always_the_same_and_leave_torchs_random_state(tmp_path)
     assert loading.identity(tmp_path / "1") == loading.identity(tmp_path / "2")
 
 
-def test_an_identity_is_of_the_config_and_the_weights(folder, copy):
+def test_an_identity_is_of_all_that_decides_an_answer(folder, copy):
     spoilt = copy(CLIP)
     assert loading.identity(spoilt) == loading.identity(folder(CLIP))
     (spoilt / "README.md").write_text("a copy")
@@ -103,10 +103,11 @@ def test_an_identity_is_of_the_config_and_the_weights(folder, copy):
     weights = safetensors.torch.load_file(spoilt / "model.safetensors")
     weights["logit_scale"] += 1e-3
     safetensors.torch.save_file(weights, spoilt / "model.safetensors", {"format": "pt"})
-    changed = loading.identity(spoilt)
-    assert changed != loading.identity(folder(CLIP))
-    (spoilt / "config.json").write_text((spoilt / "config.json").read_text() + "\n")
-    assert loading.identity(spoilt) != changed
+    assert loading.identity(spoilt) != loading.identity(folder(CLIP))
+    for name in ("config.json", "preprocessor_config.json"):
+        before = loading.identity(spoilt)
+        (spoilt / name).write_text((spoilt / name).read_text() + "\n")
+        assert loading.identity(spoilt) != before
 
 
 def no_config(path):

@@ -44,15 +44,11 @@ def test_a_failed_write_leaves_the_old_results(tmp_path, monkeypatch):
 
 
 def test_table_lines_up():
-    results = [
-        {"suite": "recall", "n_images": 64, "scores": SCORES},
-        {"suite": "fid", "n_images": 1000, "scores": {"fid_clip": 0.5}, "notes": ["of tiny"]},
-    ]
+    results = {"suite": "recall", "n_images": 64, "scores": SCORES, "notes": ["of tiny"]}
     assert table(results).split("\n") == [
-        "suite   images  score     value",
-        "recall  64      top1      0.9731",
-        "recall  64      top5      1.0000",
-        "fid     1000    fid_clip  0.5000",
+        "suite   images  score  value",
+        "recall  64      top1   0.9731",
+        "recall  64      top5   1.0000",
         "of tiny",
     ]
 
@@ -60,13 +56,14 @@ def test_table_lines_up():
 def test_a_comparison_stands_beside_the_paper_and_says_why_it_does_not_compare():
     results = {
         "suite": "geneval",
+        "mode": "reference",
         "scores": {"counting": 0.4812, "prompts_any": 0.7},
         "ci95": {"counting": [0.4401, 0.5249], "prompts_any": [0.6, 0.8]},
         "notes": ["GenEval-HF: another detector", "1 picture of each prompt"],
     }
     paper = {"LI-DiT-1B": {"counting": 0.48}, "LI-DiT-10B": {"counting": 0.65}, "SD v2": {}}
     assert comparison(results, paper).split("\n") == [
-        "| geneval | ours | LI-DiT-1B | LI-DiT-10B |",
+        "| geneval, reference | ours | LI-DiT-1B | LI-DiT-10B |",
         "| --- | ---: | ---: | ---: |",
         "| counting | 0.48 (0.44 to 0.52) | 0.48 | 0.65 |",
         "| prompts_any | 0.70 (0.60 to 0.80) |  |  |",
@@ -78,9 +75,15 @@ def test_a_comparison_stands_beside_the_paper_and_says_why_it_does_not_compare()
 
 
 def test_a_comparison_with_nothing_of_the_papers_has_no_columns_for_it():
-    results = {"suite": "s", "scores": {"a": 1.0}, "ci95": {"a": [0.0, 2.0]}, "notes": ["x"]}
+    results = {
+        "suite": "s",
+        "mode": "fixed",
+        "scores": {"a": 1.0},
+        "ci95": {"a": [0.0, 2.0]},
+        "notes": ["x"],
+    }
     head, *_, row, _, note, _ = comparison(results, {}).split("\n")
-    assert (head, row, note) == ("| s | ours |", "| a | 1.00 (0.00 to 2.00) |", "- x")
+    assert (head, row, note) == ("| s, fixed | ours |", "| a | 1.00 (0.00 to 2.00) |", "- x")
 
 
 def test_notes_tell_another_judge_random_weights_and_fewer_pictures():

@@ -13,8 +13,9 @@ SUBSTITUTES = {
         "masks, and for whose scores the thresholds were not made",
     },
     "compbench": {
-        "Owlv2ForObjectDetection": "spatial-OV: the detector is OWLv2, not UniDet",
-        "GroundingDinoForObjectDetection": "spatial-OV: the detector is Grounding DINO, not UniDet",
+        "Owlv2ForObjectDetection": "spatial-OV and numeracy-OV: the detector is OWLv2, not UniDet",
+        "GroundingDinoForObjectDetection": "spatial-OV and numeracy-OV: the detector is "
+        "Grounding DINO, not UniDet",
         "Qwen2VLForConditionalGeneration": "Qwen2-VL answers, not BLIP",
         "ViltForQuestionAnswering": "ViLT answers, not BLIP",
     },
@@ -32,7 +33,8 @@ SUBSTITUTES = {
 RANDOM = "a judge has random weights (tiny): the scores mean nothing"
 
 CHUNKERS = {
-    "rule": "chunker=rule: noun chunks are told by rules of ours, not by spaCy as published",
+    "rule": "chunker=rule: noun chunks are told by rules of ours, not by spaCy as published; how "
+    "often the two agree was not measured",
     "spacy": "chunker=spacy: noun chunks are told by spaCy, whose version may not be the published one",
 }
 

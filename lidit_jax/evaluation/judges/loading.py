@@ -56,12 +56,14 @@ def class_name(folder: Path) -> str | None:
 
 
 def identity(folder: Path) -> str:
-    """Returns the class, and 16 hex digits of a SHA-256 over config.json and the weights.
+    """Returns the class, and 16 hex digits of a SHA-256 over what decides its answers.
 
-    Each file counts by its name and content, so that copies of a folder have one identity.
+    That is its configs, tokenizer and weights: how a picture is cropped is in a config too. Each file
+    counts by its name and content, so that copies of a folder have one identity.
     """
     total = hashlib.sha256()
-    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+    decide = (".json", ".txt", ".model", ".jinja", ".safetensors")
+    for path in sorted(p for p in folder.iterdir() if p.suffix in decide):
         total.update(f"{path.name} {files.checksum(path)}\n".encode())
     return f"{class_name(folder)}:{total.hexdigest()[:16]}"
 

@@ -35,25 +35,10 @@ class Parse:
         """Returns the words that are no adjective, with a space between."""
         return " ".join(w for w, t in zip(self.words, self.tags, strict=True) if t != "ADJ")
 
-    def nouns_around(self, phrase: str) -> tuple[str, str] | None:
-        """Returns the nouns nearest to a phrase, before and behind it; None where one is missing.
-
-        Of a compound, such as a coat rack, it is the last.
-        """
-        parts = phrase.split()
-        words = [word.lower() for word in self.words]
-        for k in range(len(words) - len(parts) + 1):
-            if words[k : k + len(parts)] == parts:
-                before = [n for n in range(k) if self.tags[n] == "NOUN"]
-                behind = [n for n in range(k + len(parts), len(words)) if self.tags[n] == "NOUN"]
-                if before and behind:
-                    return self.words[before[-1]], self.words[self._head(behind[0])]
-        return None
-
-    def _head(self, noun: int) -> int:
-        while self.tags[noun + 1 : noun + 2] == ("NOUN",):
-            noun += 1
-        return noun
+    def first_and_last_noun(self) -> tuple[str, str] | None:
+        """Returns the prompt's first and its last noun; None where it has fewer than two."""
+        nouns = [word for word, tag in zip(self.words, self.tags, strict=True) if tag == "NOUN"]
+        return (nouns[0], nouns[-1]) if len(nouns) > 1 else None
 
 
 def parse(prompt: str) -> Parse:

@@ -34,11 +34,18 @@ def detect(detector: Detector, image: np.ndarray, labels: Sequence[str]) -> list
     return [[d.label, d.score, list(d.box)] for d in found if d.score > THRESHOLD]
 
 
-def overlap(box: Box, other: Box) -> tuple[float, float]:
-    """Returns the intersection of two boxes over their union, and over the smaller box, in [0, 1]."""
+def iou(box: Box, other: Box) -> float:
+    """Returns the intersection of two boxes over their union, in [0, 1]."""
+    shared, areas = _shared_and_areas(box, other)
+    return shared / (sum(areas) - shared) if shared else 0.0
+
+
+def share_of_smaller(box: Box, other: Box) -> float:
+    """Returns the intersection of two boxes over the smaller one, in [0, 1]; never less than `iou`."""
+    shared, areas = _shared_and_areas(box, other)
+    return shared / min(areas) if shared else 0.0
+
+
+def _shared_and_areas(box: Box, other: Box) -> tuple[float, list[float]]:
     sides = [max(0.0, min(box[k + 2], other[k + 2]) - max(box[k], other[k])) for k in (0, 1)]
-    shared = sides[0] * sides[1]
-    if not shared:
-        return 0.0, 0.0
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
-    return shared / (sum(areas) - shared), shared / min(areas)
+    return sides[0] * sides[1], [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lidit_jax.evaluation.benchmarks.compbench.chunks import Parse
-from lidit_jax.evaluation.benchmarks.compbench.detections import Found, label, overlap
+from lidit_jax.evaluation.benchmarks.compbench.detections import Found, label, share_of_smaller
 
 NUMBERS = {word: k + 1 for k, word in enumerate("one two three four five six seven eight".split())}
 SAME = 0.9  # boxes that overlap more are of one object
@@ -72,11 +72,11 @@ def score(objects: Sequence[Sequence], found: Iterable[Found]) -> float:
 def distinct(found: Iterable[Found]) -> list[Found]:
     """Returns detections without those that overlap an earlier one of the same label.
 
-    They do if the intersection is more than 0.9 of the union, or of either box.
+    They do if the intersection is more than 0.9 of the smaller box.
     """
     kept: list[Found] = []
     for one in found:
         same = (other for other in kept if other[0] == one[0])
-        if not any(max(overlap(one[2], other[2])) > SAME for other in same):
+        if not any(share_of_smaller(one[2], other[2]) > SAME for other in same):
             kept.append(one)
     return kept

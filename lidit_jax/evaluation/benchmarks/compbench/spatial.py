@@ -6,7 +6,7 @@ The rules are those of the published code for two dimensions; the detector is an
 from collections.abc import Sequence
 
 from lidit_jax.evaluation.benchmarks.compbench.chunks import Parse
-from lidit_jax.evaluation.benchmarks.compbench.detections import Box, Found, label, overlap
+from lidit_jax.evaluation.benchmarks.compbench.detections import Box, Found, iou, label
 
 NEAR = ("on side of", "next to", "near")
 # x and y of the second object's centre, seen from the first; y points down.
@@ -29,13 +29,14 @@ def locality(prompt: str) -> str | None:
     return next((phrase for phrase in LOCALITIES if phrase in prompt), None)
 
 
-def objects(parsed: Parse, phrase: str) -> list[str] | None:
-    """Returns the two objects, as a detector is asked for them: the nouns on both sides of the phrase.
+def objects(parsed: Parse) -> list[str] | None:
+    """Returns the two objects, as a detector is asked for them: the prompt's first and last noun.
 
-    In the spatial category they are the prompt's first and last noun. None if a side has no noun.
+    So does the published code, also in complex prompts, whose last noun may be another thing's.
+    None if there are fewer than two nouns.
     """
-    around = parsed.nouns_around(phrase)
-    return around and [label(noun) for noun in around]
+    pair = parsed.first_and_last_noun()
+    return pair and [label(noun) for noun in pair]
 
 
 def score(
@@ -80,5 +81,5 @@ def holds(phrase: str, box1: Box, box2: Box, distance: float) -> float:
     along, across = x * dx + y * dy, abs(y * dx) + abs(x * dy)
     if along <= across:
         return 0.0
-    iou, _ = overlap(box1, box2)
-    return 1.0 if iou < MOST_IOU else MOST_IOU / iou
+    overlap = iou(box1, box2)
+    return 1.0 if overlap < MOST_IOU else MOST_IOU / overlap

@@ -63,7 +63,7 @@ class CompBench:
     """
 
     official = True
-    version = 1
+    version = 2  # its objects are those of the published code in complex prompts too
     per_prompt = 10
     judges = ("vqa", "detector", "clip")
     any_words = True
@@ -122,7 +122,7 @@ def item(category: str, k: int, text: str) -> Item:
     asks: dict[str, Callable[[], Any]] = {
         "questions": lambda: attributes.questions(parsed),
         "text": lambda: parsed.without_adjectives() if category == "complex" else text,
-        "pair": lambda: spatial.objects(parsed, spatial.locality(text)),
+        "pair": lambda: spatial.objects(parsed),
         "counts": lambda: numeracy.wanted(parsed),
     }
     meta = {name: asks[name]() for name in _ASKED[kind]}
