@@ -112,7 +112,7 @@ def test_the_first_phrase_of_the_list_is_the_locality():
 def test_girls_boys_men_and_women_are_persons(person):
     parsed = by_rule(f"a {person} on the left of a lamp")
     assert spatial.objects(parsed) == ["person", "lamp"]
-    assert spatial.objects(by_rule("a lamp on the left of")) is None
+    assert spatial.objects(by_rule("next to a lamp")) is None
 
 
 def test_localities_of_the_official_prompts(official):

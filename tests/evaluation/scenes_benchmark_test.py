@@ -127,4 +127,4 @@ def test_pictures_become_results_with_intervals(samples, tmp_path):
     low, high = found["ci95"]["all_correct"]
     assert 66 < found["scores"]["all_correct"] < 70 and 60 < low < 66 and 68 < high < 75
     assert {"t2i_avg", "geneval", "segment_4"} <= found["scores"].keys()
-    assert text.startswith("| scenes, reference | ours |") and text.endswith("|\n")
+    assert text.startswith("| scenes, fixed | ours |") and text.endswith("|\n")
