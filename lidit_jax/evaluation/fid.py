@@ -24,7 +24,7 @@ def suite(
     """
     if references is None:
         raise InputError("fid needs the pictures of a data set: give --config=configs/NAME.py")
-    features = clip_features(judges.clip) if judges.clip else pixel_features()
+    features = clip_features(judges.clip) if judges.clip else pixel_features
     name = "fid_clip" if judges.clip else "fid_pixels"
     return {name: fid((p.load() for p in pictures), (image for _, image in references), features)}
 
@@ -67,24 +67,18 @@ def clip_features(clip: Embedder) -> Features:
     return clip.images
 
 
-def pixel_features(side: int = 8) -> Features:
-    """Returns features without a model, for tests and for curves of small worlds alone.
+def pixel_features(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns features without a model, [N, 384], for tests and for curves of small worlds alone.
 
-    Means and standard deviations of colours over side x side parts of the picture.
+    Means and standard deviations of colours over 8 x 8 parts of each picture.
     """
-
-    def features(pictures):
-        return np.stack([_parts(picture, side) for picture in pictures])
-
-    return features
+    return np.stack([_parts(picture) for picture in pictures])
 
 
-def _parts(picture: np.ndarray, side: int) -> np.ndarray:
-    large = 4 * side
-    pixels = np.asarray(
-        Image.fromarray(picture).resize((large, large), Image.Resampling.BOX), np.float64
-    )
-    parts_YxXx16x3 = pixels.reshape(side, 4, side, 4, 3).swapaxes(1, 2).reshape(side, side, 16, 3)
+def _parts(picture: np.ndarray) -> np.ndarray:
+    small = Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)
+    pixels = np.asarray(small, np.float64)
+    parts_YxXx16x3 = pixels.reshape(8, 4, 8, 4, 3).swapaxes(1, 2).reshape(8, 8, 16, 3)
     return np.concatenate([parts_YxXx16x3.mean(axis=2), parts_YxXx16x3.std(axis=2)]).ravel() / 255
 
 

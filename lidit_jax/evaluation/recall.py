@@ -11,12 +11,13 @@ from lidit_jax.evaluation.pictures import Picture
 Reference = tuple[tuple[str, ...], np.ndarray]  # captions, uint8 [height, width, 3]
 
 
-def recall(
-    pictures: list[Picture], references: Iterable[Reference] | None, size: int = 16
-) -> dict[str, float]:
+_SIDE = 16  # pixels to which pictures are reduced
+
+
+def recall(pictures: list[Picture], references: Iterable[Reference] | None) -> dict[str, float]:
     """Returns {"top1", "top5"}: how often the prompt's own reference is among the 1 or 5 nearest.
 
-    Distance is L2 in RGB, after an area-average to `size` x `size` pixels. A reference is the
+    Distance is L2 in RGB, after an area-average to 16 x 16 pixels. A reference is the
     prompt's own if the prompt is one of its captions. References that are the same picture (the
     flags of Norway and of Svalbard) do not push one another back.
     Raises InputError without references, or if a prompt is no reference's caption.
@@ -30,22 +31,22 @@ def recall(
     for i, (captions, _) in enumerate(references):
         for caption in captions:
             owners.setdefault(caption, []).append(i)
-    reference_RxP = np.stack([_shrunk(image, size) for _, image in references])
-    ranks = np.array([_rank(p, owners, reference_RxP, size) for p in pictures])
+    reference_RxP = np.stack([_shrunk(image) for _, image in references])
+    ranks = np.array([_rank(p, owners, reference_RxP) for p in pictures])
     return {f"top{k}": float(np.mean(ranks < k)) for k in (1, 5)}
 
 
-def _rank(picture: Picture, owners: dict[str, list[int]], reference_RxP, size: int) -> int:
+def _rank(picture: Picture, owners: dict[str, list[int]], reference_RxP) -> int:
     """Returns how many references are nearer than the nearest of the prompt's own."""
     if picture.prompt not in owners:
         raise InputError(
             f"{picture.path}: its prompt {picture.prompt!r} is not a caption of the references; "
             "recall can only judge prompts of the training set"
         )
-    distance_R = np.sum((reference_RxP - _shrunk(picture.load(), size)) ** 2, axis=1)
+    distance_R = np.sum((reference_RxP - _shrunk(picture.load())) ** 2, axis=1)
     return int(np.sum(distance_R < distance_R[owners[picture.prompt]].min()))
 
 
-def _shrunk(image: np.ndarray, size: int) -> np.ndarray:
-    small = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    small = Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BOX)
     return np.asarray(small, np.float32).ravel()

@@ -90,10 +90,9 @@ def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     return encoders[0]
 
 
-def conditions(workdir: pathlib.Path, reading: Reading, time: float = TIME) -> list[np.ndarray]:
-    """Returns what the run's DiT sees of each prompt at this time, [S, D]: projected or refined tokens.
+def conditions(workdir: pathlib.Path, reading: Reading) -> list[np.ndarray]:
+    """Returns what the run's DiT sees of each prompt at `TIME`, [S, D]: projected or refined tokens.
 
-    time: 0 is data, 1 is noise; refiners depend on it.
     Raises InputError if `workdir` holds no finished checkpoint, or was trained with another LLM.
     """
     run = open_to_draw(workdir)
@@ -103,7 +102,7 @@ def conditions(workdir: pathlib.Path, reading: Reading, time: float = TIME) -> l
     def condition(ema, constants, text):
         model = nnx.merge(run.graphdef, ema, constants)
         B = text[0].mask_BxS.shape[0]
-        return model.condition(text, jnp.zeros(B, bool), model.time(jnp.full(B, time)))
+        return model.condition(text, jnp.zeros(B, bool), model.time(jnp.full(B, TIME)))
 
     longest, found = max(map(len, reading.features)), []
     for start in range(0, len(reading.features), _BATCH):

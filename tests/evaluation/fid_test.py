@@ -52,7 +52,7 @@ def test_it_is_the_matrix_root_of_the_product():
 
 
 def test_of_pictures():
-    features = fid.pixel_features(4)
+    features = fid.pixel_features
     real = pictures(200)
     assert fid.fid(real, real[::-1], features) == pytest.approx(0, abs=1e-6)
     again, noisy, noisier = (
@@ -66,9 +66,9 @@ def test_of_pictures():
 
 def test_two_pictures_of_a_kind_are_wanted():
     with pytest.raises(InputError, match="1 drawn pictures; .* two or more"):
-        fid.fid(pictures(1), pictures(3), fid.pixel_features())
+        fid.fid(pictures(1), pictures(3), fid.pixel_features)
     with pytest.raises(InputError, match="0 reference pictures"):
-        fid.fid(pictures(3), [], fid.pixel_features())
+        fid.fid(pictures(3), [], fid.pixel_features)
 
 
 class Turned:

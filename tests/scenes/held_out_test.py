@@ -20,7 +20,7 @@ def test_a_tenth_of_pairs_and_triples_is_held_out():
     assert len(held_out.triples()) == round(0.1 * triples)
 
 
-def test_training_shows_no_held_out_pair_triple_or_phrasing(monkeypatch):
+def test_training_shows_no_held_out_pair_triple_or_phrasing():
     rng = np.random.default_rng(0)
     for group in things.GROUPS:
         for _ in range(200):

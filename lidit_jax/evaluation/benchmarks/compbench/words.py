@@ -76,11 +76,6 @@ _NOT_ADJECTIVAL = frozenset(
 _PAST = re.compile(r".*[aeiouy].*[^e]ed$")  # covered, but neither red nor sled nor seed
 
 
-def is_colour(word: str) -> bool:
-    """Whether a lower-case word is the name of a colour."""
-    return word in COLOURS
-
-
 def is_plain(word: str) -> bool:
     """Whether a word is an adjective, and neither a colour nor a shape that names things."""
     return word in _PLAIN and word not in _NAMES_TOO
@@ -92,7 +87,7 @@ def is_adjective(word: str) -> bool:
     if last in _NOT_ADJECTIVAL:
         return False
     by_ending = _PAST.fullmatch(last) or _ADJECTIVAL.fullmatch(last)
-    return is_colour(word) or last in _PLAIN or bool(by_ending)
+    return word in COLOURS or last in _PLAIN or bool(by_ending)
 
 
 def is_adverb(word: str) -> bool:
