@@ -58,6 +58,7 @@ class Comparison:
         normal_NxR = rng.normal(size=(len(cells), RESAMPLES))
         chi_R = {of: rng.chisquare(max(fit.freedom, 1), RESAMPLES) for of, fit in fits.items()}
         self.freedom = fits["margin"].freedom
+        estimate = np.array([float(self.freedom)])  # the mean of chi^2
         self.value: dict[str, dict[str, float]] = {run: {} for run in found}
         self.spread: dict[str, float] = {}
         # "score" or "margin" -> run -> metric -> as measured, and in resamples.
@@ -72,7 +73,9 @@ class Comparison:
                     self._of[of][run][metric] = value, drawn_R
             for run in found:
                 self.value[run][metric] = float(self._of["score"][run][metric][0])
-            self.spread[metric] = float(np.sqrt(fits["margin"].variance(measured_N, drawn_NxR)))
+            self.spread[metric] = float(
+                np.sqrt(fits["margin"].noise(measured_N, drawn_NxR, estimate)[0])
+            )
 
     def score(self, run: str, metric: str) -> Score:
         value, drawn_R = self._of["score"][run][metric]
@@ -114,12 +117,6 @@ class _Fit:
             return np.zeros_like(chi_R)
         left = self._left(measured_N) * self.freedom / chi_R
         return np.maximum(left - self._of_prompts(drawn_NxR), 0)
-
-    def variance(self, measured_N, drawn_NxR) -> float:
-        """Returns the estimate itself; 0 where there is none."""
-        if not self.freedom:
-            return 0.0
-        return max(self._left(measured_N) - self._of_prompts(drawn_NxR), 0.0)
 
     def _left(self, of_N) -> np.ndarray:
         return (of_N * (self._left_NxN @ of_N)).sum(axis=0) / self.freedom
