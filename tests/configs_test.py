@@ -107,7 +107,7 @@ def test_the_network_divides_every_bin_also_in_a_vaes_latents(name, argument):
         assert all(side % (vae * config.cells) == 0 for side in size), size
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", [*PAPER[:-1], pytest.param(PAPER[-1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_in_bf16_keeps_the_whole_state_in_f32(name, accumulate):
     c = load_config(name)

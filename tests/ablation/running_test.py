@@ -89,7 +89,11 @@ def test_a_report_that_fails_leaves_none_beside_its_figures(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lost", [("drawn/000031.png", "drawn/grid.png"), ("checkpoints/4", "drawn")]
+    "lost",
+    [
+        ("drawn/000031.png", "drawn/grid.png"),
+        pytest.param(("checkpoints/4", "drawn"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_was_stopped_continues(made, tmp_path, lost):
     """Without half of its pictures, or its last checkpoint, the same comes out."""

@@ -20,11 +20,7 @@ from tests.faults.victim import Victim
 # Which files, by what they are; relative to the run, of its last checkpoint.
 KINDS = {
     "arrays": ("checkpoints/{last}/*/d/*", "checkpoints/{last}/*/*.process_*/d/*"),
-    "metadata": (
-        "checkpoints/{last}/_*",
-        "checkpoints/{last}/*/_*",
-        "checkpoints/{last}/*/array_metadatas/*",
-    ),
+    "metadata": ("checkpoints/{last}/_*", "checkpoints/{last}/*/_*"),
     "manifest": ("checkpoints/{last}/**/manifest.ocdbt",),
     "commit": ("checkpoints/{last}/**/commit_success.txt",),
     "record": ("checkpoints/{last}/record/metadata",),

@@ -39,8 +39,8 @@ def test_the_prompt_and_the_seed_matter(make_generator, alone):
     [
         pytest.param((1, 1, 1), 3, marks=pytest.mark.slow),
         pytest.param((4, 1, 1), 64, marks=pytest.mark.slow),
-        ((8, 1, 1), 1),
-        ((1, 8, 1), 8),
+        pytest.param((8, 1, 1), 1, marks=pytest.mark.slow),
+        pytest.param((1, 8, 1), 8, marks=pytest.mark.slow),
         ((2, 2, 2), 3),
     ],
 )

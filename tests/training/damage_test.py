@@ -249,6 +249,7 @@ def test_what_is_not_the_files_fault_moves_nothing(error, further, data, copy, m
     assert checkpoints.last_step(copy) == 4 and not (copy / "damaged").exists()
 
 
+@pytest.mark.slow
 def test_one_that_is_readable_again_is_used(further, data, copy, monkeypatch):
     constant_run(copy)
     times, put = [], reading._alone

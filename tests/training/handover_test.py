@@ -65,7 +65,7 @@ def same(one, other):
         np.testing.assert_array_equal(a, checkpoints.by_name(other)[name], err_msg=name)
 
 
-@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 2, 2)])
+@pytest.mark.parametrize("mesh", [pytest.param((1, 8, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_weights_ema_and_constants_are_carried_and_the_rest_is_new(
     llms, workdir, second_data, mesh, tmp_path
 ):

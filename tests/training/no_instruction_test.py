@@ -45,6 +45,7 @@ def test_it_draws(run, tmp_path):
     assert (tmp_path / "000000.png").exists()
 
 
+@pytest.mark.slow
 def test_a_second_stage_begins_from_it(run, tmp_path):
     llm, data, workdir = run
     loop.train(config(llm, init_from=str(workdir), steps=2), data, tmp_path / "second")

@@ -67,6 +67,7 @@ def test_a_replay_has_the_batch_and_the_noise_of_the_step(step, config, data, wo
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_replay_in_micro_batches_gives_each_sample_its_own_loss(config, data, workdir, tmp_path):
     train = dataclasses.replace(config.train, accumulate=2, mesh=(1, 4, -1))
     halved = dataclasses.replace(config, train=train)

@@ -58,7 +58,9 @@ class Saver:
         options = ocp.CheckpointManagerOptions(
             create=True, preservation_policy=_Policy(config, self._records)
         )
-        self._manager = _Manager(folder, options=options)
+        handlers = {item: _array_handler() for item in naming.ALL}
+        handlers[record.ITEM] = ocp.JsonCheckpointHandler()
+        self._manager = _Manager(folder, options=options, item_handlers=handlers)
         self._pending, self._finished = None, []
 
     def __enter__(self) -> "Saver":
@@ -81,7 +83,7 @@ class Saver:
         step, items = int(state.step), naming.items(state, naming.ALL)
         told = record.make(step, told, _digests(items))
         self._records[step] = told
-        args = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
+        args = {item: ocp.args.PyTreeSave(tree) for item, tree in items.items()}
         args[record.ITEM] = record.sealed(told)
         # Without `force` Orbax may leave a step out, and only say so by what it returns.
         self._manager.save(step, args=ocp.args.Composite(**args), force=True)
@@ -111,6 +113,18 @@ class Saver:
             names = ocp.path.step.standard_name_format()
             on_disk = names.find_step(self._manager.directory, step).commit_timestamp.timestamp()
             self._finished.append(Saved(step, waited, on_disk - begun))
+
+
+def _array_handler() -> ocp.PyTreeCheckpointHandler:
+    """Returns what writes arrays, of which those that devices hold copies of are written by one of these.
+
+    Unless they are large: by default Orbax has each device write a slice of its own copy, of whatever
+    size, and steps wait until each slice of each array is compiled.
+    """
+    large = 2**20  # bytes of an array's part on a device
+    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=large)
+    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
 def check_keep_best(config: TrainConfig, metrics: Collection[str]):
