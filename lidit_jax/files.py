@@ -11,7 +11,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -56,6 +56,17 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
     with open(path, "w", encoding="utf-8") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
+
+
+def held_alone(f: IO, what: str):
+    """Keeps a lock on an open file until it is closed. Raises InputError if another process has it now.
+
+    what: what the other does.
+    """
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise errors.InputError(f"another process {what} now; wait for it, or stop it") from error
 
 
 def check_folder(folder: pathlib.Path, flag: str):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -155,6 +157,23 @@ Reader.__name__ = "Redness"
 
 class Blueness(Redness):
     pass
+
+
+def test_a_journal_that_another_process_writes_is_refused_and_left_alone(drawn, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        judge(drawn, tmp_path, benchmark=Redness(least_left=2))
+    path = tmp_path / "judged-0-of-1.jsonl"
+    before = path.read_bytes()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    other.stdout.readline()
+    with pytest.raises(InputError, match="another process writes .*judged-0-of-1.jsonl now; wait"):
+        judge(drawn, tmp_path)
+    assert path.read_bytes() == before
+    other.communicate(b"\n")
+    assert judge(drawn, tmp_path) == WANTED
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ Key = tuple[str, str]  # a picture's file, as the manifest names it, and its SHA
 
 
 def write(out: Path, share: Share, head: Mapping[str, Any], records: Iterable[tuple[Key, Record]]):
-    """Adds records, as they come, to a share's journal, which none else may write.
+    """Adds records, as they come, to a share's journal.
 
     A torn last line, of a writer that was killed, is dropped. Nothing is written before the first record
-    is there: a mistake has shown by then.
+    is there: a mistake has shown by then. Raises InputError if another process writes this journal.
     """
     records = iter(records)
     first = list(itertools.islice(records, 1))
@@ -33,6 +33,7 @@ def write(out: Path, share: Share, head: Mapping[str, Any], records: Iterable[tu
     path = out / f"judged-{share.index}-of-{share.count}.jsonl"
     out.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as journal:
+        files.held_alone(journal, f"writes {path}")
         whole = len(_whole_lines(path))
         journal.truncate(whole)
         if not whole:
