@@ -2,13 +2,14 @@
 
     manifest.json   {"pictures": [{"file": "000000.png", "prompt": "a red circle", "seed": 0}, ...]}
 
-Other keys of the manifest are for people, and ignored here.
+Of its other keys, HOW says how they were drawn, for results to tell; those beside it are ignored here.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from lidit_jax import files
 from lidit_jax.errors import InputError
 
 MANIFEST = "manifest.json"
+HOW = ("run", "step", "guidance", "sampler")  # keys that lidit_jax.sample writes
 MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
 _FIELDS = {"file": str, "prompt": str, "seed": int}
 _FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow has others run programs
@@ -84,10 +86,24 @@ def read(folder: str | Path) -> list[Picture]:
     missing = [p.path.name for p in pictures if not p.path.is_file()]
     if missing:
         raise InputError(
-            f"{manifest} names {len(missing)} files that are not in {folder}: "
-            f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+            f"{manifest} names {len(missing)} files that are not in {folder}: {', '.join(missing)}"
         )
     return pictures
+
+
+def folder_of(pictures: Sequence[Picture]) -> Path:
+    """Returns the folder that has the manifest of pictures which `read` returned."""
+    return next(p for p in pictures[0].path.parents if (p / MANIFEST).is_file())
+
+
+def how_drawn(pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Returns what results tell of how pictures were drawn: HOW, where their manifest has it, and "seeds".
+
+    "seeds": the least and the greatest. Raises InputError as `read` does of the manifest.
+    """
+    told = files.read_json(folder_of(pictures) / MANIFEST, "manifest", sealed=False)
+    seeds = [picture.seed for picture in pictures]
+    return {key: told[key] for key in HOW if key in told} | {"seeds": [min(seeds), max(seeds)]}
 
 
 def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:

@@ -8,7 +8,8 @@ from lidit_jax import files
 from lidit_jax.errors import InputError
 
 COLUMNS = ("LI-DiT-1B", "LI-DiT-10B")  # of the paper, beside ours
-ALIKE = ("suite", "mode", "judges", "prompts_sha256", "per_prompt")  # in results that compare
+# in results that compare
+ALIKE = ("suite", "mode", "judges", "prompts_sha256", "per_prompt", "guidance", "sampler")
 
 
 def write_results(
@@ -37,7 +38,7 @@ def write_results(
 
 
 def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Returns what results.json of each folder holds: of one suite, prompts, judges and mode.
+    """Returns what results.json of each folder holds: alike in ALIKE.
 
     folders: label -> where a benchmark's results are.
     Raises InputError if one has none, or is not like the first.

@@ -43,6 +43,9 @@ ITEMS = [
 PER_PROMPT = 2
 
 
+HOW = {"run": "5f1", "step": 9, "guidance": 4.0, "sampler": {"name": "euler", "steps": 20}}
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Two pictures of noise for each prompt."""
@@ -52,7 +55,8 @@ def drawn(tmp_path_factory):
         coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
         coarse.resize((32, 24)).save(folder / f"{k}.png")
         entries.append({"file": f"{k}.png", "prompt": item.text, "seed": k})
-    (folder / pictures.MANIFEST).write_text(json.dumps({"pictures": entries}))
+    told = {**HOW, "who": "a manifest's own", "pictures": entries}
+    (folder / pictures.MANIFEST).write_text(json.dumps(told))
     return pictures.read(folder)
 
 
@@ -101,7 +105,9 @@ def test_results_tell_what_was_measured_how_and_beside_what(whole):
     assert results.keys() == {
         *("suite", "mode", "judges", "prompts_sha256", "n_prompts", "n_images", "per_prompt"),
         *("scores", "ci95", "notes", "command"),
+        *(*HOW, "seeds"),
     }
+    assert results | HOW == results and results["seeds"] == [0, 11]
     assert (results["suite"], results["mode"]) == ("geneval", "reference")
     assert (results["n_prompts"], results["n_images"], results["per_prompt"]) == (6, 12, 2)
     assert results["judges"].keys() == {"detector", "clip"}
@@ -112,7 +118,8 @@ def test_results_tell_what_was_measured_how_and_beside_what(whole):
         assert [low, high] == pytest.approx([results["scores"][name]] * 2)
     assert any("mean nothing" in note for note in results["notes"])
     text = (whole / "results.md").read_text(encoding="utf-8")
-    assert "| overall |" in text and "| 0.60 | 0.76 |" in text and "GenEval-HF" in text
+    assert "| overall | " in text and "LI-DiT-10B" in text and "GenEval-HF" in text
+    assert "|  |  |" in text and "| 0.60 | 0.76 |" not in text  # of random weights, nothing compares
 
 
 def test_what_is_found_is_scored(whole):

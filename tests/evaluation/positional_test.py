@@ -348,7 +348,8 @@ def test_results_are_drawn_alone_and_side_by_side_if_alike(items, samples, tmp_p
     assert drawn == tmp_path / "both" / "position.png"
     assert drawn.read_bytes() != (folders["a"] / "position.png").read_bytes()
     other = json.loads((folders["b"] / "results.json").read_text())
-    for key, value in (("per_prompt", 4), ("judges", {"vqa": "x"}), ("suite", "dpg")):
+    others = {"per_prompt": 4, "judges": {"vqa": "x"}, "suite": "dpg", "guidance": 2.0}
+    for key, value in others.items():
         (folders["b"] / "results.json").write_text(json.dumps(other | {key: value}))
         with pytest.raises(InputError, match=f"b.results.json: its {key} is .*, want .*compare"):
             measuring.side_by_side("positional", folders, tmp_path / "neither")

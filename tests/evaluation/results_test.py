@@ -86,13 +86,36 @@ def test_a_comparison_with_nothing_of_the_papers_has_no_columns_for_it():
     assert (head, row, note) == ("| s, fixed | ours |", "| a | 1.00 (0.00 to 2.00) |", "- x")
 
 
-def test_notes_tell_another_judge_random_weights_and_fewer_pictures():
-    judges = {"detector": MASK2FORMER, "clip": "CLIPModel:0123456789abcdef"}
-    (alone,) = comparability.notes("geneval", judges, tiny=False, per_prompt=4, published=4)
-    assert alone.startswith("GenEval-HF: ") and "do not compare" in alone
-    _, tiny, fewer = comparability.notes("geneval", judges, tiny=True, per_prompt=1, published=4)
-    assert "mean nothing" in tiny
+PAPER = {"LI-DiT-1B": {"spatial": 27.57, "color": 74.08, "t2i_avg": 67.67}}
+
+
+@pytest.mark.parametrize(
+    ("suite", "judge", "tiny", "told", "left"),
+    [
+        ("geneval", MASK2FORMER, False, ["GenEval-HF: "], ["spatial", "color", "t2i_avg"]),
+        ("geneval", "Owlv2ForObjectDetection 768/32:0", False, ["GenEval-OWLv2: "], []),
+        ("compbench", "Owlv2ForObjectDetection 768/32:0", False, ["spatial-OV"], ["color", "t2i_avg"]),
+        ("compbench", "ViltForQuestionAnswering:0", False, ["ViLT answers"], ["spatial"]),
+        ("compbench", "BlipForQuestionAnswering 768/16:0", False, [], ["spatial", "color", "t2i_avg"]),
+        ("compbench", "BlipForQuestionAnswering 1024/16:0", False, ["the BlipFor"], ["spatial"]),
+        ("geneval", "CLIPModel 1024/14:0", False, [], ["spatial", "color", "t2i_avg"]),
+        ("geneval", "CLIPModel 768/32:0", False, ["the CLIPModel is of width/patch 768/32, "], ["spatial", "color", "t2i_avg"]),
+        ("dpg", "BlipForQuestionAnswering 768/16:0", False, ["DPG-blip: "], []),
+        ("compbench", "BlipForQuestionAnswering 16/8:0", True, [comparability.RANDOM], []),
+        ("geneval", "Other:0", False, [], ["spatial", "color", "t2i_avg"]),
+    ],
+)  # fmt: skip
+def test_a_judge_that_is_not_the_published_one_is_told_and_the_papers_numbers_left_out(
+    suite, judge, tiny, told, left
+):
+    differ = comparability.judge_differences(suite, [judge], tiny)
+    assert len(differ) == len(told)
+    assert all(line.startswith(start) for line, start in zip(differ, told))
+    assert list(comparability.comparable(PAPER, differ)["LI-DiT-1B"]) == left
+
+
+def test_notes_tell_judges_chunkers_and_fewer_pictures():
+    differ, chunker, fewer = comparability.notes({"x": ()}, 1, 4, {"rule"})
+    assert differ == "x" and chunker.startswith("chunker=rule: ")
     assert fewer == "pictures of each prompt: 1, where 4 are published"
-    assert comparability.notes("geneval", {"detector": "Other:0"}, False, 4, 4) == []
-    (chunker,) = comparability.notes("compbench", {}, False, 10, 10, {"rule"})
-    assert chunker.startswith("chunker=rule: ")
+    assert comparability.notes({}, 4, 4) == []

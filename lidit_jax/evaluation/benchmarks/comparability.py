@@ -1,69 +1,130 @@
-"""What makes our number another measure than a published one; told under every table."""
+"""What makes our number another measure than a published one; told under every table.
 
-from collections.abc import Iterable, Mapping
+Where a score is of another judge than the published one, the paper's number does not stand beside it. A
+Mask2Former that differs in its weights alone is told, and the number left.
+"""
 
-# benchmark -> class of transformers, as judges' identities begin -> what it is in place of
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+
+from lidit_jax.evaluation.benchmarks.compbench.chunks import AGREEING
+
+ALL = None  # scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Substitute:
+    """What a judge is in place of, and the scores that are another measure for it."""
+
+    told: str
+    scores: tuple[str, ...] | None = ALL
+
+
+_COMPBENCH_VQA = ("color", "shape", "texture", "complex", "t2i_avg")
+_COMPBENCH_DETECTOR = ("spatial", "numeracy", "complex")
+# benchmark -> class of transformers, as judges' identities begin -> what it stands for
 SUBSTITUTES = {
     "geneval": {
-        "Mask2FormerForUniversalSegmentation": "GenEval-HF: the detector is Mask2Former of transformers, "
-        "with Meta's weights, not mmdetection's checkpoint",
-        "Owlv2ForObjectDetection": "GenEval-OWLv2: the detector is OWLv2, which draws no masks, and for "
-        "whose scores the thresholds were not made",
-        "GroundingDinoForObjectDetection": "GenEval-DINO: the detector is Grounding DINO, which draws no "
-        "masks, and for whose scores the thresholds were not made",
+        "Mask2FormerForUniversalSegmentation": Substitute(
+            "GenEval-HF: the detector is Mask2Former of transformers, with Meta's weights, not "
+            "mmdetection's checkpoint",
+            (),
+        ),
+        "Owlv2ForObjectDetection": Substitute(
+            "GenEval-OWLv2: the detector is OWLv2, which draws no masks, and for whose scores the "
+            "thresholds were not made"
+        ),
+        "GroundingDinoForObjectDetection": Substitute(
+            "GenEval-DINO: the detector is Grounding DINO, which draws no masks, and for whose scores "
+            "the thresholds were not made"
+        ),
     },
     "compbench": {
-        "Owlv2ForObjectDetection": "spatial-OV and numeracy-OV: the detector is OWLv2, not UniDet",
-        "GroundingDinoForObjectDetection": "spatial-OV and numeracy-OV: the detector is "
-        "Grounding DINO, not UniDet",
-        "Qwen2VLForConditionalGeneration": "Qwen2-VL answers, not BLIP",
-        "ViltForQuestionAnswering": "ViLT answers, not BLIP",
+        "Owlv2ForObjectDetection": Substitute(
+            "spatial-OV and numeracy-OV: the detector is OWLv2, not UniDet", _COMPBENCH_DETECTOR
+        ),
+        "GroundingDinoForObjectDetection": Substitute(
+            "spatial-OV and numeracy-OV: the detector is Grounding DINO, not UniDet",
+            _COMPBENCH_DETECTOR,
+        ),
+        "Qwen2VLForConditionalGeneration": Substitute(
+            "Qwen2-VL answers, not BLIP", _COMPBENCH_VQA
+        ),
+        "ViltForQuestionAnswering": Substitute("ViLT answers, not BLIP", _COMPBENCH_VQA),
     },
     "positional": {
-        "Qwen2VLForConditionalGeneration": "Qwen2-VL answers, not BLIP",
-        "ViltForQuestionAnswering": "ViLT answers, not BLIP",
+        "Qwen2VLForConditionalGeneration": Substitute("Qwen2-VL answers, not BLIP"),
+        "ViltForQuestionAnswering": Substitute("ViLT answers, not BLIP"),
     },
     "dpg": {
-        "BlipForQuestionAnswering": "DPG-blip: BLIP answers, not mPLUG",
-        "Qwen2VLForConditionalGeneration": "DPG-qwen: Qwen2-VL answers, not mPLUG",
-        "ViltForQuestionAnswering": "DPG-vilt: ViLT answers, not mPLUG",
+        "BlipForQuestionAnswering": Substitute("DPG-blip: BLIP answers, not mPLUG"),
+        "Qwen2VLForConditionalGeneration": Substitute("DPG-qwen: Qwen2-VL answers, not mPLUG"),
+        "ViltForQuestionAnswering": Substitute("DPG-vilt: ViLT answers, not mPLUG"),
     },
+}
+# benchmark -> class of transformers -> the published judge's width and patch, and the scores that rest on it
+SIZES = {
+    "geneval": {"CLIPModel": ("1024/14", ("overall", "colors", "color_attr"))},
+    "compbench": {
+        "CLIPModel": ("768/32", ("non_spatial", "complex")),
+        "BlipForQuestionAnswering": ("768/16", _COMPBENCH_VQA),
+    },
+    "positional": {"BlipForQuestionAnswering": ("768/16", ALL)},
 }
 
 RANDOM = "a judge has random weights (tiny): the scores mean nothing"
 
 CHUNKERS = {
-    "rule": "chunker=rule: noun chunks are told by rules of ours, not by spaCy as published; how "
-    "often the two agree was not measured",
+    "rule": "chunker=rule: noun chunks are told by rules of ours, not by spaCy as published; judges are "
+    "asked the same by both for, of 300 prompts each, "
+    + ", ".join(f"{count} of {category}" for category, count in AGREEING.items()),
     "spacy": "chunker=spacy: noun chunks are told by spaCy, whose version may not be the published one",
 }
 
 
+def judge_differences(
+    suite: str, judges: Collection[str], tiny: bool
+) -> dict[str, tuple[str, ...] | None]:
+    """Returns, for each judge that is not the published one, what is told -> the scores that do not compare.
+
+    judges: identities, "class width/patch:hash". tiny: whether one of them is of random weights.
+    """
+    differ = {RANDOM: ALL} if tiny else {}
+    for identity in judges:
+        name, _, size = identity.partition(":")[0].partition(" ")
+        if substitute := SUBSTITUTES.get(suite, {}).get(name):
+            more = "" if substitute.scores == () else "; do not compare with published numbers"
+            differ[substitute.told + more] = substitute.scores
+        published, scores = SIZES.get(suite, {}).get(name, (size, ALL))
+        if size != published and not tiny:
+            differ[f"the {name} is of width/patch {size}, the published one {published}"] = scores
+    return differ
+
+
 def notes(
-    suite: str,
-    judges: Mapping[str, str],
-    tiny: bool,
-    per_prompt: int,
-    published: int,
-    chunkers: Iterable[str] = (),
+    differ: Iterable[str], per_prompt: int, published: int, chunkers: Iterable[str] = ()
 ) -> list[str]:
     """Returns a line for each difference from how the published numbers were made.
 
     Args:
-      suite: name of the benchmark.
-      judges: what they do -> identity, "class:hash".
-      tiny: whether one of them is of random weights.
-      chunkers: keys of CHUNKERS, that made the questions.
+      differ: of `judge_differences`.
       per_prompt, published: pictures of each prompt, here and in the published protocol.
+      chunkers: keys of CHUNKERS, that made the questions.
     """
-    told = SUBSTITUTES.get(suite, {})
-    classes = [identity.partition(":")[0] for identity in judges.values()]
-    lines = [
-        f"{told[name]}; do not compare with published numbers" for name in classes if name in told
-    ]
-    lines += [CHUNKERS[chunker] for chunker in sorted(chunkers)]
-    if tiny:
-        lines.append(RANDOM)
+    lines = [*differ, *(CHUNKERS[chunker] for chunker in sorted(chunkers))]
     if per_prompt != published:
         lines.append(f"pictures of each prompt: {per_prompt}, where {published} are published")
     return lines
+
+
+def comparable(
+    paper: Mapping[str, Mapping[str, float]], differ: Mapping[str, Collection[str] | None]
+) -> dict[str, dict[str, float]]:
+    """Returns the paper's rows, without the scores that are another measure here."""
+    if ALL in differ.values():
+        return {row: {} for row in paper}
+    others = {name for scores in differ.values() for name in scores}
+    return {
+        row: {name: value for name, value in of.items() if name not in others}
+        for row, of in paper.items()
+    }

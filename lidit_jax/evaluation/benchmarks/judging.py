@@ -15,7 +15,7 @@ from lidit_jax.errors import InputError
 from lidit_jax.evaluation.benchmarks import journal, matching
 from lidit_jax.evaluation.benchmarks.benchmark import Benchmark, Item, Record
 from lidit_jax.evaluation.judges.records import Judges
-from lidit_jax.evaluation.pictures import MANIFEST, Picture
+from lidit_jax.evaluation.pictures import MANIFEST, Picture, folder_of
 from lidit_jax.share import WHOLE, Share
 
 
@@ -40,7 +40,7 @@ def judge_pictures(
     if a picture cannot be read, or if a journal is damaged or about something else.
     """
     per_prompt = matching.check(items, pictures)
-    folder = next(p for p in pictures[0].path.parents if (p / MANIFEST).is_file())
+    folder = folder_of(pictures)
     names = [picture.path.relative_to(folder).as_posix() for picture in pictures]
     head = _head(benchmark, items, judges) | {"manifest": files.checksum(folder / MANIFEST)}
     known = journal.read_all(out, head)

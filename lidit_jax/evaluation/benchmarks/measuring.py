@@ -10,7 +10,7 @@ from lidit_jax.evaluation.benchmarks import BENCHMARKS, FIGURES, comparability, 
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.judges import TINY
 from lidit_jax.evaluation.judges.records import Judges
-from lidit_jax.evaluation.pictures import Picture
+from lidit_jax.evaluation.pictures import Picture, how_drawn
 from lidit_jax.share import WHOLE, Share
 
 
@@ -45,6 +45,8 @@ def measure(
     groups_P = [item.group for item in items]
     scores = intervals.scores(found.metrics, found.averages, groups_P, units_P=found.units)
     identities, per_prompt = judging.identities(benchmark, judges), len(records[0])
+    differ = comparability.judge_differences(suite, identities.values(), tiny)
+    chunkers = {item.meta["chunker"] for item in items if "chunker" in item.meta}
     written = results.write_results(
         out,
         suite,
@@ -53,23 +55,17 @@ def measure(
         command,
         mode=mode,
         judges=identities,
+        **how_drawn(pictures),
         prompts_sha256=judging.prompts_digest(items),
         n_prompts=len(items),
         per_prompt=per_prompt,
         ci95={name: [found.scale * s.low, found.scale * s.high] for name, s in scores.items()},
         notes=[
             *found.notes,
-            *comparability.notes(
-                suite,
-                identities,
-                tiny,
-                per_prompt,
-                benchmark.per_prompt,
-                {item.meta["chunker"] for item in items if "chunker" in item.meta},
-            ),
+            *comparability.notes(differ, per_prompt, benchmark.per_prompt, chunkers),
         ],
     )
-    text = results.comparison(written, benchmark.paper)
+    text = results.comparison(written, comparability.comparable(benchmark.paper, differ))
     with files.atomic(out / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     if suite in FIGURES:

@@ -56,16 +56,27 @@ def class_name(folder: Path) -> str | None:
 
 
 def identity(folder: Path) -> str:
-    """Returns the class, and 16 hex digits of a SHA-256 over what decides its answers.
+    """Returns the class, what tells models of a class apart, and a hash of what decides its answers.
 
-    That is its configs, tokenizer and weights: how a picture is cropped is in a config too. Each file
+    "CLIPModel 768/32:0123456789abcdef": the width and the patch of what sees, where the class has both;
+    then 16 hex digits of a SHA-256. That is of its configs, tokenizer and weights: how a picture is cropped is in a config too. Each file
     counts by its name and content, so that copies of a folder have one identity.
     """
     total = hashlib.sha256()
     decide = (".json", ".txt", ".model", ".jinja", ".safetensors")
     for path in sorted(p for p in folder.iterdir() if p.suffix in decide):
         total.update(f"{path.name} {files.checksum(path)}\n".encode())
-    return f"{class_name(folder)}:{total.hexdigest()[:16]}"
+    return f"{class_name(folder)}{_size(folder)}:{total.hexdigest()[:16]}"
+
+
+def _size(folder: Path) -> str:
+    import transformers
+
+    with _told(folder):  # defaults are not in the file
+        config = transformers.AutoConfig.from_pretrained(folder, **pretrained.SAFE)
+    seeing = getattr(config, "vision_config", None)
+    sizes = [getattr(seeing, name, None) for name in ("hidden_size", "patch_size")]
+    return " {}/{}".format(*sizes) if all(sizes) else ""
 
 
 def model(folder: Path):
