@@ -82,6 +82,7 @@ READERS = dict.fromkeys((*READ, *(f.name for f in READ["workdir"])), tuple(BENCH
     "samples": KNOWN,
     "out": KNOWN,
     "judges": ("clip_score", "fid", *(n for n, b in BENCHMARKS.items() if b.judges)),
+    "mode": tuple(n for n, b in BENCHMARKS.items() if b.modes),
     "config": ("fid", "recall"),
     "results": tuple(FIGURES),
     **dict.fromkeys(("prompts", "fetch"), tuple(n for n, b in BENCHMARKS.items() if b.official)),

@@ -79,12 +79,16 @@ def is_drawn(job: Job, wanted: list[Item]) -> bool:
     if not path.exists() or not (job.folder / "drawn").is_dir():
         return False
     found = files.read_json(path, "run", holds=("run", "prompts", "seconds"))
-    for what, ours in _bound(job, wanted).items():
-        if found[what] != ours:
-            raise errors.InputError(
-                f"{path} is of another config or other prompts ({what} differs); give another --out, or "
-                f"delete {job.folder}"
-            )
+    of = _bound(job, wanted)
+    if found["run"] != of["run"]:
+        raise errors.InputError(
+            f"{path} is of another config; give another --out, or delete {job.folder}"
+        )
+    if found["prompts"] != of["prompts"]:
+        raise errors.InputError(
+            f"{path} is of other prompts; give another --out, or delete it and {job.folder / 'drawn'}: what "
+            "is trained is kept"
+        )
     return True
 
 

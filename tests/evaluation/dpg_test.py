@@ -29,7 +29,7 @@ def written(tmp_path):
     """Writes rows below a header, and returns the path."""
 
     def write(*rows, header=HEADER):
-        path = tmp_path / dpg.QUESTIONS
+        path = tmp_path / prompt_files.DPG_QUESTIONS
         path.write_text("\n".join([header, *rows]) + "\n")
         return path
 
@@ -101,6 +101,11 @@ def test_and_drops_the_prompt_if_a_child_refers_to_it_or_nothing_is_left(written
         "dpg": (0, 1), "entity": (0, 1), "entity - whole": (0, 1),
     }  # fmt: skip
     assert values(items, records, "fixed")["dpg"] == (1, 2)
+    (note,) = DPG().score(items, records, "reference").notes
+    assert (
+        note.startswith("1 of 2 prompts are dropped")
+        and not DPG().score(items, records, "fixed").notes
+    )
 
 
 def test_categories_are_of_the_last_picture_before_dependency_or_of_all_after_it(written):
@@ -165,10 +170,10 @@ def test_a_missing_column_is_named(written, column):
 
 def test_a_missing_or_unreadable_file_is_told_with_where_it_is_published(tmp_path):
     with pytest.raises(InputError, match="no dpg_bench.csv in .*github.com/TencentQQGYLab/ELLA"):
-        read_questions(tmp_path / dpg.QUESTIONS, ["p"])
-    (tmp_path / dpg.QUESTIONS).write_bytes(b"item_id,\xff\n")
+        read_questions(tmp_path / prompt_files.DPG_QUESTIONS, ["p"])
+    (tmp_path / prompt_files.DPG_QUESTIONS).write_bytes(b"item_id,\xff\n")
     with pytest.raises(InputError, match="is no CSV in UTF-8"):
-        read_questions(tmp_path / dpg.QUESTIONS, ["p"])
+        read_questions(tmp_path / prompt_files.DPG_QUESTIONS, ["p"])
 
 
 def test_a_line_of_several_lines_counts_them(written):
@@ -185,7 +190,7 @@ def test_the_official_prompts_with_questions_of_our_own(official, tmp_path):
     with pytest.raises(InputError, match="no dpg_bench.csv"):
         BENCHMARK.items(tmp_path)
     rows = "\n".join([HEADER, *(row(name, 1) for name in texts)])
-    (tmp_path / dpg.QUESTIONS).write_text(rows)
+    (tmp_path / prompt_files.DPG_QUESTIONS).write_text(rows)
     items = BENCHMARK.items(tmp_path)
     assert len(items) == 1065 and all(len(i.meta["questions"]) == 1 for i in items)
     groups = Counter(i.group for i in items)

@@ -119,7 +119,9 @@ def test_results_tell_what_was_measured_how_and_beside_what(whole):
     assert any("mean nothing" in note for note in results["notes"])
     text = (whole / "results.md").read_text(encoding="utf-8")
     assert "| overall | " in text and "LI-DiT-10B" in text and "GenEval-HF" in text
-    assert "|  |  |" in text and "| 0.60 | 0.76 |" not in text  # of random weights, nothing compares
+    assert (
+        "|  |  |" in text and "| 0.60 | 0.76 |" not in text
+    )  # of random weights, nothing compares
 
 
 def test_what_is_found_is_scored(whole):
@@ -191,6 +193,7 @@ def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
         "no --prompts given": ["--samples=x"],
         "no evaluation_metadata.jsonl in": ["--samples=x", f"--prompts={tmp_path}"],
         "--write_prompts=a.txt: want a file that ends in .jsonl": ["--write_prompts=a.txt"],
+        "--mode says nothing to --suite=positional; it is for geneval, compbench, dpg": ["--suite=positional", "--samples=x", "--mode=fixed"],
         "--mode says nothing to --suite=shapes; it is for geneval, compbench": ["--suite=shapes", "--samples=x", "--mode=fixed"],
         "--workdir says nothing to --suite=shapes; it is for geneval": ["--suite=shapes", "--workdir=x"],
         "--fetch says nothing to --suite=shapes; it is for geneval": ["--suite=shapes", "--fetch"],

@@ -113,6 +113,15 @@ def test_instructions_check_what_is_there(benchmark, official):
     assert told.count("(there, as published)") == len(prompt_files.PUBLISHED[benchmark])
 
 
+def test_instructions_tell_of_files_whose_hash_is_not_known(tmp_path):
+    for benchmark, name in (("dpg", "dpg_bench.csv"), ("positional", "shape_train.txt")):
+        told = prompt_files.fetch_instructions(benchmark)
+        assert f"{name}, whose hash is not known here" in told and f"/{name}" in told
+        assert f"{name} (missing), " in prompt_files.fetch_instructions(benchmark, tmp_path)
+        (tmp_path / name).touch()
+        assert f"{name} (there), " in prompt_files.fetch_instructions(benchmark, tmp_path)
+
+
 def test_instructions_refuse_an_altered_file_and_an_unknown_benchmark(geneval):
     (geneval / GENEVAL.name).write_text("{}\n" * 553)
     with pytest.raises(InputError, match="is altered"):

@@ -49,6 +49,7 @@ class Benchmark(Protocol):
     version: int  # raised when a change of `judge` changes a record
     per_prompt: int  # pictures that the published protocol draws of each prompt
     judges: tuple[str, ...]  # fields of Judges that it asks
+    modes: bool  # whether it is one of those that others have published code for
     any_words: bool  # whether its detector is asked for more than COCO's 80 classes
     paper: Mapping[str, Mapping[str, float]]  # row of Table 1 -> metric -> the paper's number
 

@@ -47,9 +47,7 @@ SUBSTITUTES = {
             "spatial-OV and numeracy-OV: the detector is Grounding DINO, not UniDet",
             _COMPBENCH_DETECTOR,
         ),
-        "Qwen2VLForConditionalGeneration": Substitute(
-            "Qwen2-VL answers, not BLIP", _COMPBENCH_VQA
-        ),
+        "Qwen2VLForConditionalGeneration": Substitute("Qwen2-VL answers, not BLIP", _COMPBENCH_VQA),
         "ViltForQuestionAnswering": Substitute("ViLT answers, not BLIP", _COMPBENCH_VQA),
     },
     "positional": {

@@ -14,7 +14,6 @@ from lidit_jax.evaluation.benchmarks.benchmark import Item, Record, Tallies
 from lidit_jax.evaluation.intervals import Tally
 from lidit_jax.evaluation.judges.records import Judges
 
-QUESTIONS = "dpg_bench.csv"
 COLUMNS = ("item_id", "proposition_id", "dependency", "tuple", "question_natural_language")
 _REMEDY = f"get the published one from {prompt_files.DPG_QUESTIONS_URL}"
 _TABLE = {
@@ -69,6 +68,7 @@ class DPG:
     version = 1
     per_prompt = 4
     judges = ("vqa",)
+    modes = True
     any_words = False
     paper = {row: {"dpg": value} for row, value in _TABLE.items()}
 
@@ -80,7 +80,7 @@ class DPG:
         Raises InputError if the prompts or the questions are missing, or are not what they should be.
         """
         texts = prompt_files.read_texts(folder)
-        questions = read_questions(folder / QUESTIONS, texts)
+        questions = read_questions(folder / prompt_files.DPG_QUESTIONS, texts)
         meta = {name: [dataclasses.asdict(q) for q in of] for name, of in questions.items()}
         return [
             Item(name, text, name.rstrip("0123456789") or "dpg", {"questions": meta[name]})
@@ -102,7 +102,10 @@ class DPG:
         names = list(dict.fromkeys(name for values in told for name in values))
         sums = {n: np.array([sum(values.get(n, ())) for values in told], float) for n in names}
         counts = {n: np.array([len(values.get(n, ())) for values in told], float) for n in names}
-        return Tallies({n: Tally(sums[n], counts[n]) for n in names}, {}, scale=100)
+        dropped = sum(not values for values in told)
+        note = f"{dropped} of {len(items)} prompts are dropped, as the published code does"
+        tallies = {n: Tally(sums[n], counts[n]) for n in names}
+        return Tallies(tallies, {}, scale=100, notes=[note] if dropped else [])
 
 
 def _questions(item: Item) -> list[Question]:

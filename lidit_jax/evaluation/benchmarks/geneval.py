@@ -45,6 +45,7 @@ class GenEval:
     version = 1
     per_prompt = 4
     judges = ("detector", "clip")
+    modes = True
     any_words = False
     paper = {row: dict(zip((*TAGS, "overall"), of, strict=True)) for row, of in _TABLE.items()}
 

@@ -25,6 +25,7 @@ class Positional:
     version = 1
     per_prompt = 4
     judges = ("vqa",)
+    modes = False
     any_words = False
     paper: dict = {}
 

@@ -52,7 +52,8 @@ DPG = PublishedFile(
     "981902c0d010e5a6f1077aa125d4577c5e80f0adedea9b9e9034d4b963618a77",
     f"{_DPG_URL}/prompts",
 )
-DPG_QUESTIONS_URL = f"{_DPG_URL}/dpg_bench.csv"  # of a file whose hash is not known here
+DPG_QUESTIONS = "dpg_bench.csv"  # whose hash is not known here
+DPG_QUESTIONS_URL = f"{_DPG_URL}/{DPG_QUESTIONS}"
 
 PUBLISHED: dict[str, tuple[PublishedFile, ...]] = {
     "geneval": (GENEVAL,),
@@ -141,10 +142,20 @@ def fetch_instructions(benchmark: str, folder: Path | None = None) -> str:
         lines.append(f"{published.name}{state}: {published.count} prompts from {published.url}")
         lines.append(f"    SHA-256 {published.sha256}")
     if benchmark == "dpg":
-        lines.append(
-            f"dpg_bench.csv, whose hash is not known here: questions from {DPG_QUESTIONS_URL}"
-        )
+        lines.append(f"{_unknown(folder, DPG_QUESTIONS)}: questions from {DPG_QUESTIONS_URL}")
+    if benchmark == "positional":
+        lines += [
+            f"{_unknown(folder, p.name.replace('_val', '_train'))}, to be used beside {p.name} or in its place: "
+            f"from {p.url.replace('_val', '_train')}"
+            for p in PUBLISHED[benchmark]
+        ]
     return "\n".join(lines)
+
+
+def _unknown(folder: Path | None, name: str) -> str:
+    """Returns what is said of a file that has no hash here."""
+    there = "" if folder is None else " (there)" if (folder / name).exists() else " (missing)"
+    return f"{name}{there}, whose hash is not known here"
 
 
 def _state(folder: Path, published: PublishedFile) -> str:

@@ -44,6 +44,7 @@ class Scenes:
     version = 3
     per_prompt = 1
     judges = ()
+    modes = False
     any_words = False
     paper: dict = {}
 

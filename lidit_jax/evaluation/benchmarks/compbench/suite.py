@@ -71,6 +71,7 @@ class CompBench:
     version = 2  # its objects are those of the published code in complex prompts too
     per_prompt = 10
     judges = ("vqa", "detector", "clip")
+    modes = True
     any_words = True
     paper = {row: dict(zip((*ATTRIBUTES, "spatial"), of)) for row, of in _TABLE.items()}
 
