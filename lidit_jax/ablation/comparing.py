@@ -1,13 +1,15 @@
 """Scores of runs, and of their differences, with 95% intervals over prompts and seeds."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 
 from lidit_jax.ablation.claims import Claim
 from lidit_jax.evaluation.benchmarks.benchmark import Tallies
 from lidit_jax.evaluation.intervals import RESAMPLES, Score, draws, ratio, score
+
+_LITTLE = 1e-4  # weight, as a root, of what says nothing where another says something
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,51 +33,83 @@ class Finding:
         return "fails" if self.margin.high < 0 else "undecided"
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Standard deviation of what a seed does to one of these runs, beside what it does to all runs.
+
+    of: metric -> share. freedom: of how many degrees the estimate is; where it is 0, nothing is known.
+    """
+
+    runs: tuple[str, ...]
+    freedom: int
+    of: Mapping[str, float]
+
+
 class Comparison:
     """All runs of a family, on the same prompts.
 
     For intervals, prompts are drawn anew within their group, the same ones for all runs. To each run and
     seed is added what another seed could make of it, taken to vary alike for all runs, also for one of a
-    single seed (`_Fit.noise`).
+    single seed (`_Fit.noise`); but for those that are told to be unsteady, which vary alike among themselves.
 
     A score, a share, is the mean over a run's own seeds. A margin compares runs as if each had every seed, by a
     least-squares fit of one term for each run and one for each seed: runs of one seed have the same
-    batches and noise, which makes all of them a little better or worse. Where all runs have the same
-    seeds, a margin is the difference of scores.
+    batches and noise, which makes all of them a little better or worse. How much is told by the steady
+    runs. Where all runs have the same seeds, a margin is the difference of scores.
 
-    value: run -> metric -> value. spread: metric -> standard deviation of what seeds do to one run, beside
-    what they do to all; 0 where it is not known. freedom: of how many degrees its estimate is.
+    value: run -> metric -> value. by_seed: run -> seed -> metric -> value. spreads: of the steady runs and of
+    the others, if there are any.
     """
 
-    def __init__(self, found: Mapping[str, Mapping[int, Tallies]], strata_P: Sequence[str]):
-        """found: run -> seed -> tallies, at least one seed each. strata_P: the prompts' groups."""
+    def __init__(
+        self,
+        found: Mapping[str, Mapping[int, Tallies]],
+        strata_P: Sequence[str],
+        unsteady: Collection[str] = (),
+    ):
+        """found: run -> seed -> tallies, at least one seed each. strata_P: the prompts' groups.
+
+        unsteady: runs whose seeds differ more, or less, than those of the others.
+        """
         rng = np.random.default_rng(0)
         cells = [(run, seed) for run, of in found.items() for seed in of]  # N
         tallies = [found[run][seed] for run, seed in cells]
         times_RxP = draws(strata_P, RESAMPLES, rng, tallies[0].units)
         each = [_of_seed(t, times_RxP) for t in tallies]
-        fits = {"score": _Fit(cells, with_seeds=False), "margin": _Fit(cells, with_seeds=True)}
+        apart_N = np.array([run in unsteady for run, _ in cells])
+        fits = {"score": _Fit(cells, apart_N, False), "margin": _Fit(cells, apart_N, True)}
         normal_NxR = rng.normal(size=(len(cells), RESAMPLES))
-        chi_R = {of: rng.chisquare(max(fit.freedom, 1), RESAMPLES) for of, fit in fits.items()}
-        self.freedom = fits["margin"].freedom
-        estimate = np.array([float(self.freedom)])  # the mean of chi^2
+        chi_GxR = {
+            of: np.array([rng.chisquare(max(n, 1), RESAMPLES) for n in fit.freedom_G])
+            for of, fit in fits.items()
+        }
         self.value: dict[str, dict[str, float]] = {run: {} for run in found}
-        self.spread: dict[str, float] = {}
+        self.by_seed: dict[str, dict[int, dict[str, float]]] = {run: {} for run in found}
+        for (run, seed), of in zip(cells, each, strict=True):
+            self.by_seed[run][seed] = {metric: float(value) for metric, (value, _) in of.items()}
+        spread: list[dict[str, float]] = [{}, {}]
         # "score" or "margin" -> run -> metric -> as measured, and in resamples.
         self._of = {of: {run: {} for run in found} for of in fits}
         for metric in each[0]:
             measured_N = np.array([of[metric][0] for of in each])
             drawn_NxR = np.stack([of[metric][1] for of in each])
             for of, fit in fits.items():
-                noise_R = np.sqrt(fit.noise(measured_N, drawn_NxR, chi_R[of]))
-                values = fit.runs(measured_N), fit.runs(drawn_NxR + noise_R * normal_NxR)
+                noise_NxR = np.sqrt(fit.noise(measured_N, drawn_NxR, chi_GxR[of])[fit.group_N])
+                values = fit.runs(measured_N), fit.runs(drawn_NxR + noise_NxR * normal_NxR)
                 for run, value, drawn_R in zip(found, *values, strict=True):
                     self._of[of][run][metric] = value, drawn_R
             for run in found:
                 self.value[run][metric] = float(self._of["score"][run][metric][0])
-            self.spread[metric] = float(
-                np.sqrt(fits["margin"].noise(measured_N, drawn_NxR, estimate)[0])
-            )
+            fit = fits["margin"]
+            mean_Gx1 = np.maximum(fit.freedom_G, 1.0)[:, None]  # of chi^2
+            for told, noise in zip(spread, fit.noise(measured_N, drawn_NxR, mean_Gx1)[:, 0]):
+                told[metric] = float(np.sqrt(noise))
+        groups = [[r for r in found if r not in unsteady], [r for r in found if r in unsteady]]
+        self.spreads = [
+            Spread(tuple(runs), int(freedom), of)
+            for runs, freedom, of in zip(groups, fits["margin"].freedom_G, spread)
+            if runs
+        ]
 
     def score(self, run: str, metric: str) -> Score:
         value, drawn_R = self._of["score"][run][metric]
@@ -85,45 +119,60 @@ class Comparison:
         """Returns whether a claim holds of a metric."""
         of = {run: self._of["margin"][run][metric] for run in claim.runs}
         values, drawn = ({run: np.asarray(found[k]) for run, found in of.items()} for k in (0, 1))
-        return Finding(score(float(claim.margin(values)), claim.margin(drawn)), self.freedom > 0)
+        known = all(spread.freedom for spread in self.spreads if claim.runs & set(spread.runs))
+        return Finding(score(float(claim.margin(values)), claim.margin(drawn)), known)
 
 
 class _Fit:
-    """Least squares of N numbers, each of a run and a seed: a term for each run and, or not, each seed."""
+    """Least squares of N numbers, each of a run and a seed: a term for each run and, or not, each seed.
 
-    def __init__(self, cells: Sequence[tuple[Hashable, Hashable]], with_seeds: bool):
+    Two groups of numbers: those of steady runs, and the others, which say nothing of a seed's term that a
+    steady run tells. group_N: which each is in, 0 or 1. freedom_G: degrees of freedom of what is left in each.
+    """
+
+    def __init__(
+        self, cells: Sequence[tuple[Hashable, Hashable]], apart_N: np.ndarray, with_seeds: bool
+    ):
         runs_NxK, seeds_NxS = (_indicators(names) for names in zip(*cells, strict=True))
         terms = [runs_NxK]
         if with_seeds:  # their mean is 0
             terms.append(seeds_NxS[:, 1:] - seeds_NxS[:, :1])
         design_NxT = np.hstack(terms)
-        inverse_TxN = np.linalg.pinv(design_NxT)
+        weight_N = np.where(apart_N, _LITTLE, 1.0)
+        inverse_TxN = np.linalg.pinv(weight_N[:, None] * design_NxT) * weight_N
         self._runs_KxN = inverse_TxN[: runs_NxK.shape[1]]
         self._left_NxN = np.eye(len(cells)) - design_NxT @ inverse_TxN
-        self.freedom = len(cells) - int(np.linalg.matrix_rank(design_NxT))
+        self.group_N = apart_N.astype(int)
+        self._in_GxN = np.stack([~apart_N, apart_N]).astype(float)
+        own_GxG = self._in_GxN @ self._left_NxN**2 @ self._in_GxN.T
+        self.freedom_G = np.round(np.diag(own_GxG))
 
     def runs(self, of_N: np.ndarray) -> np.ndarray:
         """Returns each run's term, [K] or [K, resamples]."""
         return self._runs_KxN @ of_N
 
-    def noise(self, measured_N, drawn_NxR, chi_R) -> np.ndarray:
-        """Returns the variance that seeds add to a number beside that of prompts, drawn, [resamples].
+    def noise(self, measured_N, drawn_NxR, chi_GxR) -> np.ndarray:
+        """Returns the variance that seeds add to a number of each group beside that of prompts, drawn, [2, resamples].
 
-        What the fit leaves has it and, since every seed's pictures differ, some of what prompts drawn anew
+        That of a group of which nothing is known is the other's. What the fit leaves has it and, since every seed's pictures differ, some of what prompts drawn anew
         make of them too, which intervals have already and is taken off. It is uncertain as freedom s^2 /
         chi^2 is, so that differences have Student's t.
         """
-        if not self.freedom:
-            return np.zeros_like(chi_R)
-        left = self._left(measured_N) * self.freedom / chi_R
-        return np.maximum(left - self._of_prompts(drawn_NxR), 0)
-
-    def _left(self, of_N) -> np.ndarray:
-        return (of_N * (self._left_NxN @ of_N)).sum(axis=0) / self.freedom
-
-    def _of_prompts(self, drawn_NxR) -> float:
+        left_Gx1, freedom_Gx1 = self._left(measured_N[:, None]), self.freedom_G[:, None]
         about_NxR = drawn_NxR - np.nanmean(drawn_NxR, axis=1, keepdims=True)
-        return float(np.nanmean(self._left(about_NxR)))
+        of_prompts_Gx1 = np.nanmean(self._left(about_NxR), axis=1, keepdims=True)
+        noise_GxR = np.maximum(left_Gx1 * freedom_Gx1 / chi_GxR - of_prompts_Gx1, 0)
+        known_G = self.freedom_G > 0
+        return (
+            noise_GxR
+            if known_G.all()
+            else np.broadcast_to(noise_GxR[known_G].sum(axis=0), noise_GxR.shape)
+        )
+
+    def _left(self, of_NxR: np.ndarray) -> np.ndarray:
+        """Returns the mean square of what the fit leaves in each group, [2, R]; 0 where nothing is known."""
+        left_NxR = self._left_NxN @ of_NxR
+        return self._in_GxN @ left_NxR**2 / np.maximum(self.freedom_G, 1)[:, None]
 
 
 def _indicators(names: Sequence[Hashable]) -> np.ndarray:

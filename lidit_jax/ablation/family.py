@@ -13,7 +13,7 @@ from lidit_jax.evaluation.benchmarks.scenes import METRICS
 from lidit_jax.training import config as training_config
 from lidit_jax.training.config import Config
 
-_KINDS = {"base": ConfigDict, "runs": ConfigDict, "paper": ConfigDict, "claims": ConfigDict, "metrics": tuple, "prompts": int}  # fmt: skip
+_KINDS = {"base": ConfigDict, "runs": ConfigDict, "paper": ConfigDict, "claims": ConfigDict, "metrics": tuple, "prompts": int, "unsteady": tuple}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Family:
     runs: name -> the whole config. paper: name -> the paper's T2I-avg and DPG-avg.
     claims: name -> an inequality of runs, such as "ltr - base > t5_ltr - t5".
     metrics: of the benchmark, the first of which decides the claims. prompts: how many are drawn.
+    unsteady: runs whose seeds differ in another measure than those of the others, as `comparing` has it.
     """
 
     runs: dict[str, Config]
@@ -30,6 +31,7 @@ class Family:
     claims: dict[str, claims.Claim]
     metrics: tuple[str, ...]
     prompts: int
+    unsteady: tuple[str, ...]
 
     def only(self, names: Sequence[str]) -> "Family":
         """Returns the family of these runs, in its own order, with the claims about them.
@@ -43,6 +45,7 @@ class Family:
             self,
             runs={name: c for name, c in self.runs.items() if name in names},
             claims={k: c for k, c in self.claims.items() if c.runs <= set(names)},
+            unsteady=tuple(name for name in self.unsteady if name in names),
         )
 
 
@@ -54,10 +57,15 @@ def parse(config: ConfigDict) -> Family:
     for name, claim in stated.items():
         for run in sorted(claim.runs - set(runs)):
             raise errors.unknown_name(f"run in config.claims.{name}", run, runs)
+    for name in config.unsteady:
+        if name not in runs:
+            raise errors.unknown_name("run in config.unsteady", name, runs)
     errors.check_range("config.prompts", config.prompts, 1)
     paper = {name: tuple(config.paper[name]) for name in config.paper}
     _check(runs, paper, config.metrics)
-    return Family(runs, paper, stated, tuple(config.metrics), config.prompts)
+    return Family(
+        runs, paper, stated, tuple(config.metrics), config.prompts, tuple(config.unsteady)
+    )
 
 
 def _check_kinds(config: ConfigDict):

@@ -1,5 +1,6 @@
 """What a family of runs found, as a page of Markdown with its figures beside it."""
 
+import dataclasses
 import os
 import pathlib
 import platform
@@ -36,12 +37,12 @@ def write(
     done = {name: done[name] for name in family.runs if name in done}
     family = family.only(list(done))
     records = {n: {j.seed: running.judge(j, items) for j in of} for n, of in done.items()}
-    compared = compare(records, items)
+    compared = compare(records, items, family.unsteady)
     biases = {name: _bias(of.values(), items) for name, of in records.items()}
     sections = [
         _head(family, done, items) + " " + _certainty(family, compared),
         _claims(family, compared),
-        _runs(family, done, compared),
+        _runs(family, compared),
         _shares("What is right", compared, (*_CATEGORIES, *held_out.KINDS), _CATEGORIES_TEXT),
         _position(biases),
         "## Learning\n\n![training loss](learning_curves.png)",
@@ -76,13 +77,15 @@ def _draw(
     bars.plot(folder / "position.png", biases)
 
 
-def compare(records: Mapping[str, Mapping[int, Records]], items: Sequence[Item]) -> Comparison:
+def compare(
+    records: Mapping[str, Mapping[int, Records]], items: Sequence[Item], unsteady: Sequence[str]
+) -> Comparison:
     """Returns the scores of runs. records: run -> seed -> what was judged of each item."""
     tallies = {
         name: {seed: running.BENCHMARK.score(items, of, "fixed") for seed, of in seeds.items()}
         for name, seeds in records.items()
     }
-    return Comparison(tallies, [item.group for item in items])
+    return Comparison(tallies, [item.group for item in items], unsteady)
 
 
 def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> str:
@@ -106,14 +109,17 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
 
 def _certainty(family: Family, compared: Comparison) -> str:
     told = "Intervals are of 95%, over prompts, which are drawn anew by bootstrap"
-    if not compared.freedom:
+    known = [spread for spread in compared.spreads if spread.freedom]
+    if not known:
         return f"{told}. With so few seeds, how much they differ is not known."
-    spread = 100 * compared.spread[family.metrics[0]]
+    moves = "; ".join(
+        f"{100 * s.of[family.metrics[0]]:.1f} points of {family.metrics[0]}, from {s.freedom} degrees of freedom, "
+        f"for {', '.join(f'`{run}`' for run in s.runs)}"
+        for s in known
+    )
     return (
         f"{told}, and over seeds: beside what a seed does to all runs alike, and the chance in pictures, it "
-        f"moves a run by a standard deviation of {spread:.1f} points of {family.metrics[0]}, estimated over all "
-        f"runs ({compared.freedom} degrees of freedom) and taken for all alike. Intervals by position are "
-        f"over prompts alone."
+        f"moves a run by a standard deviation of {moves}. Intervals by position are over prompts alone."
     )
 
 
@@ -132,13 +138,15 @@ def _claims(family: Family, compared: Comparison) -> str:
     )
 
 
-def _runs(family: Family, done: Mapping[str, Sequence[Job]], compared: Comparison) -> str:
-    head = ("run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "seeds", "paper: T2I-avg", "paper: DPG")  # fmt: skip
-    rows = [(*head, *family.metrics)]
+def _runs(family: Family, compared: Comparison) -> str:
+    head = ("run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "paper: T2I-avg", "paper: DPG")  # fmt: skip
+    first = family.metrics[0]
+    rows = [(*head, *family.metrics, f"{first}, each seed")]
     for name, config in family.runs.items():
         paper = [f"{x:.2f}" for x in family.paper.get(name, ())] or ["", ""]
         scores = [_points(compared.score(name, m)) for m in family.metrics]
-        rows.append((f"`{name}`", *_switches(config), str(len(done[name])), *paper, *scores))
+        seeds = ", ".join(f"{100 * of[first]:.1f}" for of in compared.by_seed[name].values())
+        rows.append((f"`{name}`", *_switches(config), *paper, *scores, seeds))
     return f"## The runs\n\nScores in percent.\n\n{_table(rows)}"
 
 
@@ -197,6 +205,8 @@ def _results(family: Family, compared: Comparison, command: str) -> dict:
             n: {"claim": family.claims[n].text, "margin": plain(f.margin), "verdict": f.verdict}
             for n, f in found.items()
         },
+        "by_seed": compared.by_seed,
+        "spreads": [dataclasses.asdict(spread) for spread in compared.spreads],
     }  # fmt: skip
 
 

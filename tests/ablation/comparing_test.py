@@ -35,7 +35,8 @@ def test_a_margin_compares_runs_as_if_each_had_every_seed():
     compared = Comparison(found, ["g"] * 100)
     assert compared.score("b", "m").value - compared.score("a", "m").value == pytest.approx(0.15)
     assert compared.find(CLAIM, "m").margin.value == pytest.approx(0.1)
-    assert compared.freedom == 1 and compared.spread["m"] == pytest.approx(0, abs=1e-6)
+    (spread,) = compared.spreads
+    assert spread.freedom == 1 and spread.of["m"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_verdict_is_on_which_side_of_zero_the_interval_is():
@@ -130,8 +131,53 @@ def test_the_spread_of_seeds_is_what_runs_do_not_share():
     """Two runs of equal prompts, in opposite order of seeds: 0.4 apart, each 0.2 from where it would be."""
     right = [np.arange(1000) % 10 < n for n in (3, 7, 7, 3)]
     compared = Comparison({"a": tallies(*right[:2]), "b": tallies(*right[2:])}, ["g"] * 1000)
-    assert compared.freedom == 1
-    assert compared.spread["m"] == pytest.approx(np.sqrt(4 * 0.2**2 / compared.freedom), rel=0.02)
+    (spread,) = compared.spreads
+    assert spread.runs == ("a", "b") and spread.freedom == 1
+    assert spread.of["m"] == pytest.approx(np.sqrt(4 * 0.2**2 / spread.freedom), rel=0.02)
+
+
+UNSTEADY = ("e", "f")
+
+
+def with_unsteady(rng):
+    """Six runs that are alike on average; the seeds of two differ much more."""
+    for_all_S, found = rng.normal(0, 0.05, 3), {}
+    for run in "abcdef":
+        own_S = rng.normal(0, 0.12 if run in UNSTEADY else 0.02, 3)
+        found[run] = tallies(*(rng.random((3, 200)) < (0.5 + own_S + for_all_S)[:, None]))
+    return found
+
+
+@pytest.mark.parametrize("claim", ["b > a", "e > a", "f > e"])
+def test_runs_whose_seeds_differ_more_are_given_their_own_spread(claim, few_resamples):
+    def one(rng):
+        compared = Comparison(with_unsteady(rng), ["g"] * 200, UNSTEADY)
+        return compared.find(claims.parse(claim), "m").margin, 0
+
+    assert 0.92 <= covered(200, one) <= 0.99
+
+
+def test_a_seeds_worth_is_told_by_steady_runs_alone_and_of_their_spread():
+    found = with_unsteady(np.random.default_rng(0))
+    among = {run: of for run, of in found.items() if run not in UNSTEADY}
+    alone = Comparison(among, ["g"] * 200)
+    steady, other = Comparison(found, ["g"] * 200, UNSTEADY).spreads
+    assert (steady.runs, other.runs) == (tuple("abcd"), UNSTEADY)
+    assert (steady.freedom, other.freedom) == (6, 4)
+    assert (
+        steady.of["m"] == pytest.approx(alone.spreads[0].of["m"], abs=1e-3) and other.of["m"] > 0.05
+    )
+
+
+def test_an_unsteady_run_of_one_seed_decides_nothing_and_is_no_surer_than_others():
+    found = with_unsteady(np.random.default_rng(0))
+    found["e"] = {0: found["e"][0]}
+    del found["f"]
+    compared = Comparison(found, ["g"] * 200, UNSTEADY)
+    assert compared.find(claims.parse("e > a"), "m").verdict == "undecided: too few seeds"
+    assert "too few" not in compared.find(CLAIM, "m").verdict
+    one, three = compared.score("e", "m"), compared.score("a", "m")
+    assert one.high - one.low > three.high - three.low
 
 
 def test_prompts_of_one_unit_are_drawn_together():

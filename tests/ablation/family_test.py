@@ -52,6 +52,8 @@ def test_some_runs_and_the_claims_about_them(config):
     family = ablation.parse(config).only(["ltr", "base", "ltr1"])
     assert list(family.runs) == ["base", "ltr", "ltr1"]
     assert set(family.claims) == {"refiner", "first_block", "second_block"}
+    assert family.unsteady == ()
+    assert ablation.parse(config).only(["ltr_nogate", "ltr"]).unsteady == ("ltr_nogate",)
     with pytest.raises(InputError, match="unknown run 'ltr2'; known: ltr, ltr3, ltr1"):
         ablation.parse(config).only(["ltr2"])
 
@@ -68,6 +70,7 @@ def test_some_runs_and_the_claims_about_them(config):
             lambda c: c.update(metrics=("bindign",)),
             "unknown metric in config.metrics 'bindign'; known: binding",
         ),
+        (lambda c: c.update(unsteady=("ltr9",)), "unknown run in config.unsteady 'ltr9'"),
         (lambda c: c.update(metrics=()), "config.metrics names none"),
         (lambda c: c.update(metrics="binding"), "config.metrics is 'binding'; want a tuple"),
         (lambda c: c.update(prompts="32"), "config.prompts is '32'; want a int"),

@@ -153,6 +153,11 @@ def test_the_report_has_every_run_claim_and_figure(made, tmp_path):
     assert set(found["scores"]) == set(f.runs) and set(found["claims"]) == {"refiner"}
     value, low, high = found["scores"]["base"]["shape"]
     assert 0 <= low <= value <= high <= 1
+    assert found["by_seed"]["base"] == {
+        "0": {m: v for m, (v, *_) in found["scores"]["base"].items()}
+    }
+    (spread,) = found["spreads"]
+    assert spread["runs"] == list(f.runs) and spread["freedom"] == 0
 
 
 def test_a_report_of_some_runs_says_nothing_of_the_others(made, tmp_path):

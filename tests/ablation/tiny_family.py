@@ -18,7 +18,7 @@ def config_dict(llm, prompts=held_out.BLOCK_SIZE) -> ConfigDict:
     c.runs = ConfigDict({"base": {"model": {"conditioner": {"name": "direct"}}}})
     c.runs.ltr = ConfigDict({"model": {"conditioner": infused}})
     c.claims = ConfigDict({"refiner": "ltr > base"})
-    c.metrics = ("t2i_avg", "binding")
+    c.metrics, c.unsteady = ("t2i_avg", "binding"), ()
     return c
 
 
