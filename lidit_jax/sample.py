@@ -44,6 +44,9 @@ _MESH = flags.DEFINE_list(
     "replica,fsdp,tensor of this machine's devices, -1 = what is left; default: a copy of the weights "
     "on each, or a large model divided over all (1,-1,1)",
 )
+_CHECKPOINT = flags.DEFINE_integer(
+    "checkpoint", None, "step of the checkpoint to draw with; default: the last", lower_bound=1
+)
 _ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run's")
 
 
@@ -73,7 +76,7 @@ def main():
         eta=_ETA.value,
     )
     seeds = [_SEED.value + k for k in range(len(wanted))]
-    generator = Generator(_workdir(), sample, llms, _VAE.value, mesh)
+    generator = Generator(_workdir(), sample, llms, _VAE.value, mesh, _CHECKPOINT.value)
     if grid := generate(generator, wanted, seeds, _out(), mine):
         print(f"grid: {grid}")
 

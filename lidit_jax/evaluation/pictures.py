@@ -19,6 +19,7 @@ from lidit_jax.errors import InputError
 
 MANIFEST = "manifest.json"
 HOW = ("run", "step", "guidance", "sampler")  # keys that lidit_jax.sample writes
+SHOWN = 20  # names in an error
 MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
 _FIELDS = {"file": str, "prompt": str, "seed": int}
 _FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow has others run programs
@@ -86,9 +87,14 @@ def read(folder: str | Path) -> list[Picture]:
     missing = [p.path.name for p in pictures if not p.path.is_file()]
     if missing:
         raise InputError(
-            f"{manifest} names {len(missing)} files that are not in {folder}: {', '.join(missing)}"
+            f"{manifest} names {len(missing)} files that are not in {folder}: {listed(missing)}"
         )
     return pictures
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names for an error's one line, the first SHOWN of them."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def folder_of(pictures: Sequence[Picture]) -> Path:

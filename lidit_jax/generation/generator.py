@@ -45,6 +45,7 @@ class Generator:
         llms: dict[str, str] | None = None,
         vae: str | None = None,
         mesh: jax.sharding.Mesh | None = None,
+        step: int | None = None,
     ):
         """Opens the run's EMA.
 
@@ -54,8 +55,9 @@ class Generator:
           llms: encoder name -> where its weights are here, if not where the run found them.
           vae: the folder of the VAE here, if not where the run found it.
           mesh: of this process' devices; None is `sharding.drawing_mesh`.
+          step: of the checkpoint; None is the last.
 
-        Raises InputError if `workdir` holds no finished checkpoint, for an unknown encoder, if the
+        Raises InputError if `workdir` holds no finished checkpoint, or none of this step, for an unknown encoder, if the
         sampler does not fit the run's schedule, if the VAE is not the one that the run was trained with,
         or if the model does not divide over the mesh. All but the last two are told before a weight is
         read.
@@ -63,7 +65,7 @@ class Generator:
         own = _moved(read_config(pathlib.Path(workdir), "diffusion"), llms or {})
         self.sample = sample or own.sample
         samplers.make_plan(self.sample.sampler, schedules.make_schedule(own.objective.schedule))
-        trained = open_to_draw(pathlib.Path(workdir), vae, mesh)
+        trained = open_to_draw(pathlib.Path(workdir), vae, mesh, step)
         self.config: Config = dataclasses.replace(trained.config, encoders=own.encoders)
         self.mesh = trained.mesh
         self.codec = make_codec(self.config.data.codec).on(self.mesh)

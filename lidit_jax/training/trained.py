@@ -50,9 +50,12 @@ def open_trained(workdir: pathlib.Path) -> Trained:
 
 
 def open_to_draw(
-    workdir: pathlib.Path, codec: str | None = None, mesh: Mesh | None = None
+    workdir: pathlib.Path,
+    codec: str | None = None,
+    mesh: Mesh | None = None,
+    step: int | None = None,
 ) -> Trained:
-    """Opens the last checkpoint's EMA of a diffusion run, to draw with.
+    """Opens a checkpoint's EMA of a diffusion run, to draw with.
 
     Every array is read straight to its part of the mesh, a kernel in the dtype that it is multiplied in:
     what the mesh divides is never whole on one device.
@@ -61,8 +64,9 @@ def open_to_draw(
       workdir: folder of the run.
       codec: replaces the config's.
       mesh: of this process' devices; None lets `sharding.drawing_mesh` choose by the model's size.
+      step: of the checkpoint; None = the last.
 
-    Raises InputError if `workdir` holds no finished checkpoint, or another task's, if the VAE is not
+    Raises InputError if `workdir` holds no finished checkpoint, or none of this step, or another task's, if the VAE is not
     the one that it was trained with, or if a parameter does not divide over the mesh.
     """
     config = read_config(workdir, "diffusion")
@@ -74,7 +78,7 @@ def open_to_draw(
     mesh = mesh or sharding.drawing_mesh(
         sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(ema))
     )
-    return _restored(workdir, config, mesh, graphdef, ema, constants)
+    return _restored(workdir, config, mesh, graphdef, ema, constants, step)
 
 
 def as_multiplied(graphdef: nnx.GraphDef, ema: nnx.State, constants: nnx.State) -> nnx.State:
@@ -87,11 +91,11 @@ def as_multiplied(graphdef: nnx.GraphDef, ema: nnx.State, constants: nnx.State) 
     return nnx.from_flat_state([(path, cast(path, v)) for path, v in nnx.to_flat_state(ema)])
 
 
-def _restored(workdir, config, mesh, graphdef, ema, constants) -> Trained:
+def _restored(workdir, config, mesh, graphdef, ema, constants, step=None) -> Trained:
     everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), constants)
     ema = state.placed(ema, sharding.param_shardings(mesh, ema))
     constants = state.placed(constants, everywhere)
-    step, identity, ema, constants = checkpoints.restore_ema(workdir, ema, constants)
+    step, identity, ema, constants = checkpoints.restore_ema(workdir, ema, constants, step)
     return Trained(config, step, identity, mesh, graphdef, ema, constants)
 
 

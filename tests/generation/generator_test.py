@@ -12,6 +12,7 @@ from lidit_jax import errors, files, sharding
 from lidit_jax.generation import Generator, Wanted, reading, sample_config
 from lidit_jax.text import encode
 from lidit_jax.text.llm import FrozenLLM
+from lidit_jax.training import checkpoints
 
 PROMPTS = ["a red circle", "a blue star", "", "a star", "a cyan ring above a red square", "b", "c"]
 SEEDS = [5, 6, 7, 8, 9, 10, 11]
@@ -152,3 +153,16 @@ def test_a_generator_uses_every_device_unless_told(workdir):
         "fsdp": 1,
         "tensor": 1,
     }
+
+
+def test_an_earlier_checkpoint_draws_other_pictures_and_says_which_it_is(workdir):
+    first, last = checkpoints.steps(workdir)[0], checkpoints.last_step(workdir)
+    early, late = Generator(workdir, step=first), Generator(workdir)
+    assert (early.step, late.step) == (first, last) and first < last
+    assert early.identity != late.identity
+    kernels = [
+        np.asarray(g.ema["dit"]["blocks"]["ffn"]["up"]["kernel"][...]) for g in (early, late)
+    ]
+    assert not np.array_equal(*kernels)
+    with pytest.raises(errors.InputError, match=f"no checkpoint of step 999; it has .*{last}"):
+        Generator(workdir, step=999)

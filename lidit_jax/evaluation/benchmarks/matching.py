@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from lidit_jax import files
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.benchmarks.benchmark import Item
-from lidit_jax.evaluation.pictures import Picture
-
-SHOWN = 3  # of a list of mistakes
+from lidit_jax.evaluation.pictures import Picture, listed
 
 
 def check(items: Sequence[Item], pictures: Sequence[Picture]) -> int:
@@ -61,8 +59,7 @@ def _check_files(pictures: Sequence[Picture]):
 def _refuse(wrong: Sequence[str], what: str):
     """Raises InputError if anything is wrong."""
     if wrong:
-        shown = ", ".join(wrong[:SHOWN]) + (", ..." if len(wrong) > SHOWN else "")
         raise InputError(
-            f"{what} ({len(wrong)}): {shown}; want the pictures that lidit_jax.sample draws of the file "
+            f"{what} ({len(wrong)}): {listed(wrong)}; want the pictures that lidit_jax.sample draws of the file "
             "that --write_prompts writes"
         )

@@ -72,15 +72,17 @@ def identity(workdir: pathlib.Path, step: int) -> str:
 
 
 def restore_ema(
-    workdir: pathlib.Path, ema: nnx.State, constants: nnx.State
+    workdir: pathlib.Path, ema: nnx.State, constants: nnx.State, step: int | None = None
 ) -> tuple[int, str, nnx.State, nnx.State]:
-    """Returns the last step, its `record.identity`, its EMA and its constants; nothing else is read.
+    """Returns a step, its `record.identity`, its EMA and its constants; nothing else is read.
+
+    step: which; None = the last.
 
     Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place. It is
     read as it was saved, compared with its digest and only then cast, some GROUP bytes at a time.
-    Raises InputError if the run has no checkpoint, and otherwise as `restore_fields`.
+    Raises InputError if the run has no checkpoint, or none of this step, and otherwise as `restore_fields`.
     """
-    step = _last(workdir)
+    step = _chosen(workdir, step)
     folder, names = folder_of(workdir, step), ("ema", "constants")
     like, items = TrainState(None, ema, ema, constants, None, None), {}
     for item, tree in naming.items(like, names).items():
@@ -120,14 +122,18 @@ def saved_constants(
     return _read(folder, {"constants": like})[1]["constants"]
 
 
-def _last(workdir: pathlib.Path) -> int:
+def _chosen(workdir: pathlib.Path, step: int | None) -> int:
     check_there(workdir)
-    step = last_step(workdir)
-    if step is None:
+    there = steps(workdir)
+    if not there:
         raise errors.InputError(
             f"{workdir / 'checkpoints'} holds no finished checkpoint; train longer"
         )
-    return step
+    if step is not None and step not in there:
+        raise errors.InputError(
+            f"{workdir / 'checkpoints'} has no checkpoint of step {step}; it has {', '.join(map(str, there))}"
+        )
+    return there[-1] if step is None else step
 
 
 def metadata(folder: pathlib.Path, item: str) -> Any:
