@@ -269,8 +269,8 @@ def test_a_damaged_journal_is_refused(drawn, tmp_path, line):
         ),
         (PROMPTS + ["x", "y"], "prompts that are not of the benchmark .2.: 'x', 'y'; want"),
         (
-            PROMPTS + list("vwxyz"),
-            "prompts that are not of the benchmark .5.: 'v', 'w', 'x', ...; want",
+            PROMPTS + [f"v{k}" for k in range(25)],
+            "prompts that are not of the benchmark .25.: 'v0', .*, 'v19', \\.\\.\\.; want",
         ),
         (
             PROMPTS[::-1],
