@@ -152,11 +152,11 @@ class _Fit:
         return self._runs_KxN @ of_N
 
     def noise(self, measured_N, drawn_NxR, chi_GxR) -> np.ndarray:
-        """Returns the variance that seeds add to a number of each group beside that of prompts, drawn, [2, resamples].
+        """Returns the variance that seeds add to a number of each group, beside that of prompts; [2, resamples].
 
-        That of a group of which nothing is known is the other's. What the fit leaves has it and, since every seed's pictures differ, some of what prompts drawn anew
+        What the fit leaves has it and, since every seed's pictures differ, some of what prompts drawn anew
         make of them too, which intervals have already and is taken off. It is uncertain as freedom s^2 /
-        chi^2 is, so that differences have Student's t.
+        chi^2 is, so that differences have Student's t. A group of which nothing is known has the other's.
         """
         left_Gx1, freedom_Gx1 = self._left(measured_N[:, None]), self.freedom_G[:, None]
         about_NxR = drawn_NxR - np.nanmean(drawn_NxR, axis=1, keepdims=True)
