@@ -61,7 +61,9 @@ _CODEC = flags.DEFINE_enum(
 )
 _DEVICES = flags.DEFINE_integer("devices", 0, "--plan: how many virtual devices")
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "--plan: a slice of TPUs instead, such as v5e:8x8; wants libtpu"
+    "topology",
+    "",
+    "--plan: TPUs or GPUs instead, such as v5e:8x8 or H200:4x8; wants their compiler",
 )
 _MESH = flags.DEFINE_string("mesh", None, "replica,fsdp,tensor; the config's if not given")
 _SEARCH = flags.DEFINE_bool(

@@ -12,16 +12,16 @@ class Chip:
     """One accelerator. memory: bytes for programs; flops: peak bf16 FLOP/s of dense products.
 
     link: bytes/s that it receives from its neighbours; far, joined: the same where more than so many
-    accelerators compute together. topology: what its slices are called when compiling for TPUs that
-    are not here ("" = no TPU).
+    accelerators compute together. described: a GPU, as XLA's compiler wants it told where none is here
+    ("" = a TPU, which libtpu describes).
     """
 
     memory: int
     flops: float
     link: float
-    topology: str = ""
     far: float = 0.0
     joined: int = 0
+    described: str = ""
 
     def network(self, devices: int) -> float:
         """Returns the bytes/s that each of so many accelerators can receive."""
@@ -31,29 +31,60 @@ class Chip:
 # What a GPU keeps for its driver, for libraries and to fragmentation; XLA may be given the rest with
 # XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 (its default is 0.75).
 _GPU_SHARE = 0.92
+_HOPPER = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA {name}"
+dnn_version_info {{ major: 9 minor: 12 }}
+runtime_version {{ major: 13 }}
+gpu_device_info {{
+  cuda_compute_capability {{ major: 9 }}
+  device_memory_size: {memory:.0f}
+  memory_bandwidth: {bandwidth:.0f}
+  l2_cache_size: 52428800
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}}
+"""
+
+
+def _hopper(name: str, memory: float, bandwidth: float) -> Chip:
+    """Returns an SXM board: NVLink of 900 GB/s in both directions among 8, 400 Gbit/s each between machines."""
+    described = _HOPPER.format(name=name, memory=memory, bandwidth=bandwidth)
+    return Chip(int(_GPU_SHARE * memory), 989e12, 450e9, far=50e9, joined=8, described=described)
+
 
 # TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e}: 16, 95 and 32 GB of HBM. Less than that is a
 # program's: 15.75, 95.73 and 31.24 GiB are what the compiler (libtpu 0.0.52) says that it has. Links:
 # half of the 400, 1,200 and 800 GB/s of both directions. Between slices it is less: not foretold here.
-# GPUs: NVIDIA's data sheets of H100 SXM (80 GB, 1,979 TFLOP/s with sparsity: 989 without) and H200 SXM
-# (141 GB); NVLink 900 GB/s in both directions among 8, and 400 Gbit/s for each between machines.
-_NVIDIA = dict(link=450e9, far=50e9, joined=8)
+# GPUs: NVIDIA's data sheets of H100 SXM (80 GB at 3.35 TB/s, 1,979 TFLOP/s with sparsity: 989 without)
+# and H200 SXM (141 GB at 4.8 TB/s), and the CUDA programming guide's limits of compute capability 9.0.
 CHIPS = {
-    "v5e": Chip(int(15.75 * GIB), 197e12, 200e9, "v5e"),
-    "v5p": Chip(int(95.73 * GIB), 459e12, 600e9, "v5p"),
-    "v6e": Chip(int(31.24 * GIB), 918e12, 400e9, "v6e"),
-    "H100": Chip(int(_GPU_SHARE * 80e9), 989e12, **_NVIDIA),
-    "H200": Chip(int(_GPU_SHARE * 141e9), 989e12, **_NVIDIA),
+    "v5e": Chip(int(15.75 * GIB), 197e12, 200e9),
+    "v5p": Chip(int(95.73 * GIB), 459e12, 600e9),
+    "v6e": Chip(int(31.24 * GIB), 918e12, 400e9),
+    "H100": _hopper("H100", 80e9, 3.35e12),
+    "H200": _hopper("H200", 141e9, 4.8e12),
 }
 
 
 def of_topology(topology: str) -> str:
-    """Returns the chip's name in a topology such as "v5e:8x8".
+    """Returns the chip's name in a topology such as "v5e:8x8" or "H200:4x8".
 
     Raises InputError for one of no chip here.
     """
     name = topology.split(":")[0]
-    known = [n for n, chip in CHIPS.items() if chip.topology]
-    if name not in known:
-        raise errors.unknown_name("chip of --topology", name, known)
+    if name not in CHIPS:
+        raise errors.unknown_name("chip of --topology", name, CHIPS)
     return name

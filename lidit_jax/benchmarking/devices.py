@@ -1,6 +1,7 @@
-"""Devices to compile for that need not be here: virtual CPU devices, or a slice of TPUs by its name."""
+"""Devices to compile for that need not be here: virtual CPU devices, or TPUs and GPUs by their names."""
 
 import os
+import re
 
 import jax
 from jax.experimental import topologies
@@ -43,11 +44,16 @@ def virtual(count: int) -> list[jax.Device]:
 
 
 def of_topology(name: str) -> list[jax.Device]:
-    """Returns the devices of a slice such as "v5e:8x8", none of which is here, as libtpu describes them.
+    """Returns the devices of "v5e:8x8", a slice of TPUs, or "H200:4x8", four machines of eight GPUs each.
 
-    Raises InputError for a name that libtpu does not know, or without libtpu.
+    None of them is here: libtpu describes TPUs, `chips` GPUs. Raises InputError for a name that stands for
+    nothing, or where their compiler is not installed.
     """
-    chips.of_topology(name)
+    chip = chips.CHIPS[chips.of_topology(name)]
+    return _gpus(name, chip) if chip.described else _tpus(name)
+
+
+def _tpus(name: str) -> list[jax.Device]:
     for variable, value in _WITHOUT_TPU.items():
         os.environ.setdefault(variable, value)
     try:
@@ -62,3 +68,21 @@ def of_topology(name: str) -> list[jax.Device]:
             f"--topology={name} wants the TPU compiler, but libtpu is not installed; "
             "pip install 'jax[tpu]', or give --devices"
         ) from e
+
+
+def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
+    sizes = re.fullmatch(r"\w+:([1-9]\d*)x([1-9]\d*)", name)
+    if not sizes:
+        raise errors.InputError(
+            f"--topology={name}: want machines and GPUs of each, such as H200:4x8"
+        )
+    try:
+        described = topologies.get_topology_desc(
+            platform="cuda", topology=f"1x{sizes[1]}x{sizes[2]}", target_config=chip.described
+        )
+    except (RuntimeError, NotImplementedError) as e:
+        raise errors.InputError(
+            f"--topology={name} wants the GPU compiler, but JAX has none for CUDA here; "
+            "pip install 'jax[cuda13]', or give --devices"
+        ) from e
+    return list(described.devices)

@@ -52,17 +52,12 @@ def recomputed(products: list[Product], remat: str) -> int:
 
     "none" repeats the logits of every attention, whose gradient computes its weights anew
     (`models.mixing`); XLA may still take those of the forward pass, where no loop lies between, as in a
-    single block. Besides, "dots" repeats in scanned blocks the other product of attention, whose both
-    sides are activations too, and "full" all of a scanned block.
+    single block. Besides, "full" repeats all of a scanned block.
     """
 
     def repeated(product: Product) -> bool:
         scanned = product.where.startswith(("block.", "ltr."))
-        return (
-            product.where.endswith(".logits")
-            or (remat == "dots" and scanned and product.where.endswith(".mix"))
-            or (remat == "full" and scanned)
-        )
+        return product.where.endswith(".logits") or (remat == "full" and scanned)
 
     return total([p for p in products if repeated(p)])
 

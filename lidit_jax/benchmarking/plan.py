@@ -1,7 +1,7 @@
 """What a run will need, before it runs: memory, FLOPs and collectives of the real train step, and what fits.
 
-The step is compiled for devices that are not here, and nothing is allocated. For TPUs the answer is
-their own compiler's. Virtual CPU devices answer for any chip, from above: a CPU computes bf16 in
+The step is compiled for devices that are not here, and nothing is allocated. For TPUs and GPUs the answer
+is their own compiler's. Virtual CPU devices answer for any chip, from above: a CPU computes bf16 in
 f32, fuses less, and reduces whole gradients where others scatter them.
 """
 
@@ -20,13 +20,13 @@ from lidit_jax.models.layers import REMAT_POLICIES
 from lidit_jax.training.config import Config
 
 # From least recomputation to most.
-POLICIES = sorted(REMAT_POLICIES, key=["none", "dots", "full"].index)
+POLICIES = sorted(REMAT_POLICIES, key=["none", "full"].index)
 _PROBE = 16  # samples of the larger micro-batch that is compiled to find a policy's line
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What is to be planned. Either so many virtual devices, or a topology such as "v5e:8x8"."""
+    """What is to be planned. Either so many virtual devices, or a topology such as "v5e:8x8" or "H200:4x8"."""
 
     config: Config
     mesh: tuple[int, int, int]
@@ -38,7 +38,8 @@ class Asked:
     def __post_init__(self):
         if bool(self.devices) == bool(self.topology):
             raise errors.InputError(
-                "give either --devices=64, for virtual devices, or --topology=v5e:8x8, for a slice of TPUs"
+                "give either --devices=64, for virtual devices, or --topology, such as v5e:8x8 for a slice of TPUs "
+                "or H200:4x8 for four machines of eight GPUs"
             )
 
 
@@ -79,8 +80,11 @@ def make(asked: Asked) -> Plan:
     step = Step(config, task, mesh)
     parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
     products = flops.forward(task)
-    search = _search_tpu if asked.topology else _search_virtual
-    tried, choices = search(step, asked, products)
+    known = [chips.of_topology(asked.topology)] if asked.topology else list(chips.CHIPS)
+    if asked.topology and not chips.CHIPS[known[0]].described:
+        tried, choices = _search_refusing(step, asked, products, known[0])
+    else:
+        tried, choices = _search_by_lines(step, asked, products, known)
     return Plan(asked, step, parameters, products, forward_flops(step), tried, choices)
 
 
@@ -124,8 +128,8 @@ def by_time(
 # ---- a TPU's compiler knows what fits: ask it in the order of time, until something does
 
 
-def _search_tpu(step: Step, asked: Asked, products) -> tuple[list, list[Choice]]:
-    chip, tried = chips.of_topology(asked.topology), []
+def _search_refusing(step: Step, asked: Asked, products, chip: str) -> tuple[list, list[Choice]]:
+    tried = []
     wanted, own = by_time(step, chip, products), _own(step.config, step.mesh)
     for setting, time in wanted if asked.search else [w for w in wanted if w[0] == own]:
         if any(_cannot_fit(setting, refused, chips.CHIPS[chip].memory) for refused in tried):
@@ -147,10 +151,12 @@ def _cannot_fit(setting: Setting, refused: TooLarge, room: int) -> bool:
     return not keeps_less and (share >= 1 or share * refused.wanted > room)
 
 
-# ---- virtual devices have no limit: memory is a line over micro-batches, and each chip cuts it
+# ---- others compile what does not fit too: memory is a line over micro-batches, and each chip cuts it
 
 
-def _search_virtual(step: Step, asked: Asked, products) -> tuple[list, list[Choice]]:
+def _search_by_lines(
+    step: Step, asked: Asked, products, known: list[str]
+) -> tuple[list, list[Choice]]:
     if asked.search:
         lines = {remat: Line.of(step, remat) for remat in POLICIES}
         tried = [probe for line in lines.values() for probe in line.probes]
@@ -158,7 +164,7 @@ def _search_virtual(step: Step, asked: Asked, products) -> tuple[list, list[Choi
         tried = [step.compile(_own(step.config, step.mesh))]
         lines = {tried[0].setting.remat: Line(tuple(tried))}
     choices = []
-    for chip in chips.CHIPS:
+    for chip in known:
         timed = by_time(step, chip, products)
         if not asked.search:
             timed = [pair for pair in timed if pair[0] == tried[0].setting]

@@ -27,7 +27,7 @@ def as_json(plan: Plan) -> dict:
             "forward": flops.total(products),
             "forward_by_xla": plan.xla_flops,
             "training": flops.training(products),
-            "recomputed": {r: flops.recomputed(products, r) for r in ("none", "dots", "full")},
+            "recomputed": {r: flops.recomputed(products, r) for r in ("none", "full")},
             "products": [vars(p) for p in products],
         },
         "tried": [_tried(t) for t in plan.tried],

@@ -13,17 +13,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lidit_jax.models import mixing
 from lidit_jax.sharding import split_batch
 
 Dtype = Any
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
 
-# What the backward pass recomputes in a scanned stack of blocks; None = nothing.
+# What the backward pass of a stack of blocks computes again. "none": no product, but norms, GELU and
+# modulation, whose results in f32 would take several times the memory of the products', and longer to
+# be written and read than to be computed. "full": whole blocks.
+_POLICIES = jax.checkpoint_policies
 REMAT_POLICIES = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "none": _POLICIES.save_from_both_policies(
+        _POLICIES.dots_with_no_batch_dims_saveable, mixing.is_kept
+    ),
+    "full": _POLICIES.nothing_saveable,
 }
 
 
@@ -171,6 +176,4 @@ class Scan:
         def body(x, block):
             return split_batch(block(split_batch(x), *args)), None
 
-        if self.remat == "none":
-            return body
         return jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)

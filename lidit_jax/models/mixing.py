@@ -3,7 +3,8 @@
 plain     products and a softmax: everywhere, and any mask
 cudnn     NVIDIA's kernel, through `jax.nn.dot_product_attention`: in bf16, Ampere and later
 splash    JAX's kernel for TPUs, where queries are many
-Neither kernel stores weights of T x S, in the forward or in the backward pass.
+Neither kernel stores weights of T x S, in the forward or in the backward pass. What a gradient wants of the
+forward pass, beside its arguments, can be told from all else by `is_kept`.
 """
 
 import functools
@@ -11,15 +12,15 @@ import re
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from lidit_jax import sharding
 
 MANY = 1024  # queries from which on splash is taken; what it saves: docs/performance.md
-_LANE, _BLOCK = (
-    128,
-    512,
-)  # tokens that splash reads at a time: a multiple of the one, at most the other
+# Tokens that splash reads at a time: a multiple of the one, at most the other.
+_LANE, _BLOCK = 128, 512
 _CUDNN_WIDTH = 128  # of a head, at most
+_KEPT = "attention"  # the name of what is attended, and of the norm of its weights
 
 
 def attend(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS=None, packed=False):
@@ -51,9 +52,18 @@ def has_cudnn() -> bool:
     """Returns whether it is compiled for GPUs that cuDNN's attention runs on: NVIDIA's, from Ampere on."""
     if sharding.platform() != "gpu":
         return False
-    version = getattr(jax.local_devices(backend="gpu")[0], "compute_capability", "")
-    number = re.fullmatch(r"(\d+)\.\d+", version)  # AMD's are gfx942 and the like
-    return bool(number) and int(number[1]) >= 8
+    try:
+        device = jax.local_devices(backend="gpu")[0]
+    except RuntimeError:
+        return True  # planned for GPUs that are not here: all of `benchmarking.chips` are later
+    number = re.fullmatch(r"(\d+)\.\d+", getattr(device, "compute_capability", ""))
+    return bool(number) and int(number[1]) >= 8  # AMD's have names, such as gfx942
+
+
+def is_kept(primitive, *_, **params) -> bool:
+    """A policy for `jax.checkpoint`: whether a primitive makes what a kernel's gradient wants of the forward pass."""
+    named = jax.checkpoint_policies.save_only_these_names(_KEPT)
+    return named(primitive, **params) or primitive.name.startswith("dot_product_attention_fwd")
 
 
 _sum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -83,8 +93,8 @@ def _forward(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS):
     total_BxNxTx1 = weight_BxNxTxS.sum(-1, keepdims=True)
     dtype = v_BxNxSxK.dtype
     sum_BxNxTxK = _sum("bnts,bnsk->bntk", weight_BxNxTxS.astype(dtype), v_BxNxSxK)
-    out_BxNxTxK = (sum_BxNxTxK / total_BxNxTx1).astype(dtype)
-    norm_BxNxTx1 = most_BxNxTx1 + jnp.log(total_BxNxTx1)
+    out_BxNxTxK = checkpoint_name((sum_BxNxTxK / total_BxNxTx1).astype(dtype), _KEPT)
+    norm_BxNxTx1 = checkpoint_name(most_BxNxTx1 + jnp.log(total_BxNxTx1), _KEPT)
     return out_BxNxTxK, (q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS, out_BxNxTxK, norm_BxNxTx1)
 
 
@@ -133,7 +143,7 @@ def splash(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS, interpret=False):
         q_block, k_block = min(t, _BLOCK), min(s, _BLOCK)
         forward = backward = (q_block, k_block, k_block)
         kernel = splash_attention.make_splash_mha_single_device(
-            many, interpret=interpret,
+            many, interpret=interpret, residual_checkpoint_name=_KEPT,
             block_sizes=splash_attention.BlockSizes(*forward, *backward, q_block, k_block),
         )  # fmt: skip
         seen_BxS = jnp.ones((B, S), bool) if mask_Bx1xS is None else mask_Bx1xS[:, 0]

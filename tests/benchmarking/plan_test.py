@@ -1,6 +1,7 @@
 """What a plan says of memory is what the compiler says, and what it chooses fits where more would not."""
 
 import dataclasses
+import importlib.util
 import math
 
 import jax
@@ -104,7 +105,7 @@ def fake_lines(**first_and_slope):
 @pytest.mark.parametrize("link", [1e30, 1e-9], ids=["fast links", "slow links"])
 def test_what_is_chosen_fits_and_nothing_that_is_faster_does(monkeypatch, room, link):
     step = on_mesh((1, 8, 1))
-    lines = fake_lines(none=(40, 20), dots=(20, 10), full=(10, 5))
+    lines = fake_lines(none=(40, 20), full=(10, 5))
     monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link))
     chosen = plan.choose("v5e", plan.by_time(step, "v5e", flops.forward(step.task)), lines)
     if room < 10:
@@ -120,7 +121,7 @@ def test_what_is_chosen_fits_and_nothing_that_is_faster_does(monkeypatch, room, 
 
 
 def test_slow_links_prefer_larger_micro_batches_to_less_recomputation(monkeypatch):
-    step, lines = on_mesh((1, 8, 1)), fake_lines(none=(40, 20), dots=(20, 10), full=(10, 5))
+    step, lines = on_mesh((1, 8, 1)), fake_lines(none=(40, 20), full=(10, 5))
     found = {}
     for link in (1e30, 1e-9):
         monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(45, 1.0, link))
@@ -167,44 +168,44 @@ class StandIn:
 
 
 def ask_tpu(monkeypatch, step, room, link=1e30):
-    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link, "v5e"))
+    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link))
     asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4")
-    return plan._search_tpu(step, asked, flops.forward(step.step.task))
+    return plan._search_refusing(step, asked, flops.forward(step.step.task), "v5e")
 
 
 def test_a_tpus_compiler_is_asked_until_something_fits(monkeypatch):
-    step = StandIn(room=45, none=100, dots=20, full=10)
+    step = StandIn(room=45, none=20, full=10)
     tried, (chosen,) = ask_tpu(monkeypatch, step, 45)
-    assert step.asked == [("none", 8), ("dots", 8), ("dots", 2)]  # what cannot fit is not asked
-    assert chosen.setting == Setting("dots", 2, 4)
+    assert step.asked == [("none", 8), ("none", 2)]  # what cannot fit is not asked
+    assert chosen.setting == Setting("none", 2, 4)
     assert isinstance(tried[-1], Program)
 
 
 def test_where_links_are_slow_it_is_asked_for_the_largest_micro_batches_first(monkeypatch):
-    step = StandIn(room=85, none=100, dots=20, full=10)
+    step = StandIn(room=85, none=20, full=10)
     _, (chosen,) = ask_tpu(monkeypatch, step, 85, link=1e-9)
-    assert step.asked == [("none", 8), ("dots", 8), ("full", 8)]
+    assert step.asked == [("none", 8), ("full", 8)]
     assert chosen.setting == Setting("full", 8, 1)
 
 
 @pytest.mark.parametrize(
-    ("setting", "hopeless"),
+    ("remat", "setting", "hopeless"),
     [
-        (Setting("dots", 4, 1), True),  # the same again
-        (Setting("none", 4, 1), True),  # keeps more
-        (Setting("full", 4, 1), False),  # keeps less
-        (Setting("dots", 2, 1), True),  # more than half of 100
-        (Setting("dots", 1, 1), False),
-        (Setting("none", 8, 1), True),
+        ("full", Setting("full", 4, 1), True),  # the same again
+        ("full", Setting("none", 4, 1), True),  # keeps more
+        ("none", Setting("full", 4, 1), False),  # keeps less
+        ("none", Setting("none", 2, 1), True),  # more than half of 100
+        ("none", Setting("none", 1, 1), False),
+        ("none", Setting("none", 8, 1), True),
     ],
 )
-def test_a_refusal_rules_out_what_takes_more(setting, hopeless):
-    refused = TooLarge(Setting("dots", 4, 1), "wants 100", 100, 0.0)
+def test_a_refusal_rules_out_what_takes_more(remat, setting, hopeless):
+    refused = TooLarge(Setting(remat, 4, 1), "wants 100", 100, 0.0)
     assert plan._cannot_fit(setting, refused, room=40) == hopeless
 
 
 def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
-    step = StandIn(room=5, none=100, dots=20, full=10)
+    step = StandIn(room=5, none=20, full=10)
     tried, (chosen,) = ask_tpu(monkeypatch, step, 5)
     assert chosen.setting is None
     assert all(isinstance(t, TooLarge) for t in tried)
@@ -220,7 +221,9 @@ def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
         (dict(devices=8, mesh=(1, 3, 1)), "wants 3 devices, but there are 8"),
         (dict(devices=8, mesh=(1, 1, 8)), r"does not divide over 8 .*'tensor' .*a mesh of \(2, 1, 4\)"),
         (dict(devices=8, batch=12), "batch_size 12 does not divide over 8 .* use 8 or 16"),
-        (dict(topology="v9:2x2"), "unknown chip of --topology 'v9'; known: v5e, v5p, v6e"),
+        (dict(topology="v9:2x2"), "unknown chip of --topology 'v9'; known: H100, H200, v5e, v5p, v6e"),
+        (dict(topology="H200:8"), "--topology=H200:8: want machines and GPUs of each, such as H200:4x8"),
+        (dict(topology="H200:0x8"), "--topology=H200:0x8: want machines and GPUs of each"),
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_be_is_refused(asked, message):
@@ -285,3 +288,23 @@ def test_a_tpu_compiler_that_refuses_is_an_answer(libtpu):
     (refused,), (choice,) = made.tried, made.choices
     assert isinstance(refused, TooLarge) and refused.wanted > chips.CHIPS["v5e"].memory
     assert choice.setting is None and "exceeds available HBM" in refused.told
+
+
+@pytest.fixture
+def cuda():
+    """JAX's compiler for NVIDIA's GPUs, which wants CUDA's libraries and no GPU."""
+    plugins = ("jax_cuda13_plugin", "jax_cuda12_plugin")
+    if not any(importlib.util.find_spec(plugin) for plugin in plugins):
+        pytest.skip("the GPU compiler is not installed")
+
+
+def test_a_plan_for_gpus_is_their_own_compilers(cuda):
+    """Two blocks of the 1B on two machines of four: cuDNN attends, and nothing is as large as its weights."""
+    c = load_config("lidit_1b")
+    c.train.batch_size, c.model.depth = 32, 2
+    asked = plan.Asked(parse(c), (1, 8, 1), topology="H200:2x4", search=False)
+    made = plan.make(asked)
+    (found,), (choice,) = made.tried, made.choices
+    assert (choice.chip, choice.bytes) == ("H200", found.bytes)
+    assert "__cudnn$fmhaSoftmaxBackward" in found.text and ",256,256]" not in found.text
+    assert {d.platform for d in jax.devices()} == {"cpu"}

@@ -18,7 +18,7 @@ ENTRY %main (a: f32[250]) -> f32[2000] {
 
 def made():
     step = on_mesh((1, 8, 1))
-    fits, large = Setting("dots", 2, 4), Setting("none", 8, 1)
+    fits, large = Setting("full", 2, 4), Setting("none", 8, 1)
     program = Program(fits, chips.GIB, 2 * chips.GIB, 0, 3.0, TEXT)
     tried = [TooLarge(large, "wants 30.00G", 30 * chips.GIB, 1.0), program]
     choices = [
@@ -35,9 +35,9 @@ def test_what_is_printed_says_what_fits_and_what_was_refused():
     for line in (
         "v5e:2x4 devices (replica 1, fsdp 8, tensor 1), batch 64",
         "none   8            1             refused      wants 30.00  1 s",
-        "dots   2            4  1.00       2.00         3.00         3 s",
+        "full   2            4  1.00       2.00         3.00         3 s",
         "all-gather  f32  1  0.000 GB",
-        "v5e   15.75  dots       2            4  3.00         1.500          0.250",
+        "v5e   15.75  full       2            4  3.00         1.500          0.250",
         "v6e   31.24  too large                  wants 40.00",
     ):
         assert line in told, told

@@ -91,6 +91,27 @@ def test_stacked_blocks_equal_a_loop():
         np.testing.assert_allclose(scanned, looped, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("remat", "widths"),
+    [
+        ("none", 3 + 1 + 1 + 4 + 3 + 2),  # q, k, v; q; FFN up; 3 results of attention and FFN; 2 mixed; its input
+        ("full", 1),
+    ],
+)  # fmt: skip
+def test_of_a_block_nothing_is_kept_for_the_gradient_but_products(remat, widths):
+    """Norms, GELU and modulation in f32 would be several times as much."""
+    D, depth, B, T = 64, 3, 2, 144
+    blocks = layers.stack(lambda r: Block(D, 4, dtype=jnp.bfloat16, rngs=r), depth, nnx.Rngs(0))
+    x, text = (jnp.ones((B, n, D), jnp.bfloat16) for n in (T, 5))
+
+    def run_all(blocks, x):
+        return layers.Scan(remat)(blocks, x, jnp.ones((B, D)), text, jnp.ones((B, 5), bool))
+
+    kept = jax.tree.leaves(jax.vjp(run_all, blocks, x)[1])
+    of_tokens = [a for a in kept if {T, B * T} & set(a.shape) and a.shape[-1] > 1]
+    assert sum(a.nbytes for a in of_tokens) == 2 * widths * depth * B * T * D
+
+
 @pytest.mark.parametrize(("unroll", "refused"), [(1, False), (3, False), (4, True), (6, True)])
 def test_recomputing_wants_a_loop_over_blocks(unroll, refused):
     """Without one XLA merges what the backward pass computes again with what the forward pass had."""

@@ -223,3 +223,16 @@ def test_cudnn_is_what_is_compiled_for_nvidia(monkeypatch):
     assert "__cudnn$fmhaSoftmax" in text and "__cudnn$fmhaSoftmaxBackward" in text
     assert "PADDING" in text  # by the count
     assert "x256x256x" not in text  # no weights
+
+
+@pytest.mark.parametrize(("kept", "times"), [(mixing.is_kept, 1), (lambda *_, **__: False, 2)])
+def test_what_cudnn_computed_can_be_kept(monkeypatch, kept, times):
+    """The forward pass is lowered once, though all else is computed again."""
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91300)
+    again = jax.checkpoint(lambda q: mixing.cudnn(jnp.sin(q), q, q, None), policy=kept)
+    traced = jax.jit(jax.value_and_grad(lambda q: again(q).sum())).trace(like(tokens=256))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("@__cudnn$fmhaSoftmax(") == times
+    assert text.count("@__cudnn$fmhaSoftmaxBackward(") == 1
