@@ -9,11 +9,14 @@ import time
 import jax
 from jax.sharding import Mesh
 
+from lidit_jax import sharding
 from lidit_jax.benchmarking import hlo
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.tasks.diffusion import DiffusionTask
 
+# Triton's products are tuned by running them; untuned ones, where no GPU is, do not compile at some sizes.
+_OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 _SIZE = re.compile(r"([\d.]+)([KMGT])\b")
 
 
@@ -107,7 +110,7 @@ class Step:
         start = time.perf_counter()
         lowered = update.lower(like, task.batch_spec())
         try:
-            compiled = lowered.compile()
+            compiled = lowered.compile(_OPTIONS.get(sharding.platform(self.mesh.abstract_mesh)))
         except jax.errors.JaxRuntimeError as e:
             if not str(e).startswith("RESOURCE_EXHAUSTED"):
                 raise
