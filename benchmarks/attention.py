@@ -14,7 +14,7 @@ import argparse
 import jax
 import jax.numpy as jnp
 
-from lidit_jax import sharding
+from lidit_jax import errors, sharding
 from lidit_jax.benchmarking import devices
 from lidit_jax.benchmarking.timing import take
 from lidit_jax.models import mixing
@@ -59,8 +59,9 @@ def compiled_for(topology: str):
     device = devices.of_topology(topology)[0]
     mesh = sharding.make_mesh((1, 1, 1), [device])
     here = sharding.replicated(mesh)
+    options = devices.OPTIONS.get(device.platform)
     own = mixing.cudnn if device.platform == "gpu" else mixing.splash
-    print(f"{topology}: MB for temporaries, GB moved")
+    print(f"{topology}: MB for temporaries, and GB moved where the compiler says")
     for name, shape in SHAPES.items():
         given = arguments(shape, jnp.bfloat16, "text" in name)
         placed = jax.tree.map(
@@ -68,7 +69,7 @@ def compiled_for(topology: str):
         )
         cells = []
         for kernel in (jaxs_own, mixing.plain, own):
-            program = jax.jit(both_ways(kernel)).lower(*placed).compile()
+            program = jax.jit(both_ways(kernel)).lower(*placed).compile(options)
             temporaries = program.memory_analysis().temp_size_in_bytes / 1e6
             counted = program.cost_analysis()  # a GPU's compiler counts nothing
             moved = f"{counted['bytes accessed'] / 1e9:6.2f}" if counted else ""
@@ -115,7 +116,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=10, help="how often each kernel is timed")
     args = parser.parse_args()
     if args.topology:
-        compiled_for(args.topology)
+        try:
+            compiled_for(args.topology)
+        except errors.InputError as e:
+            parser.error(str(e))
     else:
         timed(args.rounds)
 

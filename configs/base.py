@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     c.model.heads = 16
     c.model.patch = 2  # latent cells per token and side
     c.model.dtype = "bfloat16"  # of products and activations; use float32 on a CPU
-    c.model.remat = "none"  # what is computed again to save memory: no product (none), or full
+    c.model.remat = "none"  # products that are computed again to save memory: none, or full
     c.model.unroll = 1  # blocks per iteration of the loop over blocks
     c.model.conditioner = ConfigDict()
     c.model.conditioner.name = "infused"  # or "direct": no refiners

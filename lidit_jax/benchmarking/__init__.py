@@ -4,7 +4,7 @@ chips    memory, peak and links of the accelerators, as their vendors publish th
 assumed  a config as if its encoders had been measured: no data set is wanted
 flops    a model's FLOPs by formula, einsum by einsum
 hlo      the collectives of a compiled program
-devices  virtual ones, or a slice of TPUs that is not here
+devices  virtual ones, or TPUs and GPUs that are not here
 program  the real train step compiled for them: its memory
 least_time of a step: its products, and its traffic beside them
 plan     all of this, and the settings that fit each chip

@@ -23,9 +23,10 @@ class Chip:
     joined: int = 0
     described: str = ""
 
-    def network(self, devices: int) -> float:
-        """Returns the bytes/s that each of so many accelerators can receive."""
-        return self.far if self.joined and devices > self.joined else self.link
+    def network(self, devices: int, machines: int = 1) -> float:
+        """Returns the bytes/s that each of so many accelerators, on so many machines at least, can receive."""
+        apart = self.joined and (devices > self.joined or machines > 1)
+        return self.far if apart else self.link
 
 
 # What a GPU keeps for its driver, for libraries and to fragmentation; XLA may be given the rest with
@@ -69,7 +70,8 @@ def _hopper(name: str, memory: float, bandwidth: float) -> Chip:
 # program's: 15.75, 95.73 and 31.24 GiB are what the compiler (libtpu 0.0.52) says that it has. Links:
 # half of the 400, 1,200 and 800 GB/s of both directions. Between slices it is less: not foretold here.
 # GPUs: NVIDIA's data sheets of H100 SXM (80 GB at 3.35 TB/s, 1,979 TFLOP/s with sparsity: 989 without)
-# and H200 SXM (141 GB at 4.8 TB/s), and the CUDA programming guide's limits of compute capability 9.0.
+# and H200 SXM (141 GB at 4.8 TB/s); cache and clock by the H100's white paper, and the CUDA programming
+# guide's limits of compute capability 9.0; versions as in jax[cuda13].
 CHIPS = {
     "v5e": Chip(int(15.75 * GIB), 197e12, 200e9),
     "v5p": Chip(int(95.73 * GIB), 459e12, 600e9),

@@ -9,6 +9,10 @@ from jax.experimental import topologies
 from lidit_jax import errors
 from lidit_jax.benchmarking import chips
 
+# What compilers are told. Triton's products are tuned by running them; untuned, without a GPU, some do not
+# compile.
+OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
+
 # What libtpu otherwise asks a cloud's metadata server, at length, and a lock that guards TPUs that
 # are not there; none of it changes the program that is compiled.
 _WITHOUT_TPU = {
@@ -76,11 +80,21 @@ def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
         raise errors.InputError(
             f"--topology={name}: want machines and GPUs of each, such as H200:4x8"
         )
+    machines, each = map(int, sizes.groups())
+    if each > chip.joined:
+        raise errors.InputError(
+            f"--topology={name}: a machine has {chip.joined} GPUs at most; give machines first, such as H200:4x8"
+        )
     try:
         described = topologies.get_topology_desc(
-            platform="cuda", topology=f"1x{sizes[1]}x{sizes[2]}", target_config=chip.described
+            platform="cuda", topology=f"{machines}x1x{each}", target_config=chip.described
         )
-    except (RuntimeError, NotImplementedError) as e:
+    except jax.errors.JaxRuntimeError as e:
+        raise errors.InputError(
+            f"--topology={name}: the GPU compiler does not know its description in chips.py ({e}); "
+            "use the jax[cuda13] of constraints.txt, or give --devices"
+        ) from e
+    except NotImplementedError as e:
         raise errors.InputError(
             f"--topology={name} wants the GPU compiler, but JAX has none for CUDA here; "
             "pip install 'jax[cuda13]', or give --devices"

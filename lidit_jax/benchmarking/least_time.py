@@ -32,9 +32,9 @@ def of(step: Step, setting: Setting, chip: Chip, products: list[flops.Product]) 
     """Returns the least time of a step. products: of a picture's forward pass, by `flops.forward`."""
     each = flops.training(products) + flops.recomputed(products, setting.remat)
     share = step.config.train.batch_size / step.mesh.size
-    return LeastTime(
-        each * share / chip.flops, traffic(step, setting) / chip.network(step.mesh.size)
-    )
+    machines = len({device.process_index for device in step.mesh.devices.flat})
+    network = chip.network(step.mesh.size, machines)
+    return LeastTime(each * share / chip.flops, traffic(step, setting) / network)
 
 
 def traffic(step: Step, setting: Setting) -> float:

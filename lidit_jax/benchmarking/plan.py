@@ -20,7 +20,7 @@ from lidit_jax.models.layers import REMAT_POLICIES
 from lidit_jax.training.config import Config
 
 # From least recomputation to most.
-POLICIES = sorted(REMAT_POLICIES, key=["none", "full"].index)
+POLICIES = list(REMAT_POLICIES)
 _PROBE = 16  # samples of the larger micro-batch that is compiled to find a policy's line
 
 
@@ -81,8 +81,8 @@ def make(asked: Asked) -> Plan:
     parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
     products = flops.forward(task)
     known = [chips.of_topology(asked.topology)] if asked.topology else list(chips.CHIPS)
-    if asked.topology and not chips.CHIPS[known[0]].described:
-        tried, choices = _search_refusing(step, asked, products, known[0])
+    if mesh.devices.flat[0].platform == "tpu":
+        tried, choices = _search_by_refusals(step, asked, products, known[0])
     else:
         tried, choices = _search_by_lines(step, asked, products, known)
     return Plan(asked, step, parameters, products, forward_flops(step), tried, choices)
@@ -128,7 +128,7 @@ def by_time(
 # ---- a TPU's compiler knows what fits: ask it in the order of time, until something does
 
 
-def _search_refusing(step: Step, asked: Asked, products, chip: str) -> tuple[list, list[Choice]]:
+def _search_by_refusals(step: Step, asked: Asked, products, chip: str) -> tuple[list, list[Choice]]:
     tried = []
     wanted, own = by_time(step, chip, products), _own(step.config, step.mesh)
     for setting, time in wanted if asked.search else [w for w in wanted if w[0] == own]:
@@ -176,7 +176,7 @@ def _search_by_lines(
 class Line:
     """A policy's memory over micro-batches, through two compiled ones; flat below the smaller."""
 
-    probes: tuple[Program, ...]
+    probes: tuple[Program | TooLarge, ...]
 
     @classmethod
     def of(cls, step: Step, remat: str) -> "Line":

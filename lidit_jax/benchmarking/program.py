@@ -9,14 +9,11 @@ import time
 import jax
 from jax.sharding import Mesh
 
-from lidit_jax import sharding
-from lidit_jax.benchmarking import hlo
+from lidit_jax.benchmarking import devices, hlo
 from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.tasks.diffusion import DiffusionTask
 
-# Triton's products are tuned by running them; untuned ones, where no GPU is, do not compile at some sizes.
-_OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 _SIZE = re.compile(r"([\d.]+)([KMGT])\b")
 
 
@@ -79,6 +76,10 @@ class TooLarge:
     wanted: int
     seconds: float
 
+    @property
+    def bytes(self) -> int:
+        return self.wanted
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -110,7 +111,7 @@ class Step:
         start = time.perf_counter()
         lowered = update.lower(like, task.batch_spec())
         try:
-            compiled = lowered.compile(_OPTIONS.get(sharding.platform(self.mesh.abstract_mesh)))
+            compiled = lowered.compile(devices.OPTIONS.get(self.mesh.devices.flat[0].platform))
         except jax.errors.JaxRuntimeError as e:
             if not str(e).startswith("RESOURCE_EXHAUSTED"):
                 raise

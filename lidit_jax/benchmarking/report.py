@@ -3,6 +3,7 @@
 from lidit_jax.benchmarking import chips, flops, program
 from lidit_jax.benchmarking.plan import Choice, Plan
 from lidit_jax.benchmarking.program import Program
+from lidit_jax.models.layers import REMAT_POLICIES
 
 VIRTUAL = (
     "on virtual CPU devices: an upper bound, since a CPU computes bf16 in f32, fuses less, and "
@@ -27,7 +28,7 @@ def as_json(plan: Plan) -> dict:
             "forward": flops.total(products),
             "forward_by_xla": plan.xla_flops,
             "training": flops.training(products),
-            "recomputed": {r: flops.recomputed(products, r) for r in ("none", "full")},
+            "recomputed": {r: flops.recomputed(products, r) for r in REMAT_POLICIES},
             "products": [vars(p) for p in products],
         },
         "tried": [_tried(t) for t in plan.tried],

@@ -20,9 +20,9 @@ Dtype = Any
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
 
-# What the backward pass of a stack of blocks computes again. "none": no product, but norms, GELU and
-# modulation, whose results in f32 would take several times the memory of the products', and longer to
-# be written and read than to be computed. "full": whole blocks.
+# What the backward pass of a stack of blocks computes again, from least to most. "none": no product but
+# attention's logits, yet norms, GELU and modulation, whose results in f32 would take several times the
+# memory of the products', and longer to be written and read than to be computed. "full": whole blocks.
 _POLICIES = jax.checkpoint_policies
 REMAT_POLICIES = {
     "none": _POLICIES.save_from_both_policies(
@@ -169,11 +169,13 @@ class Scan:
         if last_args is not None:
             x = self(jax.tree.map(lambda a: a[:-1], blocks), x, *args)
             last = jax.tree.map(lambda a: a[-1], blocks)
-            return self._body(last_args)(x, last)[0]
+            return self._body(last_args, prevent_cse=True)(x, last)[0]
         return jax.lax.scan(self._body(args), x, blocks, unroll=self.unroll)[0]
 
-    def _body(self, args):
+    def _body(self, args, prevent_cse=False):
+        """Returns what is scanned. prevent_cse: outside a loop, where XLA merges what is computed twice."""
+
         def body(x, block):
             return split_batch(block(split_batch(x), *args)), None
 
-        return jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        return jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=prevent_cse)

@@ -20,7 +20,7 @@ class ModelConfig:
 
     width, depth, heads, patch: the DiT's (1152, 28, 16, 2 in LI-DiT-1B).
     dtype: compute dtype, "bfloat16" or "float32"; parameters are always f32.
-    remat: what the backward pass recomputes, a name of `layers.REMAT_POLICIES`.
+    remat: which products the backward pass computes again, "none" or "full" (`layers.REMAT_POLICIES`).
     unroll: blocks per iteration of the loop over blocks; a small model on a CPU runs faster with all.
     """
 

@@ -1,7 +1,6 @@
 """What a plan says of memory is what the compiler says, and what it chooses fits where more would not."""
 
 import dataclasses
-import importlib.util
 import math
 
 import jax
@@ -139,7 +138,7 @@ def test_traffic_by_hand():
         setting = Setting("none", 8 // accumulate, accumulate)
         assert least_time.traffic(step, setting) == pytest.approx(wanted)
     chip = chips.Chip(0, 1.0, link=9.0, far=3.0, joined=8)
-    assert (chip.network(8), chip.network(16)) == (9.0, 3.0)
+    assert (chip.network(8), chip.network(16), chip.network(8, machines=2)) == (9.0, 3.0, 3.0)
 
 
 @pytest.mark.slow
@@ -170,7 +169,7 @@ class StandIn:
 def ask_tpu(monkeypatch, step, room, link=1e30):
     monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link))
     asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4")
-    return plan._search_refusing(step, asked, flops.forward(step.step.task), "v5e")
+    return plan._search_by_refusals(step, asked, flops.forward(step.step.task), "v5e")
 
 
 def test_a_tpus_compiler_is_asked_until_something_fits(monkeypatch):
@@ -224,6 +223,7 @@ def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
         (dict(topology="v9:2x2"), "unknown chip of --topology 'v9'; known: H100, H200, v5e, v5p, v6e"),
         (dict(topology="H200:8"), "--topology=H200:8: want machines and GPUs of each, such as H200:4x8"),
         (dict(topology="H200:0x8"), "--topology=H200:0x8: want machines and GPUs of each"),
+        (dict(topology="H200:1x64"), "--topology=H200:1x64: a machine has 8 GPUs at most"),
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_be_is_refused(asked, message):
@@ -293,11 +293,10 @@ def test_a_tpu_compiler_that_refuses_is_an_answer(libtpu):
 @pytest.fixture
 def cuda():
     """JAX's compiler for NVIDIA's GPUs, which wants CUDA's libraries and no GPU."""
-    plugins = ("jax_cuda13_plugin", "jax_cuda12_plugin")
-    if not any(importlib.util.find_spec(plugin) for plugin in plugins):
-        pytest.skip("the GPU compiler is not installed")
+    return pytest.importorskip("jax_cuda13_plugin", reason="the GPU compiler is not installed")
 
 
+@pytest.mark.slow
 def test_a_plan_for_gpus_is_their_own_compilers(cuda):
     """Two blocks of the 1B on two machines of four: cuDNN attends, and nothing is as large as its weights."""
     c = load_config("lidit_1b")
@@ -308,3 +307,22 @@ def test_a_plan_for_gpus_is_their_own_compilers(cuda):
     assert (choice.chip, choice.bytes) == ("H200", found.bytes)
     assert "__cudnn$fmhaSoftmaxBackward" in found.text and ",256,256]" not in found.text
     assert {d.platform for d in jax.devices()} == {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            NotImplementedError("cuda"),
+            "wants the GPU compiler, but .* pip install 'jax\\[cuda13\\]'",
+        ),
+        (jax.errors.JaxRuntimeError("no field"), "does not know its description .*no field"),
+    ],
+)
+def test_a_gpu_compiler_that_is_not_there_or_another_is_told(monkeypatch, error, message):
+    def refuse(**_):
+        raise error
+
+    monkeypatch.setattr(topologies, "get_topology_desc", refuse)
+    with pytest.raises(errors.InputError, match=message):
+        devices.of_topology("H200:2x4")

@@ -58,9 +58,9 @@ def test_the_json_has_the_numbers_behind_it():
 def test_a_step_at_the_peak_takes_its_products_recomputed_ones_included():
     plan_made = made()
     forward = flops.total(plan_made.products)
-    again = flops.recomputed(plan_made.products, "dots")
+    again = flops.recomputed(plan_made.products, "full")
     time = least_time.of(
-        plan_made.step, Setting("dots", 2, 4), chips.CHIPS["v5e"], plan_made.products
+        plan_made.step, Setting("full", 2, 4), chips.CHIPS["v5e"], plan_made.products
     )
     assert time.products == (3 * forward + again) * 64 / 8 / 197e12
     assert time.seconds == max(time.products, time.traffic) > 0

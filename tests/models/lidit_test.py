@@ -94,7 +94,7 @@ def test_stacked_blocks_equal_a_loop():
 @pytest.mark.parametrize(
     ("remat", "widths"),
     [
-        ("none", 3 + 1 + 1 + 4 + 3 + 2),  # q, k, v; q; FFN up; 3 results of attention and FFN; 2 mixed; its input
+        ("none", 1 + 3 + 1 + 2 + 2 + 4 + 1),  # input; q, k, v; q; 2 mixed; 2 read; up; down
         ("full", 1),
     ],
 )  # fmt: skip

@@ -225,14 +225,25 @@ def test_cudnn_is_what_is_compiled_for_nvidia(monkeypatch):
     assert "x256x256x" not in text  # no weights
 
 
-@pytest.mark.parametrize(("kept", "times"), [(mixing.is_kept, 1), (lambda *_, **__: False, 2)])
-def test_what_cudnn_computed_can_be_kept(monkeypatch, kept, times):
-    """The forward pass is lowered once, though all else is computed again."""
+@pytest.mark.parametrize(
+    ("kernel", "platform", "call", "gradient"),
+    [
+        (mixing.plain, "cpu", "stablehlo.dot_general", 5),  # its logits again, and four
+        (mixing.cudnn, "cuda", "@__cudnn$fmhaSoftmax", 1),
+        (mixing.splash, "tpu", "@tpu_custom_call", 2),
+    ],
+)
+def test_what_a_kernel_computed_can_be_kept(monkeypatch, kernel, platform, call, gradient):
+    """Its forward pass is lowered once, though all else is computed again."""
     from jax._src.cudnn import fused_attention_stablehlo
 
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91300)
-    again = jax.checkpoint(lambda q: mixing.cudnn(jnp.sin(q), q, q, None), policy=kept)
-    traced = jax.jit(jax.value_and_grad(lambda q: again(q).sum())).trace(like(tokens=256))
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    assert text.count("@__cudnn$fmhaSoftmax(") == times
-    assert text.count("@__cudnn$fmhaSoftmaxBackward(") == 1
+
+    def calls(policy):
+        again = jax.checkpoint(lambda q: kernel(jnp.sin(q), q, q, None), policy=policy)
+        traced = jax.jit(jax.value_and_grad(lambda q: again(q).sum())).trace(like(tokens=1024))
+        return traced.lower(lowering_platforms=(platform,)).as_text().count(call)
+
+    forward = 2 if kernel is mixing.plain else 1
+    assert calls(mixing.is_kept) == forward + gradient
+    assert calls(jax.checkpoint_policies.nothing_saveable) == 2 * forward + gradient
