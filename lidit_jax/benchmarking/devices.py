@@ -92,7 +92,7 @@ def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
     except jax.errors.JaxRuntimeError as e:
         raise errors.InputError(
             f"--topology={name}: the GPU compiler does not know its description in chips.py ({e}); "
-            "use the jax[cuda13] of constraints.txt, or give --devices"
+            "pip install -c constraints.txt 'jax[cuda13]', or give --devices"
         ) from e
     except NotImplementedError as e:
         raise errors.InputError(
