@@ -115,14 +115,15 @@ def test_telemetry_knows_nothing_else_of_training():
 
 
 def test_models_inside():
-    """In models/, layers and mixing know no one, attention knows both, and lidit all but the VAE."""
+    """In models/, layers and mixing know no one, stacking what mixing keeps, attention both, and lidit all but the VAE."""
     below = {
         "layers": set(),
         "mixing": set(),
+        "stacking": {"mixing"},
         "attention": {"layers", "mixing"},
-        "conditioners": {"layers", "attention"},
+        "conditioners": {"layers", "attention", "stacking"},
         "vae": {"layers"},
-        "lidit": {"layers", "attention", "conditioners"},
+        "lidit": {"layers", "attention", "stacking", "conditioners"},
     }
     for path in (ROOT / "lidit_jax/models").rglob("*.py"):
         own = path.relative_to(ROOT / "lidit_jax/models").parts[0].removesuffix(".py")

@@ -16,7 +16,7 @@ from lidit_jax import errors, sharding
 from lidit_jax.benchmarking import assumed, chips, devices, flops, least_time
 from lidit_jax.benchmarking.least_time import LeastTime
 from lidit_jax.benchmarking.program import Program, Setting, Step, TooLarge
-from lidit_jax.models.layers import REMAT_POLICIES
+from lidit_jax.models.stacking import REMAT_POLICIES
 from lidit_jax.training.config import Config
 
 # From least recomputation to most.

@@ -21,7 +21,7 @@ _SIZE = re.compile(r"([\d.]+)([KMGT])\b")
 class Setting:
     """What may be chosen when a model is too large.
 
-    remat: a name of `layers.REMAT_POLICIES`; micro_batch: samples per device and micro-batch;
+    remat: a name of `stacking.REMAT_POLICIES`; micro_batch: samples per device and micro-batch;
     accumulate: micro-batches per update.
     """
 

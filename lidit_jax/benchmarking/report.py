@@ -3,7 +3,7 @@
 from lidit_jax.benchmarking import chips, flops, program
 from lidit_jax.benchmarking.plan import Choice, Plan
 from lidit_jax.benchmarking.program import Program
-from lidit_jax.models.layers import REMAT_POLICIES
+from lidit_jax.models.stacking import REMAT_POLICIES
 
 VIRTUAL = (
     "on virtual CPU devices: an upper bound, since a CPU computes bf16 in f32, fuses less, and "

@@ -5,31 +5,15 @@ Every parameter carries the metadata `axes`: one logical name (or None) per dime
 matrix products and activations. Norm statistics, softmax and modulation are computed in f32.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lidit_jax.models import mixing
-from lidit_jax.sharding import split_batch
-
 Dtype = Any
 _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros_init()
-
-# What the backward pass of a stack of blocks computes again, from least to most. "none": no product but
-# attention's logits, yet norms, GELU and modulation, whose results in f32 would take several times the
-# memory of the products', and longer to be written and read than to be computed. "full": whole blocks.
-_POLICIES = jax.checkpoint_policies
-REMAT_POLICIES = {
-    "none": _POLICIES.save_from_both_policies(
-        _POLICIES.dots_with_no_batch_dims_saveable, mixing.is_kept
-    ),
-    "full": _POLICIES.nothing_saveable,
-}
 
 
 class Constant(nnx.Variable):
@@ -142,40 +126,3 @@ class FFN(nnx.Module):
 
     def __call__(self, x_BxTxD):
         return self.down(nnx.gelu(self.up(x_BxTxD), approximate=True))
-
-
-def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
-    """Returns `depth` blocks as one module whose parameters have a leading "layers" axis."""
-    blocks = jax.vmap(lambda key: make(nnx.Rngs(params=key)))(
-        jax.random.split(rngs.params(), depth)
-    )
-    for _, param in nnx.to_flat_state(nnx.state(blocks, nnx.Param)):
-        param.set_metadata(axes=("layers", *param.get_metadata("axes")))
-    return blocks
-
-
-@dataclasses.dataclass(frozen=True)
-class Scan:
-    """How a stack of blocks is run: what its backward pass recomputes, and blocks per iteration.
-
-    remat: a name of REMAT_POLICIES. unroll: more blocks per iteration compile longer and run faster.
-    """
-
-    remat: str = "none"
-    unroll: int = 1
-
-    def __call__(self, blocks: nnx.Module, x, *args, last_args: tuple | None = None):
-        """Returns x after every block: `x = block(x, *args)`, with `last_args` for the last if given."""
-        if last_args is not None:
-            x = self(jax.tree.map(lambda a: a[:-1], blocks), x, *args)
-            last = jax.tree.map(lambda a: a[-1], blocks)
-            return self._body(last_args, prevent_cse=True)(x, last)[0]
-        return jax.lax.scan(self._body(args), x, blocks, unroll=self.unroll)[0]
-
-    def _body(self, args, prevent_cse=False):
-        """Returns what is scanned. prevent_cse: outside a loop, where XLA merges what is computed twice."""
-
-        def body(x, block):
-            return split_batch(block(split_batch(x), *args)), None
-
-        return jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=prevent_cse)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from lidit_jax import errors
 from lidit_jax.batch import TextFeatures
-from lidit_jax.models import attention, conditioners, layers
+from lidit_jax.models import attention, conditioners, layers, stacking
 from lidit_jax.sharding import split_batch
 
 
@@ -20,7 +20,7 @@ class ModelConfig:
 
     width, depth, heads, patch: the DiT's (1152, 28, 16, 2 in LI-DiT-1B).
     dtype: compute dtype, "bfloat16" or "float32"; parameters are always f32.
-    remat: which products the backward pass computes again, "none" or "full" (`layers.REMAT_POLICIES`).
+    remat: which products the backward pass computes again, "none" or "full" (`stacking.REMAT_POLICIES`).
     unroll: blocks per iteration of the loop over blocks; a small model on a CPU runs faster with all.
     """
 
@@ -36,8 +36,8 @@ class ModelConfig:
     def __post_init__(self):
         if self.dtype not in ("bfloat16", "float32"):
             raise errors.unknown_name("model.dtype", self.dtype, ("bfloat16", "float32"))
-        if self.remat not in layers.REMAT_POLICIES:
-            raise errors.unknown_name("model.remat", self.remat, layers.REMAT_POLICIES)
+        if self.remat not in stacking.REMAT_POLICIES:
+            raise errors.unknown_name("model.remat", self.remat, stacking.REMAT_POLICIES)
         for name in ("width", "depth", "heads", "patch", "unroll"):
             errors.check_range(f"model.{name}", getattr(self, name), 1)
         if self.remat != "none" and self.unroll >= self.depth > 1:
@@ -47,8 +47,8 @@ class ModelConfig:
             )
 
     @property
-    def scan(self) -> layers.Scan:
-        return layers.Scan(self.remat, self.unroll)
+    def scan(self) -> stacking.Scan:
+        return stacking.Scan(self.remat, self.unroll)
 
 
 class PositionBlock(nnx.Module):
@@ -112,7 +112,7 @@ class DiT(nnx.Module):
         self.position = PositionBlock(D, **build)
         self.time = layers.TimeEmbedder(D, **build)
         self.pooled = layers.linear(D, D, ("embed", "embed_out"), **build)
-        self.blocks = layers.stack(
+        self.blocks = stacking.stack(
             lambda rngs: Block(D, config.heads, dtype=dtype, rngs=rngs), config.depth, rngs
         )
         self.final_modulation = layers.Modulation(D, 2, **build)

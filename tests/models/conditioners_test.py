@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from lidit_jax.batch import TextFeatures
-from lidit_jax.models import layers
+from lidit_jax.models import layers, stacking
 from lidit_jax.models.conditioners import CONDITIONERS, ConditionerConfig, TextSource, build
 from lidit_jax.models.conditioners.entry import concat_tokens
 from lidit_jax.models.conditioners.infused import RefinerBlock
@@ -36,7 +36,9 @@ def make(config, sources=SOURCES, dtype=jnp.float32):
 
 def fresh(config, sources=SOURCES, dtype=jnp.float32):
     return jax.jit(
-        lambda: build(config, sources, D, HEADS, dtype=dtype, scan=layers.Scan(), rngs=nnx.Rngs(0))
+        lambda: build(
+            config, sources, D, HEADS, dtype=dtype, scan=stacking.Scan(), rngs=nnx.Rngs(0)
+        )
     )()
 
 
@@ -202,7 +204,7 @@ def test_parameter_counts_by_formula():
         k: count(
             jax.eval_shape(
                 lambda v=v: build(
-                    v, SOURCES, D, HEADS, dtype=jnp.float32, scan=layers.Scan(), rngs=nnx.Rngs(0)
+                    v, SOURCES, D, HEADS, dtype=jnp.float32, scan=stacking.Scan(), rngs=nnx.Rngs(0)
                 )
             )
         )
@@ -235,10 +237,10 @@ def test_tokens_left_out_of_the_last_block_are_still_read(causal):
     )
     mask = jnp.tril(jnp.ones((1, 7, 7), bool)) if causal else jnp.ones((2, 1, 7), bool)
     blocks = woken(
-        layers.stack(lambda r: RefinerBlock(D, HEADS, True, dtype=jnp.float32, rngs=r), 3, nnx.Rngs(0)),
+        stacking.stack(lambda r: RefinerBlock(D, HEADS, True, dtype=jnp.float32, rngs=r), 3, nnx.Rngs(0)),
         scale=0.1,
     )  # fmt: skip
-    for scan in (layers.Scan(), layers.Scan("full")):
+    for scan in (stacking.Scan(), stacking.Scan("full")):
         whole = jax.jit(lambda b, scan=scan: scan(b, x, c, mask))(blocks)
         part = jax.jit(lambda b, scan=scan: scan(b, x, c, mask, last_args=(c, mask, 3)))(blocks)
         np.testing.assert_allclose(part, whole[:, 3:], atol=1e-5)

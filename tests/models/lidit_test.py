@@ -11,7 +11,7 @@ from flax import nnx
 
 from lidit_jax import errors
 from lidit_jax.batch import BatchShape, TextFeatures, fake
-from lidit_jax.models import layers
+from lidit_jax.models import stacking
 from lidit_jax.models.conditioners import ConditionerConfig, TextCondition, TextSource
 from lidit_jax.models.lidit import Block, LiDiT, ModelConfig
 
@@ -77,7 +77,9 @@ def test_a_fresh_block_is_the_identity_and_a_woken_one_is_not():
 
 
 def test_stacked_blocks_equal_a_loop():
-    stacked = woken(layers.stack(lambda r: Block(32, 4, dtype=jnp.float32, rngs=r), 3, nnx.Rngs(0)))
+    stacked = woken(
+        stacking.stack(lambda r: Block(32, 4, dtype=jnp.float32, rngs=r), 3, nnx.Rngs(0))
+    )
     x, c, text = (
         jax.random.normal(jax.random.key(i), s)
         for i, s in enumerate([(2, 9, 32), (2, 32), (2, 5, 32)])
@@ -86,7 +88,9 @@ def test_stacked_blocks_equal_a_loop():
     looped = x
     for i in range(3):
         looped = run(jax.tree.map(lambda a, i=i: a[i], stacked), looped, *args)
-    for scan in [layers.Scan(remat) for remat in layers.REMAT_POLICIES] + [layers.Scan(unroll=4)]:
+    for scan in [stacking.Scan(remat) for remat in stacking.REMAT_POLICIES] + [
+        stacking.Scan(unroll=4)
+    ]:
         scanned = jax.jit(lambda s, scan=scan: scan(s, x, *args))(stacked)
         np.testing.assert_allclose(scanned, looped, atol=1e-5)
 
@@ -101,11 +105,11 @@ def test_stacked_blocks_equal_a_loop():
 def test_of_a_block_nothing_is_kept_for_the_gradient_but_products(remat, widths):
     """Norms, GELU and modulation in f32 would be several times as much."""
     D, depth, B, T = 64, 3, 2, 144
-    blocks = layers.stack(lambda r: Block(D, 4, dtype=jnp.bfloat16, rngs=r), depth, nnx.Rngs(0))
+    blocks = stacking.stack(lambda r: Block(D, 4, dtype=jnp.bfloat16, rngs=r), depth, nnx.Rngs(0))
     x, text = (jnp.ones((B, n, D), jnp.bfloat16) for n in (T, 5))
 
     def run_all(blocks, x):
-        return layers.Scan(remat)(blocks, x, jnp.ones((B, D)), text, jnp.ones((B, 5), bool))
+        return stacking.Scan(remat)(blocks, x, jnp.ones((B, D)), text, jnp.ones((B, 5), bool))
 
     kept = jax.tree.leaves(jax.vjp(run_all, blocks, x)[1])
     of_tokens = [a for a in kept if {T, B * T} & set(a.shape) and a.shape[-1] > 1]

@@ -88,8 +88,10 @@ def test_empty_prompt_keeps_the_end_token_alone(load):
 def test_a_long_prompt_is_cut_and_said_so(load, caplog):
     frozen = load("llama", max_prompt_tokens=4)
     long, short = frozen.encode(["abcdefgh", "abcd"])
-    np.testing.assert_array_equal(long, short)
-    assert len(long) == 5
+    assert frozen.tokenize("abcdefgh")[0] == frozen.tokenize("abcd")[0]
+    assert len(long) == len(short) == 5
+    # Not bit for bit: a product may sum a row in an order that depends on the row's place.
+    assert relative_error(long, short) < 1e-5
     assert "encoder llama: 1 of 2 prompts are longer than max_prompt_tokens=4" in caplog.text
     assert "'abcdefgh'" in caplog.text
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from flax import nnx
 
 from lidit_jax import errors
-from lidit_jax.models import layers
+from lidit_jax.models import layers, stacking
 from lidit_jax.models.conditioners.direct import Direct
 from lidit_jax.models.conditioners.entry import FEATURE_NORMS, TextCondition, TextSource
 from lidit_jax.models.conditioners.infused import Infused
@@ -70,7 +70,7 @@ def build(
     heads: int,
     *,
     dtype: layers.Dtype,
-    scan: layers.Scan,
+    scan: stacking.Scan,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """Returns the conditioner that `config` names, for LLMs of these widths and a DiT of `width`."""

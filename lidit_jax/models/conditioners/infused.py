@@ -9,7 +9,7 @@ timestep and by the prompt itself.
 import jax.numpy as jnp
 from flax import nnx
 
-from lidit_jax.models import attention, layers
+from lidit_jax.models import attention, layers, stacking
 from lidit_jax.models.conditioners.entry import FeatureEntry, TextCondition, concat_tokens
 
 
@@ -93,7 +93,10 @@ class Infused(nnx.Module):
             ]
         )
         self.refiners = nnx.List(
-            [layers.stack(make_block, config.n_ltr, rngs) for _ in range(n if config.n_ltr else 0)]
+            [
+                stacking.stack(make_block, config.n_ltr, rngs)
+                for _ in range(n if config.n_ltr else 0)
+            ]
         )
         self.collaborative = nnx.List(
             [
