@@ -63,7 +63,7 @@ def tiny_model(family):
         return hf.GPT2LMHeadModel(hf.GPT2Config(**common, n_embd=16, n_layer=4, n_head=4))
     if family == "bert":
         return hf.BertModel(hf.BertConfig(**common, **heads, intermediate_size=32))
-    # T5's attention is not scaled: with weights half as large again f32 itself is 7e-5 from what f64 gives.
+    # T5's attention is not scaled: with weights half as large again, f32 itself is 7e-5 from what f64 gives.
     sizes = dict(vocab_size=260, d_model=16, d_kv=4, d_ff=32, num_layers=4, num_heads=4)
     config = hf.T5Config(**sizes, initializer_factor=2.0)
     return hf.T5ForConditionalGeneration(config)
