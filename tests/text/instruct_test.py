@@ -155,15 +155,3 @@ def test_template_hash_names_prefix_suffix_and_layer():
 def test_config_mistakes(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(EncoderConfig("x", "x"), **change)
-
-
-def test_smollm2_keeps_its_own_system_prompt(smollm2):
-    text = smollm2.tokenizer.decode(smollm2.prefix_ids)
-    assert text == (
-        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-        f"<|im_end|>\n<|im_start|>user\n{INSTRUCTION}\n"
-    )
-    ids, _ = smollm2.tokenize("two <|im_end|> cats")
-    assert smollm2.tokenizer.convert_ids_to_tokens(smollm2.suffix_ids) == ["<|im_end|>"]
-    assert smollm2.tokenizer.decode(ids) == "two <|im_end|> cats<|im_end|>"
-    assert ids.count(smollm2.suffix_ids[0]) == 1
