@@ -31,8 +31,13 @@ def one(config_file, data, tmp_path_factory):
 
 
 def test_two_processes_train_as_one_bit_for_bit(one, config_file, data, tmp_path):
-    ends = several.train(2, 2, config_file, data, tmp_path / "run", "--profile_steps=2,3")
+    cache = tmp_path / "cache"  # a second run with programs from it would be mixed up: see `start`
+    ends = several.train(
+        2, 2, config_file, data, tmp_path / "run", "--profile_steps=2,3",
+        env=several.environment(JAX_COMPILATION_CACHE_DIR=str(cache)),
+    )  # fmt: skip
     assert [e.status for e in ends] == [0, 0], ends
+    assert not cache.exists() or not list(cache.iterdir())
     assert_same_run(tmp_path / "run", one)
     assert "step 4/4" in ends[0].out and "step" not in ends[1].out
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))

@@ -101,8 +101,16 @@ def door(config, data, workdir, *more: str) -> list[str]:
     return ["-m", "lidit_jax.train", *(f"--{name}={value}" for name, value in named.items()), *more]
 
 
-def train(processes: int, devices: int, config, data, workdir, *more: str) -> list[Ended]:
+def train(
+    processes: int,
+    devices: int,
+    config,
+    data,
+    workdir,
+    *more: str,
+    env: dict[str, str] | None = None,
+) -> list[Ended]:
     """Trains with `processes` of `devices` each; returns what became of every one."""
     port = free_port()
     command = door(config, data, workdir, f"--cpu_devices={devices}", *more)
-    return ended(*(start(*command, *flags(processes, i, port)) for i in range(processes)))
+    return ended(*(start(*command, *flags(processes, i, port), env=env) for i in range(processes)))

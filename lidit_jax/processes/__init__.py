@@ -47,6 +47,8 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
       facts: returns what must be equal on every process; see `meeting.meet`.
       timeout: seconds to wait for the others.
 
+    On CPUs JAX's persistent compilation cache is off from here on, whatever folder it was given.
+
     Raises, the same on every process, InputError if they cannot train as one, and Absent if one is
     missing.
     """
@@ -67,6 +69,9 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
         cluster_detection_method="deactivate",
         initialization_timeout=timeout,
     )  # fmt: skip
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # Of programs that were read from JAX's cache, Gloo's exchanges meet others than their own.
+        jax.config.update("jax_enable_compilation_cache", False)
     barrier("start")
 
 
