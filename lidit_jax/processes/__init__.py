@@ -69,7 +69,7 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
         cluster_detection_method="deactivate",
         initialization_timeout=timeout,
     )  # fmt: skip
-    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu":
         # Of programs that were read from JAX's cache, Gloo's exchanges meet others than their own.
         jax.config.update("jax_enable_compilation_cache", False)
     barrier("start")
