@@ -19,10 +19,21 @@ def config_file(llms, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one(config_file, data, tmp_path_factory):
+def cache(tmp_path_factory):
+    """A folder that JAX may keep programs in, and must not: see `processes.start`."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def keeping(cache):
+    return several.environment(JAX_COMPILATION_CACHE_DIR=str(cache))
+
+
+@pytest.fixture(scope="module")
+def one(config_file, data, keeping, tmp_path_factory):
     """The run of one process with four devices, whose collectives are those of several."""
     folder = tmp_path_factory.mktemp("several") / "one"
-    (alone,) = several.train(1, 4, config_file, data, folder)
+    (alone,) = several.train(1, 4, config_file, data, folder, env=keeping)
     assert alone.status == 0, alone.err
     return folder
 
@@ -30,14 +41,11 @@ def one(config_file, data, tmp_path_factory):
 # The law.
 
 
-def test_two_processes_train_as_one_bit_for_bit(one, config_file, data, tmp_path):
-    cache = tmp_path / "cache"  # a second run with programs from it would be mixed up: see `start`
-    ends = several.train(
-        2, 2, config_file, data, tmp_path / "run", "--profile_steps=2,3",
-        env=several.environment(JAX_COMPILATION_CACHE_DIR=str(cache)),
-    )  # fmt: skip
+def test_two_processes_train_as_one_bit_for_bit(one, config_file, data, keeping, cache, tmp_path):
+    more = ["--profile_steps=2,3"]
+    ends = several.train(2, 2, config_file, data, tmp_path / "run", *more, env=keeping)
     assert [e.status for e in ends] == [0, 0], ends
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not list(cache.iterdir())
     assert_same_run(tmp_path / "run", one)
     assert "step 4/4" in ends[0].out and "step" not in ends[1].out
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
