@@ -4,9 +4,11 @@ import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lidit_jax.text import llm
+from lidit_jax.text import encode, llm
+from lidit_jax.text.encode import ChannelStatistics
 from lidit_jax.text.instruct import INSTRUCTION, EncoderConfig
 from tests.text.llm_test import plain_states, relative_error
 
@@ -49,6 +51,19 @@ def test_smollm2_features_are_its_third_to_last_hidden_states(smollm2, cache_dir
         assert relative_error(features, expected[P:]) < 1e-5
         assert relative_error(smollm2.prefix(), expected[:P]) < 1e-5
     assert (smollm2.width, smollm2.prefix().shape) == (576, (50, 576))
+
+
+def test_real_captions_are_what_encode_gives(smollm2):
+    texts = ["a red heart", "", "a long caption of many words about a green tree", "star"]
+    stats = ChannelStatistics(smollm2.width)
+    stream = encode.encode_captions(smollm2, texts, batch_size=2)
+    for text, expected, features in zip(texts, smollm2.encode(texts), stream, strict=True):
+        np.testing.assert_allclose(features.hidden_SxE, expected, rtol=1e-4, atol=1e-3)
+        stats.add(text, features)
+    description = encode.describe(smollm2.config, stats)
+    assert (description["width"], len(smollm2.prefix())) == (576, 50)
+    # The attention sink, of norm 24,755, is not among the kept tokens.
+    assert max(np.abs(description["mean"])) < 1000
 
 
 @pytest.mark.slow
