@@ -1,4 +1,4 @@
-"""The journey on a tiny real LLM: prepare, train, resume, draw; each law of a run, and of bad input."""
+"""The journey on two tiny real LLMs: prepare, train, resume, draw; each law of a run, and of bad input."""
 
 import dataclasses
 import itertools
@@ -21,6 +21,27 @@ from lidit_jax.training.inputs import open_inputs
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests import tiny
 from tests.same_run import arrays
+
+
+@pytest.fixture(scope="module")
+def config(llms):
+    return tiny.config(llms, **tiny.RUN)
+
+
+@pytest.fixture(scope="module")
+def data(config, tmp_path_factory):
+    """A data set of 48 pictures read by two LLMs."""
+    folder = tmp_path_factory.mktemp("data") / "set"
+    preparation.prepare(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(config, data, tmp_path_factory):
+    """A run of four steps without interruption, by two LLMs."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    loop.train(config, data, folder)
+    return folder
 
 
 def losses(workdir):
@@ -49,9 +70,7 @@ def test_a_run_resumes_with_other_micro_batches_and_learns_the_same(data, llms, 
     """So that a run which ran out of memory can go on in less."""
     halved = shutil.copytree(workdir, tmp_path / "halved")  # of one micro-batch on eight devices
     shutil.rmtree(halved / "checkpoints" / "4")
-    config = tiny.config(
-        llms, steps=4, save_every=2, log_every=1, preview_every=4, accumulate=2, mesh=(1, 4, -1)
-    )
+    config = tiny.config(llms, **tiny.RUN, accumulate=2, mesh=(1, 4, -1))
     loop.train(config, data, halved)
     np.testing.assert_allclose(losses(halved), losses(workdir), rtol=1e-5)
     whole, resumed = arrays(workdir, 4), arrays(halved, 4)

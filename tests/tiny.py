@@ -10,6 +10,9 @@ def load_config(name: str, argument: str = ""):
     return importlib.import_module(f"configs.{name}").get_config(argument)
 
 
+RUN = {"steps": 4, "save_every": 2, "log_every": 1, "preview_every": 4}
+
+
 def config_dict(llm_folders: list, **train):
     """A run on 16 px shapes, read by the LLMs in these folders."""
     c = load_config("shapes", "smoke")

@@ -23,9 +23,12 @@ class Raw:
 
 @pytest.fixture(scope="session")
 def make_generator(workdir):
-    """Returns a generator on a mesh of these sizes, which has shaken weights: a run of four steps knows little."""
+    """Returns a generator on a mesh of these sizes, which has shaken weights: a run of four steps knows little.
 
-    def make(sizes=(1, 1, 1), batch_size=4, raw=False):
+    alone: its LLM reads each text by itself, else it rounds otherwise in other company.
+    """
+
+    def make(sizes=(1, 1, 1), batch_size=4, raw=False, alone=False):
         devices = jax.devices()[: int(np.prod(sizes))]
         sample = dataclasses.replace(sample_config(workdir), batch_size=batch_size, guidance=3.0)
         generator = Generator(workdir, sample, mesh=sharding.make_mesh(sizes, devices))
@@ -37,6 +40,9 @@ def make_generator(workdir):
         )
         if raw:
             generator.codec = Raw()
+        if alone:
+            read = generator._readers.read
+            generator._readers.read = lambda texts: (next(read([text])) for text in texts)
         return generator
 
     return make

@@ -22,7 +22,7 @@ SEEDS = list(range(7))
 
 @pytest.fixture(scope="module")
 def generator(make_generator):
-    return make_generator((2, 1, 1), batch_size=2)
+    return make_generator((2, 1, 1), batch_size=2, alone=True)
 
 
 @pytest.fixture(scope="module")

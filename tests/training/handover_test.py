@@ -23,8 +23,9 @@ from tests.same_run import arrays, copy_checkpoint
 
 
 def stage_dict(llms, source, **train):
-    """Another size, other pictures, another optimizer's settings."""
+    """Another size, other pictures, another optimizer's settings; the same LLM, though another is known."""
     c = tiny.config_dict(llms, steps=4, save_every=1, log_every=1, preview_every=0, keep=9)
+    c.text.use = ("tiny0",)
     c.data.size, c.data.options.count = (24, 24), 32
     c.optim.learning_rate, c.optim.warmup_steps, c.optim.ema = 1e-3, 3, 0.9
     c.train.update({"init_from": str(source)} | train)
@@ -33,8 +34,10 @@ def stage_dict(llms, source, **train):
 
 @pytest.fixture(scope="module")
 def second_data(llms, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("second") / "data"
-    preparation.prepare(parse(stage_dict(llms, "")), folder)
+    """Read by both LLMs, for a stage that wants another."""
+    folder, c = tmp_path_factory.mktemp("second") / "data", stage_dict(llms, "")
+    c.text.use = ("tiny0", "tiny1")
+    preparation.prepare(parse(c), folder)
     return folder
 
 
@@ -212,9 +215,10 @@ def test_a_second_stage_resumes_on_its_own_data_alone(llms, second, second_data,
         loop.train(parse(stage_dict(llms, first)), other, stopped)
 
 
-def other_llms(constants):
-    last = constants["text"][1]
-    return constants | {"text": constants["text"] | {1: last | {"null_ZxE": -last["null_ZxE"]}}}
+def with_other_llm(constants, number):
+    other = constants["text"][number]
+    other = other | {"null_ZxE": -other["null_ZxE"]}
+    return constants | {"text": constants["text"] | {number: other}}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +227,7 @@ def other_llms(constants):
         (lambda c: c.model.update(depth=3), r"parameter dit\.blocks\.\S+ is \(2, .*\) in step 4 of .* and \(3, .*\) in this config .model.depth: 2 there, 3 now"),
         (lambda c: c.model.update(width=64), r"parameter \S+ is \(.*\) in .* and \(.*\) in this config .*model.width: 32 there, 64 now"),
         (lambda c: c.model.update(patch=2), "parameter dit.final.bias is .48,. in .* and .12,. in this config .model.patch"),
-        (lambda c: c.text.update(use=("tiny0",)), r"parameter conditioner.collaborative\S+ is .* in step 4 of .* and absent in this config .*use: 2 there, 1 now"),
+        (lambda c: c.text.update(use=("tiny0", "tiny1")), r"parameter conditioner.collaborative\S+ is absent in step 4 of .* and \(.*\) in this config .*use: 1 there, 2 now"),
         (lambda c: c.model.conditioner.update(name="direct"), "parameter conditioner.* and absent in this config .model.conditioner.name: 'infused' there, 'direct' now"),
         (lambda c: c.model.conditioner.update(ltr_mask="causal"), "cannot be gone on from with another config .model.conditioner.ltr_mask: 'full' there"),
         (lambda c: c.objective.update(prediction="eps"), "another config .objective.prediction: 'x0' there, 'eps' now"),
@@ -249,9 +253,16 @@ def test_another_llm_is_refused_by_name_and_another_precision_is_not(
         config, tmp_path, like, jax.tree.map(lambda a: a.astype(jnp.bfloat16), constants)
     )
     with pytest.raises(
-        errors.InputError, match=r"encoder 'tiny1' .* otherwise than the LLM number 2"
+        errors.InputError, match=r"encoder 'tiny0' .* otherwise than the LLM number 1"
     ):
-        handover.check(config, tmp_path, like, other_llms(constants))
+        handover.check(config, tmp_path, like, with_other_llm(constants, 0))
+    both = constants | {"text": dict.fromkeys((0, 1), constants["text"][0])}
+    two = dataclasses.replace(config, encoders=tiny.config(llms).encoders)
+    handover.check_constants(both, both, two, "there")
+    with pytest.raises(
+        errors.InputError, match="encoder 'tiny1' .* otherwise than the LLM number 2"
+    ):
+        handover.check_constants(both, with_other_llm(both, 1), two, "there")
     vae = dataclasses.replace(config, data=dataclasses.replace(config.data, codec_hash="0f"))
     with pytest.raises(errors.InputError, match="data.codec_hash: '' there, '0f' now"):
         handover.check(vae, tmp_path, like, constants)

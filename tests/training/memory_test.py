@@ -63,7 +63,7 @@ def test_nothing_of_the_models_size_comes_to_the_host_whole(llms, data, tmp_path
 
     monkeypatch.setattr(ArrayImpl, "_value", property(watched))
     monkeypatch.setattr(opening.logging, "level_info", lambda: True)
-    c = tiny.config_dict(llms, steps=2, save_every=1, log_every=1, preview_every=0)
+    c = tiny.config_dict(llms[:1], steps=2, save_every=1, log_every=1, preview_every=0)
     c.model.width = 128
     first = parse(c)
     loop.train(first, data, tmp_path / "first")
