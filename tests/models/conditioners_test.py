@@ -1,6 +1,7 @@
 """The contract that every conditioner meets, and the laws of the refiners."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +36,17 @@ def make(config, sources=SOURCES, dtype=jnp.float32):
 
 
 def fresh(config, sources=SOURCES, dtype=jnp.float32):
+    return maker(config, sources, dtype)()
+
+
+@functools.cache
+def maker(config, sources, dtype):
+    """The program that makes a conditioner, which several tests want."""
     return jax.jit(
         lambda: build(
             config, sources, D, HEADS, dtype=dtype, scan=stacking.Scan(), rngs=nnx.Rngs(0)
         )
-    )()
+    )
 
 
 def features(sources=SOURCES, length=6, seed=0):

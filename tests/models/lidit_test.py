@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,13 @@ def count(module):
 
 
 def make(config=TINY, sources=SOURCES):
-    """A fresh model, as one compiled program."""
-    return jax.jit(lambda: LiDiT(config, 16, sources, rngs=nnx.Rngs(0)))()
+    return maker(config, sources)()
+
+
+@functools.cache
+def maker(config, sources):
+    """The program that makes a fresh model, which several tests want."""
+    return jax.jit(lambda: LiDiT(config, 16, sources, rngs=nnx.Rngs(0)))
 
 
 def woken(module, scale=0.05):
