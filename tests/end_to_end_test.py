@@ -44,23 +44,27 @@ def workdir(config, data, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def resumed(config, data, workdir, tmp_path_factory):
+    """The same run stopped by a lack of checkpoints after step 2, and trained on."""
+    folder = shutil.copytree(workdir, tmp_path_factory.mktemp("run") / "resumed")
+    shutil.rmtree(folder / "checkpoints" / "4")
+    loop.train(config, data, folder)
+    return folder
+
+
 def losses(workdir):
     return [
         json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()
     ]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config, data, workdir, tmp_path):
-    """The first half is the same run stopped by a lack of checkpoints after step 2."""
-    halved = tmp_path / "halved"
-    shutil.copytree(workdir, halved)
-    shutil.rmtree(halved / "checkpoints" / "4")
-    loop.train(config, data, halved)
-    whole, resumed = arrays(workdir, 4), arrays(halved, 4)
-    assert whole.keys() == resumed.keys() and len(whole) > 100
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workdir, resumed):
+    whole, other = arrays(workdir, 4), arrays(resumed, 4)
+    assert whole.keys() == other.keys() and len(whole) > 100
     for name in whole:
-        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
-    assert losses(halved) == losses(workdir)
+        np.testing.assert_array_equal(whole[name], other[name], err_msg=name)
+    assert losses(resumed) == losses(workdir)
     moved = arrays(workdir, 2)
     assert any((whole[name] != moved[name]).any() for name in whole if "params" in name)
 
@@ -401,18 +405,12 @@ def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(llm
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_of_another_run_are_not_taken_for_this_ones(config, data, workdir, tmp_path):
-    """Same config, same step, trained again: another run."""
-    generation.generate(
-        generation.Generator(workdir), [Prompt("a red circle")], [0], tmp_path / "out"
-    )
-    again = shutil.copytree(workdir, tmp_path / "again")
-    shutil.rmtree(again / "checkpoints" / "4")
-    loop.train(config, data, again)
+def test_pictures_of_another_run_are_not_taken_for_this_ones(workdir, resumed, tmp_path):
+    """Same config, same step, same bits, but trained again: another run."""
+    request = [Prompt("a red circle")], [0], tmp_path / "out"
+    generation.generate(generation.Generator(workdir), *request)
     with pytest.raises(errors.InputError, match="another request"):
-        generation.generate(
-            generation.Generator(again), [Prompt("a red circle")], [0], tmp_path / "out"
-        )
+        generation.generate(generation.Generator(resumed), *request)
 
 
 def test_a_killed_encoding_is_not_finished_by_another_llm(llms, tmp_path):
