@@ -51,8 +51,9 @@ vae_openmoji: .venv/ready
 	$(RUN).evaluate --suite=psnr --samples=$(VAE)/decoded --out=$(VAE)/psnr
 	@echo "pictures beside what is decoded of them: $(VAE)/decoded/grid.png"
 
-# Files of tests go to as many processes as there are cores, 4 at most: each may hold several GB.
-PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
+# Files of tests go to as many processes as there are cores, 4 at most: each may hold several GB. They go in
+# their own order, else the files of few but long tests come last.
+PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 test: .venv/ready
 	$(PYTEST)
 
