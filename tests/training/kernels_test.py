@@ -29,7 +29,7 @@ def test_a_run_by_the_tpus_kernel_is_the_run_by_products(config, data, tmp_path,
         return mixing.splash(*arrays, interpret=True)
 
     monkeypatch.setattr(mixing, "MANY", 1)
-    monkeypatch.setattr(sharding, "platform", lambda: "tpu")
+    monkeypatch.setattr(sharding, "platform", lambda mesh=None: "tpu")
     monkeypatch.setitem(mixing.KERNELS, "splash", splash)
     loop.train(config, data, tmp_path / "splash")
     by_splash = generation.Generator(tmp_path / "splash")(["a red circle"], [1])
