@@ -8,7 +8,7 @@ import pytest
 from lidit_jax.processes import Stopped
 from tests import same_run, several
 from tests.faults import damage, disk, kills, worlds
-from tests.faults.kills import Whole
+from tests.faults.kills import Campaign, Whole
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,27 @@ def whole(world, tmp_path_factory):
     return Whole(world, tmp_path_factory.mktemp("whole"))
 
 
-def test_a_run_killed_in_every_phase_is_the_run_that_was_not(record_property, llms, tmp_path):
-    short = worlds.make("pixels", tmp_path / "worlds", llms, steps=40, every=4)
-    once = ["start", "removal", "restore", "compile", "save", "steps"]
-    totals = kills.kills(short, tmp_path, seed=0, times=6, phases=once)
+@pytest.fixture(scope="module")
+def short_whole(llms, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("short")
+    return Whole(worlds.make("pixels", folder / "worlds", llms, steps=40, every=4), folder)
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        ["removal", "save", "steps"],
+        pytest.param(
+            ["start", "removal", "restore", "compile", "save", "steps"], marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_run_killed_in_these_phases_is_the_run_that_was_not(
+    phases, record_property, short_whole, tmp_path
+):
+    totals = Campaign(short_whole, tmp_path, 0, phases).run(len(phases))
     record_property("totals", totals.line(0))
-    assert totals.ok and totals.kills.total() == 6, totals
+    assert totals.ok and totals.kills.total() == len(phases), totals
     assert totals.arrays.compared > 200 and totals.lines.compared >= 40, totals
     assert totals.resumed >= 2, totals
 
@@ -53,9 +68,10 @@ def test_twenty_kills_during_saves_leave_a_whole_checkpoint_each_time(
 # What the harness must see.
 
 
-def test_a_lost_or_changed_checkpoint_is_counted(whole, tmp_path):
+def test_a_lost_or_changed_checkpoint_is_counted(short_whole, tmp_path):
     """Else every campaign would pass."""
-    step, other = (str(worlds.SAVE_EVERY * k) for k in (1, 2))
+    whole, world = short_whole, short_whole.world
+    step, other = (str(world.every * k) for k in (1, 2))
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     saved = whole.workdir / "checkpoints"
@@ -65,8 +81,8 @@ def test_a_lost_or_changed_checkpoint_is_counted(whole, tmp_path):
     empty = whole.compare_state(run, int(other))
     assert len(empty.different) == empty.compared > 50
     totals = whole.compare(run)
-    assert not totals.ok and len(totals.lines.different) == totals.lines.compared > 120
-    assert len(totals.pictures.different) == totals.pictures.compared == 5
+    assert not totals.ok and len(totals.lines.different) == totals.lines.compared > world.steps
+    assert len(totals.pictures.different) == totals.pictures.compared == 2
 
 
 # A full disk.

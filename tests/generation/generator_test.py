@@ -55,6 +55,7 @@ def test_any_mesh_and_any_batch_draw_what_one_device_draws_one_by_one(
         np.testing.assert_allclose(drawn[k], latents, atol=2e-5 * np.abs(latents).max())
 
 
+@pytest.mark.slow
 def test_one_prompt_is_drawn_on_eight_devices_as_on_one(make_generator):
     one, eight = (make_generator(mesh)(["a star"], [3]) for mesh in ((1, 1, 1), (8, 1, 1)))
     assert eight.shape == (1, 16, 16, 3) and eight.dtype == np.uint8

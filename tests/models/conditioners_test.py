@@ -28,7 +28,14 @@ VARIANTS = {
     "infused two cr, context all": ConditionerConfig(n_cr=2, context="all"),
     "infused no ltr": ConditionerConfig(n_ltr=0),
 }
-every_variant = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+SLOW = {"infused ungated", "infused two cr, context all"}  # of what others have too, one at a time
+every_variant = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, config in VARIANTS.items()
+    ],
+)
 
 
 def make(config, sources=SOURCES, dtype=jnp.float32):

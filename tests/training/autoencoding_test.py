@@ -144,6 +144,7 @@ def test_a_run_logs_its_losses_and_shows_originals_beside_decoded(run):
     assert preview.std() > 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path):
     config, root = run
     shutil.copytree(root / "run", tmp_path / "run")

@@ -28,6 +28,7 @@ def run(tiny_llm, tmp_path_factory):
     return llm, folder / "data", folder / "run"
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit(run, tmp_path):
     llm, data, whole = run
     halved = shutil.copytree(whole, tmp_path / "halved")

@@ -18,12 +18,14 @@ from lidit_jax.training.feed import to_devices
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import load_config
 
-LENGTHS = (6, 5)
+WIDTHS, LENGTHS = (24, 16), (6, 5)  # of an LLM's features, and of its longest prompt
 leaves_with_path, keystr = jax.tree_util.tree_leaves_with_path, jax.tree_util.keystr
 
 
-def make_config(optimizer="adamw", **train):
+def make_config(optimizer="adamw", llms=1, **train):
+    """Returns a tiny model's config; a step of two LLMs takes twice as long to compile."""
     c = load_config("shapes_two_llms", "smoke")
+    c.text.use = c.text.use[:llms]
     c.optim.name = optimizer
     c.data.size = (16, 16)
     c.model.width, c.model.heads, c.model.depth, c.model.patch = 32, 4, 2, 4
@@ -32,7 +34,7 @@ def make_config(optimizer="adamw", **train):
     c.train.update(train)
     config = parse(c)
     encoders = tuple(
-        dataclasses.replace(e, width=w, prefix_len=3) for e, w in zip(config.encoders, (24, 16))
+        dataclasses.replace(e, width=w, prefix_len=3) for e, w in zip(config.encoders, WIDTHS)
     )
     return dataclasses.replace(config, encoders=encoders)
 
@@ -44,7 +46,7 @@ def begin(config, mesh):
     graphdef, like = state.abstract(task, optimizer, mesh)
     constants = LiDiT.constants(
         np.zeros(3), np.ones(3),
-        [dict(mean_E=np.zeros(e), std_E=np.ones(e), prefix_PxE=np.ones((3, e)), null_ZxE=np.ones((1, e))) for e in (24, 16)],
+        [dict(mean_E=np.zeros(e), std_E=np.ones(e), prefix_PxE=np.ones((3, e)), null_ZxE=np.ones((1, e))) for e in WIDTHS[: len(config.encoders)]],
     )  # fmt: skip
     current = state.initial(task, optimizer, 0, like, constants)
     return task, current, step.make_step(task, graphdef, optimizer, config, mesh, like)
@@ -65,15 +67,27 @@ def single():
     return run(make_config(), sharding.make_mesh((1, 1, 1), jax.devices()[:1]))
 
 
-def test_eight_devices_train_as_one(single):
-    losses, norms, final, told = run(make_config(), sharding.make_mesh((2, 2, 2)))
+def assert_trained_alike(found, wanted):
+    losses, norms, final, told = wanted
     for name in ("batch", "noise"):
-        np.testing.assert_array_equal(told[-1][name], single[3][-1][name])
-    np.testing.assert_allclose(losses, single[0], rtol=1e-5)
-    np.testing.assert_allclose(norms, single[1], rtol=1e-4)
-    assert single[0][-1] != single[0][0]
-    for a, b in zip(jax.tree.leaves(final.ema), jax.tree.leaves(single[2].ema)):
+        np.testing.assert_array_equal(found[3][-1][name], told[-1][name])
+    np.testing.assert_allclose(found[0], losses, rtol=1e-5)
+    np.testing.assert_allclose(found[1], norms, rtol=1e-4)
+    assert losses[-1] != losses[0]
+    for a, b in zip(jax.tree.leaves(found[2].ema), jax.tree.leaves(final.ema), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_eight_devices_train_with_two_llms_as_one():
+    config, one = make_config(llms=2), sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    assert_trained_alike(run(config, sharding.make_mesh((2, 2, 2))), run(config, one))
+
+
+def test_eight_devices_train_as_one(single):
+    found = run(make_config(), sharding.make_mesh((2, 2, 2)))
+    assert_trained_alike(found, single)
+    final = found[2]
     # and parameters and moments are split as the table says: fsdp 2 x tensor 2
     kernel = final.params["dit"]["blocks"]["ffn"]["up"]["kernel"][...]
     moment = final.opt_state[1][0].mu["dit"]["blocks"]["ffn"]["up"]["kernel"][...]
@@ -243,7 +257,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
 
 
 def test_a_parameter_that_does_not_divide_is_named_with_a_mesh_that_would():
-    config = make_config()
+    config = make_config(llms=2)
     task, optimizer = diffusion_task(config, LENGTHS), optim.make_optimizer(config.optim, 5)
     with pytest.raises(
         errors.InputError,
