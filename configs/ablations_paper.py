@@ -1,19 +1,20 @@
 """The paper's ablations at its own scale (section 4.3): LI-DiT-1B, 256 px, 300k steps of batch 256.
 
-python -m lidit_jax.train --config=configs/ablations_paper.py:ltr --config.data.source=SOURCE \
-    --config.data.codec=VAE --data=DATA --workdir=RUN
+python -m lidit_jax.prepare --config=configs/ablations_paper.py:ltr,webdataset --config.data.options.path=TARS \
+    --config.data.codec=VAE --data=DATA
+python -m lidit_jax.train --config=configs/ablations_paper.py:ltr,webdataset --config.data.codec=VAE \
+    --data=DATA --workdir=RUN
 
-The argument is a run of configs/ablations.py; without one it is `full`, the last row of Table 2. "ltr,smoke"
-shrinks one to seconds on a CPU. The paper
-trains on ImageNet, captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and
-Qwen1.5-7B on pictures and text itself, and published neither: LLaVA-NeXT's language model stands for the
-first, and the chat model for the second, of which there is no public tuned one.
+The argument is a run of configs/ablations.py (without one it is `full`, the last row of Table 2), and
+what lidit_1b's may be: a source of lidit_jax.data.sources, or smoke. The paper trains on ImageNet,
+captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and Qwen1.5-7B on pictures
+and text itself, and published neither: LLaVA-NeXT's language model stands for the first, and the chat
+model for the second, of which there is no public tuned one.
 """
 
 from ml_collections import ConfigDict
 
 from configs import ablations, base, lidit_1b
-from lidit_jax import errors
 
 _NAMES = {"llama3": "llama3_base", "qwen": "qwen_base", "t5": "t5_xxl"}
 _TUNED = {"llama3": "llama3_tuned", "qwen": "qwen"}
@@ -21,9 +22,9 @@ _TUNED = {"llama3": "llama3_tuned", "qwen": "qwen"}
 
 def get_config(arg: str = "") -> ConfigDict:
     runs = ablations.RUNS | ablations.EXTRA
-    name, _, smoke = ("full," + arg if arg in ("", "smoke") else arg).partition(",")
-    if name not in runs or smoke not in ("", "smoke"):
-        raise errors.unknown_name("argument of the config", arg, ("smoke", *runs))
+    name, _, more = arg.partition(",")
+    if name not in runs:
+        name, more = "full", arg
     switches = runs[name]
     c = lidit_1b.get_config()
     c.text.encoders.llama3_base = base.encoder("meta-llama/Meta-Llama-3-8B", "base", 4096)
@@ -34,6 +35,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.bins = "square"
     c.train.steps = 300_000
     c.train.batch_size = 256
-    if smoke:
+    if base.take_argument(c, more, *runs):
         lidit_1b.smoke(c)
     return c

@@ -3,9 +3,13 @@
 The defaults are the paper's where it says (section 4.1), else the ones noted in docs/model.md.
 """
 
+import inspect
+
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from lidit_jax import errors
+from lidit_jax.data.sources import SOURCES
 
 
 def get_config() -> ConfigDict:
@@ -15,7 +19,7 @@ def get_config() -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.source = "openmoji"  # a name in lidit_jax.data.sources
-    c.data.options = ConfigDict()  # the source's own options
+    c.data.options = ConfigDict()  # the source's own options; see `take_argument`
     c.data.size = (256, 256)  # height, width in pixels
     c.data.bins = (
         "square"  # every picture at `size`; or grid33, pixart40: about that area, by aspect
@@ -143,6 +147,28 @@ def is_smoke(arg: str) -> bool:
     if arg not in ("", "smoke"):
         raise errors.unknown_name("argument of the config", arg, ("smoke",))
     return arg == "smoke"
+
+
+def take_argument(c: ConfigDict, arg: str, *others: str) -> bool:
+    """Takes the argument of a config for pictures of any source; returns whether it is smoke's.
+
+    `configs/NAME.py:SOURCE` reads that one of lidit_jax.data.sources, whose options become keys of
+    `data.options`. others: what else the config's argument may be, to be told of.
+    """
+    if arg not in ("", "smoke", *SOURCES):
+        raise errors.unknown_name("argument of the config", arg, ("smoke", *SOURCES, *others))
+    if arg in SOURCES:
+        c.data.source = arg
+        options = inspect.signature(SOURCES[arg]).parameters.values()
+        c.data.options = ConfigDict({o.name: _start_value(o.default) for o in options})
+    return arg == "smoke"
+
+
+def _start_value(default):
+    """An option without a default is an empty text; one of None can be set to a text."""
+    if default is inspect.Parameter.empty:
+        return ""
+    return placeholder(str) if default is None else default
 
 
 def encoder(model: str, template: str = "chat", width: int = 0) -> ConfigDict:

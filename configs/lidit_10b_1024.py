@@ -4,8 +4,10 @@
 keeps. 165 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
 Hardware and time: the paper names none. Score (Table 1): GenEval 0.76, DPG-Bench 84.60.
 
-python -m lidit_jax.train --config=configs/lidit_10b_1024.py --config.data.source=SOURCE \
-    --config.data.codec=VAE --config.train.init_from=RUN_512 --data=DATA_1024 --workdir=RUN_1024
+python -m lidit_jax.prepare --config=configs/lidit_10b_1024.py:webdataset --config.data.options.path=TARS \
+    --config.data.codec=VAE --data=DATA_1024
+python -m lidit_jax.train --config=configs/lidit_10b_1024.py:webdataset --config.data.codec=VAE \
+    --config.train.init_from=RUN_512 --data=DATA_1024 --workdir=RUN_1024
 
 The paper gives the resolution and no more; batch, steps, learning rate and what is high quality are
 decided here, see docs/model.md.
@@ -23,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.learning_rate = 2e-5
     c.train.steps = 50_000
     c.train.batch_size = 1024
-    if base.is_smoke(arg):
+    if base.take_argument(c, arg):
         lidit_1b.smoke(c)
         c.data.size = (32, 32)
     return c

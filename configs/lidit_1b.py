@@ -4,11 +4,13 @@
 1.10 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
 Hardware and time: the paper names none. Score (Table 1): GenEval 0.60, DPG-Bench 81.65.
 
-python -m lidit_jax.train --config=configs/lidit_1b.py --config.data.source=SOURCE \
-    --config.data.codec=VAE --data=DATA --workdir=RUN
+python -m lidit_jax.prepare --config=configs/lidit_1b.py:webdataset --config.data.options.path=TARS \
+    --config.data.codec=VAE --data=DATA
+python -m lidit_jax.train --config=configs/lidit_1b.py:webdataset --config.data.codec=VAE --data=DATA \
+    --workdir=RUN
 
-SOURCE is a name in lidit_jax.data.sources, its options given as --config.data.options.KEY, and VAE the
-folder of a 16-channel, 8x VAE: one trained with configs/vae.py, or a public one in the layout of diffusers.
+The argument is a source of lidit_jax.data.sources, and VAE the folder of a 16-channel, 8x VAE: one
+trained with configs/vae.py, or a public one in the layout of diffusers.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.text.use = ("llama3", "qwen")
     c.train.steps = 500_000
     c.train.batch_size = 2048
-    if base.is_smoke(arg):
+    if base.take_argument(c, arg):
         smoke(c)
     return c
 

@@ -2,7 +2,11 @@
 
 83,819,683 trained parameters, the KL autoencoder of latent diffusion with 16 channels, and 2,766,529 of
 a patch discriminator. The paper trains its own on data it does not name; here it is whatever
-`data.source` gives, with LPIPS where `vae.perceptual` names its weights.
+source the argument names, with LPIPS where `vae.perceptual` names its weights.
+
+python -m lidit_jax.prepare --config=configs/vae.py:webdataset --config.data.options.path=TARS --data=DATA
+python -m lidit_jax.train --config=configs/vae.py:webdataset --data=DATA --workdir=RUN
+python -m lidit_jax.export --workdir=RUN --out=VAE
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.ema = 0.999
     c.train.steps = 200_000
     c.train.batch_size = 128
-    if base.is_smoke(arg):
+    if base.take_argument(c, arg):
         smoke(c)
     return c
 

@@ -1,5 +1,6 @@
 """Every config parses, builds, and has the size that it claims."""
 
+import ast
 import dataclasses
 import math
 import pathlib
@@ -8,8 +9,10 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
 from flax import nnx
 from jax.extend import core as jex
+from ml_collections import config_flags
 
 from configs import ablations
 from lidit_jax import ablation, errors, sharding
@@ -184,6 +187,41 @@ def test_an_unknown_argument_is_refused(name):
         errors.InputError, match="unknown argument of the config 'smok'; known: smoke"
     ):
         load_config(name, "smok")
+
+
+HEADERS = {
+    p.stem: ast.get_docstring(ast.parse(p.read_text())) or ""
+    for p in sorted((ROOT / "configs").glob("*.py"))
+}
+COMMANDS = [
+    pytest.param(command.split(), id=f"{name}-{k}")
+    for name, header in HEADERS.items()
+    for k, command in enumerate(
+        re.findall(r"^python -m (.* --config=.*)$", header.replace("\\\n", ""), re.MULTILINE)
+    )
+]
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_a_header_sets_keys_that_there_are(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    values(command, known_only=True)
+    family = hasattr(config.value, "base")
+    (ablation.parse if family else parse)(config.value)
+
+
+@pytest.mark.parametrize("name", ["lidit_1b", "vae"])
+def test_a_sources_options_are_keys(name):
+    c = load_config(name, "webdataset")
+    c.data.options.caption = "text"
+    assert parse(c).data.source == "webdataset" and parse(c).data.options["caption"] == "text"
+    assert (
+        load_config("ablations_paper", "ltr,webdataset").data.options
+        == load_config(name, "webdataset").data.options
+    )
 
 
 def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
