@@ -101,7 +101,7 @@ def get_config() -> ConfigDict:
     c.optim.decay = "constant"  # or linear, cosine: to zero at the last step
     c.optim.b1 = 0.9  # Muon's momentum too
     c.optim.b2 = 0.999
-    c.optim.weight_decay = 0.0
+    c.optim.weight_decay = 0.0  # of kernels; times the learning rate
     c.optim.clip_norm = 1.0
     c.optim.ema = 0.9999
 

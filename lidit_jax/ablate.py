@@ -44,4 +44,4 @@ def main():
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, reads=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import pathlib
 import sys
 import traceback
@@ -131,8 +132,14 @@ def define_processes():
     return joined
 
 
-def run(main: Callable[[], None]):
-    """Runs a door. An InputError ends it with exit status 2 and the error's one line."""
+def run(main: Callable[[], None], reads: bool = False):
+    """Runs a door. An InputError ends it with exit status 2 and the error's one line.
+
+    reads: LLMs or judges too, which torch puts on the same GPU: JAX then takes memory as it needs it,
+    instead of three quarters at once.
+    """
+    if reads:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
     def guarded(argv):
         if not flags.FLAGS["verbosity"].present:
@@ -163,7 +170,8 @@ def run(main: Callable[[], None]):
                 processes.leave(1)
             print(f"error{processes.name()}: {told}", file=sys.stderr)
             # Status 2 says that the same command would fail again.
-            processes.leave(1 if isinstance(e, processes.Absent) else 2)
+            passing = isinstance(e, processes.Absent) or errors.is_passing(e)
+            processes.leave(1 if passing else 2)
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -181,6 +189,11 @@ def _told(error: Exception) -> str | None:
             error
         ) or "Out of memory" in str(error):
             return _out_of_memory(error)
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
+            why = str(error).splitlines()[0]
+            return (
+                f"{why} This is for the LLMs or judges that torch reads; use a GPU with more memory"
+            )
         case OSError():
             return errors.about_file(error)
     return None

@@ -56,6 +56,13 @@ def about_file(error: OSError) -> str | None:
     return None
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether an error is of a disk or a network filesystem that may answer again."""
+    return isinstance(error, OSError) and error.errno in (
+        errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN,
+    )  # fmt: skip
+
+
 def full_disk(error: BaseException | None) -> OSError | None:
     """Returns a full disk as an OSError, if that is what an error, or one of those behind it, is about.
 

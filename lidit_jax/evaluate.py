@@ -195,4 +195,4 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, reads=True)

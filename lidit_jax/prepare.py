@@ -71,4 +71,4 @@ def _verify():
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, reads=True)

@@ -48,4 +48,4 @@ def _found(runs: dict[str, pathlib.Path], drawn: list[prompts.MarkedPrompt]) -> 
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, reads=True)

@@ -101,4 +101,4 @@ def _number(text):
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, reads=True)

@@ -169,6 +169,41 @@ def test_too_little_memory_is_one_line_that_says_what_needs_less(flags, message,
     assert re.search(message, told), told
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        ("OSError(errno.ESTALE, 'Stale file handle', '/mnt/a')", 1, "error: cannot use /mnt/a: Stale file handle"),
+        ("OSError(errno.ENAMETOOLONG, 'File name too long', 'a')", 2, "error: cannot use a: File name too long"),
+        ("torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 14 GiB.')", 2, "error: CUDA out of memory. .* for the LLMs or judges"),
+    ],
+)  # fmt: skip
+def test_an_error_that_may_pass_has_another_status(error, status, message):
+    """keep_running.sh tries again what does not end with 2."""
+    code = f"""
+import errno, torch
+from lidit_jax import doors
+def main():
+    raise {error}
+doors.run(main)
+"""
+    found, stderr = python(code)
+    assert found == status and re.match(message, stderr.splitlines()[-1]), stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_door_that_reads_llms_leaves_them_room_on_the_gpu():
+    code = """
+import os
+from lidit_jax import doors
+os.environ.pop("XLA_PYTHON_CLIENT_PREALLOCATE", None)
+def main():
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+doors.run(main, reads=True)
+"""
+    status, stderr = python(code)
+    assert status == 0, stderr
+
+
 DOORS = ["prepare", "train", "sample", "evaluate", "export", "reconstruct"]
 
 

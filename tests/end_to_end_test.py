@@ -371,6 +371,14 @@ def test_a_resumed_run_on_data_of_other_statistics_is_refused(config, data, work
         loop.train(config, other, half)
 
 
+def test_a_run_asks_not_where_a_sources_pictures_are(config, data, workdir, capsys):
+    """Another machine, or another mount, may have them elsewhere; a training reads none."""
+    options = config.data.options | {"path": "/elsewhere"}
+    moved = dataclasses.replace(config, data=dataclasses.replace(config.data, options=options))
+    loop.train(moved, data, workdir)
+    assert "is already trained to step 4" in capsys.readouterr().out
+
+
 def test_checkpoints_without_their_config_are_not_adopted(config, data, workdir, tmp_path):
     lone = shutil.copytree(workdir, tmp_path / "lone")
     (lone / "config.json").unlink()

@@ -1,5 +1,6 @@
 """How processes find their place and meet: all are there, and are about to do the same."""
 
+import http.server
 import json
 import socket
 import threading
@@ -225,6 +226,66 @@ def test_open_mpi_of_several_machines_wants_to_know_the_first():
     env = OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_MCA_orte_hnp_uri": ""}
     with pytest.raises(errors.InputError, match="give --coordinator=HOST:PORT --processes="):
         clusters.from_cluster(env)
+
+
+@pytest.fixture
+def metadata(monkeypatch):
+    """A metadata server, which has these attributes; yields them, and the environment that names it."""
+    attributes = {}
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.headers["Metadata-Flavor"] == "Google"
+            text = attributes.get(
+                self.path.removeprefix("/computeMetadata/v1/instance/attributes/")
+            )
+            self.send_response(404 if text is None else 200)
+            self.end_headers()
+            self.wfile.write((text or "").encode())
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("localhost", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield attributes, {"GCE_METADATA_HOST": f"localhost:{server.server_port}"}
+        server.shutdown()
+
+
+def test_a_tpu_vms_metadata_name_the_place(metadata):
+    attributes, env = metadata
+    assert clusters.from_cluster(env) is None  # a machine of Google's without a TPU
+    attributes |= {
+        "worker-network-endpoints": "unused:unused:10.0.0.5,unused:unused:10.0.0.6",
+        "agent-worker-number": "1",
+        "tpu-env": "ACCELERATOR_TYPE: 'v6e-8'\nZONE: 'a'\n",
+    }
+    assert clusters.from_cluster(env) == Place("10.0.0.5:8476", 2, 1, None, "Cloud TPU")
+    attributes["tpu-env"] += "MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"
+    attributes["tpu-env"] += "MEGASCALE_COORDINATOR_ADDRESS: '10.0.0.1:8080'\n"
+    assert clusters.from_cluster(env) == Place("10.0.0.1:8476", 4, 3, None, "Cloud TPU")
+
+
+def test_a_metadata_server_that_does_not_answer_is_told():
+    env = {"GCE_METADATA_HOST": f"localhost:{several.free_port()}"}
+    with pytest.raises(
+        errors.InputError, match="does not tell this TPU host's place .*--nocluster"
+    ):
+        clusters.from_cluster(env)
+
+
+def test_another_makers_accelerator_is_no_tpu(tmp_path):
+    card = tmp_path / "sys/bus/pci/devices/0000:00:0b.0"
+    card.mkdir(parents=True)
+    (card / "vendor").write_text("0x8086\n")
+    (tmp_path / "dev/accel").mkdir(parents=True)
+    (tmp_path / "dev/accel/accel0").touch()
+    assert not clusters.has_tpu(tmp_path)
+    (card / "vendor").write_text("0x1ae0\n")
+    assert clusters.has_tpu(tmp_path)
+    (tmp_path / "dev/accel").rename(tmp_path / "dev/other")  # a network card of Google's alone
+    assert not clusters.has_tpu(tmp_path)
 
 
 def test_facts_are_plain_and_of_config_code_and_data(config, data, tmp_path):

@@ -148,6 +148,14 @@ class Reader:
         except BadRecord as e:
             return e.key or f"row {row} (unreadable)"
 
+    def used(self, row: int, epoch: int) -> int:
+        """Returns the row that `drawn` gives for this sample: itself, or what stands for it."""
+        try:
+            self._check(row, epoch)
+            return row
+        except BadRecord as e:
+            return self._instead(row, epoch, e)
+
     def readable(self, captions: list[int]) -> list[int]:
         """Returns those of the captions whose features can be read. Raises InputError if none can."""
         kept, first = [], None

@@ -62,9 +62,10 @@ def _root(covariance_ExE: np.ndarray) -> np.ndarray:
 def clip_features(clip: Embedder) -> Features:
     """Returns CLIP's embeddings as features: "CLIP-FID" (Kynkäänniemi et al., arXiv 2203.06026).
 
-    Not comparable with a FID on Inception's features.
+    Of the length that CLIP gives them, as clean-fid takes them. Not comparable with a FID on
+    Inception's features.
     """
-    return clip.images
+    return clip.features
 
 
 def pixel_features(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -81,12 +81,13 @@ def gke_tpu(env: Mapping[str, str]) -> Place | None:
 
 
 def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
-    """A TPU VM, asked through its metadata server. No other machine's is asked."""
-    asked = "GCE_METADATA_HOST" in env or any(pathlib.Path("/dev").glob("accel*"))
-    asked = asked or pathlib.Path("/dev/vfio/0").exists()
+    """A TPU VM, asked through its metadata server. No other machine's is asked.
+
+    Raises InputError where the server does not answer.
+    """
     if (
         "TPU_SKIP_MDS_QUERY" in env
-        or not asked
+        or not ("GCE_METADATA_HOST" in env or has_tpu())
         or not (endpoints := _metadata(env, "worker-network-endpoints"))
     ):
         return None
@@ -94,6 +95,16 @@ def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
     workers = [worker.split(":")[-1] for worker in endpoints.split(",")]
     pairs = re.findall(r"^(\w+): *'?([^'\n]*)", _metadata(env, "tpu-env"), re.MULTILINE)
     return _tpu(workers, int(_metadata(env, "agent-worker-number")), dict(pairs) | env, "Cloud TPU")
+
+
+def has_tpu(root: pathlib.Path = pathlib.Path("/")) -> bool:
+    """Whether the machine with these files has a TPU: a device of the kinds that TPUs are, made by Google.
+
+    NPUs of other makers are /dev/accel too, and devices that are passed to virtual machines /dev/vfio.
+    """
+    devices = [*root.glob("dev/accel*"), *root.glob("dev/vfio/[0-9]*")]
+    makers = (path.read_text().strip() for path in root.glob("sys/bus/pci/devices/*/vendor"))
+    return bool(devices) and "0x1ae0" in makers
 
 
 def _tpu(workers: list[str], worker: int, env: Mapping[str, str], named_by: str) -> Place:
@@ -122,14 +133,20 @@ def _number(env: Mapping[str, str], name: str, default: int | None = None) -> in
 
 
 def _metadata(env: Mapping[str, str], name: str) -> str:
-    """Returns an attribute of this machine; "" if it has none."""
+    """Returns an attribute of this machine; "" if it has none.
+
+    Raises InputError where its metadata server does not answer.
+    """
     host = env.get("GCE_METADATA_HOST", "metadata.google.internal")
     url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
-    except urllib.error.HTTPError as e:
-        if e.code == 404:
+    except OSError as e:
+        if isinstance(e, urllib.error.HTTPError) and e.code == 404:
             return ""
-        raise
+        raise errors.InputError(
+            f"the metadata server {host} does not tell this TPU host's place ({e}): give --coordinator, "
+            f"--processes and --process_id, or --nocluster to train alone"
+        ) from e

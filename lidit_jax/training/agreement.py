@@ -8,6 +8,7 @@ from typing import Any
 
 import lidit_jax
 from lidit_jax import errors
+from lidit_jax.data import sources
 from lidit_jax.training.checkpoints import to_json
 from lidit_jax.training.config import Config
 
@@ -22,8 +23,10 @@ def facts(config: Config, data: pathlib.Path) -> dict[str, Any]:
     stores = [
         f"features/{e.store}/encoder.json" for e in config.encoders if config.task == "diffusion"
     ]
+    places = {f"config.data.options.{place}" for place in sources.PLACES}
+    told = {key: value for key, value in _flat(to_json(config), "config") if key not in places}
     return (
-        dict(_flat(to_json(config), "config"))
+        told
         | {"code of lidit_jax": _code()}
         | {f"version of {name}": importlib.metadata.version(name) for name in LIBRARIES}
         | {f"data set's {name}": _content(data / name) for name in ("dataset.json", *stores)}

@@ -116,8 +116,8 @@ class Logbook:
         if self._metrics:
             self._metrics.scalars(step, facts)
 
-    def picture(self, step: int, grid_HxWx3: np.ndarray):
-        """Writes a preview."""
+    def picture(self, step: int, grid_HxWx3: np.ndarray | None):
+        """Writes a preview; process 0 alone has one."""
         if self._metrics:
             self._metrics.picture(step, "preview", grid_HxWx3)
 

@@ -30,7 +30,7 @@ def train(
       config: the run.
       data: a folder that `prepare` made.
       workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/, heartbeats/,
-        programs/; begun.json with `train.init_from`; ledger.jsonl where there is anything to tell, and
+        programs/, lock; begun.json with `train.init_from`; ledger.jsonl where there is anything to tell, and
         damaged/ where a checkpoint was.
       profile: first and last step whose trace process 0 writes to profile/.
 
@@ -40,8 +40,11 @@ def train(
     """
     t, chief, started = config.train, jax.process_index() == 0, time.time()
     tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
-    with programs.kept_in(workdir / "programs"), Pulse(workdir, t.watchdog_minutes) as pulse:
-        run = opening.set_up(config, data, workdir)
+    with (
+        programs.kept_in(workdir / "programs"),
+        Pulse(workdir, t.watchdog_minutes) as pulse,
+        contextlib.closing(opening.set_up(config, data, workdir)) as run,
+    ):
         pulse.watch()
         done, saved = checkpoints.last_step(workdir), None
         if done is not None and done >= t.steps:
@@ -101,9 +104,8 @@ def _steps(
             if now % t.log_every == 0 or last:
                 log.write(now, saver)
             if preview and (now % t.preview_every == 0 or last):
-                log.picture(
-                    now, preview.grid(current)
-                )  # before its checkpoint: a kill loses neither
+                # Before its checkpoint: a kill loses neither.
+                log.picture(now, preview.grid(current))
             due = now // t.save_every > log.saved_at // t.save_every
             with processes.within(t.grace if stopped else 0, "saving after SIGTERM"):
                 if due or last or stopped:

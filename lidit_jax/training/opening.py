@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import IO
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,9 @@ from lidit_jax.training.telemetry import ledger, metrics
 WRITTEN = (
     "config.json", origin.NAME, metrics.NAME, ledger.NAME, "heartbeats/*.json", "samples/*.png",
 )  # fmt: skip
+# Seconds for a process that was told to stop to save and end, or for a network filesystem to learn that
+# the machine of one is gone.
+WAIT = 180.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Run:
     """What a run is made of, before it has a state.
 
     config: as measured; constants: the model's, as the data set has them; batches: of this process'
-    rows, from the first on; like: the state, described.
+    rows, from the first on; like: the state, described; lock: process 0's, on a workdir that is trained
+    in, until `close`.
     """
 
     config: Config
@@ -45,6 +50,11 @@ class Run:
     optimizer: optax.GradientTransformationExtraArgs
     graphdef: nnx.GraphDef
     like: state.TrainState
+    lock: IO | None = None
+
+    def close(self):
+        if self.lock:
+            self.lock.close()
 
     def update(self) -> step.Step:
         """Returns the train step, not yet compiled."""
@@ -55,8 +65,8 @@ class Run:
     def keys(self, step: int) -> list[str]:
         """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
         order = pipeline.Order(self.reader, self.config.train.batch_size)
-        used = self.reader.drawn(order.samples(step - 1)).batch.row_B
-        return [self.reader.key(int(row)) for row in used]
+        samples = order.samples(step - 1)  # one at a time: a global batch may be larger than a host
+        return [self.reader.key(self.reader.used(*sample)) for sample in samples]
 
     def batch(self, step: int) -> Batch:
         """Returns this process' rows of the batch that a step trains on. Steps count from 1."""
@@ -94,8 +104,8 @@ class Run:
         """
         found = checkpoints.last_whole(self.workdir, self.like)
         current, place = found.state, found.record
+        check_same_data(place["data"], self.reader.dataset.statistics, self.data)
         if self.config.train.init_from:
-            check_same_data(place["data"], self.reader.dataset.statistics, self.data)
             handover.check_constants(
                 current.constants, self.constants, self.config, str(self.workdir)
             )
@@ -112,7 +122,7 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path, write: boo
     write: False only checks, and changes nothing there.
 
     Raises InputError, the same on every process and before anything is written, where config, data,
-    mesh and workdir do not fit.
+    mesh and workdir do not fit, and where another process still trains there after `WAIT`.
     """
     with processes.together():
         opened = open_run(config, data)
@@ -138,6 +148,8 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path, write: boo
         checkpoints.claim(workdir, config, write)
     with processes.together():
         if write and jax.process_index() == 0:
+            run = dataclasses.replace(run, lock=(workdir / "lock").open("w"))
+            files.held_alone(run.lock, f"trains in {workdir}", WAIT)
             _remove_leftovers(workdir)
             if begins_from:
                 origin.pin(workdir, begins_from)
@@ -145,7 +157,7 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path, write: boo
 
 
 def _remove_leftovers(workdir: pathlib.Path):
-    """Removes what killed processes had not finished writing. Two may not train in one folder at once."""
+    """Removes what killed processes had not finished writing; none may be writing now."""
     for name in WRITTEN:
         files.remove_leftovers(workdir / name)
     checkpoints.remove_unfinished(workdir)

@@ -23,7 +23,7 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then AdamW or Muon, with decoupled weight decay.
+    """Clipping by global norm, then AdamW or Muon, with decoupled weight decay of kernels alone.
 
     Its `update` takes the gradients' `norm` too, where that is known already.
     Muon (arXiv 2502.16982) makes the update of every matrix orthogonal, first and last layers
@@ -32,11 +32,11 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     """
     rate, decay = learning_rate(config, steps), config.weight_decay
     if config.name == "adamw":
-        update = optax.adamw(rate, config.b1, config.b2, weight_decay=decay)
+        update = optax.adamw(rate, config.b1, config.b2, weight_decay=decay, mask=_kernels)
     else:
         update = contrib.muon(
             rate, beta=config.b1, weight_decay=decay, consistent_rms=0.2,
-            adam_b1=config.b1, adam_b2=config.b2, adam_weight_decay=decay,
+            adam_b1=config.b1, adam_b2=config.b2,
             muon_weight_dimension_numbers=_matrices,
         )  # fmt: skip
     return optax.chain(_clip(config.clip_norm), update)
@@ -51,6 +51,14 @@ def _clip(most: float) -> optax.GradientTransformationExtraArgs:
         return clipped, state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _kernels(params: nnx.State) -> nnx.State:
+    """Returns which parameters are decayed: no bias, and no norm's scale, which 0 would silence."""
+    flat = nnx.to_flat_state(params)
+    return nnx.from_flat_state(
+        [(path, param.replace(path[-1] == "kernel")) for path, param in flat]
+    )
 
 
 def _matrices(params: nnx.State) -> nnx.State:

@@ -36,10 +36,18 @@ class Preview:
 
         self._inputs = jax.tree.map(spread, (inputs, np.arange(self._count)))
         program = jax.jit(draw, out_shardings=sharding.replicated(run.mesh))
-        self._draw = program.lower(run.like.ema, run.like.constants, *self._inputs).compile()
+        lowered = program.lower(run.like.ema, run.like.constants, *self._inputs)
+        self._draw = lowered.compile()
+        if jax.process_index() == 0:
+            self._decoded(np.zeros(lowered.out_info.shape, lowered.out_info.dtype))
 
-    def grid(self, current: state.TrainState) -> np.ndarray:
-        """Returns the uint8 grid; every process must call it."""
+    def grid(self, current: state.TrainState) -> np.ndarray | None:
+        """Returns the uint8 grid to process 0, which decodes it, and None to others; all must call it."""
         latents = jax.device_get(self._draw(current.ema, current.constants, *self._inputs))
-        images = np.asarray(self.codec.decode(latents[: len(latents) * self._count // self._rows]))
-        return files.picture_grid(list(images), columns=8, height=64)
+        if jax.process_index() != 0:
+            return None
+        return files.picture_grid(list(self._decoded(latents)), columns=8, height=64)
+
+    def _decoded(self, latents: np.ndarray) -> np.ndarray:
+        """Returns uint8 pictures, without those that fill the rows up."""
+        return np.asarray(self.codec.decode(latents[: len(latents) * self._count // self._rows]))

@@ -219,6 +219,9 @@ def test_clip_is_the_unit_features_of_the_model(folder):
     words = tokenizer(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
     assert words.input_ids.shape == (3, 77) and words.input_ids[2, -1] == tokenizer.eos_token_id
     read = model.get_text_features(**words).pooler_output
+    features = clip.features(images)
+    np.testing.assert_allclose(features, seen.detach().numpy(), rtol=0, atol=1e-5)
+    assert np.ptp(np.linalg.norm(features, axis=1)) > 1e-4
     for ours, theirs in ((clip.images(images), seen), (clip.texts(texts), read)):
         theirs = theirs.detach().numpy()
         theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)

@@ -12,7 +12,7 @@ from flax import nnx
 from PIL import Image
 from safetensors.numpy import save_file
 
-from lidit_jax import autoencoding, batch, errors, generation, preparation, rng
+from lidit_jax import autoencoding, batch, errors, files, generation, preparation, rng
 from lidit_jax.evaluation import SUITES, pictures
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.models.vae import folder as folders
@@ -152,6 +152,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path):
     loop.train(config, root / "data", tmp_path / "run")
     autoencoding.export(tmp_path / "run", tmp_path / "vae")
     assert folders.digest(tmp_path / "vae") == folders.digest(root / "vae")
+
+
+def test_a_resumed_run_on_other_pictures_is_refused(run, tmp_path):
+    config, root = run
+    half, other = (shutil.copytree(root / name, tmp_path / name) for name in ("run", "data"))
+    shutil.rmtree(half / "checkpoints" / "4")
+    info = files.read_json(other / "dataset.json", "data set")
+    files.write_json(other / "dataset.json", info | {"latent_mean": [0.5, 0.5, 0.5]})
+    with pytest.raises(errors.InputError, match="is not the data set .*: its latent_mean is other"):
+        loop.train(config, other, half)
 
 
 @pytest.mark.slow

@@ -113,13 +113,27 @@ def test_matrices_that_lie_across_devices_are_orthogonalised_whole():
     [("bias", ("heads", None), (3, 4)), ("scale", ("layers", None), (2, 4))],
 )
 def test_muon_leaves_what_is_no_matrix_to_adamw_with_nesterovs_momentum(name, axes, shape):
-    config = dataclasses.replace(MUON, weight_decay=0.1)
-    peer = optax.nadamw(0.5, b1=0.9, b2=0.99, weight_decay=0.1)
+    config = dataclasses.replace(MUON, weight_decay=0.1)  # of kernels
+    peer = optax.nadam(0.5, b1=0.9, b2=0.99)
     value, *grads = jax.random.normal(jax.random.key(0), (4, *shape))
     state = peer.init(value)
     for grad, found in zip(grads, updates(config, name, axes, shape, count=3), strict=True):
         wanted, state = peer.update(grad, state, value)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_kernels_alone_are_decayed(name):
+    """By the learning rate times the decay, beside what the gradient does."""
+    config = dataclasses.replace(MUON, name=name, weight_decay=0.1)
+    still = dataclasses.replace(config, weight_decay=0.0)
+    for leaf, axes, decayed in (
+        ("kernel", ("embed", "mlp"), 0.05), ("bias", ("mlp",), 0), ("scale", (None,), 0), ("scale_E", (None,), 0),
+    ):  # fmt: skip
+        shape = (12, 20)[-len(axes) :]
+        with_it, without = (updates(c, leaf, axes, shape, count=1)[0] for c in (config, still))
+        value = jax.random.normal(jax.random.key(0), (2, *shape))[0]
+        np.testing.assert_allclose(without - with_it, decayed * value, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("change", [{"b1": 0.5}, {"weight_decay": 0.1}])

@@ -3,10 +3,11 @@
 import dataclasses
 import re
 import shutil
+import threading
 
 import pytest
 
-from lidit_jax import errors
+from lidit_jax import errors, files
 from lidit_jax.training import checkpoints, opening
 from tests import several
 from tests.training.checkpoints_test import PLACE, tiny_state
@@ -80,9 +81,26 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(config, data, wo
         opening.set_up(dataclasses.replace(config, seed=7), data, run)
     assert set(run.rglob("*")) == all_of_it
     opening.set_up(config, data, run)
-    kept = before | {run / name for name in OTHERS} | {run / "heartbeats"}
+    kept = before | {run / name for name in OTHERS} | {run / "heartbeats", run / "lock"}
     assert set(run.rglob("*")) == kept
     assert (tmp_path / "disk").is_dir()
+
+
+def test_two_do_not_train_in_one_folder_at_once(config, data, workdir, tmp_path, monkeypatch):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    unfinished = run / "checkpoints" / "8.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    first = (run / "lock").open("w")
+    files.held_alone(first, "trains")
+    monkeypatch.setattr(opening, "WAIT", 0.0)
+    with pytest.raises(errors.InputError, match="another process trains in .*; wait for it, or"):
+        opening.set_up(config, data, run)
+    assert unfinished.exists()
+    opening.set_up(config, data, run, write=False).close()  # who only looks is let in
+    monkeypatch.setattr(opening, "WAIT", 60.0)
+    threading.Timer(1, first.close).start()
+    opening.set_up(config, data, run).close()
+    assert not unfinished.exists()
 
 
 READERS = """

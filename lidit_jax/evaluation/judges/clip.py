@@ -21,8 +21,15 @@ class Clip:
 
         A picture is resized to the model's height or width, whichever is less, and its middle is seen.
         """
+        return _unit(self._seen(images))
+
+    def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns the same, of the length that CLIP gives them, which differs from picture to picture."""
+        return self._seen(images).cpu().numpy()
+
+    def _seen(self, images: Sequence[np.ndarray]):
         pixels = loading.pixels(self._images, *images, device=self._model.device)
-        return _unit(self._model.get_image_features(**pixels).pooler_output)
+        return self._model.get_image_features(**pixels).pooler_output
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Returns float32 [n, E], each of length 1, of one or more texts.

@@ -58,6 +58,9 @@ class Embedder(Protocol):
     def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Returns float32 [n, E], each of length 1."""
 
+    def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns float32 [n, E], of any length."""
+
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Returns float32 [n, E], each of length 1."""
 

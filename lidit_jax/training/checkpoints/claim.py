@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from lidit_jax import errors, files
+from lidit_jax.data import sources
 from lidit_jax.training.config import Config
 
 # Keys that may differ between the run in a workdir and the config that resumes it: they change
@@ -20,7 +21,9 @@ FREE = {
     "guard": ("patience",),
     "model": ("remat", "unroll"),
     # codec_hash says which codec; bad_records only decides when a run ends.
-    "data": ("shards", "workers", "threads", "codec", "bad_records"),
+    "data": (
+        "shards", "workers", "threads", "codec", "bad_records", *(f"options.{place}" for place in sources.PLACES),
+    ),
 }  # fmt: skip
 RESTORE = "put back a copy of it, or train in another folder"  # a run's config that is damaged
 
@@ -70,10 +73,10 @@ def to_json(config: Config) -> dict:
 
 
 def _is_free(key: str, config: Config) -> bool:
-    section, *rest = key.split(".")
+    section, _, rest = key.partition(".")
     if key == "train.steps" and config.optim.decay != "constant":
         return False  # the learning rate depends on it
-    return section == "sample" or (bool(rest) and rest[0] in FREE.get(section, ()))
+    return section == "sample" or rest in FREE.get(section, ())
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
