@@ -3,8 +3,9 @@
 #
 #   sbatch launch/slurm_gpu.sh [--config.KEY=VALUE ...]        from the repository's root
 #
-# Every node must see the repository, DATA and RUN under the same paths. Two minutes before the time
-# limit, and when it is preempted, the run saves itself and the job goes back into the queue.
+# Every node must see the repository, DATA, RUN and the VAE (--config.data.codec) under the same paths.
+# Five minutes before the time limit, and when it is preempted, the run saves itself and the job goes back
+# into the queue.
 #
 #SBATCH --job-name=lidit
 #SBATCH --nodes=2
@@ -12,17 +13,19 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=lidit-%j.log
 # A GPU per task is left to the training (SLURM_LOCALID): with --gpus-per-task the GPUs of a node
 # would not see one another, and NCCL could not copy between them directly.
 set -uo pipefail
-CONFIG=${CONFIG:-configs/lidit_1b.py}
+CONFIG=${CONFIG:-configs/lidit_1b.py:webdataset}
 DATA=${DATA:-/shared/lidit/data}
 RUN=${RUN:-/shared/lidit/run}
 PYTHON=${PYTHON:-.venv/bin/python}
+# What `benchmark --plan` counts on; JAX's default of 0.75 is for a GPU that others use too.
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 
 # A process that fails ends the step, and keep_running.sh starts all of them again.
 # srun no longer takes the CPUs of a task over from sbatch by itself.

@@ -16,7 +16,7 @@ TYPE=${TYPE:-v6e-16}                 # gcloud compute tpus accelerator-types lis
 RUNTIME=${RUNTIME:-v2-alpha-tpuv6e}  # gcloud compute tpus versions list --zone=$ZONE
 SPOT=${SPOT---spot}                  # SPOT= for a slice that is not preempted
 SHARE=${SHARE:-10.0.0.2:/lidit}      # an NFS export, such as Filestore's, in the slice's network
-CONFIG=${CONFIG:-configs/lidit_1b.py}
+CONFIG=${CONFIG:-configs/lidit_1b.py:webdataset}
 DATA=${DATA:-/mnt/lidit/data}
 RUN=${RUN:-/mnt/lidit/run}
 

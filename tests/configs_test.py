@@ -9,10 +9,8 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from absl import flags
 from flax import nnx
 from jax.extend import core as jex
-from ml_collections import config_flags
 
 from configs import ablations
 from lidit_jax import ablation, errors, sharding
@@ -21,7 +19,7 @@ from lidit_jax.training import optim, state, step
 from lidit_jax.training.config import parse
 from lidit_jax.training.tasks import without_data
 from lidit_jax.training.tasks.diffusion import diffusion_task
-from tests.tiny import load_config
+from tests.tiny import config_of_flags, load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 FAMILIES = ["ablations"]  # of several runs
@@ -202,15 +200,11 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_a_header_sets_keys_that_there_are(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values)
-    values(command, known_only=True)
-    family = hasattr(config.value, "base")
-    (ablation.parse if family else parse)(config.value)
+    config = config_of_flags(command)
+    (ablation.parse if hasattr(config, "base") else parse)(config)
 
 
 @pytest.mark.parametrize("name", ["lidit_1b", "vae"])

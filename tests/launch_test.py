@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,9 @@ import jsonschema
 import pytest
 import yaml
 
+from lidit_jax.training import config as training
 from tests import several
+from tests.tiny import config_of_flags
 
 LAUNCH = several.ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
@@ -197,7 +200,8 @@ def test_a_spoilt_jobset_is_found(jobset, schema, spoil):
     assert not schema.is_valid(copy)
 
 
-def test_the_jobset_fits_itself(jobset):
+def test_the_jobset_fits_itself(jobset, monkeypatch):
+    monkeypatch.chdir(several.ROOT)
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     pod = pod_of(jobset)
     (container,) = pod["containers"]
@@ -209,7 +213,19 @@ def test_the_jobset_fits_itself(jobset):
     rule = job["podFailurePolicy"]["rules"][0]["onExitCodes"]
     assert rule["containerName"] == container["name"] and rule["values"] == [2]
     env = {e["name"]: e["value"] for e in container["env"]}
-    assert (several.ROOT / env["CONFIG"]).exists()
+    config = training.parse(config_of_flags([f"--config={env['CONFIG']}", *env["FLAGS"].split()]))
+    assert config.data.codec.startswith(container["volumeMounts"][0]["mountPath"])
+    assert pod["terminationGracePeriodSeconds"] >= 2 * config.train.grace
+
+
+@pytest.mark.parametrize("name", ["slurm_gpu.sh", "tpu_vm.sh"])
+def test_a_script_begins_with_a_config_that_there_is_and_leaves_time_to_save(name, monkeypatch):
+    monkeypatch.chdir(several.ROOT)
+    text = (several.ROOT / "launch" / name).read_text()
+    path = re.search(r"^CONFIG=\$\{CONFIG:-(.*)}$", text, re.MULTILINE)[1]
+    config = training.parse(config_of_flags([f"--config={path}"]))
+    for seconds in re.findall(r"^#SBATCH --signal=TERM@(\d+)$", text, re.MULTILINE):
+        assert int(seconds) >= 2 * config.train.grace
 
 
 @pytest.mark.slow

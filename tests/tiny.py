@@ -1,6 +1,13 @@
 """Tiny but real: a random LLM saved as a folder, a data set of 48 rendered pictures, a run's config."""
 
 import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from unittest import mock
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from configs.base import encoder
 from lidit_jax.training.config import Config, parse
@@ -8,6 +15,16 @@ from lidit_jax.training.config import Config, parse
 
 def load_config(name: str, argument: str = ""):
     return importlib.import_module(f"configs.{name}").get_config(argument)
+
+
+def config_of_flags(words: Sequence[str]) -> ConfigDict:
+    """Returns the config of a command's words, --config among them, with its keys changed as these say."""
+    values, command = flags.FlagValues(), ["command", *words]
+    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    with warnings.catch_warnings(), mock.patch.object(sys, "argv", command):  # where it finds keys
+        warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections' own
+        values(command, known_only=True)
+    return config.value
 
 
 RUN = {"steps": 4, "save_every": 2, "log_every": 1, "preview_every": 4}
