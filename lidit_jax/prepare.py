@@ -7,7 +7,7 @@ import math
 
 from absl import flags
 
-from lidit_jax import doors, errors, share
+from lidit_jax import doors, errors, files, share
 from lidit_jax.preparation import estimate, merge, prepare, prepare_plan, report, verify
 
 _data = doors.define_folder("data", "folder of the data set to make")
@@ -46,7 +46,7 @@ def main():
     if _MERGE.value:
         merge(doors.config(), _data())
     elif _ESTIMATE.value:
-        plan, source = prepare_plan(doors.config(), _data())
+        plan, source = prepare_plan(doors.config(), _writable())
         lines = estimate.estimate(doors.config(), plan, source, _PICTURES.value)
         print(estimate.table(lines, _PRICE.value))
     elif _VERIFY.value:
@@ -56,9 +56,15 @@ def main():
     else:
         prepare(
             doors.config(),
-            _data(),
+            _writable(),
             share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value),
         )
+
+
+def _writable():
+    """Returns the data set's folder. Raises InputError, before an LLM is read, if nothing can be written there."""
+    files.check_folder(_data(), "data")
+    return _data()
 
 
 def _verify():

@@ -111,7 +111,7 @@ def test_the_network_divides_every_bin_also_in_a_vaes_latents(name, argument):
 @pytest.mark.parametrize(
     "name", [PAPER[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PAPER[1:])]
 )
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_step_in_bf16_keeps_the_whole_state_in_f32(name, accumulate):
     c = load_config(name)
     c.train.accumulate = accumulate

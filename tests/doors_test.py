@@ -86,7 +86,7 @@ def door(tmp_path_factory):
         ("benchmark", ["--plan", "--config=configs/shapes.py:smoke", "--devices=4", "--mesh=1,4"], "error: --mesh=1,4: want replica,fsdp,tensor"),
         ("benchmark", ["--plan", "--config=configs/lidit_10b_512.py", "--devices=8", "--mesh=1,1,8"], r"error: parameter .*its side of 44.*a mesh of \(2, 1, 4\) .* would work"),
         ("prepare", ["--config=configs/no_such.py", "--data={tmp}/out"], "error: (cannot load --config|config key or flag): .*no_such.py"),
-        ("prepare", ["--config=configs/shapes.py:smoke", "--data=README.md/x"], "error: cannot use .*README.md/x: Not a directory"),
+        ("prepare", ["--config=configs/shapes.py:smoke", "--data=README.md/x"], "error: --data README.md/x: .*README.md is a file; give another folder"),
         ("prepare", ["--config=configs/lidit_1b.py:smok"], "error: config key or flag: unknown argument of the config smok; known: smoke"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--llm=x"], "error: --llm=x: want NAME=MODEL"),
         ("train", ["--config=configs/quickstart.py", "--data=/none", "--workdir={tmp}/run"], "error: no finished data set .run `prepare` first. at /none"),

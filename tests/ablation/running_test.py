@@ -88,12 +88,9 @@ def test_a_report_that_fails_leaves_none_beside_its_figures(made, tmp_path):
     assert not (tmp_path / "report" / "report.md").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "lost",
-    [
-        ("drawn/000031.png", "drawn/grid.png"),
-        pytest.param(("checkpoints/4", "drawn"), marks=pytest.mark.slow),
-    ],
+    "lost", [("drawn/000031.png", "drawn/grid.png"), ("checkpoints/4", "drawn")]
 )
 def test_a_run_that_was_stopped_continues(made, tmp_path, lost):
     """Without half of its pictures, or its last checkpoint, the same comes out."""

@@ -136,6 +136,7 @@ def test_the_ema_keeps_its_weight_and_the_schedule_warms_up_again(first, second)
     np.testing.assert_allclose(rates, [1e-3 / 3, 5e-3 / 9, 7e-3 / 9, 1e-3], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_second_stage_resumes_by_itself_bit_for_bit(llms, first, second, second_data, tmp_path):
     """The first stage is gone by then."""
     stopped = shutil.copytree(second, tmp_path / "stopped")

@@ -12,6 +12,8 @@ from lidit_jax.training.config import parse
 from tests import tiny
 from tests.same_run import arrays
 
+pytestmark = pytest.mark.slow
+
 
 def config(folder, **train):
     c = tiny.config_dict([folder], **{"steps": 4, "save_every": 2, "preview_every": 0} | train)
@@ -28,7 +30,6 @@ def run(tiny_llm, tmp_path_factory):
     return llm, folder / "data", folder / "run"
 
 
-@pytest.mark.slow
 def test_it_resumes_bit_for_bit(run, tmp_path):
     llm, data, whole = run
     halved = shutil.copytree(whole, tmp_path / "halved")
@@ -46,7 +47,6 @@ def test_it_draws(run, tmp_path):
     assert (tmp_path / "000000.png").exists()
 
 
-@pytest.mark.slow
 def test_a_second_stage_begins_from_it(run, tmp_path):
     llm, data, workdir = run
     loop.train(config(llm, init_from=str(workdir), steps=2), data, tmp_path / "second")

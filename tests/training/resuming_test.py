@@ -36,6 +36,7 @@ def test_processes_that_see_other_checkpoints_use_the_one_that_process_0_sees(tw
     assert told(two_steps, "late") == [["step 4 of [2, 4]: 9.0", "step 4"]] * 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_one_process_never_sees_ends_all(two_steps):
     whole, ema = (
         f"error process 1: process 0 sees {two_steps}/checkpoints/4, which is not seen here; start again "
