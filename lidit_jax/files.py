@@ -9,8 +9,6 @@ import json
 import os
 import pathlib
 import struct
-import sys
-import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -61,32 +59,28 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
         yield
 
 
-def held_alone(f: IO, what: str, wait: float = 0.0):
-    """Keeps a lock on an open file until it is closed. Raises InputError if another process has it.
+def take_lock(f: IO) -> bool:
+    """Takes a lock on an open file, until it is closed; False if another process has it now.
 
-    what: what the other does. wait: seconds to wait for it to end. Nothing is locked where the
-    filesystem has no locks.
+    True, and nothing is locked, where the filesystem has no locks.
     """
-    told, end = False, time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() >= end:
-                raise errors.InputError(
-                    f"another process {what} now; wait for it, or stop it"
-                ) from error
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            return
-        if not told:
-            print(
-                f"another process {what}; waiting for it, {wait:.0f} s", file=sys.stderr, flush=True
-            )
-        told = True
-        time.sleep(1)
+    try:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return True
+
+
+def held_alone(f: IO, what: str):
+    """Takes a lock on an open file, until it is closed. Raises InputError if another process has it now.
+
+    what: what the other does.
+    """
+    if not take_lock(f):
+        raise errors.InputError(f"another process {what} now; wait for it, or stop it")
 
 
 def check_folder(folder: pathlib.Path, flag: str):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import time
 from typing import IO
 
 import jax
@@ -146,14 +147,38 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path, write: boo
         if t.keep_best:
             checkpoints.check_keep_best(t, run.metrics())
         checkpoints.claim(workdir, config, write)
+    if write:
+        run = dataclasses.replace(run, lock=_lock(workdir))
     with processes.together():
         if write and jax.process_index() == 0:
-            run = dataclasses.replace(run, lock=(workdir / "lock").open("w"))
-            files.held_alone(run.lock, f"trains in {workdir}", WAIT)
             _remove_leftovers(workdir)
             if begins_from:
                 origin.pin(workdir, begins_from)
     return run
+
+
+def _lock(workdir: pathlib.Path) -> IO | None:
+    """Returns process 0's lock on a workdir, once another training has let go of it; every process must call it.
+
+    Raises InputError if it has not after `WAIT`.
+    """
+    file, end, told = None, time.monotonic() + WAIT, False
+    while True:  # in turns, so that no process waits for long in a collective
+        with processes.together():
+            if jax.process_index() == 0:
+                file = file or (workdir / "lock").open("w")
+                free = files.take_lock(file)
+                if not free and time.monotonic() >= end:
+                    files.held_alone(file, f"trains in {workdir}")
+        if processes.from_first(jax.process_index() == 0 and free):
+            return file
+        if jax.process_index() == 0 and not told:
+            print(
+                f"another process trains in {workdir}; waiting {WAIT:.0f} s for it to end",
+                flush=True,
+            )
+        told = True
+        time.sleep(1)
 
 
 def _remove_leftovers(workdir: pathlib.Path):

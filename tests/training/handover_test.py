@@ -1,5 +1,6 @@
 """A second stage begins where the first ended: weights, EMA and units are carried, the rest is new."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -162,7 +163,8 @@ def test_a_run_that_begins_again_begins_from_the_same_checkpoint(
     config, run = parse(stage_dict(llms, source.parent)), tmp_path / "run"
 
     def began():
-        return opening.set_up(config, second_data, run).first_state()
+        with contextlib.closing(opening.set_up(config, second_data, run)) as opened:
+            return opened.first_state()
 
     one = began()
     shutil.copytree(later, source / "4")

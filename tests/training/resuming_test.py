@@ -81,7 +81,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(config, data, wo
     with pytest.raises(errors.InputError, match="holds another config's run .seed"):
         opening.set_up(dataclasses.replace(config, seed=7), data, run)
     assert set(run.rglob("*")) == all_of_it
-    opening.set_up(config, data, run)
+    opening.set_up(config, data, run).close()
     kept = before | {run / name for name in OTHERS} | {run / "heartbeats", run / "lock"}
     assert set(run.rglob("*")) == kept
     assert (tmp_path / "disk").is_dir()

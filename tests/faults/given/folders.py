@@ -60,7 +60,7 @@ def give_data(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
         "read": read,
         "prepared": lambda: preparation.prepare(config, folder),
         "merged": lambda: preparation.merge(config, folder),
-        "trained on": lambda: opening.set_up(config, folder, workdir),
+        "trained on": lambda: opening.set_up(config, folder, workdir).close(),
     }
     act = rng.choice(list(acts))
     kept = () if act in ("prepared", "merged") else (folder,)

@@ -1,5 +1,6 @@
 """The sound things that are made wrong: a tiny LLM, a data set and a run."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -35,7 +36,8 @@ def make(folder: pathlib.Path) -> World:
     config = parse(world.config_dict())
     preparation.prepare(config, world.data)
     if checkpoints.last_step(world.run) is None:
-        _save(opening.set_up(config, world.data, world.run))
+        with contextlib.closing(opening.set_up(config, world.data, world.run)) as run:
+            _save(run)
     return world
 
 
