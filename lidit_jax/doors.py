@@ -190,10 +190,8 @@ def _told(error: Exception) -> str | None:
         ) or "Out of memory" in str(error):
             return _out_of_memory(error)
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
-            why = str(error).splitlines()[0]
-            return (
-                f"{why} This is for the LLMs or judges that torch reads; use a GPU with more memory"
-            )
+            why = str(error).splitlines()[0].rstrip(".")
+            return f"out of memory for LLMs or judges ({why}); use a GPU with more"
         case OSError():
             return errors.about_file(error)
     return None
