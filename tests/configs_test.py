@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -205,6 +206,10 @@ def test_a_command_of_a_header_sets_keys_that_there_are(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = config_of_flags(command)
     (ablation.parse if hasattr(config, "base") else parse)(config)
+    for word in command:
+        if word.startswith("--config."):
+            key, value = word.removeprefix("--config.").split("=", 1)
+            assert str(functools.reduce(getattr, key.split("."), config)) == value
 
 
 @pytest.mark.parametrize("name", ["lidit_1b", "vae"])
