@@ -6,7 +6,7 @@ It finds damage; it is no cryptographic hash: who wants to can make two arrays o
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,16 +50,23 @@ def of_copies(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:
     if not arrays:
         return {}
     where = [getattr(a, "sharding", None) for a in arrays.values()]
+    specs = {name: getattr(s, "spec", None) for name, s in zip(arrays, where)}
     meshes = {getattr(s, "mesh", None) for s in where}
+    groups = _groups(arrays, specs)
+    names = [name for group in groups for name in group]
     if len(meshes) == 1 and isinstance(mesh := meshes.pop(), Mesh) and mesh.size > 1:
-        specs = tuple(s.spec for s in where)
-        parts = [_of_parts(mesh, spec)(a) for a, spec in zip(arrays.values(), specs)]
-        found = _together(mesh, specs)(parts)
-        held = sorted(found.addressable_shards, key=lambda shard: shard.index[0].start)
+        parts = [
+            _of_parts(mesh, tuple(specs[name] for name in group))([arrays[name] for name in group])
+            for group in groups
+        ]
+        whole = _together(mesh, tuple(specs[name] for name in names))(parts)
+        held = sorted(whole.addressable_shards, key=lambda shard: shard.index[0].start)
         copies_DxNx2 = np.concatenate([np.asarray(shard.data) for shard in held])
     else:
-        copies_DxNx2 = np.stack(jax.device_get([_of_whole(a) for a in arrays.values()]))[None]
-    return {name: list(map(in_hex, copies_DxNx2[:, n])) for n, name in enumerate(arrays)}
+        wholes = [_of_wholes([arrays[name] for name in group]) for group in groups]
+        copies_DxNx2 = np.concatenate(jax.device_get(wholes))[None]
+    found = {name: list(map(in_hex, copies_DxNx2[:, n])) for n, name in enumerate(names)}
+    return {name: found[name] for name in arrays}
 
 
 def of_all(tree: Any) -> jax.Array:
@@ -72,30 +79,45 @@ def in_hex(pair: np.ndarray) -> str:
     return "".join(f"{part:08x}" for part in pair)
 
 
-# One program for each shape, not one for all arrays: a model has many arrays of few shapes.
-_of_whole = jax.jit(digest)
+def _groups(arrays: Mapping[str, jax.Array], specs: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Returns the arrays' names, in groups for one call each of a program.
+
+    A model has many arrays of few kinds, and one program for each kind, or one for all arrays, takes
+    several times as long to compile as one for all kinds that as many arrays are of, called as often.
+    """
+    of_kind, of_count = {}, {}
+    for name, a in arrays.items():
+        of_kind.setdefault((a.shape, a.dtype, specs[name]), []).append(name)
+    for names in of_kind.values():
+        of_count.setdefault(len(names), []).append(names)
+    return [group for kinds in of_count.values() for group in zip(*kinds)]
+
+
+@jax.jit
+def _of_wholes(arrays: Sequence[jax.Array]) -> jax.Array:
+    return jnp.stack([digest(a) for a in arrays])
 
 
 @functools.cache
-def _of_parts(mesh: Mesh, spec: PartitionSpec):
-    """Returns a program from an array, divided so over a mesh, to the sums [devices, 2] of its parts."""
+def _of_parts(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
+    """Returns a program from arrays, divided so over a mesh, to the sums [devices, arrays, 2] of their parts."""
 
-    def here(part):
+    def sums(part, spec):
         axes = _axes(spec, part.ndim)
         counts = [math.prod(mesh.shape[name] for name in along) for along in axes]
         whole = [size * count for size, count in zip(part.shape, counts)]
         corner = [lax.axis_index(along) * n if along else 0 for along, n in zip(axes, part.shape)]
-        return _sums(part, _place(part.shape, whole, corner))[None]
+        return _sums(part, _place(part.shape, whole, corner))
 
-    devices = PartitionSpec(mesh.axis_names)
-    return jax.jit(
-        jax.shard_map(here, mesh=mesh, in_specs=spec, out_specs=devices, check_vma=False)
-    )
+    def here(parts):
+        return jnp.stack([sums(part, spec) for part, spec in zip(parts, specs)])[None]
+
+    return _on_every_device(here, mesh, (list(specs),))
 
 
 @functools.cache
 def _together(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
-    """Returns a program from such sums of many arrays to what each device's copies of them sum up to.
+    """Returns a program from such sums of several groups to what each device's copies of all sum up to.
 
     The result is [devices, arrays, 2]. Sums of arrays that are divided alike are exchanged at once.
     """
@@ -104,16 +126,21 @@ def _together(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
         alike.setdefault(tuple(sorted(sum(_axes(spec, len(spec)), ()))), []).append(n)
 
     def here(sums):
-        sums_Nx2 = jnp.concatenate(sums)
+        sums_Nx2 = jnp.concatenate([sums_1xNx2[0] for sums_1xNx2 in sums])
         for axes, numbers in alike.items():
             if axes:
                 numbers = np.array(numbers)
                 sums_Nx2 = sums_Nx2.at[numbers].set(lax.psum(sums_Nx2[numbers], axes))
         return sums_Nx2[None]
 
+    return _on_every_device(here, mesh, PartitionSpec(mesh.axis_names))
+
+
+def _on_every_device(here: Callable, mesh: Mesh, where: Any):
+    """Returns a program in which each device calls `here` with its parts, to its results one after another."""
     devices = PartitionSpec(mesh.axis_names)
     return jax.jit(
-        jax.shard_map(here, mesh=mesh, in_specs=devices, out_specs=devices, check_vma=False)
+        jax.shard_map(here, mesh=mesh, in_specs=where, out_specs=devices, check_vma=False)
     )
 
 
