@@ -88,7 +88,7 @@ def covered(trials, of):
     return np.mean([score.low <= truth <= score.high for score, truth in found])
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("seeds", [3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("spread", SPREADS)
 def test_an_interval_covers_the_truth_and_not_much_more(spread, seeds, few_resamples):
     """Of runs whose seeds have an ability of their own, around 0.5."""

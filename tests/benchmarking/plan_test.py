@@ -100,7 +100,7 @@ def fake_lines(**first_and_slope):
     }
 
 
-@pytest.mark.parametrize("room", [5, 12, 30, 40, 41, 45, 60, 75, 90, 200])
+@pytest.mark.parametrize("room", [5, 12, 41, 75, 200])
 @pytest.mark.parametrize("link", [1e30, 1e-9], ids=["fast links", "slow links"])
 def test_what_is_chosen_fits_and_nothing_that_is_faster_does(monkeypatch, room, link):
     step = on_mesh((1, 8, 1))

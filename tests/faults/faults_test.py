@@ -30,7 +30,7 @@ def short_whole(llms, tmp_path_factory):
 @pytest.mark.parametrize(
     "phases",
     [
-        ["removal", "save"],
+        ["removal"],
         pytest.param(
             ["start", "removal", "restore", "compile", "save", "steps"], marks=pytest.mark.slow
         ),
@@ -43,7 +43,7 @@ def test_a_run_killed_in_these_phases_is_the_run_that_was_not(
     record_property("totals", totals.line(0))
     assert totals.ok and totals.kills.total() == len(phases), totals
     assert totals.arrays.compared > 200 and totals.lines.compared >= 40, totals
-    assert totals.resumed >= 2, totals
+    assert totals.resumed >= min(2, len(phases)), totals
 
 
 @pytest.mark.slow

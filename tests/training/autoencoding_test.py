@@ -124,9 +124,9 @@ def test_text_is_neither_wanted_nor_read():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A VAE trained four steps by Muon, and exported."""
+    """A VAE trained four steps, and exported."""
     root = tmp_path_factory.mktemp("vae")
-    config = config_of("muon", discriminator_weight=0.1)
+    config = config_of(discriminator_weight=0.1)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
     preparation.prepare(config, root / "data")
     loop.train(config, root / "data", root / "run")
@@ -168,7 +168,8 @@ def test_a_resumed_run_on_other_pictures_is_refused(run, tmp_path):
 def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_without(
     run, vgg_file, tmp_path
 ):
-    config = config_of(perceptual=vgg_file)
+    """By Muon, to which a convolution is a matrix too."""
+    config = config_of("muon", perceptual=vgg_file)
     loop.train(config, run[1] / "data", tmp_path / "run")
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
     loop.train(longer, run[1] / "data", tmp_path / "run")
