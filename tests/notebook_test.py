@@ -3,6 +3,7 @@
 import pathlib
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from tests import compiling
@@ -10,6 +11,7 @@ from tests import compiling
 NOTEBOOK = pathlib.Path(__file__).parent.parent / "notebooks" / "prompt_to_image.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_shows_its_pictures(workdir, monkeypatch):
     monkeypatch.setenv("LIDIT_WORKDIR", str(workdir))
     for name, value in compiling.environment().items():

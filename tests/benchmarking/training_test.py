@@ -33,6 +33,7 @@ def mesh(count=1):
     return sharding.make_mesh((1, count, 1), jax.devices()[:count])
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_the_whole_step_of_all_devices(config, task):
     slow = peer.Peer("slow", 1, 1, lambda: time.sleep(1.0))
     speed = training.measure(config, task, mesh(2), slow, rounds=2)

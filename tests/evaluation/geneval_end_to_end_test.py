@@ -248,6 +248,7 @@ def test_mistakes_are_told_before_the_work(samples, tmp_path):
     })  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_suite_tells_of_a_judge_of_random_weights(samples, tmp_path):
     samples([("a nice day", np.zeros((8, 8, 3), np.uint8))])
     given = [

@@ -62,6 +62,7 @@ def test_one_prompt_is_drawn_on_eight_devices_as_on_one(make_generator):
     assert np.abs(one.astype(int) - eight).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_part_of_a_request_is_drawn_by_the_program_of_the_whole(make_generator):
     generator = make_generator((2, 1, 1), alone=True)
     sizes = [SIZE] * 5 + [(8, 24)] * 2

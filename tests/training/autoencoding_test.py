@@ -88,6 +88,7 @@ def test_the_discriminator_moves_by_its_own_loss_alone(plain):
     assert np.abs(opinion).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_perceptual_loss_moves_the_decoder_and_is_saved_as_a_constant(vgg_file, plain):
     config = config_of(perceptual=vgg_file)
     task, constants = vae_task(config)

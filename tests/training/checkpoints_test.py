@@ -192,6 +192,7 @@ def test_a_checkpoint_under_another_steps_name_is_none(config, data, workdir, tm
     ]
 
 
+@pytest.mark.slow
 def test_an_ema_that_is_read_in_parts_is_the_same(workdir, monkeypatch):
     whole = trained.open_to_draw(workdir)
     parts, read = [], reading._read
