@@ -1,11 +1,11 @@
 """Eight virtual devices for the whole suite, no silent rank promotion, and the
 tiny LLMs, data set and run that several files use."""
 
+import gc
+
 from tests import compiling
 
 compiling.set_up()
-
-import gc  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
