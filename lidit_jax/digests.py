@@ -36,8 +36,9 @@ def digest(array: jax.Array) -> jax.Array:
 def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
     """Returns the digest of every array, by its name, as 16 hexadecimal digits.
 
-    Every array is read where it is; only digests come to the host. Of several processes that share the
-    arrays all must call it. Of an array that devices hold copies of, the first one's here.
+    Every array is read where it is, all on one mesh or on one device; only digests come to the host.
+    Of several processes that share the arrays all must call it. Of an array that devices hold copies
+    of, the first one's here.
     """
     return {name: texts[0] for name, texts in of_copies(arrays).items()}
 

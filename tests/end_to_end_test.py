@@ -50,7 +50,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workdir, resumed)
 
 
 def test_two_llms_are_read_trained_on_and_drawn_with(llms, tmp_path):
-    """Through each door; the other tests are of one LLM, whose step compiles in half the time."""
+    """From captions to pictures; the other tests are of one LLM, whose step compiles in half the time."""
     c = tiny.config_dict(llms, steps=4, save_every=2, log_every=1, preview_every=0)
     c.model.depth = c.model.conditioner.n_ltr = 1
     config = tiny.parse(c)
