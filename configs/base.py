@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     c.data.rules = ("R3-shape", "R4-url", "R5-tags")  # ids or profiles of lidit_jax.data.filters
     c.data.limit = 0  # pictures, chosen by a hash of their url or key; 0 = all
     c.data.hold_out = 0.0  # share of the keys, chosen by hash, that are left out to judge by
+    c.data.part = "train"  # or held_out: those that hold_out leaves out
     c.data.preview = ()  # prompts of the training previews, set by prepare; () = 16 of the source
     c.data.shards = 4  # pieces that several processes can share; set by prepare
     c.data.workers = 0  # processes that decode pictures; 0 = none but prepare's own

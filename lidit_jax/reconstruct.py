@@ -5,14 +5,14 @@ python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=out/vae_o
 
 from lidit_jax import doors
 from lidit_jax.autoencoding import reconstruct
-from lidit_jax.preparation import references
+from lidit_jax.preparation import held_out, references
 
 _vae = doors.define_folder("vae", "folder of a VAE, as lidit_jax.export or diffusers writes one")
 _out = doors.define_folder("out", "folder for the pictures, originals/, grid.png and manifest.json")
 
 
 def main():
-    pictures = references(doors.config(), held_out=True)
+    pictures = references(held_out(doors.config()))
     print(f"grid: {reconstruct(str(_vae()), pictures, _out())}")
 
 

@@ -4,6 +4,7 @@ python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/d
 python -m lidit_jax.train --workdir=out/quickstart/run --checkpoint_info
 """
 
+import pathlib
 from typing import Any
 
 from absl import flags
@@ -15,6 +16,11 @@ from lidit_jax.training.replay import replay
 
 _data = doors.define_folder("data", "folder of the data set, made by lidit_jax.prepare")
 _workdir = doors.define_folder("workdir", "folder of the run: checkpoints, metrics, samples")
+_HELD_OUT = flags.DEFINE_string(
+    "held_out",
+    None,
+    "folder of a data set that is not trained on: each checkpoint's loss on it is told",
+)
 _joined = doors.define_processes()
 _PROFILE_STEPS = flags.DEFINE_list(
     "profile_steps", None, "FIRST,LAST: writes a trace of these steps to <workdir>/profile"
@@ -36,7 +42,7 @@ def main():
     with _joined(_facts):
         config, data, workdir = _arguments()
         if _REPLAY.value is None:
-            train(config, data, workdir, profile=_profile_steps())
+            train(config, data, workdir, _profile_steps(), _held_out())
         else:
             replay(config, data, workdir, _REPLAY.value)
 
@@ -44,11 +50,15 @@ def main():
 def _facts() -> dict[str, Any]:
     steps = _profile_steps()
     asked = {"profile_steps": steps and list(steps), "replay": _REPLAY.value}
-    return agreement.facts(*_arguments()[:2]) | asked
+    return agreement.facts(*_arguments()[:2], _held_out()) | asked
 
 
 def _arguments():
     return doors.config(), _data(), _workdir()
+
+
+def _held_out() -> pathlib.Path | None:
+    return doors.folder(_HELD_OUT) if _HELD_OUT.value else None
 
 
 def _profile_steps() -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ import pytest  # noqa: E402
 
 from lidit_jax import preparation  # noqa: E402
 from lidit_jax.training import loop  # noqa: E402
-from tests import tiny, tiny_llms  # noqa: E402
+from tests import tiny, tiny_llms, tiny_prepared  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -47,6 +47,16 @@ def data(llms, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "set"
     preparation.prepare(tiny.config(llms[:1]), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def held_out(llms, tmp_path_factory):
+    """A data set of five pictures of one size and three of another, that no run here is trained on."""
+    folder = tmp_path_factory.mktemp("held_out")
+    source, options = tiny_prepared.SOURCES["folder"](folder / "raw")
+    config = tiny_prepared.config_of(llms, source, options, min_bin=2, limit=8)
+    preparation.prepare(config, folder / "set")
+    return folder / "set"
 
 
 @pytest.fixture(scope="session")

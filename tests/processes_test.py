@@ -30,10 +30,11 @@ def keeping(cache):
 
 
 @pytest.fixture(scope="module")
-def one(config_file, data, keeping, tmp_path_factory):
+def one(config_file, data, held_out, keeping, tmp_path_factory):
     """The run of one process with four devices, whose collectives are those of several."""
     folder = tmp_path_factory.mktemp("several") / "one"
-    (alone,) = several.train(1, 4, config_file, data, folder, env=keeping)
+    judged = f"--held_out={held_out}"
+    (alone,) = several.train(1, 4, config_file, data, folder, judged, env=keeping)
     assert alone.status == 0, alone.err
     return folder
 
@@ -41,13 +42,16 @@ def one(config_file, data, keeping, tmp_path_factory):
 # The law.
 
 
-def test_two_processes_train_as_one_bit_for_bit(one, config_file, data, keeping, cache, tmp_path):
-    more = ["--profile_steps=2,3"]
+def test_two_processes_train_as_one_bit_for_bit(
+    one, config_file, data, held_out, keeping, cache, tmp_path
+):
+    more = ["--profile_steps=2,3", f"--held_out={held_out}"]
     ends = several.train(2, 2, config_file, data, tmp_path / "run", *more, env=keeping)
     assert [e.status for e in ends] == [0, 0], ends
     assert not list(cache.iterdir())
     assert_same_run(tmp_path / "run", one)
     assert "step 4/4" in ends[0].out and "step" not in ends[1].out
+    assert ends[0].out.count("held-out loss") == 2
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     left = {p.name for p in (tmp_path / "run").iterdir()}
     assert left == {

@@ -9,7 +9,10 @@ from lidit_jax.data.sources.example import Caption, Example
 from lidit_jax.data.sources.images import ImageError
 
 MOST_CAPTIONS = 255  # of one picture
-HELD_OUT = "held-out"  # the reason of an example that no rule drops, but `Recipe.hold_out`
+# The parts that `Recipe.hold_out` divides a source into; and the reasons of an example that no rule
+# drops, but that is of the other part.
+PARTS = TRAIN, HELD_OUT = "train", "held_out"
+REASONS = {TRAIN: "trained-on", HELD_OUT: "held-out"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Recipe:
     least: a bin of fewer pictures goes to the nearest other bin.
     limit: keep this many pictures, chosen by a hash of url or key, in any order the same; 0 = all.
     hold_out: the share of the keys, chosen by hash, that is left out to judge a model by.
+    part: which one is planned: what is trained on, or what is left out.
     preview: captions to look at while training.
     """
 
@@ -31,6 +35,7 @@ class Recipe:
     least: int = 1
     limit: int = 0
     hold_out: float = 0.0
+    part: str = TRAIN
     preview: tuple[str, ...] = ()
 
 
@@ -70,8 +75,10 @@ def judge(example: Example, recipe: Recipe) -> Verdict:
     if len(failed) == len(captions):
         return Verdict(failed[0], size)
     kept = tuple(c for c, reason in zip(captions, reasons) if not reason)
-    if key_hash(f"hold out {example.key}") < recipe.hold_out * 2**64:
-        return Verdict(HELD_OUT, size, captions=kept)
+    held_out = key_hash(f"hold out {example.key}") < recipe.hold_out * 2**64
+    part = HELD_OUT if held_out else TRAIN
+    if part != recipe.part:
+        return Verdict(REASONS[part], size, captions=kept)
     return Verdict(None, size, bin, kept, failed)
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lidit_jax import errors, files
 from lidit_jax.data import buckets, filters, plan_texts
-from lidit_jax.data.judging import HELD_OUT, Recipe, Verdict, judge
+from lidit_jax.data.judging import HELD_OUT, REASONS, Recipe, Verdict, judge
 from lidit_jax.data.plan import Plan, checksums, key_hash, ledger_path, piece_path
 from lidit_jax.data.sources.example import Example, Source, Unusable
 from lidit_jax.data.sources.images import ImageError
@@ -120,7 +120,7 @@ class _Gathering:
         self.sha.append(key_hash(sha) if sha else 0)
         self.size.extend(min(side, 2**32 - 1) for side in verdict.size)
         self.bin.append(verdict.bin)
-        self.held.append(verdict.reason == HELD_OUT)
+        self.held.append(verdict.reason == REASONS[HELD_OUT])
         captions = () if verdict.reason else verdict.captions
         self.count.append(len(captions))
         for caption in captions:
@@ -165,7 +165,7 @@ def _judge_all(source: Source, recipe: Recipe, ledger: _Ledger, spool: BinaryIO)
 def _judge_content(example: Example, recipe: Recipe) -> tuple[Verdict, str, str]:
     """Returns the verdict, and url and content hash where rows are chosen or compared by them."""
     verdict, url = judge(example, recipe), str(example.metadata.get("url") or "")
-    if verdict.reason not in (None, HELD_OUT):
+    if verdict.reason not in (None, REASONS[HELD_OUT]):
         return verdict, "", ""
     if filters.DUPLICATE not in recipe.rules:
         return verdict, url if recipe.limit else "", ""

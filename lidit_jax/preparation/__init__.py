@@ -10,7 +10,7 @@ verify    every problem that it has                    report    a page about it
 """
 
 import contextlib
-import json
+import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -19,16 +19,14 @@ import numpy as np
 
 from lidit_jax import errors
 from lidit_jax.data import buckets, dataset, decoding, filters, judging, planning, sources
-from lidit_jax.data.plan import Plan, ledger_path
-from lidit_jax.data.sources.example import Example, Source
+from lidit_jax.data.plan import Plan
+from lidit_jax.data.sources.example import Source
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.preparation import features, images
 from lidit_jax.share import WHOLE, Share
 from lidit_jax.text import llm
 from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import recipe
-
-_Taken = tuple[Example, tuple[str, ...], buckets.Size]  # an example, its captions, its size here
 
 
 def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_size: int = 32):
@@ -122,41 +120,33 @@ def recipe_of(config: Config) -> judging.Recipe:
         least=data.min_bin,
         limit=data.limit,
         hold_out=data.hold_out,
+        part=data.part,
         preview=data.preview,
     )
 
 
-def references(
-    config: Config, held_out: bool = False
-) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """Yields captions and uint8 picture, as it is trained on, of every example that the config trains on.
+def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Yields captions and uint8 picture, as it is trained on, of every example of the config's data set.
 
-    held_out: those instead that `data.hold_out` keeps from it, all at the config's size. What cannot
-    be decoded is left out. The source is planned anew, beside no data set.
+    What cannot be decoded is left out. The source is planned anew, beside no data set.
     """
     data = config.data
     source = sources.make(data.source, **data.options)
     with tempfile.TemporaryDirectory() as folder:
         plan = planning.make(source, recipe_of(config), pathlib.Path(folder))
-        found = _held_out(source, plan, data.size) if held_out else _trained_on(source, plan)
-        for example, captions, size in found:
-            decoded = decoding.decode(decoding.Job(example.picture, size))
-            if not decoded.reason:
-                yield captions, decoded.pixels_HxWx3
+        texts = dataset.Captions(plan.folder, plan.info["captions"])
+        for i in range(plan.pieces):
+            for row in images.planned(source, plan, i):
+                decoded = decoding.decode(decoding.Job(row.example.picture, plan.bins[row.bin]))
+                if not decoded.reason:
+                    captions = tuple(texts[c].text for c in row.captions + row.synthetic)
+                    yield captions, decoded.pixels_HxWx3
 
 
-def _trained_on(source: Source, plan: Plan) -> Iterator[_Taken]:
-    texts = dataset.Captions(plan.folder, plan.info["captions"])
-    for i in range(plan.pieces):
-        for row in images.planned(source, plan, i):
-            captions = tuple(texts[c].text for c in row.captions + row.synthetic)
-            yield row.example, captions, plan.bins[row.bin]
+def held_out(config: Config) -> Config:
+    """Returns the config of the pictures that a config holds out, all of its own size.
 
-
-def _held_out(source: Source, plan: Plan, size: buckets.Size) -> Iterator[_Taken]:
-    with open(ledger_path(plan.folder), encoding="utf-8") as ledger:
-        entries = map(json.loads, ledger)
-        keys = {entry["key"] for entry in entries if entry["reason"] == judging.HELD_OUT}
-    for example in source.piece(0, 1):
-        if isinstance(example, Example) and example.key in keys:
-            yield example, tuple(c.text for c in example.captions), size
+    Raises InputError if it holds none out.
+    """
+    data = dataclasses.replace(config.data, part=judging.HELD_OUT, bins="square", bin_step=0)
+    return dataclasses.replace(config, data=data)

@@ -15,10 +15,12 @@ from lidit_jax.training.config import Config
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
-def facts(config: Config, data: pathlib.Path) -> dict[str, Any]:
+def facts(
+    config: Config, data: pathlib.Path, judged_by: pathlib.Path | None = None
+) -> dict[str, Any]:
     """Returns plain JSON values by name, as this process has them.
 
-    Raises InputError if there is no data set at `data`.
+    Raises InputError if there is no data set at `data`, or at `judged_by`.
     """
     stores = [
         f"features/{e.store}/encoder.json" for e in config.encoders if config.task == "diffusion"
@@ -29,7 +31,11 @@ def facts(config: Config, data: pathlib.Path) -> dict[str, Any]:
         told
         | {"code of lidit_jax": _code()}
         | {f"version of {name}": importlib.metadata.version(name) for name in LIBRARIES}
-        | {f"data set's {name}": _content(data / name) for name in ("dataset.json", *stores)}
+        | {
+            f"{whose} {name}": _content(folder / name) if folder else None
+            for whose, folder in (("data set's", data), ("held-out set's", judged_by))
+            for name in ("dataset.json", *stores)
+        }
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 
 from lidit_jax import errors
-from lidit_jax.data import buckets, filters
+from lidit_jax.data import buckets, filters, judging
 from lidit_jax.data.feature_codecs import check_codec
 from lidit_jax.diffusion.objectives import ObjectiveConfig
 from lidit_jax.diffusion.samplers import SamplerConfig
@@ -50,6 +50,7 @@ class DataConfig:
     threads: int
     bad_records: int
     options: dict[str, Any]
+    part: str = judging.PARTS[0]  # of runs that were begun before there was another
 
     def __post_init__(self):
         errors.check_range("data.shards", self.shards, 1, 99_999)  # a file's name has five digits
@@ -60,6 +61,10 @@ class DataConfig:
         if not all(text.strip() for text in self.preview):
             raise errors.InputError(f"data.preview is {self.preview}; want captions, none empty")
         errors.check_range("data.hold_out", self.hold_out, 0, 0.999)
+        if self.part not in judging.PARTS:
+            raise errors.unknown_name("data.part", self.part, judging.PARTS)
+        if self.part == judging.HELD_OUT and not self.hold_out:
+            raise errors.InputError("no pictures are held out; set data.hold_out, such as 0.05")
         for side in self.size:
             errors.check_range("data.size, height and width,", side, 1)
         filters.expand(self.rules)

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from lidit_jax import errors
-from lidit_jax.data import dataset, filters, pipeline, sources
+from lidit_jax.data import dataset, filters, judging, pipeline, sources
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.models.vae import latent_size, make_codec
@@ -41,9 +41,14 @@ def recipe(config: Config) -> dict:
         "rules": list(data.rules),
         "rules_hash": filters.rules_hash(filters.expand(data.rules)),
         "limit": data.limit,
-        "hold_out": data.hold_out,
+        "hold_out": _held_out(data.part, data.hold_out),
         "preview": list(data.preview),
     }
+
+
+def _held_out(part: str, share: float) -> float | str:
+    """Returns how a recipe says which part it is of: a number where that is what is trained on."""
+    return share if part == judging.TRAIN else f"only the {share:g} held out"
 
 
 def check_store(store: FeatureStore, encoder: EncoderConfig):
@@ -98,20 +103,14 @@ def open_pictures(config: Config, folder: pathlib.Path) -> tuple[Config, pipelin
             f"data.codec is {config.data.codec!r}, but a VAE is trained on pictures; set it to 'pixels'"
         )
     opened = _open(config, folder)
-    least = min(min(size) for size in opened.bins)
-    if config.vae.discriminator_weight and least < LEAST_SIDE:
-        raise errors.InputError(
-            f"{folder} has pictures of {least} px, and the discriminator needs {LEAST_SIDE}; "
-            f"use larger pictures, or vae.discriminator_weight=0"
-        )
     return config, pipeline.Reader(opened, [], config.seed)
 
 
 def _open(config: Config, folder: pathlib.Path) -> Dataset:
     opened = Dataset(folder)
     dataset.check_claimed(folder, recipe(config))
+    _check_sizes(config, opened)
     for size, count in zip(opened.bins, opened.counts):
-        latent_size(make_codec(config.data.codec), size, config.cells)
         small = count < config.train.batch_size and len(opened.bins) > 1
         if small and jax.process_index() == 0:
             print(
@@ -121,6 +120,19 @@ def _open(config: Config, folder: pathlib.Path) -> Dataset:
     return opened
 
 
+def _check_sizes(config: Config, opened: Dataset):
+    """Raises InputError unless the networks can take pictures of every bin."""
+    for size in opened.bins:
+        latent_size(make_codec(config.data.codec), size, config.cells)
+    least = min(min(size) for size in opened.bins)
+    judged = config.task == "vae" and config.vae.discriminator_weight
+    if judged and least < LEAST_SIDE:
+        raise errors.InputError(
+            f"{opened.folder} has pictures of {least} px, and the discriminator needs {LEAST_SIDE}; "
+            f"use larger pictures, or vae.discriminator_weight=0"
+        )
+
+
 def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader, dict]:
     """Opens a prepared data set for training.
 
@@ -128,10 +140,9 @@ def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.
     model's constants. Raises InputError where the data set is not the one the config describes.
     """
     opened = _open(config, folder)
-    stores = [opened.features(e.store) for e in config.encoders]
+    stores = _stores(config, opened)
     measured = []
     for encoder, store in zip(config.encoders, stores):
-        check_store(store, encoder)
         sizes = {"width": store.info["width"], "prefix_len": store.info["prefix_len"]}
         measured.append(dataclasses.replace(encoder, **sizes, null_len=len(store.null_ZxE)))
     constants = LiDiT.constants(
@@ -152,3 +163,42 @@ def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.
     )
     config = dataclasses.replace(config, data=data, encoders=tuple(measured))
     return config, pipeline.Reader(opened, stores, config.seed), constants
+
+
+def _stores(config: Config, opened: Dataset) -> list[FeatureStore]:
+    """Returns the feature stores of the config's encoders. Raises InputError where one is of other settings."""
+    stores = [opened.features(e.store) for e in config.encoders]
+    for encoder, store in zip(config.encoders, stores):
+        check_store(store, encoder)
+    return stores
+
+
+def open_held_out(
+    config: Config, folder: pathlib.Path, trained_on: pipeline.Reader
+) -> pipeline.Reader:
+    """Opens a data set to judge a run by that trains on another; it may be of another source.
+
+    config: as `open_inputs` or `open_pictures` returned it.
+
+    Raises InputError where the model could not read it, and where it has pictures that are trained on,
+    as far as recipes tell.
+    """
+    opened, ours = Dataset(folder), trained_on.dataset.folder
+    theirs, recipe_here = dataset.read_recipe(folder), dataset.read_recipe(ours)
+    dataset.check_equal(theirs, {"codec": recipe_here["codec"]}, folder)
+    other = judging.TRAIN if config.data.part == judging.HELD_OUT else judging.HELD_OUT
+    apart = _held_out(other, config.data.hold_out)
+    if theirs.get("described") == recipe_here.get("described") and theirs["hold_out"] != apart:
+        raise errors.InputError(
+            f"{folder} has pictures that are trained on, of the source of {ours}; prepare both with the "
+            f"same data.hold_out, such as 0.05, and this one with data.part={other}"
+        )
+    _check_sizes(config, opened)
+    stores = _stores(config, opened) if config.task == "diffusion" else []
+    for encoder, store, known in zip(config.encoders, stores, trained_on.stores):
+        if not reads_alike(*((s.prefix_PxE, s.null_ZxE) for s in (known, store))):
+            raise errors.InputError(
+                f"{store.folder} was written by another LLM than {known.folder}, though both are of "
+                f"{encoder.model}; prepare it again with the LLM that is there now"
+            )
+    return pipeline.Reader(opened, stores, seed=0)

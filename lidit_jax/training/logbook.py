@@ -54,6 +54,9 @@ class Logbook:
         self._bad = BadRecords(run.config.data.bad_records, self._ledger, run.data, holders_B)
         self._bad.set_state(saved.get("bad", ()))
         self._since_saved, self.saved_at = Means(saved.get("since")), saved.get("due", 0)
+        self._judged: dict[
+            str, float
+        ] = {}  # what the next checkpoint is told of the pictures held out
         self._metrics = None
         if chief:
             so_far = saved.get("metrics")
@@ -93,6 +96,12 @@ class Logbook:
             self._metrics.log(step, facts, self._drawn)
         self._steps = 0
 
+    def judged(self, step: int, scores: dict[str, float]):
+        """Takes and writes what pictures that are held out say of the state after a step."""
+        self._judged = scores
+        if self._metrics:
+            self._metrics.judged(step, scores)
+
     def for_checkpoint(self, step: int, due: bool) -> dict[str, Any]:
         """Returns what the record of a checkpoint has of the steps so far, as JSON values.
 
@@ -103,6 +112,7 @@ class Logbook:
         means = {}
         if due:
             means, self._since_saved, self.saved_at = self._since_saved.read(), Means(), step
+            means, self._judged = means | self._judged, {}
         told = {"means": means, "since": self._since_saved.state(), "due": self.saved_at}
         told |= {"bad": self._bad.state(), "clock": self.clock.state()}
         if self._metrics:

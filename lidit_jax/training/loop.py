@@ -12,6 +12,7 @@ from lidit_jax import processes
 from lidit_jax.training import checkpoints, opening, programs, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
+from lidit_jax.training.held_out import HeldOut
 from lidit_jax.training.logbook import Logbook, tell_damaged
 from lidit_jax.training.preview import Preview
 from lidit_jax.training.telemetry.pulse import Pulse
@@ -23,6 +24,7 @@ def train(
     data: pathlib.Path,
     workdir: pathlib.Path,
     profile: tuple[int, int] | None = None,
+    judged_by: pathlib.Path | None = None,
 ):
     """Trains to `config.train.steps`, from the last checkpoint in `workdir` if there is one.
 
@@ -33,6 +35,7 @@ def train(
         programs/, lock; begun.json with `train.init_from`; ledger.jsonl where there is anything to tell, and
         damaged/ where a checkpoint was.
       profile: first and last step whose trace process 0 writes to profile/.
+      judged_by: another data set, by whose loss each checkpoint is judged.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit, and
     later where too many samples cannot be read; `processes.Stopped`, its state saved, where the
@@ -43,7 +46,7 @@ def train(
     with (
         programs.kept_in(workdir / "programs"),
         Pulse(workdir, t.watchdog_minutes) as pulse,
-        contextlib.closing(opening.set_up(config, data, workdir)) as run,
+        contextlib.closing(opening.set_up(config, data, workdir, judged_by)) as run,
     ):
         pulse.watch()
         done, saved = checkpoints.last_step(workdir), None
@@ -63,13 +66,14 @@ def train(
             opening.describe(current, run.mesh, t.batch_size)
         pulse.watch()
         specs = run.reader.specs(t.batch_size, done, t.steps)
-        update = programs.compile_each(run.update(), run.like, specs, tell=chief)
+        update = programs.compile_each(run.update(), run.like, specs, "program" if chief else "")
         preview = Preview(run) if t.preview_every else None
+        judge = HeldOut(run.score(), run.held_out, run.mesh, t, run.like) if run.held_out else None
         with (
             contextlib.closing(Logbook(run, pulse, done, started, saved)) as log,
             processes.heeding_sigterm() as told_to_stop,
         ):
-            stopped = _steps(run, update, preview, current, done, tracer, told_to_stop, log)
+            stopped = _steps(run, update, preview, judge, current, done, tracer, told_to_stop, log)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -78,6 +82,7 @@ def _steps(
     run: opening.Run,
     update: step.Step,
     preview: Preview | None,
+    judge: HeldOut | None,
     current: state.TrainState,
     done: int,
     tracer: Tracer,
@@ -107,6 +112,8 @@ def _steps(
                 # Before its checkpoint: a kill loses neither.
                 log.picture(now, preview.grid(current))
             due = now // t.save_every > log.saved_at // t.save_every
+            if judge and (due or last) and not stopped:  # it has better to do then
+                log.judged(now, judge.scores(current))
             with processes.within(t.grace if stopped else 0, "saving after SIGTERM"):
                 if due or last or stopped:
                     log.flush()  # what is told of a step is on the disk before its checkpoint

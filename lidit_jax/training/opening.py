@@ -19,6 +19,7 @@ from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.training import checkpoints, handover, optim, origin, state, step
 from lidit_jax.training.config import Config
+from lidit_jax.training.held_out import PREFIX, Score, make_score
 from lidit_jax.training.tasks import Task, open_run
 from lidit_jax.training.telemetry import ledger, metrics
 
@@ -37,7 +38,7 @@ class Run:
 
     config: as measured; constants: the model's, as the data set has them; batches: of this process'
     rows, from the first on; like: the state, described; lock: process 0's, on a workdir that is trained
-    in, until `close`.
+    in, until `close`; held_out: reads the data set that the run is judged by, if there is one.
     """
 
     config: Config
@@ -52,6 +53,7 @@ class Run:
     graphdef: nnx.GraphDef
     like: state.TrainState
     lock: IO | None = None
+    held_out: pipeline.Reader | None = None
 
     def close(self):
         if self.lock:
@@ -62,6 +64,10 @@ class Run:
         return step.make_step(
             self.task, self.graphdef, self.optimizer, self.config, self.mesh, self.like
         )
+
+    def score(self) -> Score:
+        """Returns what scores pictures that are not trained on, not yet compiled."""
+        return make_score(self.task, self.graphdef, self.mesh, self.like)
 
     def keys(self, step: int) -> list[str]:
         """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
@@ -76,11 +82,14 @@ class Run:
         return self.reader.drawn(order.samples(step - 1, places), places).batch
 
     def metrics(self) -> list[str]:
-        """Returns the names of the metrics that a step tells."""
+        """Returns the names of the metrics that a checkpoint has: of its steps, and of what is held out."""
         t = self.config.train
         spec = self.reader.specs(t.batch_size, 0, 1)[0]
         told = jax.eval_shape(self.update(), self.like, spec)[1]
-        return [name for name, a in told.items() if jnp.issubdtype(a.dtype, jnp.floating)]
+        names = [name for name, a in told.items() if jnp.issubdtype(a.dtype, jnp.floating)]
+        if self.held_out:
+            names += [PREFIX + name for name in jax.eval_shape(self.score(), self.like, spec)]
+        return names
 
     def first_state(self) -> state.TrainState:
         """Returns a state of no steps: random, or from another run's weights (`train.init_from`).
@@ -117,16 +126,23 @@ class Run:
         return found
 
 
-def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path, write: bool = True) -> Run:
+def set_up(
+    config: Config,
+    data: pathlib.Path,
+    workdir: pathlib.Path,
+    judged_by: pathlib.Path | None = None,
+    write: bool = True,
+) -> Run:
     """Returns a run; `workdir` is its own from here on, and what killed processes left there is removed.
 
-    write: False only checks, and changes nothing there.
+    judged_by: a data set of pictures that are held out. write: False only checks, and changes nothing there.
 
     Raises InputError, the same on every process and before anything is written, where config, data,
     mesh and workdir do not fit, and where another process still trains there after `WAIT`.
     """
     with processes.together():
         opened = open_run(config, data)
+        held_out = opened.held_out(judged_by) if judged_by else None
     config, t = opened.config, config.train
     mesh = sharding.make_mesh(t.mesh)
     processes.connect(mesh)
@@ -142,9 +158,13 @@ def set_up(config: Config, data: pathlib.Path, workdir: pathlib.Path, write: boo
             begins_from = handover.check(config, workdir, like, opened.constants)
         run = Run(
             config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
-            constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like,
+            constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like, held_out=held_out,
         )  # fmt: skip
-        if t.keep_best:
+        if t.keep_best and write:
+            if t.keep_best.startswith(PREFIX) and not held_out:
+                raise errors.InputError(
+                    f"train.keep_best is {t.keep_best!r}, which is only known with --held_out=FOLDER"
+                )
             checkpoints.check_keep_best(t, run.metrics())
         checkpoints.claim(workdir, config, write)
     if write:

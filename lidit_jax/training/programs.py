@@ -1,16 +1,18 @@
-"""The step's compiled programs: one for each size of pictures, kept from one start to the next."""
+"""Compiled programs: one for each size of pictures, kept from one start to the next."""
 
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from lidit_jax.batch import Batch
 from lidit_jax.training.state import TrainState
-from lidit_jax.training.step import Step
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -32,22 +34,26 @@ def kept_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 def compile_each(
-    update: Step, like: TrainState, specs: Sequence[Batch], tell: bool = False
-) -> Step:
-    """Returns the step of `make_step`, compiled by now for batches of these specs and of no others.
+    function: Callable[[TrainState, Batch], T],
+    like: TrainState,
+    specs: Sequence[Batch],
+    tell: str = "",
+) -> Callable[[TrainState, Batch], T]:
+    """Returns a jitted function, compiled by now for batches of these specs and of no others.
 
     A data set's bins are of one shape each; a program that is first wanted after hours of training
-    would stop every process then. tell: prints a line as each is done.
+    would stop every process then. tell: what a program is called in the line that is printed as each is
+    done; "" prints none.
     """
     programs = {}
     for number, spec in enumerate(specs, 1):
         begun = time.perf_counter()
-        programs[_shape(spec)] = update.lower(like, spec).compile()
+        programs[_shape(spec)] = function.lower(like, spec).compile()
         if tell:
             _, height, width, _ = _shape(spec)
             took = time.perf_counter() - begun
             print(
-                f"program {number} of {len(specs)}, for {height} x {width} latents: {took:.1f} s",
+                f"{tell} {number} of {len(specs)}, for {height} x {width} latents: {took:.1f} s",
                 flush=True,
             )
     return lambda state, batch: programs[_shape(batch)](state, batch)

@@ -70,8 +70,8 @@ def _scored(
 
     def score(params, constants, batch):
         def score_one(micro):
-            with jax.sharding.use_abstract_mesh(run.mesh.abstract_mesh):
-                return run.task.loss(nnx.merge(run.graphdef, params, constants), *micro)[0]
+            model = nnx.merge(run.graphdef, params, constants)
+            return step.score(run.task, model, *micro, run.mesh)[0]
 
         keys_B = step.draws(run.config, number - 1)
         micros = step.micro_batches((batch, keys_B), run.config.train.accumulate)

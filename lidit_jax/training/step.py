@@ -36,6 +36,12 @@ def micro_batches(tree: Any, count: int) -> Any:
     )
 
 
+def score(task: Task, model: nnx.Module, batch: Batch, keys_B: jax.Array, mesh: Mesh):
+    """Returns what `task.loss` does: each sample's loss, and what else is worth a log. To be jitted."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
+        return task.loss(model, batch, keys_B)
+
+
 def make_step(
     task: Task,
     graphdef: nnx.GraphDef,
@@ -59,9 +65,8 @@ def make_step(
     branch = sharding.platform(mesh.abstract_mesh) == "cpu"
 
     def mean_loss(params, constants, batch, keys_B):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
-            scored = task.loss(nnx.merge(graphdef, params, constants), batch, keys_B)
-            return jax.tree.map(jnp.mean, scored)
+        scored = score(task, nnx.merge(graphdef, params, constants), batch, keys_B, mesh)
+        return jax.tree.map(jnp.mean, scored)
 
     def gradients(params, constants, batch, keys_B):
         scored = jax.value_and_grad(mean_loss, has_aux=True)

@@ -36,8 +36,8 @@ def test_references_are_what_is_trained_on_and_what_is_held_out(llms, raw):
     assert len(list(preparation.references(few))) == 4
     split = config_of(llms, "folder", {"path": str(raw)}, rules=(), hold_out=0.5)
     kept, out = (
-        {captions[0] for captions, _ in preparation.references(split, held_out)}
-        for held_out in (False, True)
+        {captions[0] for captions, _ in preparation.references(config)}
+        for config in (split, preparation.held_out(split))
     )
     assert kept and out and kept | out == texts and not kept & out
 
@@ -49,7 +49,7 @@ def test_references_have_the_sizes_that_are_trained_at(llms, raw, tmp_path):
     counts = np.sum(plan.info["counts"], 1).tolist()
     assert len(found) > 2 and found == dict(zip(plan.bins, counts))
     split = config_of(llms, "folder", {"path": str(raw)}, rules=(), hold_out=0.5)
-    held_out = {image.shape[:2] for _, image in preparation.references(split, held_out=True)}
+    held_out = {image.shape[:2] for _, image in preparation.references(preparation.held_out(split))}
     assert held_out == {split.data.size}
 
 

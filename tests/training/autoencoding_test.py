@@ -183,7 +183,7 @@ def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_withou
 def test_an_exported_vae_is_a_codec_and_decodes_what_is_held_out(run):
     config, root = run
     grid = autoencoding.reconstruct(
-        str(root / "vae"), preparation.references(config, held_out=True), root / "decoded"
+        str(root / "vae"), preparation.references(preparation.held_out(config)), root / "decoded"
     )
     assert np.asarray(Image.open(grid)).std() > 1
     found = pictures.read(root / "decoded")

@@ -91,7 +91,7 @@ def test_each_program_is_told_as_it_is_done(capsys):
         return state + batch.latents_BxHxWxC.mean(), {}
 
     update = programs.compile_each(
-        jax.jit(step), jax.eval_shape(lambda: jnp.float32(0)), specs, tell=True
+        jax.jit(step), jax.eval_shape(lambda: jnp.float32(0)), specs, "program"
     )
     told.append(capsys.readouterr().out)
     assert told[0] == "" and told[1].startswith("program 1 of 2, for 8 x 4 latents: ")

@@ -33,6 +33,9 @@ class Task(Protocol):
         Row k draws from keys_B[k] alone, so that no draw depends on the mesh.
         """
 
+    def judging(self) -> "Task":
+        """Returns the task as `loss` judges by pictures that are not learned from."""
+
     def batch_spec(self) -> Batch:
         """Returns the global batch of the config's own size, as `jax.ShapeDtypeStruct`s."""
 
@@ -54,6 +57,10 @@ class Opened:
     task: Task
     reader: Reader
     constants: dict
+
+    def held_out(self, folder: pathlib.Path) -> Reader:
+        """Opens a data set to judge the run by. Raises InputError as `inputs.open_held_out` does."""
+        return inputs.open_held_out(self.config, folder, self.reader)
 
 
 def without_data(config: Config) -> Task:

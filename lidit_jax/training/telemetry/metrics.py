@@ -78,6 +78,15 @@ class Metrics:
         )
         self._means, self._skipped = Means(), 0
 
+    def judged(self, step: int, scores: dict[str, float]):
+        """Writes a line of its own, which has nothing but these."""
+        self._events.scalars(step, scores)
+        self._lines.write(step, **scores)
+        print(
+            f"step {step:>{len(str(self._last_step))}}/{self._last_step}  held-out loss {scores['held_out_loss']:.4f}",
+            flush=True,
+        )
+
     def flush(self):
         """Has all that was written leave this process."""
         self._events.flush()

@@ -33,12 +33,12 @@ PLACES = (
     "\udcff",
     "a" * 300,
 )
-PLACE_FLAGS = ("data", "workdir", "out", "samples", "vae", "config", "prompts")
+PLACE_FLAGS = ("data", "held_out", "workdir", "out", "samples", "vae", "config", "prompts")
 # What each door is started with where all is well, or nearly; then flags of its own.
 DOORS = {
     "train": (
         ("config", "data", "workdir"),
-        ("profile_steps", "replay", "processes", "process_id", "coordinator", "cpu_devices", "start_timeout",
+        ("profile_steps", "replay", "processes", "process_id", "coordinator", "cpu_devices", "start_timeout", "held_out",
          "config.train.steps", "config.train.mesh", "config.model.heads", "config.data.size", "config.none", "config.text.use"),
     ),
     "prepare": (("config", "data"), ("share", "merge", "verify", "report", "estimate", "pictures", "price", "config.data.size")),
@@ -48,7 +48,7 @@ DOORS = {
     ),
     "evaluate": (("samples", "out", "suite"), ("config",)),
     "export": (("workdir", "out"), ("none",)),
-    "reconstruct": (("config", "vae", "out"), ("config.data.size", "held_out")),
+    "reconstruct": (("config", "vae", "out"), ("config.data.size", "config.data.hold_out")),
     "benchmark": (("plan", "config"), ("devices", "mesh", "rounds", "out", "text_tokens", "topology", "config.model.width")),
 }  # fmt: skip
 

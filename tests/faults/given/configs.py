@@ -48,7 +48,7 @@ TOGETHER = (
     {"data.bins": "pixart40"}, {"data.size": (16, 24), "data.bins": "grid33"}, {"data.size": (17, 16)}, {"data.size": (2**40, 16)},
     {"data.size": (10**6, 10**6), "data.bins": "grid33", "data.bin_step": 1}, {"data.bin_step": 4}, {"data.size": (8192, 8192)},
     {"data.size": (8192, 8192), "data.bins": "grid33", "data.bin_step": 4}, {"data.shards": 1000}, {"data.shards": 10**9},
-    {"data.workers": 10**6}, {"data.threads": 10**6}, {"data.limit": 1}, {"data.hold_out": 0.999}, {"data.limit": 2**63},
+    {"data.workers": 10**6}, {"data.threads": 10**6}, {"data.limit": 1}, {"data.hold_out": 0.999}, {"data.part": "held_out"}, {"data.part": "held_out", "data.hold_out": 0.5}, {"data.part": ""}, {"data.limit": 2**63},
     {"data.min_bin": 10**9}, {"data.rules": ("R3-shape", "R9-none")}, {"data.rules": ("R2-resolution", "R1-caption")},
     {"data.preview": ("", "a")}, {"data.preview": ("a",) * 10_000}, {"data.preview": ("a\0b", "\ud800")},
     {"data.source": "folder"}, {"data.source": "parquet"}, {"data.source": "tfds"}, {"data.source": "openmoji"},
