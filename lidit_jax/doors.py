@@ -35,11 +35,13 @@ def config(parse: Callable[[ConfigDict], Any] = parse) -> Any:
     return parse(found)
 
 
-def define_folder(name: str, meaning: str):
-    """Defines a flag that names a folder, and returns a function that reads it."""
+def define_folder(name: str, meaning: str, optional: bool = False):
+    """Defines a flag that names a folder, and returns a function that reads it: None where it may be left out, and is."""
     flag = flags.DEFINE_string(name, None, meaning)
 
-    def value() -> pathlib.Path:
+    def value() -> pathlib.Path | None:
+        if optional and flag.value is None:
+            return None
         if not flag.value:
             raise errors.InputError(f"no --{name} given: {meaning}")
         return folder(flag)

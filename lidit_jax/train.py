@@ -4,7 +4,6 @@ python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/d
 python -m lidit_jax.train --workdir=out/quickstart/run --checkpoint_info
 """
 
-import pathlib
 from typing import Any
 
 from absl import flags
@@ -16,10 +15,10 @@ from lidit_jax.training.replay import replay
 
 _data = doors.define_folder("data", "folder of the data set, made by lidit_jax.prepare")
 _workdir = doors.define_folder("workdir", "folder of the run: checkpoints, metrics, samples")
-_HELD_OUT = flags.DEFINE_string(
+_held_out = doors.define_folder(
     "held_out",
-    None,
-    "folder of a data set that is not trained on: each checkpoint's loss on it is told",
+    "folder of a data set that is not trained on, to score each checkpoint by",
+    optional=True,
 )
 _joined = doors.define_processes()
 _PROFILE_STEPS = flags.DEFINE_list(
@@ -55,10 +54,6 @@ def _facts() -> dict[str, Any]:
 
 def _arguments():
     return doors.config(), _data(), _workdir()
-
-
-def _held_out() -> pathlib.Path | None:
-    return doors.folder(_HELD_OUT) if _HELD_OUT.value else None
 
 
 def _profile_steps() -> tuple[int, int] | None:

@@ -294,7 +294,7 @@ def test_facts_are_plain_and_of_config_code_and_data(config, data, tmp_path):
     assert found["config.train.steps"] == 4 and found["config.encoders.0.name"] == "tiny0"
     assert found["version of jax"] == jax.__version__ and len(found["code of lidit_jax"]) == 16
     assert sum(name.startswith("data set's ") for name in found) == 2
-    judged = agreement.facts(config, data, judged_by=data)
+    judged = agreement.facts(config, data, held_out=data)
     differ = {name for name in found if judged[name] != found[name]}
     assert len(differ) == 2 and all(name.startswith("held-out set's ") for name in differ)
     with pytest.raises(

@@ -51,7 +51,7 @@ def test_two_processes_train_as_one_bit_for_bit(
     assert not list(cache.iterdir())
     assert_same_run(tmp_path / "run", one)
     assert "step 4/4" in ends[0].out and "step" not in ends[1].out
-    assert ends[0].out.count("held-out loss") == 2
+    assert ends[0].out.count("held_out_loss") == 2
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     left = {p.name for p in (tmp_path / "run").iterdir()}
     assert left == {

@@ -13,7 +13,7 @@ import numpy as np
 
 from lidit_jax import files
 from lidit_jax.benchmarking import assumed
-from lidit_jax.data import dataset, planning
+from lidit_jax.data import dataset, judging, planning
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.pipeline import Reader
 from lidit_jax.data.plan import Plan
@@ -55,7 +55,9 @@ def made(config: Config, rows: int, codec: str) -> Made:
     Raises InputError for a config of another task than diffusion.
     """
     config = assumed.measured(config, assumed.Lengths())
-    data = dataclasses.replace(config.data, rules=(), limit=0, hold_out=0.0, min_bin=1, preview=())
+    data = dataclasses.replace(
+        config.data, rules=(), limit=0, hold_out=0.0, part=judging.TRAIN, min_bin=1, preview=()
+    )
     encoders = tuple(dataclasses.replace(e, codec=codec) for e in config.encoders)
     return Made(dataclasses.replace(config, data=data, encoders=encoders), rows)
 

@@ -31,6 +31,7 @@ from lidit_jax import errors, files
 from lidit_jax.data import records
 from lidit_jax.data.buckets import Size
 from lidit_jax.data.feature_codecs import FEATURE_CODECS, FeatureCodec
+from lidit_jax.data.judging import HELD_OUT, TRAIN
 from lidit_jax.data.plan import captions_path
 from lidit_jax.data.sources.pieces import bounds
 
@@ -60,10 +61,13 @@ def check_claimed(folder: pathlib.Path, recipe: dict):
 
 
 def read_recipe(folder: pathlib.Path, holds: tuple[str, ...] = ()) -> dict:
-    """Returns what the data set, or the feature store, in `folder` is made of."""
+    """Returns what the data set, or the feature store, in `folder` is made of.
+
+    part: "train" in sets that were made before there was another.
+    """
     path, what = folder / "recipe.json", "recipe of a data set"
     remedy = f"put back a copy of it, or remove {folder} and run `prepare` again"
-    return files.read_json(path, what, remedy=remedy, holds=holds)
+    return {"part": TRAIN} | files.read_json(path, what, remedy=remedy, holds=holds)
 
 
 def check_equal(found: dict, wanted: dict, where: pathlib.Path):
@@ -82,6 +86,17 @@ def check_equal(found: dict, wanted: dict, where: pathlib.Path):
         raise errors.InputError(
             f"{where} was made otherwise: {'; '.join(different)}. Change the config, or use another folder"
         )
+
+
+def share_pictures(one: dict, other: dict) -> bool:
+    """Returns whether two data sets have pictures in common, as far as their recipes tell.
+
+    They tell it of one source as it is now; where a file was added since, or moved, they are of two.
+    """
+    if one.get("described") != other.get("described"):
+        return False
+    held_out = {r["part"]: r["hold_out"] for r in (one, other)}
+    return len(held_out) == 1 or held_out[HELD_OUT] > held_out[TRAIN]
 
 
 def image_path(folder: pathlib.Path, size: Size, piece: int, pieces: int) -> pathlib.Path:

@@ -59,6 +59,10 @@ def judge(example: Example, recipe: Recipe) -> Verdict:
     A pair that fails takes its caption away; the picture goes with its last caption, for the reason
     of its first.
     """
+    held_out = key_hash(f"hold out {example.key}") < recipe.hold_out * 2**64
+    part = HELD_OUT if held_out else TRAIN
+    if part == TRAIN != recipe.part:  # of nearly every row, which is not looked at
+        return Verdict(REASONS[part])
     captions = [c for c in map(_stripped, example.captions) if c.text]
     if not captions:
         return Verdict("caption-empty")
@@ -75,8 +79,6 @@ def judge(example: Example, recipe: Recipe) -> Verdict:
     if len(failed) == len(captions):
         return Verdict(failed[0], size)
     kept = tuple(c for c, reason in zip(captions, reasons) if not reason)
-    held_out = key_hash(f"hold out {example.key}") < recipe.hold_out * 2**64
-    part = HELD_OUT if held_out else TRAIN
     if part != recipe.part:
         return Verdict(REASONS[part], size, captions=kept)
     return Verdict(None, size, bin, kept, failed)

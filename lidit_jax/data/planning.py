@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lidit_jax import errors, files
 from lidit_jax.data import buckets, filters, plan_texts
-from lidit_jax.data.judging import HELD_OUT, REASONS, Recipe, Verdict, judge
+from lidit_jax.data.judging import HELD_OUT, REASONS, TRAIN, Recipe, Verdict, judge
 from lidit_jax.data.plan import Plan, checksums, key_hash, ledger_path, piece_path
 from lidit_jax.data.sources.example import Example, Source, Unusable
 from lidit_jax.data.sources.images import ImageError
@@ -62,13 +62,15 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
 
 
 class _Ledger:
-    """What was dropped, a line each, and how many for which reason."""
+    """What was dropped, a line each, and how many for which reason; what is trained on is only counted."""
 
     def __init__(self, file: TextIO):
         self._file, self.dropped, self.unusable = file, collections.Counter(), 0
 
     def drop(self, key: str, reason: str):
         self.dropped[reason] += 1
+        if reason == REASONS[TRAIN]:
+            return
         self._file.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")
 
     def most_common(self) -> dict[str, int]:

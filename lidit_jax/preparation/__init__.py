@@ -144,9 +144,11 @@ def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
 
 
 def held_out(config: Config) -> Config:
-    """Returns the config of the pictures that a config holds out, all of its own size.
+    """Returns the config of all the pictures that a config holds out, at its own size.
 
     Raises InputError if it holds none out.
     """
-    data = dataclasses.replace(config.data, part=judging.HELD_OUT, bins="square", bin_step=0)
+    data = dataclasses.replace(
+        config.data, part=judging.HELD_OUT, bins="square", bin_step=0, limit=0
+    )
     return dataclasses.replace(config, data=data)

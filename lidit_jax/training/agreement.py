@@ -16,11 +16,11 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 
 
 def facts(
-    config: Config, data: pathlib.Path, judged_by: pathlib.Path | None = None
+    config: Config, data: pathlib.Path, held_out: pathlib.Path | None = None
 ) -> dict[str, Any]:
     """Returns plain JSON values by name, as this process has them.
 
-    Raises InputError if there is no data set at `data`, or at `judged_by`.
+    Raises InputError if there is no data set at `data`, or at `held_out`.
     """
     stores = [
         f"features/{e.store}/encoder.json" for e in config.encoders if config.task == "diffusion"
@@ -33,7 +33,7 @@ def facts(
         | {f"version of {name}": importlib.metadata.version(name) for name in LIBRARIES}
         | {
             f"{whose} {name}": _content(folder / name) if folder else None
-            for whose, folder in (("data set's", data), ("held-out set's", judged_by))
+            for whose, folder in (("data set's", data), ("held-out set's", held_out))
             for name in ("dataset.json", *stores)
         }
     )

@@ -64,7 +64,10 @@ class DataConfig:
         if self.part not in judging.PARTS:
             raise errors.unknown_name("data.part", self.part, judging.PARTS)
         if self.part == judging.HELD_OUT and not self.hold_out:
-            raise errors.InputError("no pictures are held out; set data.hold_out, such as 0.05")
+            raise errors.InputError(
+                "no pictures are held out: data.part is 'held_out', and data.hold_out is 0; set it to what "
+                "the training set has, such as 0.05"
+            )
         for side in self.size:
             errors.check_range("data.size, height and width,", side, 1)
         filters.expand(self.rules)

@@ -1,97 +1,85 @@
 """How a run does on pictures that it does not learn from: the EMA's loss on a data set of their own."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
 
-from lidit_jax import rng, sharding
+from lidit_jax import errors, sharding
 from lidit_jax.batch import Batch
-from lidit_jax.data.pipeline import Reader
-from lidit_jax.training import programs, step
-from lidit_jax.training.config import TrainConfig
+from lidit_jax.training import opening, programs
 from lidit_jax.training.feed import Feed
-from lidit_jax.training.state import TrainState, shardings_of
-from lidit_jax.training.tasks import Task
+from lidit_jax.training.state import TrainState
 
-Score = Callable[[TrainState, Batch], dict[str, jax.Array]]
-PREFIX = "held_out_"  # of the metrics' names
-
-
-def make_score(task: Task, graphdef: nnx.GraphDef, mesh: Mesh, like: TrainState) -> Score:
-    """Returns the jitted `score(state, batch) -> metrics`, f32 [B] each: "loss", and the task's own.
-
-    Time and noise of a sample are drawn by its row alone: they are the same at every step and in every
-    run, whatever its seed, batch size and mesh.
-    """
-    task = task.judging()
-
-    def score(state: TrainState, batch: Batch):
-        keys_B = rng.per_sample(rng.key(0, "held out"), batch.row_B)
-        model = nnx.merge(graphdef, state.ema, state.constants)
-        loss_B, parts = step.score(task, model, batch, keys_B, mesh)
-        return {"loss": loss_B} | parts
-
-    return jax.jit(
-        score,
-        in_shardings=(shardings_of(like), sharding.batch_sharding(mesh)),
-        out_shardings=sharding.replicated(mesh),
-    )
+NOT_COUNTED = -1  # in the place of a row
 
 
 class HeldOut:
-    """Scores states on every picture of a data set, each once, in batches as large as a micro-batch.
+    """Scores states on every picture of a run's held-out set, in batches as large as a micro-batch.
 
     Compiled when it is made: what does not compile, or does not fit, is told before the first step.
     """
 
-    def __init__(
-        self, score: Score, reader: Reader, mesh: Mesh, config: TrainConfig, like: TrainState
-    ):
-        self._reader, self._size = reader, config.batch_size // config.accumulate
-        self._feed = Feed(reader, mesh, self._size)
-        self._places = sharding.rows_here(mesh, self._size)
-        specs = reader.specs(
-            self._size, 0, len(reader.dataset)
-        )  # by then every bin has had its turn
-        tell = "held-out program" if jax.process_index() == 0 else ""
-        self._score = programs.compile_each(score, like, specs, tell)
-        self._damaged: set[int] = set()
+    def __init__(self, run: opening.Run):
+        t, self._chief = run.config.train, jax.process_index() == 0
+        self._reader, self._size = run.held_out, t.batch_size // t.accumulate
+        self._feed = Feed(self._reader, run.mesh, self._size)
+        self._places = sharding.rows_here(run.mesh, self._size)
+        # Of every bin: as many steps as there are pictures have drawn from each.
+        specs = self._reader.specs(self._size, 0, len(self._reader.dataset))
+        tell = "held-out program" if self._chief else ""
+        self._score = programs.compile_each(run.score(), run.like, specs, tell)
+        self._unreadable = 0
 
-    def scores(self, state: TrainState) -> dict[str, float]:
-        """Returns the mean of each metric over the pictures, on every process; all must call it."""
-        told, counts = [], []
-        for rows, count in self._batches():
-            told.append(self._score(state, self._feed(self._read(rows))))
-            counts.append(count)
-            jax.block_until_ready(told[-2:-1])  # or all batches would be on the devices at once
-        told = jax.device_get(told)
-        return {
-            PREFIX + name: float(
-                np.concatenate([of[name][:n] for of, n in zip(told, counts)]).mean(dtype=float)
-            )
-            for name in told[0]
-        }
+    def scores(
+        self, state: TrainState, told_to_stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, float] | None:
+        """Returns the mean of each metric over the pictures that can be read, each once; all must call it.
 
-    def _batches(self) -> Iterator[tuple[list[int], int]]:
-        """Yields the rows of each global batch, and how many of them are not there to fill it up."""
-        for bin, pictures in enumerate(self._reader.dataset.counts):
-            rows = self._reader.dataset.rows_of(bin)
-            for first in range(0, pictures, self._size):
-                filled = [rows[i % pictures] for i in range(first, first + self._size)]
-                yield filled, min(self._size, pictures - first)
+        told_to_stop: asked before each batch, on all processes alike; then there is None.
+
+        Raises InputError if none can be read.
+        """
+        scored = []
+        for rows in self._batches():
+            if told_to_stop():
+                return None
+            scored.append(self._score(state, self._feed(self._read(rows))))
+            # Or all batches would be on the devices at once.
+            jax.block_until_ready(scored[-2:-1])
+        joined = jax.tree.map(lambda *of_B: np.concatenate(of_B), *jax.device_get(scored))
+        row_N, told = joined
+        counted_N = row_N != NOT_COUNTED
+        self._tell(int(counted_N.sum()))
+        return {name: float(value_N[counted_N].mean(dtype=float)) for name, value_N in told.items()}
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Yields the rows of each global batch; where it must be filled up, its first row again."""
+        dataset = self._reader.dataset
+        for bin in range(len(dataset.counts)):
+            rows = dataset.rows_of(bin)
+            for first in range(0, len(rows), self._size):
+                some = rows[first : first + self._size]
+                yield [*some, *[some[0]] * (self._size - len(some))]
 
     def _read(self, rows: list[int]) -> Batch:
-        """Returns this process' rows of a batch. What cannot be read is told once, and replaced."""
+        """Returns this process' rows of a batch, of which some are not counted: they fill it up, or stand for others."""
         drawn = self._reader.drawn([(rows[place], 0) for place in self._places], self._places)
-        for replaced in drawn.replaced:
-            if replaced.row not in self._damaged:
-                self._damaged.add(replaced.row)
-                print(
-                    f"held-out picture {replaced.key} cannot be read: {replaced.why}; row {replaced.used} is "
-                    f"scored instead",
-                    flush=True,
-                )
-        return drawn.batch
+        instead = {replaced.place for replaced in drawn.replaced}
+        filling = set(range(len(set(rows)), len(rows)))
+        counts_B = [place not in instead | filling for place in self._places]
+        row_B = np.where(counts_B, drawn.batch.row_B, NOT_COUNTED).astype(np.int32)
+        return dataclasses.replace(drawn.batch, row_B=row_B)
+
+    def _tell(self, counted: int):
+        """Tells, where it has changed, how many of the pictures cannot be read. Raises InputError if none can."""
+        folder, total = self._reader.dataset.folder, len(self._reader.dataset)
+        if not counted:
+            raise errors.InputError(f"none of the {total} pictures of {folder} can be read")
+        if self._chief and total - counted != self._unreadable:
+            self._unreadable = total - counted
+            print(
+                f"{self._unreadable} of the {total} pictures of {folder} cannot be read, and are not in its loss",
+                flush=True,
+            )

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from lidit_jax import errors
-from lidit_jax.data import dataset, filters, judging, pipeline, sources
+from lidit_jax.data import dataset, filters, pipeline, sources
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.models.vae import latent_size, make_codec
@@ -41,14 +41,10 @@ def recipe(config: Config) -> dict:
         "rules": list(data.rules),
         "rules_hash": filters.rules_hash(filters.expand(data.rules)),
         "limit": data.limit,
-        "hold_out": _held_out(data.part, data.hold_out),
+        "hold_out": data.hold_out,
+        "part": data.part,
         "preview": list(data.preview),
     }
-
-
-def _held_out(part: str, share: float) -> float | str:
-    """Returns how a recipe says which part it is of: a number where that is what is trained on."""
-    return share if part == judging.TRAIN else f"only the {share:g} held out"
 
 
 def check_store(store: FeatureStore, encoder: EncoderConfig):
@@ -125,8 +121,8 @@ def _check_sizes(config: Config, opened: Dataset):
     for size in opened.bins:
         latent_size(make_codec(config.data.codec), size, config.cells)
     least = min(min(size) for size in opened.bins)
-    judged = config.task == "vae" and config.vae.discriminator_weight
-    if judged and least < LEAST_SIDE:
+    discriminates = config.task == "vae" and config.vae.discriminator_weight
+    if discriminates and least < LEAST_SIDE:
         raise errors.InputError(
             f"{opened.folder} has pictures of {least} px, and the discriminator needs {LEAST_SIDE}; "
             f"use larger pictures, or vae.discriminator_weight=0"
@@ -184,21 +180,20 @@ def open_held_out(
     as far as recipes tell.
     """
     opened, ours = Dataset(folder), trained_on.dataset.folder
-    theirs, recipe_here = dataset.read_recipe(folder), dataset.read_recipe(ours)
-    dataset.check_equal(theirs, {"codec": recipe_here["codec"]}, folder)
-    other = judging.TRAIN if config.data.part == judging.HELD_OUT else judging.HELD_OUT
-    apart = _held_out(other, config.data.hold_out)
-    if theirs.get("described") == recipe_here.get("described") and theirs["hold_out"] != apart:
+    theirs = dataset.read_recipe(folder, ("codec", "hold_out"))
+    known = dataset.read_recipe(ours, ("codec", "hold_out"))
+    dataset.check_equal(theirs, {"codec": known["codec"]}, folder)
+    if dataset.share_pictures(known, theirs):
         raise errors.InputError(
             f"{folder} has pictures that are trained on, of the source of {ours}; prepare both with the "
-            f"same data.hold_out, such as 0.05, and this one with data.part={other}"
+            f"same data.hold_out, such as 0.05, and this one with data.part=held_out"
         )
     _check_sizes(config, opened)
     stores = _stores(config, opened) if config.task == "diffusion" else []
-    for encoder, store, known in zip(config.encoders, stores, trained_on.stores):
-        if not reads_alike(*((s.prefix_PxE, s.null_ZxE) for s in (known, store))):
+    for encoder, store, other in zip(config.encoders, stores, trained_on.stores):
+        if not reads_alike(*((s.prefix_PxE, s.null_ZxE) for s in (other, store))):
             raise errors.InputError(
-                f"{store.folder} was written by another LLM than {known.folder}, though both are of "
+                f"{store.folder} was written by another LLM than {other.folder}, though both are of "
                 f"{encoder.model}; prepare it again with the LLM that is there now"
             )
     return pipeline.Reader(opened, stores, seed=0)

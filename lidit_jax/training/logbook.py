@@ -54,9 +54,6 @@ class Logbook:
         self._bad = BadRecords(run.config.data.bad_records, self._ledger, run.data, holders_B)
         self._bad.set_state(saved.get("bad", ()))
         self._since_saved, self.saved_at = Means(saved.get("since")), saved.get("due", 0)
-        self._judged: dict[
-            str, float
-        ] = {}  # what the next checkpoint is told of the pictures held out
         self._metrics = None
         if chief:
             so_far = saved.get("metrics")
@@ -96,23 +93,22 @@ class Logbook:
             self._metrics.log(step, facts, self._drawn)
         self._steps = 0
 
-    def judged(self, step: int, scores: dict[str, float]):
-        """Takes and writes what pictures that are held out say of the state after a step."""
-        self._judged = scores
+    def scored(self, step: int, scores: dict[str, float]):
+        """Writes how the state after a step does on what it does not learn from."""
         if self._metrics:
-            self._metrics.judged(step, scores)
+            self._metrics.scored(step, scores)
 
-    def for_checkpoint(self, step: int, due: bool) -> dict[str, Any]:
+    def for_checkpoint(self, step: int, due: bool, scores: dict[str, float]) -> dict[str, Any]:
         """Returns what the record of a checkpoint has of the steps so far, as JSON values.
 
         due: it is saved because it is time to. Else, when the run is stopped, it has no means, and what
         it would be the mean of belongs to the next: so that a stop changes neither which are the best
-        nor when others are saved. On other processes than 0, whose record none reads, some is missing.
+        nor when others are saved. scores: of the state itself, which go to the means. On other processes than 0, whose record none reads, some is missing.
         """
         means = {}
         if due:
             means, self._since_saved, self.saved_at = self._since_saved.read(), Means(), step
-            means, self._judged = means | self._judged, {}
+            means |= scores
         told = {"means": means, "since": self._since_saved.state(), "due": self.saved_at}
         told |= {"bad": self._bad.state(), "clock": self.clock.state()}
         if self._metrics:

@@ -24,7 +24,7 @@ def train(
     data: pathlib.Path,
     workdir: pathlib.Path,
     profile: tuple[int, int] | None = None,
-    judged_by: pathlib.Path | None = None,
+    held_out: pathlib.Path | None = None,
 ):
     """Trains to `config.train.steps`, from the last checkpoint in `workdir` if there is one.
 
@@ -35,7 +35,7 @@ def train(
         programs/, lock; begun.json with `train.init_from`; ledger.jsonl where there is anything to tell, and
         damaged/ where a checkpoint was.
       profile: first and last step whose trace process 0 writes to profile/.
-      judged_by: another data set, by whose loss each checkpoint is judged.
+      held_out: a data set that is not trained on, on which each checkpoint is scored.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit, and
     later where too many samples cannot be read; `processes.Stopped`, its state saved, where the
@@ -46,7 +46,7 @@ def train(
     with (
         programs.kept_in(workdir / "programs"),
         Pulse(workdir, t.watchdog_minutes) as pulse,
-        contextlib.closing(opening.set_up(config, data, workdir, judged_by)) as run,
+        contextlib.closing(opening.set_up(config, data, workdir, held_out)) as run,
     ):
         pulse.watch()
         done, saved = checkpoints.last_step(workdir), None
@@ -68,7 +68,8 @@ def train(
         specs = run.reader.specs(t.batch_size, done, t.steps)
         update = programs.compile_each(run.update(), run.like, specs, "program" if chief else "")
         preview = Preview(run) if t.preview_every else None
-        judge = HeldOut(run.score(), run.held_out, run.mesh, t, run.like) if run.held_out else None
+        judge = HeldOut(run) if run.held_out else None
+        pulse.watch()
         with (
             contextlib.closing(Logbook(run, pulse, done, started, saved)) as log,
             processes.heeding_sigterm() as told_to_stop,
@@ -92,6 +93,10 @@ def _steps(
     """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did."""
     t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
+
+    def saving_in_time(stopped: bool):
+        return processes.within(t.grace if stopped else 0, "saving after SIGTERM")
+
     with checkpoints.Saver(run.workdir, t) as saver:
         saver.rehearse(current)
         for now in range(done + 1, t.steps + 1):
@@ -112,19 +117,28 @@ def _steps(
                 # Before its checkpoint: a kill loses neither.
                 log.picture(now, preview.grid(current))
             due = now // t.save_every > log.saved_at // t.save_every
-            if judge and (due or last) and not stopped:  # it has better to do then
-                log.judged(now, judge.scores(current))
-            with processes.within(t.grace if stopped else 0, "saving after SIGTERM"):
-                if due or last or stopped:
+            if due or last or stopped:
+                with saving_in_time(stopped):
                     log.flush()  # what is told of a step is on the disk before its checkpoint
-                # While steps are skipped it is not known whether it is the state that is to blame.
-                due = last or due and not log.in_a_row
+            # While steps are skipped it is not known whether it is the state that is to blame.
+            due = last or due and not log.in_a_row
+            scores = {}
+            if judge and due:
+                # None where there is no time for it: it is due at the next step, after a restart.
+                scores = None if stopped else judge.scores(current, told_to_stop)
+                if scores is None:
+                    scores, stopped, due = {}, not last, last
+                else:
+                    log.scored(now, scores)
+            with saving_in_time(stopped):
                 if due or stopped:
                     place = {
                         "batches": run.batches.get_state(),
                         "data": run.reader.dataset.statistics,
                     }
-                    saver.save(current, place | log.for_checkpoint(now, due))
+                    if run.held_out:
+                        place["held_out"] = run.held_out.dataset.statistics
+                    saver.save(current, place | log.for_checkpoint(now, due, scores))
                 if last or stopped:
                     saver.wait()
             if stopped:

@@ -19,7 +19,6 @@ from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.training import checkpoints, handover, optim, origin, state, step
 from lidit_jax.training.config import Config
-from lidit_jax.training.held_out import PREFIX, Score, make_score
 from lidit_jax.training.tasks import Task, open_run
 from lidit_jax.training.telemetry import ledger, metrics
 
@@ -65,9 +64,9 @@ class Run:
             self.task, self.graphdef, self.optimizer, self.config, self.mesh, self.like
         )
 
-    def score(self) -> Score:
+    def score(self) -> step.Score:
         """Returns what scores pictures that are not trained on, not yet compiled."""
-        return make_score(self.task, self.graphdef, self.mesh, self.like)
+        return step.make_score(self.task, self.graphdef, self.mesh, self.like)
 
     def keys(self, step: int) -> list[str]:
         """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
@@ -88,7 +87,7 @@ class Run:
         told = jax.eval_shape(self.update(), self.like, spec)[1]
         names = [name for name, a in told.items() if jnp.issubdtype(a.dtype, jnp.floating)]
         if self.held_out:
-            names += [PREFIX + name for name in jax.eval_shape(self.score(), self.like, spec)]
+            names += jax.eval_shape(self.score(), self.like, spec)[1]
         return names
 
     def first_state(self) -> state.TrainState:
@@ -115,6 +114,7 @@ class Run:
         found = checkpoints.last_whole(self.workdir, self.like)
         current, place = found.state, found.record
         check_same_data(place["data"], self.reader.dataset.statistics, self.data)
+        self._check_same_held_out(place.get("held_out"))
         if self.config.train.init_from:
             handover.check_constants(
                 current.constants, self.constants, self.config, str(self.workdir)
@@ -125,24 +125,34 @@ class Run:
         self.batches.set_state(place["batches"])
         return found
 
+    def _check_same_held_out(self, known: dict | None):
+        """Raises InputError where the best checkpoint would be chosen by losses on two data sets."""
+        by_held_out = self.config.train.keep_best.startswith(step.HELD_OUT)
+        if by_held_out and self.held_out and known not in (None, self.held_out.dataset.statistics):
+            raise errors.InputError(
+                f"{self.held_out.dataset.folder} is not the --held_out that train.keep_best went by so far, "
+                f"and their losses do not compare; give the old one, or another --workdir"
+            )
+
 
 def set_up(
     config: Config,
     data: pathlib.Path,
     workdir: pathlib.Path,
-    judged_by: pathlib.Path | None = None,
+    held_out: pathlib.Path | None = None,
     write: bool = True,
 ) -> Run:
     """Returns a run; `workdir` is its own from here on, and what killed processes left there is removed.
 
-    judged_by: a data set of pictures that are held out. write: False only checks, and changes nothing there.
+    held_out: a data set that is not trained on. write: False only checks, and changes nothing there; it
+      saves nothing, so `train.keep_best` may be of what is held out, though nothing is.
 
     Raises InputError, the same on every process and before anything is written, where config, data,
     mesh and workdir do not fit, and where another process still trains there after `WAIT`.
     """
     with processes.together():
         opened = open_run(config, data)
-        held_out = opened.held_out(judged_by) if judged_by else None
+        reader = opened.held_out(held_out) if held_out else None
     config, t = opened.config, config.train
     mesh = sharding.make_mesh(t.mesh)
     processes.connect(mesh)
@@ -158,10 +168,10 @@ def set_up(
             begins_from = handover.check(config, workdir, like, opened.constants)
         run = Run(
             config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
-            constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like, held_out=held_out,
+            constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like, held_out=reader,
         )  # fmt: skip
         if t.keep_best and write:
-            if t.keep_best.startswith(PREFIX) and not held_out:
+            if t.keep_best.startswith(step.HELD_OUT) and not held_out:
                 raise errors.InputError(
                     f"train.keep_best is {t.keep_best!r}, which is only known with --held_out=FOLDER"
                 )

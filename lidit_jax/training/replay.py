@@ -71,7 +71,7 @@ def _scored(
     def score(params, constants, batch):
         def score_one(micro):
             model = nnx.merge(run.graphdef, params, constants)
-            return step.score(run.task, model, *micro, run.mesh)[0]
+            return step.losses(run.task, model, *micro, run.mesh)[0]
 
         keys_B = step.draws(run.config, number - 1)
         micros = step.micro_batches((batch, keys_B), run.config.train.accumulate)

@@ -1,4 +1,7 @@
-"""One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program."""
+"""One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program.
+
+And one of the loss alone, for what is not learned from.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +21,8 @@ from lidit_jax.training.state import TrainState, shardings_of
 from lidit_jax.training.tasks import Task
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+Score = Callable[[TrainState, Batch], tuple[jax.Array, dict[str, jax.Array]]]
+HELD_OUT = "held_out_"  # begins the names of metrics of what is not learned from
 
 
 def draws(config: Config, step: int | jax.Array) -> jax.Array:
@@ -36,7 +41,7 @@ def micro_batches(tree: Any, count: int) -> Any:
     )
 
 
-def score(task: Task, model: nnx.Module, batch: Batch, keys_B: jax.Array, mesh: Mesh):
+def losses(task: Task, model: nnx.Module, batch: Batch, keys_B: jax.Array, mesh: Mesh):
     """Returns what `task.loss` does: each sample's loss, and what else is worth a log. To be jitted."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
         return task.loss(model, batch, keys_B)
@@ -65,7 +70,7 @@ def make_step(
     branch = sharding.platform(mesh.abstract_mesh) == "cpu"
 
     def mean_loss(params, constants, batch, keys_B):
-        scored = score(task, nnx.merge(graphdef, params, constants), batch, keys_B, mesh)
+        scored = losses(task, nnx.merge(graphdef, params, constants), batch, keys_B, mesh)
         return jax.tree.map(jnp.mean, scored)
 
     def gradients(params, constants, batch, keys_B):
@@ -124,4 +129,26 @@ def make_step(
         in_shardings=(shardings_of(like), sharding.batch_sharding(mesh)),
         out_shardings=(shardings_of(like), sharding.replicated(mesh)),
         donate_argnums=0,
+    )
+
+
+def make_score(task: Task, graphdef: nnx.GraphDef, mesh: Mesh, like: TrainState) -> Score:
+    """Returns the jitted `score(state, batch) -> (rows, metrics)`, on every device.
+
+    Rows are the batch's; metrics are f32 [B]: the EMA's loss, and the task's own. Time and noise of a sample are drawn by its row alone: they are the same at every step and in every
+    run, whatever its seed, batch size and mesh.
+    """
+    task = task.scoring()
+
+    def score(state: TrainState, batch: Batch):
+        keys_B = rng.per_sample(rng.key(0, "held out"), batch.row_B)
+        model = nnx.merge(graphdef, state.ema, state.constants)
+        loss_B, parts = losses(task, model, batch, keys_B, mesh)
+        told = {"loss": loss_B} | parts
+        return batch.row_B, {HELD_OUT + name: value_B for name, value_B in told.items()}
+
+    return jax.jit(
+        score,
+        in_shardings=(shardings_of(like), sharding.batch_sharding(mesh)),
+        out_shardings=sharding.replicated(mesh),
     )

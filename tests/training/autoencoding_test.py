@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from lidit_jax import autoencoding, batch, errors, files, generation, preparation, rng
+from lidit_jax.data import judging
 from lidit_jax.evaluation import SUITES, pictures
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.models.vae import folder as folders
@@ -20,6 +21,7 @@ from lidit_jax.models.vae import make_codec, perceptual
 from lidit_jax.training import loop
 from lidit_jax.training.config import parse
 from lidit_jax.training.tasks.autoencoding import vae_task
+from lidit_jax.training.telemetry import step_lines
 from tests import tiny
 
 
@@ -129,18 +131,27 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("vae")
     config = config_of(discriminator_weight=0.1)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
-    preparation.prepare(config, root / "data")
-    loop.train(config, root / "data", root / "run")
+    for part in judging.PARTS:
+        data = dataclasses.replace(config.data, part=part)
+        preparation.prepare(dataclasses.replace(config, data=data), root / part)
+    loop.train(config, root / "train", root / "run", held_out=root / "held_out")
     assert autoencoding.export(root / "run", root / "vae") == 4
     return config, root
 
 
 def test_a_run_logs_its_losses_and_shows_originals_beside_decoded(run):
-    _, root = run
-    lines = [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text().splitlines()]
+    config, root = run
+    told = step_lines.read(root / "run" / "metrics.jsonl")
+    lines = [line for line in told if "loss" in line]
     assert [line["step"] for line in lines] == [2, 4]
     names = {"loss", "l1", "kl", "discriminator", "generator", "psnr", "tokens"}
     assert names <= lines[0].keys() and lines[0]["tokens"] == 8 * 16 * 16
+    held_out = told[-1]
+    assert {name for name in held_out if name.startswith("held_out_")} == {
+        f"held_out_{name}" for name in ("loss", "l1", "kl", "psnr")
+    }
+    weighed = held_out["held_out_l1"] + config.vae.kl_weight * held_out["held_out_kl"]
+    assert held_out["held_out_loss"] == pytest.approx(weighed, rel=1e-6)
     preview = np.asarray(Image.open(root / "run" / "samples" / "step-0000004.png"))
     assert preview.std() > 1
 
@@ -150,14 +161,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, tmp_path):
     config, root = run
     shutil.copytree(root / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
-    loop.train(config, root / "data", tmp_path / "run")
+    loop.train(config, root / "train", tmp_path / "run")
     autoencoding.export(tmp_path / "run", tmp_path / "vae")
     assert folders.digest(tmp_path / "vae") == folders.digest(root / "vae")
 
 
 def test_a_resumed_run_on_other_pictures_is_refused(run, tmp_path):
     config, root = run
-    half, other = (shutil.copytree(root / name, tmp_path / name) for name in ("run", "data"))
+    half, other = (shutil.copytree(root / name, tmp_path / name) for name in ("run", "train"))
     shutil.rmtree(half / "checkpoints" / "4")
     info = files.read_json(other / "dataset.json", "data set")
     files.write_json(other / "dataset.json", info | {"latent_mean": [0.5, 0.5, 0.5]})
@@ -171,9 +182,9 @@ def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_withou
 ):
     """By Muon, to which a convolution is a matrix too."""
     config = config_of("muon", perceptual=vgg_file)
-    loop.train(config, run[1] / "data", tmp_path / "run")
+    loop.train(config, run[1] / "train", tmp_path / "run")
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
-    loop.train(longer, run[1] / "data", tmp_path / "run")
+    loop.train(longer, run[1] / "train", tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["perceptual"] > 0
     autoencoding.export(tmp_path / "run", tmp_path / "vae")
@@ -187,7 +198,7 @@ def test_an_exported_vae_is_a_codec_and_decodes_what_is_held_out(run):
     )
     assert np.asarray(Image.open(grid)).std() > 1
     found = pictures.read(root / "decoded")
-    assert len(found) == 32 - json.loads((root / "data" / "dataset.json").read_text())["count"]
+    assert len(found) == 32 - json.loads((root / "train" / "dataset.json").read_text())["count"]
     scores = SUITES["psnr"](found, None, Judges())
     assert 0 < scores["psnr_worst"] <= scores["psnr"] < 30
     for picture in found:  # a picture beside itself has no error
@@ -195,8 +206,8 @@ def test_an_exported_vae_is_a_codec_and_decodes_what_is_held_out(run):
     assert SUITES["psnr"](found, None, Judges())["psnr"] > 100
 
 
-def test_no_held_out_pictures_are_told(run, tmp_path):
-    with pytest.raises(errors.InputError, match="no pictures are held out; set data.hold_out"):
+def test_no_pictures_are_told(run, tmp_path):
+    with pytest.raises(errors.InputError, match="there is no picture to encode"):
         autoencoding.reconstruct(str(run[1] / "vae"), [], tmp_path)
 
 
@@ -204,7 +215,7 @@ def test_a_vae_is_trained_on_pixels_and_drawn_with_by_no_one(run, tmp_path):
     config, root = run
     latent = dataclasses.replace(config, data=dataclasses.replace(config.data, codec="x"))
     with pytest.raises(errors.InputError, match="a VAE is trained on pictures"):
-        loop.train(latent, root / "data", tmp_path / "run")
+        loop.train(latent, root / "train", tmp_path / "run")
     with pytest.raises(errors.InputError, match="is a run of task 'vae'; want one of task 'diff"):
         generation.Generator(root / "run")
 

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lidit_jax import digests, errors, sharding
+from lidit_jax import digests, errors, files, sharding
 from lidit_jax.training import checkpoints, guard, loop, state, trained
 from lidit_jax.training.checkpoints import damage, reading, record
+from lidit_jax.training.config import Config, build
 from lidit_jax.training.telemetry import ledger
 from tests import several
 
@@ -120,6 +121,19 @@ def test_one_that_a_kill_has_half_removed_takes_no_place_but_among_the_last(
     assert save(tmp_path, kept, clock, [3], [4.0]) == [1, 3, 4]
     shutil.rmtree(tmp_path / "checkpoints" / "4" / "record")
     assert save(tmp_path, dataclasses.replace(kept, keep=2), clock, [3.5], [5.0]) == [1, 3, 4, 5]
+
+
+def test_a_run_is_its_configs_though_it_is_older_than_a_key(config, workdir, tmp_path):
+    told = json.loads((workdir / "config.json").read_text())
+    del told["data"]["part"]
+    files.write_json(tmp_path / "config.json", told)
+    whole = build(Config, files.read_json(workdir / "config.json", ""), "")
+    checkpoints.claim(tmp_path, whole, write=False)
+    other = dataclasses.replace(
+        whole, data=dataclasses.replace(whole.data, hold_out=0.1, part="held_out")
+    )
+    with pytest.raises(errors.InputError, match="data.part: 'train' there, 'held_out' now"):
+        checkpoints.claim(tmp_path, other, write=False)
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_written(config, data, tmp_path):

@@ -1,6 +1,8 @@
 """What a run is judged by while it trains: each picture that it does not learn from, once, always alike."""
 
+import contextlib
 import dataclasses
+import itertools
 import shutil
 
 import jax
@@ -9,23 +11,26 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lidit_jax import errors, preparation, rng
+from lidit_jax import errors, preparation, processes, rng
+from lidit_jax.data import dataset
 from lidit_jax.training import checkpoints, loop, opening
 from lidit_jax.training.checkpoints import record
 from lidit_jax.training.held_out import HeldOut
 from lidit_jax.training.telemetry import step_lines
-from tests import tiny, tiny_prepared
+from tests import same_run, tiny, tiny_prepared
 
 
 @pytest.fixture(scope="module")
 def judged(config, data, held_out, tmp_path_factory):
-    """A run whose prompts are mostly dropped, and which keeps the checkpoint that is best by what is held out."""
+    """A run whose prompts are mostly dropped, which grows worse, and keeps the best by what is held out."""
     train = dataclasses.replace(
         config.train, drop_prompt=0.8, keep=1, keep_best="held_out_loss", preview_every=0
     )
-    config, workdir = dataclasses.replace(config, train=train), tmp_path_factory.mktemp("judged")
-    loop.train(config, data, workdir / "run", judged_by=held_out)
-    return config, workdir / "run"
+    optim = dataclasses.replace(config.optim, learning_rate=1.0, warmup_steps=2)
+    config = dataclasses.replace(config, train=train, optim=optim)
+    workdir = tmp_path_factory.mktemp("judged") / "run"
+    loop.train(config, data, workdir, held_out=held_out)
+    return config, workdir
 
 
 def told(workdir):
@@ -42,8 +47,8 @@ def opened(judged, data, held_out):
     return run, run.saved_state().state
 
 
-def test_a_score_is_the_mean_of_each_picture_alone_with_its_prompt(opened, judged):
-    run, current = opened
+def alone_each(run, current):
+    """Returns the loss of each picture of the held-out set in a batch of its own, with its prompt."""
     task = dataclasses.replace(run.task, drop_prompt=0.0)
     ema, constants = jax.device_get((current.ema, current.constants))
 
@@ -52,11 +57,15 @@ def test_a_score_is_the_mean_of_each_picture_alone_with_its_prompt(opened, judge
         keys_1 = rng.per_sample(rng.key(0, "held out"), row[None])
         return task.loss(nnx.merge(run.graphdef, ema, constants), batch, keys_1)[0][0]
 
-    alone = [
-        loss(jax.tree.map(jnp.asarray, run.held_out.batch([(row, 0)])), row)
+    return [
+        float(loss(jax.tree.map(jnp.asarray, run.held_out.batch([(row, 0)])), row))
         for row in range(len(run.held_out.dataset))
     ]
-    assert run.held_out.dataset.counts == [5, 3] and len(set(map(float, alone))) == 8
+
+
+def test_a_score_is_the_mean_of_each_picture_alone_with_its_prompt(opened, judged):
+    alone = alone_each(*opened)
+    assert opened[0].held_out.dataset.counts == [5, 3] and len(set(alone)) == 8
     assert told(judged[1])[4] == pytest.approx(np.mean(alone), rel=1e-5)
 
 
@@ -66,45 +75,93 @@ def test_a_score_is_the_same_on_another_mesh_in_other_batches(opened, judged, da
     train = dataclasses.replace(config.train, batch_size=8, accumulate=2, mesh=(1, 2, 4))
     other = dataclasses.replace(config, train=train)
     run = opening.set_up(other, data, workdir, held_out, write=False)
-    judge = HeldOut(run.score(), run.held_out, run.mesh, train, run.like)
-    found = judge.scores(run.saved_state().state)
+    found = HeldOut(run).scores(run.saved_state().state)
     assert found == {"held_out_loss": pytest.approx(told(workdir)[4], rel=1e-5)}
 
 
 def test_each_checkpoint_knows_its_score_and_the_best_is_kept(judged):
     _, workdir = judged
     scores = told(workdir)
-    assert list(scores) == [2, 4]
-    best = min(scores, key=scores.get)
-    assert checkpoints.steps(workdir) == sorted({best, 4})
+    assert list(scores) == [2, 4] and scores[2] < scores[4]
+    assert checkpoints.steps(workdir) == [2, 4]
     for step in checkpoints.steps(workdir):
         means = record.read(workdir / "checkpoints" / str(step))["means"]
         assert means["held_out_loss"] == scores[step] and means["loss"] != scores[step]
 
 
-def test_a_picture_that_cannot_be_read_is_told_once_and_replaced(
-    judged, data, held_out, tmp_path, capsys
+def test_a_picture_that_cannot_be_read_is_told_once_and_not_counted(
+    opened, judged, data, held_out, tmp_path, capsys
 ):
     config, workdir = judged
     folder = shutil.copytree(held_out, tmp_path / "set")
     path = sorted(folder.glob("images/*/latents-*"))[0]
     tiny_prepared.change_record(path, 0, tiny_prepared.not_finite)
     run = opening.set_up(config, data, workdir, folder, write=False)
-    judge = HeldOut(run.score(), run.held_out, run.mesh, config.train, run.like)
-    current = run.saved_state().state
+    judge = HeldOut(run)
     capsys.readouterr()
-    first, again = judge.scores(current), judge.scores(current)
+    first, again = judge.scores(opened[1]), judge.scores(opened[1])
     (line,) = capsys.readouterr().out.splitlines()
-    assert "cannot be read" in line and "is scored instead" in line
-    assert first == again and first["held_out_loss"] != told(workdir)[4]
+    assert line.startswith(f"1 of the 8 pictures of {folder} cannot be read") and first == again
+    others = alone_each(*opened)[1:]
+    assert first == {"held_out_loss": pytest.approx(np.mean(others), rel=1e-5)}
+
+
+def test_who_is_told_to_stop_stops_scoring(opened):
+    run, current = opened
+    asked = iter([False, True])
+    assert HeldOut(run).scores(current, lambda: next(asked)) is None
+
+
+@pytest.mark.slow
+def test_a_stop_while_scoring_leaves_the_score_to_the_next_step(
+    config, data, held_out, tmp_path, monkeypatch
+):
+    """The second step is due; the third question is the first of its scoring's."""
+
+    @contextlib.contextmanager
+    def heeding():
+        asked = itertools.count(1)
+        yield lambda: next(asked) == 3
+
+    with monkeypatch.context() as patched, pytest.raises(processes.Stopped, match="at step 2"):
+        patched.setattr(processes, "heeding_sigterm", heeding)
+        loop.train(config, data, tmp_path / "run", held_out=held_out)
+    assert told(tmp_path / "run") == {} and checkpoints.steps(tmp_path / "run") == [2]
+    loop.train(config, data, tmp_path / "run", held_out=held_out)
+    assert list(told(tmp_path / "run")) == [3, 4]
+    loop.train(config, data, tmp_path / "whole", held_out=held_out)
+    assert told(tmp_path / "run")[4] == told(tmp_path / "whole")[4]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_scored_trains_as_one_that_is_not(config, data, held_out, workdir, tmp_path):
+    loop.train(config, data, tmp_path / "run", held_out=held_out)
+    lines = [line for line in same_run.metrics(tmp_path / "run") if "loss" in line]
+    assert lines == same_run.metrics(workdir)
 
 
 # What cannot judge a run.
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        (("train", 0.1), ("held_out", 0.1), False),
+        (("train", 0.1), ("held_out", 0.05), False),
+        (("train", 0.1), ("held_out", 0.2), True),
+        (("train", 0.1), ("train", 0.1), True),
+        (("held_out", 0.1), ("held_out", 0.1), True),
+    ],
+)
+def test_parts_of_one_source_have_pictures_in_common_as_their_shares_say(one, other, shared):
+    one, other = ({"described": "a", "part": p, "hold_out": h} for p, h in (one, other))
+    assert dataset.share_pictures(one, other) == dataset.share_pictures(other, one) == shared
+    assert not dataset.share_pictures(one, other | {"described": "b"})
+
+
 def refused(config, data, folder, tmp_path, why):
     with pytest.raises(errors.InputError, match=why):
-        loop.train(config, data, tmp_path / "run", judged_by=folder)
+        loop.train(config, data, tmp_path / "run", held_out=folder)
     assert not (tmp_path / "run").exists()
 
 
@@ -119,7 +176,7 @@ def test_pictures_that_are_trained_on_are_refused(config, data, tmp_path):
     refused(config, data, data, tmp_path, "pictures that are trained on.*data.part=held_out")
 
 
-def test_the_two_parts_of_a_source_are_a_training_set_and_its_judge(llms, tmp_path):
+def test_the_two_parts_of_a_source_are_a_training_set_and_its_judge(llms, judged, data, tmp_path):
     c = tiny.config_dict(llms[:1], **tiny.RUN)
     c.data.options.count, c.data.hold_out = 24, 0.3
     parts = {}
@@ -127,12 +184,21 @@ def test_the_two_parts_of_a_source_are_a_training_set_and_its_judge(llms, tmp_pa
         c.data.part, c.data.hold_out = part, share
         parts[part, share] = tiny.parse(c), tmp_path / f"{part}{share}"
         preparation.prepare(*parts[part, share])
-    config, data = parts["train", 0.3]
-    run = opening.set_up(config, data, tmp_path / "run", parts["held_out", 0.3][1], write=False)
+    (config, trained_on), (_, left_out) = parts["train", 0.3], parts["held_out", 0.3]
+    run = opening.set_up(config, trained_on, tmp_path / "run", left_out, write=False)
     keys = [{r.key(row) for row in range(len(r.dataset))} for r in (run.reader, run.held_out)]
     assert not keys[0] & keys[1] and len(keys[0] | keys[1]) == 24
-    refused(config, data, parts["held_out", 0.6][1], tmp_path, "pictures that are trained on")
-    refused(config, parts["held_out", 0.3][1], data, tmp_path, "hold_out is 'only the 0.3 held out")
+    refused(config, trained_on, parts["held_out", 0.6][1], tmp_path, "pictures that are trained on")
+    refused(
+        config,
+        parts["held_out", 0.3][1],
+        data,
+        tmp_path,
+        "part is 'held_out', the config wants 'train'",
+    )
+    run = opening.set_up(judged[0], data, judged[1], left_out, write=False)
+    with pytest.raises(errors.InputError, match="is not the --held_out that train.keep_best went"):
+        run.saved_state()
 
 
 def test_features_of_another_llm_are_refused(config, data, held_out, tmp_path):
@@ -145,7 +211,9 @@ def test_features_of_another_llm_are_refused(config, data, held_out, tmp_path):
 def test_no_part_is_held_out_of_none(llms):
     c = tiny.config_dict(llms[:1])
     c.data.part = "held_out"
-    with pytest.raises(errors.InputError, match="no pictures are held out; set data.hold_out"):
+    with pytest.raises(
+        errors.InputError, match="no pictures are held out.*data.hold_out is 0; set it"
+    ):
         tiny.parse(c)
     c.data.part = "test"
     with pytest.raises(errors.InputError, match="data.part 'test'; known: held_out, train"):

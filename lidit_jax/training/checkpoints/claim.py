@@ -9,7 +9,7 @@ import jax
 
 from lidit_jax import errors, files
 from lidit_jax.data import sources
-from lidit_jax.training.config import Config
+from lidit_jax.training.config import Config, build
 
 # Keys that may differ between the run in a workdir and the config that resumes it: they change
 # how far and how fast it goes, in how much memory, and what it shows and keeps, but not what it computes.
@@ -46,7 +46,8 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
             f"{path} is missing, but {saved} holds a run's checkpoints; put it back, or give another --workdir"
         )
     if path.exists():
-        saved = files.read_json(path, "run's config", remedy=RESTORE)
+        read = files.read_json(path, "run's config", remedy=RESTORE)
+        saved = to_json(build(Config, read, str(path)))  # with keys that it is too old for
         different = [
             f"{key}: {old!r} there, {new!r} now"
             for key, old, new in differences(saved, wanted)

@@ -1,8 +1,9 @@
 """What a checkpoint says of itself, as JSON with its own SHA-256.
 
 step     of the state                               saved  when, in seconds since 1970
-batches  the place in the data                      data  the data set's statistics
-means    of each metric, since the last checkpoint that was due; none of one that a stop made
+batches  the place in the data                      data, held_out  the data sets' statistics
+means    of each metric, since the last checkpoint that was due; none of one that a stop made. What is
+         named held_out_... is of the state itself
 bad, metrics, lines, since, due, clock    what `Logbook` has to know to go on
 digests  of every array: item -> name -> `digests.digest`, in hexadecimal
 """

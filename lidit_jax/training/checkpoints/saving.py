@@ -128,7 +128,7 @@ def _array_handler() -> ocp.PyTreeCheckpointHandler:
 
 
 def check_keep_best(config: TrainConfig, metrics: Collection[str]):
-    """Raises InputError unless `train.keep_best` is one of a step's metrics, or "" for none."""
+    """Raises InputError unless `train.keep_best` is one of a checkpoint's metrics, or "" for none."""
     if config.keep_best and config.keep_best not in metrics:
         raise errors.unknown_name("metric in train.keep_best", config.keep_best, metrics)
 

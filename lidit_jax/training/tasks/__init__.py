@@ -33,8 +33,8 @@ class Task(Protocol):
         Row k draws from keys_B[k] alone, so that no draw depends on the mesh.
         """
 
-    def judging(self) -> "Task":
-        """Returns the task as `loss` judges by pictures that are not learned from."""
+    def scoring(self) -> "Task":
+        """Returns the task whose `loss` says how good the model is, on pictures that it does not learn from."""
 
     def batch_spec(self) -> Batch:
         """Returns the global batch of the config's own size, as `jax.ShapeDtypeStruct`s."""

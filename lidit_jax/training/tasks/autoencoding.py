@@ -64,8 +64,11 @@ class VAETask:
     def init(self, rngs):
         return VAETraining(self.config, self.vgg, rngs=rngs)
 
-    def judging(self):
-        return self
+    def scoring(self):
+        """Without the discriminator, whose loss says how good it is itself."""
+        return dataclasses.replace(
+            self, config=dataclasses.replace(self.config, discriminator_weight=0.0)
+        )
 
     def batch_spec(self):
         return spec(self.shape)
@@ -88,7 +91,7 @@ class VAETask:
         if model.vgg is not None:
             parts["perceptual"] = model.vgg(x_BxHxWx3, decoded_BxHxWx3)
             loss_B += c.perceptual_weight * parts["perceptual"]
-        if model.discriminator is not None:
+        if c.discriminator_weight:
             parts |= _adversarial(model.discriminator, x_BxHxWx3, decoded_BxHxWx3)
             loss_B += c.discriminator_weight * parts["generator"] + parts["discriminator"]
         squared_B = jnp.square(x_BxHxWx3 - jnp.clip(decoded_BxHxWx3, -1, 1)).mean((1, 2, 3))

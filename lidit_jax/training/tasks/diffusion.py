@@ -32,7 +32,7 @@ class DiffusionTask:
     def init(self, rngs):
         return LiDiT(self.model, self.shape.latent[-1], self.sources, rngs=rngs)
 
-    def judging(self):
+    def scoring(self):
         """With every prompt: what is measured is how well they are followed."""
         return dataclasses.replace(self, drop_prompt=0.0)
 

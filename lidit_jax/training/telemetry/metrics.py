@@ -72,20 +72,18 @@ class Metrics:
             f"loss {means['loss']:.4f}  grad {means['grad_norm']:.2f}" if means else "all skipped"
         )
         print(
-            f"step {step:>{len(str(self._last_step))}}/{self._last_step}  {shown}  "
-            f"{rate:.2f} steps/s  {left // 60}:{left % 60:02d} left",
+            f"{self._at(step)}  {shown}  {rate:.2f} steps/s  {left // 60}:{left % 60:02d} left",
             flush=True,
         )
         self._means, self._skipped = Means(), 0
 
-    def judged(self, step: int, scores: dict[str, float]):
-        """Writes a line of its own, which has nothing but these."""
+    def scored(self, step: int, scores: dict[str, float]):
+        """Writes how the state after a step does on what it does not learn from: a line of its own."""
         self._events.scalars(step, scores)
+        self._events.flush()  # before its checkpoint
         self._lines.write(step, **scores)
-        print(
-            f"step {step:>{len(str(self._last_step))}}/{self._last_step}  held-out loss {scores['held_out_loss']:.4f}",
-            flush=True,
-        )
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        print(f"{self._at(step)}  {shown}", flush=True)
 
     def flush(self):
         """Has all that was written leave this process."""
@@ -99,6 +97,9 @@ class Metrics:
         """Writes a uint8 picture to samples/ and to TensorBoard."""
         files.write_png(self._samples / f"step-{step:07d}.png", image_HxWx3)
         self._events.picture(step, name, image_HxWx3)
+
+    def _at(self, step: int) -> str:
+        return f"step {step:>{len(str(self._last_step))}}/{self._last_step}"
 
     def close(self):
         self._events.close()
