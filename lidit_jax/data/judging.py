@@ -61,7 +61,7 @@ def judge(example: Example, recipe: Recipe) -> Verdict:
     """
     held_out = key_hash(f"hold out {example.key}") < recipe.hold_out * 2**64
     part = HELD_OUT if held_out else TRAIN
-    if part == TRAIN != recipe.part:  # of nearly every row, which is not looked at
+    if part == TRAIN and recipe.part == HELD_OUT:  # as nearly every row is, and none is looked at
         return Verdict(REASONS[part])
     captions = [c for c in map(_stripped, example.captions) if c.text]
     if not captions:

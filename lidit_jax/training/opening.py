@@ -115,7 +115,7 @@ class Run:
         current, place = found.state, found.record
         check_same_data(place["data"], self.reader.dataset.statistics, self.data)
         self._check_same_held_out(place.get("held_out"))
-        if self.config.train.init_from:
+        if self.config.train.init_from or self.config.task == "vae":
             handover.check_constants(
                 current.constants, self.constants, self.config, str(self.workdir)
             )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from lidit_jax import autoencoding, batch, errors, files, generation, preparation, rng
 from lidit_jax.data import judging
@@ -183,7 +183,19 @@ def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_withou
     """By Muon, to which a convolution is a matrix too."""
     config = config_of("muon", perceptual=vgg_file)
     loop.train(config, run[1] / "train", tmp_path / "run")
-    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
+    moved = shutil.copy(vgg_file, tmp_path / "moved.safetensors")
+    longer = dataclasses.replace(
+        config_of("muon", perceptual=str(moved)),
+        train=dataclasses.replace(config.train, steps=4),
+    )
+    none = dataclasses.replace(longer, vae=dataclasses.replace(longer.vae, perceptual=""))
+    with pytest.raises(errors.InputError, match="holds another config's run .vae.perceptual: "):
+        loop.train(none, run[1] / "train", tmp_path / "run")
+    tensors = load_file(moved)
+    save_file(tensors | {"features.0.bias": tensors["features.0.bias"] + 1}, moved)
+    with pytest.raises(errors.InputError, match="the constant vgg.* is otherwise than in .*run"):
+        loop.train(longer, run[1] / "train", tmp_path / "run")
+    shutil.copy(vgg_file, moved)
     loop.train(longer, run[1] / "train", tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["perceptual"] > 0

@@ -25,6 +25,8 @@ FREE = {
         "shards", "workers", "threads", "codec", "bad_records", *(f"options.{place}" for place in sources.PLACES),
     ),
 }  # fmt: skip
+# Files that may be elsewhere, since what they hold is compared: but one is there, or none.
+MAY_MOVE = ("vae.perceptual",)
 RESTORE = "put back a copy of it, or train in another folder"  # a run's config that is damaged
 
 
@@ -51,7 +53,7 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
         different = [
             f"{key}: {old!r} there, {new!r} now"
             for key, old, new in differences(saved, wanted)
-            if not _is_free(key, config)
+            if not _is_free(key, config) and not (key in MAY_MOVE and old and new)
         ]
         if different:
             raise errors.InputError(
