@@ -122,7 +122,7 @@ def get_config() -> ConfigDict:
     c.train.keep = 3  # checkpoints, the last ones
     c.train.keep_hours = 0.0  # one in so many hours is kept for good; 0 = none
     c.train.keep_best = (
-        ""  # keeps the one with the least mean of this metric, such as "loss"; "" = none
+        ""  # keeps the one with the least mean of this metric, such as "held_out_loss"; "" = none
     )
     c.train.preview_every = 5_000  # steps; 0 = never
     c.train.watchdog_minutes = 30.0  # without a step, then all stacks go to stderr; 0 = never
