@@ -174,13 +174,13 @@ def test_too_little_memory_is_one_line_that_says_what_needs_less(flags, message,
     [
         ("OSError(errno.ESTALE, 'Stale file handle', '/mnt/a')", 1, "error: cannot use /mnt/a: Stale file handle"),
         ("OSError(errno.ENAMETOOLONG, 'File name too long', 'a')", 2, "error: cannot use a: File name too long"),
-        ("torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 14 GiB.')", 2, "error: out of memory for LLMs or judges .CUDA out of memory. Tried to allocate 14 GiB.; use a GPU with more"),
+        ("__import__('torch').OutOfMemoryError('CUDA out of memory. Tried to allocate 14 GiB.')", 2, "error: out of memory for LLMs or judges .CUDA out of memory. Tried to allocate 14 GiB.; use a GPU with more"),
     ],
 )  # fmt: skip
 def test_an_error_that_may_pass_has_another_status(error, status, message):
     """keep_running.sh tries again what does not end with 2."""
     code = f"""
-import errno, torch
+import errno
 from lidit_jax import doors
 def main():
     raise {error}

@@ -30,11 +30,10 @@ def keeping(cache):
 
 
 @pytest.fixture(scope="module")
-def one(config_file, data, held_out, keeping, tmp_path_factory):
+def one(config_file, data, keeping, tmp_path_factory):
     """The run of one process with four devices, whose collectives are those of several."""
     folder = tmp_path_factory.mktemp("several") / "one"
-    judged = f"--held_out={held_out}"
-    (alone,) = several.train(1, 4, config_file, data, folder, judged, env=keeping)
+    (alone,) = several.train(1, 4, config_file, data, folder, env=keeping)
     assert alone.status == 0, alone.err
     return folder
 
@@ -42,16 +41,13 @@ def one(config_file, data, held_out, keeping, tmp_path_factory):
 # The law.
 
 
-def test_two_processes_train_as_one_bit_for_bit(
-    one, config_file, data, held_out, keeping, cache, tmp_path
-):
-    more = ["--profile_steps=2,3", f"--held_out={held_out}"]
+def test_two_processes_train_as_one_bit_for_bit(one, config_file, data, keeping, cache, tmp_path):
+    more = ["--profile_steps=2,3"]
     ends = several.train(2, 2, config_file, data, tmp_path / "run", *more, env=keeping)
     assert [e.status for e in ends] == [0, 0], ends
     assert not list(cache.iterdir())
     assert_same_run(tmp_path / "run", one)
     assert "step 4/4" in ends[0].out and "step" not in ends[1].out
-    assert ends[0].out.count("held_out_loss") == 2
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     left = {p.name for p in (tmp_path / "run").iterdir()}
     assert left == {
@@ -67,14 +63,21 @@ def test_two_processes_train_as_one_bit_for_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["(1,-1,1)", "(1,1,4)", "(1,2,2)", "(2,1,2)", "(2,2,1)"])
-def test_any_mesh_and_any_number_of_processes_give_the_same_run(mesh, config_file, data, tmp_path):
+def test_any_mesh_and_any_number_of_processes_give_the_same_run(
+    mesh, config_file, data, held_out, tmp_path
+):
     """Among them meshes whose tensor axis joins processes: these read the same rows."""
-    more = [f"--config.train.mesh={mesh}", "--config.train.preview_every=4"]
+    more = [
+        f"--config.train.mesh={mesh}",
+        "--config.train.preview_every=4",
+        f"--held_out={held_out}",
+    ]
     for processes in (1, 2, 4):
         ends = several.train(
             processes, 4 // processes, config_file, data, tmp_path / f"{processes}", *more
         )
         assert not any(e.status for e in ends), ends
+        assert ends[0].out.count("held_out_loss") == 2
     for processes in ("2", "4"):
         assert_same_run(tmp_path / processes, tmp_path / "1")
         drawn = [(tmp_path / p / "samples" / "step-0000004.png") for p in ("1", processes)]

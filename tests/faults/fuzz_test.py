@@ -27,6 +27,7 @@ def _assert_none_is_bad(record_property, seed, numbers, sound, tmp_path, but=())
     return totals
 
 
+@pytest.mark.slow
 def test_thirty_things_are_accepted_or_refused_in_a_clear_line(
     record_property, sound, tmp_path, monkeypatch
 ):

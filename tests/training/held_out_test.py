@@ -27,7 +27,8 @@ def judged(config, data, held_out, tmp_path_factory):
         config.train, drop_prompt=0.8, keep=1, keep_best="held_out_loss", preview_every=0
     )
     optim = dataclasses.replace(config.optim, learning_rate=1.0, warmup_steps=2)
-    config = dataclasses.replace(config, train=train, optim=optim)
+    model = dataclasses.replace(config.model, depth=1)
+    config = dataclasses.replace(config, train=train, optim=optim, model=model)
     workdir = tmp_path_factory.mktemp("judged") / "run"
     loop.train(config, data, workdir, held_out=held_out)
     return config, workdir

@@ -66,6 +66,7 @@ def test_lpips_is_the_papers(vgg):
     np.testing.assert_allclose(found, torch_lpips(network, lins, x, y), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_lpips_of_equal_pictures_is_zero_and_flat(vgg):
     x = normal(2, 32, 48, 3)
     with jax.disable_jit():  # or equal features are computed twice, each rounded its own way

@@ -126,6 +126,7 @@ def test_a_run_goes_on_and_tells_each_over_a_kill_too(config, data, poor, tmp_pa
     assert [p.name for p in (resumed / "checkpoints").iterdir()] == ["2"]
 
 
+@pytest.mark.slow
 def test_one_is_too_many_where_there_is_no_budget(config, poor, tmp_path):
     none = dataclasses.replace(config, data=dataclasses.replace(config.data, bad_records=0))
     with pytest.raises(errors.InputError, match="data.bad_records is 0"):
