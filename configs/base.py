@@ -121,9 +121,8 @@ def get_config() -> ConfigDict:
     c.train.save_every = 5_000  # steps
     c.train.keep = 3  # checkpoints, the last ones
     c.train.keep_hours = 0.0  # one in so many hours is kept for good; 0 = none
-    c.train.keep_best = (
-        ""  # keeps the one with the least mean of this metric, such as "held_out_loss"; "" = none
-    )
+    c.train.keep_best = ""  # keeps the one that is best by this metric, such as "held_out_loss":
+    # with the least mean, of psnr with the greatest; "" = none
     c.train.preview_every = 5_000  # steps; 0 = never
     c.train.watchdog_minutes = 30.0  # without a step, then all stacks go to stderr; 0 = never
     c.train.grace = 120.0  # seconds to save in after SIGTERM, then the process ends; 0 = no limit

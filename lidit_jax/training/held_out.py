@@ -19,9 +19,11 @@ class HeldOut:
     """Scores states on every picture of a run's held-out set, in batches as large as a micro-batch.
 
     Compiled when it is made: what does not compile, or does not fit, is told before the first step.
+
+    alive: is called as often as a batch is scored.
     """
 
-    def __init__(self, run: opening.Run):
+    def __init__(self, run: opening.Run, alive: Callable[[], None] = lambda: None):
         t, self._chief = run.config.train, jax.process_index() == 0
         self._reader, self._size = run.held_out, t.batch_size // t.accumulate
         self._feed = Feed(self._reader, run.mesh, self._size)
@@ -30,7 +32,7 @@ class HeldOut:
         specs = self._reader.specs(self._size, 0, len(self._reader.dataset))
         tell = "held-out program" if self._chief else ""
         self._score = programs.compile_each(run.score(), run.like, specs, tell)
-        self._unreadable = 0
+        self._alive, self._unreadable = alive, 0
 
     def scores(
         self, state: TrainState, told_to_stop: Callable[[], bool] = lambda: False
@@ -48,6 +50,7 @@ class HeldOut:
             scored.append(self._score(state, self._feed(self._read(rows))))
             # Or all batches would be on the devices at once.
             jax.block_until_ready(scored[-2:-1])
+            self._alive()
         joined = jax.tree.map(lambda *of_B: np.concatenate(of_B), *jax.device_get(scored))
         row_N, told = joined
         counted_N = row_N != NOT_COUNTED

@@ -103,7 +103,8 @@ class Logbook:
 
         due: it is saved because it is time to. Else, when the run is stopped, it has no means, and what
         it would be the mean of belongs to the next: so that a stop changes neither which are the best
-        nor when others are saved. scores: of the state itself, which go to the means. On other processes than 0, whose record none reads, some is missing.
+        nor when others are saved. scores: of the state itself, which go to the means. On other processes
+        than 0, whose record none reads, some is missing.
         """
         means = {}
         if due:

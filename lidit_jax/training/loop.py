@@ -1,6 +1,7 @@
 """The run: from a data set to checkpoints, started or resumed, the same either way."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -65,25 +66,38 @@ def train(
                 print(f"resuming {workdir} at step {done}")
             opening.describe(current, run.mesh, t.batch_size)
         pulse.watch()
-        specs = run.reader.specs(t.batch_size, done, t.steps)
-        update = programs.compile_each(run.update(), run.like, specs, "program" if chief else "")
-        preview = Preview(run) if t.preview_every else None
-        judge = HeldOut(run) if run.held_out else None
+        tools = _Tools.made(run, done, pulse)
         pulse.watch()
         with (
             contextlib.closing(Logbook(run, pulse, done, started, saved)) as log,
             processes.heeding_sigterm() as told_to_stop,
         ):
-            stopped = _steps(run, update, preview, judge, current, done, tracer, told_to_stop, log)
+            stopped = _steps(run, tools, current, done, tracer, told_to_stop, log)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tools:
+    """What a run has compiled: its step, and what looks at a state between two of them."""
+
+    update: step.Step
+    preview: Preview | None
+    judge: HeldOut | None
+
+    @classmethod
+    def made(cls, run: opening.Run, done: int, pulse: Pulse) -> "_Tools":
+        """Compiles what the steps after `done` want."""
+        t, tell = run.config.train, "program" if jax.process_index() == 0 else ""
+        specs = run.reader.specs(t.batch_size, done, t.steps)
+        update = programs.compile_each(run.update(), run.like, specs, tell)
+        preview = Preview(run) if t.preview_every else None
+        return cls(update, preview, HeldOut(run, pulse.watch) if run.held_out else None)
+
+
 def _steps(
     run: opening.Run,
-    update: step.Step,
-    preview: Preview | None,
-    judge: HeldOut | None,
+    tools: _Tools,
     current: state.TrainState,
     done: int,
     tracer: Tracer,
@@ -106,16 +120,16 @@ def _steps(
             batch = feed(drawn.batch)
             tokens = run.task.tokens(batch)
             log.clock.begin()
-            current, latest = update(current, batch)
+            current, latest = tools.update(current, batch)
             log.queued(now, latest | {"tokens": tokens}, drawn.replaced)
             tracer.after(now, current)
             last = now == t.steps
             stopped = told_to_stop() and not last
             if now % t.log_every == 0 or last:
                 log.write(now, saver)
-            if preview and (now % t.preview_every == 0 or last):
+            if tools.preview and (now % t.preview_every == 0 or last):
                 # Before its checkpoint: a kill loses neither.
-                log.picture(now, preview.grid(current))
+                log.picture(now, tools.preview.grid(current))
             due = now // t.save_every > log.saved_at // t.save_every
             if due or last or stopped:
                 with saving_in_time(stopped):
@@ -123,9 +137,9 @@ def _steps(
             # While steps are skipped it is not known whether it is the state that is to blame.
             due = last or due and not log.in_a_row
             scores = {}
-            if judge and due:
+            if tools.judge and due:
                 # None where there is no time for it: it is due at the next step, after a restart.
-                scores = None if stopped else judge.scores(current, told_to_stop)
+                scores = None if stopped else tools.judge.scores(current, told_to_stop)
                 if scores is None:
                     scores, stopped, due = {}, not last, last
                 else:

@@ -135,8 +135,9 @@ def make_step(
 def make_score(task: Task, graphdef: nnx.GraphDef, mesh: Mesh, like: TrainState) -> Score:
     """Returns the jitted `score(state, batch) -> (rows, metrics)`, on every device.
 
-    Rows are the batch's; metrics are f32 [B]: the EMA's loss, and the task's own. Time and noise of a sample are drawn by its row alone: they are the same at every step and in every
-    run, whatever its seed, batch size and mesh.
+    Rows are the batch's; metrics are f32 [B]: the EMA's loss, and the task's own. Time and noise of a
+    sample are drawn by its row alone: they are the same at every step and in every run, whatever its
+    seed, batch size and mesh.
     """
     task = task.scoring()
 

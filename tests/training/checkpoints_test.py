@@ -53,9 +53,7 @@ def save(workdir, config, clock, times, losses=None):
     with checkpoints.Saver(workdir, config) as saver:
         for n, hours in enumerate(times, 1):
             clock[0] = hours
-            means = {}
-            if losses:
-                means = {"loss": losses[n - 1]}
+            means = {config.keep_best: losses[n - 1]} if losses else {}
             saver.save(tiny_state(begun + n), PLACE | {"means": means})
     return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
 
@@ -100,6 +98,12 @@ def test_the_best_is_kept_through_restarts_until_a_better_one_comes(config, cloc
     assert save(tmp_path, kept, clock, [0, 1, 2], [2.0, 1.0, 3.0]) == [2, 3]
     assert save(tmp_path, kept, clock, [3, 4], [1.5, float("nan")]) == [2, 5]
     assert save(tmp_path, kept, clock, [5, 6], [0.5, 0.6]) == [6, 7]
+
+
+def test_the_best_by_psnr_has_the_greatest(config, clock, tmp_path):
+    kept = train_config(config, keep=1, keep_best="held_out_psnr")
+    means = [20.0, 21.0, float("nan"), 19.0]
+    assert save(tmp_path, kept, clock, range(4), means) == [2, 4]
 
 
 def test_a_checkpoint_whose_record_is_damaged_is_not_the_best(config, clock, tmp_path):

@@ -109,8 +109,9 @@ def test_a_picture_that_cannot_be_read_is_told_once_and_not_counted(
 
 def test_who_is_told_to_stop_stops_scoring(opened):
     run, current = opened
-    asked = iter([False, True])
-    assert HeldOut(run).scores(current, lambda: next(asked)) is None
+    asked, batches = iter([False, True]), []
+    judge = HeldOut(run, alive=lambda: batches.append(1))
+    assert judge.scores(current, lambda: next(asked)) is None and len(batches) == 1
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ class _Policy(policies.PreservationPolicy):
         if config.keep_best:
             self._for_good.append(
                 policies.BestN(
-                    get_metric_fn=lambda means: _rank(means.get(config.keep_best)),
+                    get_metric_fn=lambda means: _rank(config.keep_best, means),
                     reverse=True, n=1, keep_checkpoints_without_metrics=False,
                 )
             )  # fmt: skip
@@ -194,6 +194,9 @@ class _Policy(policies.PreservationPolicy):
         return _Info(step, saved, told["means"] or None)
 
 
-def _rank(mean: float | None) -> float:
-    """Returns a mean to be least; one that is unknown or not finite is never the best."""
-    return mean if mean is not None and math.isfinite(mean) else math.inf
+def _rank(metric: str, means: dict[str, float]) -> float:
+    """Returns what is least for the best; a mean that is unknown or not finite is never the best."""
+    mean = means.get(metric, math.nan)
+    if not math.isfinite(mean):
+        return math.inf
+    return -mean if metric.endswith("psnr") else mean
