@@ -52,7 +52,7 @@ vae_openmoji: .venv/ready
 	@echo "pictures beside what is decoded of them: $(VAE)/decoded/grid.png"
 
 # Files of tests go to as many processes as there are cores, 4 at most: each may hold several GB. They go in
-# their own order, else the files of few but long tests come last.
+# conftest's order, else the files of few but long tests come last.
 PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 test: .venv/ready
 	$(PYTEST)

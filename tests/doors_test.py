@@ -149,15 +149,14 @@ ALLOCATED = "jax.numpy.zeros(2**44)"
 COMPUTED = "jax.jit(lambda x: (x[:, None] * x).sort(0)[7])(jax.numpy.ones(2**21)).tolist()"
 
 
-@pytest.mark.parametrize("call", [ALLOCATED, COMPUTED])
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("call", "flags", "message"),
     [
-        (["--config=configs/lidit_1b.py:smoke"], r"`python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` .*train.batch_size.*train.accumulate.*model.remat.*train.mesh"),
-        ([], r"draw fewer pictures at once .sample.batch_size."),
+        (ALLOCATED, ["--config=configs/lidit_1b.py:smoke"], r"`python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` .*train.batch_size.*train.accumulate.*model.remat.*train.mesh"),
+        (COMPUTED, [], r"draw fewer pictures at once .sample.batch_size."),
     ],
 )  # fmt: skip
-def test_too_little_memory_is_one_line_that_says_what_needs_less(flags, message, call):
+def test_too_little_memory_is_one_line_that_says_what_needs_less(call, flags, message):
     """64 TiB, which no machine gives, are asked for: at once, or in the midst of a program."""
     code = f"import jax; from lidit_jax import doors; doors.run(lambda: {call})"
     status, stderr = python(code, *flags)

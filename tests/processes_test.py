@@ -297,11 +297,12 @@ def test_what_process_0_alone_cannot_write_is_told_to_all():
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
         ("5,6", "the run has 4 steps; name some of those"),
-        pytest.param("5", "want FIRST,LAST, such as 10,15", marks=pytest.mark.slow),
+        ("5", "want FIRST,LAST, such as 10,15"),
     ],
 )
 def test_steps_that_cannot_be_traced_end_all(steps, message, config_file, data, tmp_path):

@@ -12,6 +12,7 @@ import struct
 import tarfile
 import zlib
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -147,11 +148,16 @@ def test_pickles_in_the_place_of_a_checkpoints_files_are_refused(workdir, tmp_pa
     kinds = {(p.parent if p.parent.name == "d" else p).name: p for p in checkpoint.rglob("*")}
     kinds = {name: path for name, path in kinds.items() if path.is_file()}
     assert {"metadata", "_METADATA", "d", "manifest.ocdbt"} <= kinds.keys() and len(kinds) < 12
+    whole = trained.open_to_draw(workdir)
+    like = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
+        (whole.ema, whole.constants),
+    )
     for i, path in enumerate(kinds.values()):
         run = shutil.copytree(workdir, tmp_path / str(i))
         (run / path.relative_to(workdir)).write_bytes(pickle.dumps(Trap(sprung)))
         with contextlib.suppress(errors.InputError):  # or it is a file that nothing depends on
-            trained.open_to_draw(run)
+            checkpoints.restore_ema(run, *like)
         list(checkpoints.info(run))
 
 

@@ -10,6 +10,8 @@ from tests import same_run, several
 from tests.faults import damage, disk, kills, worlds
 from tests.faults.kills import Campaign, Whole
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def world(llms, tmp_path_factory):
@@ -27,26 +29,17 @@ def short_whole(llms, tmp_path_factory):
     return Whole(worlds.make("pixels", folder / "worlds", llms, steps=40, every=4), folder)
 
 
-@pytest.mark.parametrize(
-    "phases",
-    [
-        ["removal"],
-        pytest.param(
-            ["start", "removal", "restore", "compile", "save", "steps"], marks=pytest.mark.slow
-        ),
-    ],
-)
-def test_a_run_killed_in_these_phases_is_the_run_that_was_not(
-    phases, record_property, short_whole, tmp_path
+def test_a_run_killed_in_every_phase_is_the_run_that_was_not(
+    record_property, short_whole, tmp_path
 ):
+    phases = ["start", "removal", "restore", "compile", "save", "steps"]
     totals = Campaign(short_whole, tmp_path, 0, phases).run(len(phases))
     record_property("totals", totals.line(0))
     assert totals.ok and totals.kills.total() == len(phases), totals
     assert totals.arrays.compared > 200 and totals.lines.compared >= 40, totals
-    assert totals.resumed >= min(2, len(phases)), totals
+    assert totals.resumed >= 2, totals
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(worlds.MORE))
 def test_a_run_killed_many_times_is_the_run_that_was_not(record_property, name, llms, tmp_path):
     totals = kills.kills(worlds.make(name, tmp_path / "worlds", llms), tmp_path, 1, times=30)
@@ -55,7 +48,6 @@ def test_a_run_killed_many_times_is_the_run_that_was_not(record_property, name, 
     assert len(totals.kills) >= 5, "kills of some phases never hit"
 
 
-@pytest.mark.slow
 def test_twenty_kills_during_saves_leave_a_whole_checkpoint_each_time(
     record_property, world, tmp_path
 ):
@@ -90,7 +82,6 @@ def test_a_lost_or_changed_checkpoint_is_counted(short_whole, tmp_path):
 mounts = pytest.mark.skipif(not disk.available(), reason="no mount in a namespace of one's own")
 
 
-@pytest.mark.slow
 @mounts
 @pytest.mark.parametrize("free_kib", [1000, 4300, 4700])
 def test_a_disk_that_fills_during_a_save_is_told_and_nothing_is_lost(
@@ -106,7 +97,6 @@ def test_a_disk_that_fills_during_a_save_is_told_and_nothing_is_lost(
     assert whole.compare(tmp_path / "run").ok
 
 
-@pytest.mark.slow
 @mounts
 def test_a_disk_that_fills_between_saves_ends_the_run(world, whole, tmp_path):
     """Not even the metrics fit; who writes them must not wait for room."""
@@ -118,7 +108,6 @@ def test_a_disk_that_fills_between_saves_ends_the_run(world, whole, tmp_path):
 # A disk that lies.
 
 
-@pytest.mark.slow
 def test_no_damage_is_silent(record_property, world, tmp_path):
     outcomes, bad = damage.damages(world, tmp_path, seed=3, times=40)
     record_property("totals", damage.line(3, 40, outcomes))
@@ -143,7 +132,6 @@ def _killed_after(running, workdir, step):
     several.ended(*running)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", [(1, 4), (2, 2), (4, 1)])
 def test_a_run_killed_and_resumed_by_other_numbers_of_processes_is_the_same(
     layout, of_four, tmp_path
@@ -178,7 +166,6 @@ DIGESTS = (
 )  # of a line of metrics.jsonl: which rows were trained on, with which noise
 
 
-@pytest.mark.slow
 def test_any_number_of_devices_sees_the_same_rows_and_noise(of_four, tmp_path):
     world, whole, more = of_four
     lines = {4: same_run.metrics(whole.workdir)}
@@ -196,7 +183,6 @@ def test_any_number_of_devices_sees_the_same_rows_and_noise(of_four, tmp_path):
             assert [a[name] for a in found] == [b[name] for b in wanted], (devices, name)
 
 
-@pytest.mark.slow
 def test_a_run_of_two_that_is_told_to_stop_saves_and_continues_to_equal_bits(of_four, tmp_path):
     """SIGTERM to one process, as a scheduler sends it before it takes a machine."""
     world, workdir = dataclasses.replace(of_four[0], steps=400), tmp_path / "run"
@@ -219,7 +205,6 @@ def test_a_run_of_two_that_is_told_to_stop_saves_and_continues_to_equal_bits(of_
     assert Whole(world, tmp_path).compare(workdir).ok
 
 
-@pytest.mark.slow
 def test_a_resumed_run_of_two_that_is_told_to_stop_before_its_first_step_saves(of_four, tmp_path):
     """While it compiles, which may take minutes."""
     world, workdir = of_four[0], tmp_path / "run"

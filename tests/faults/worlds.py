@@ -21,7 +21,7 @@ def get_config():
 BINS = """
     c.data.source, c.data.options = "folder", {{"path": {raw!r}}}
     c.data.size, c.data.bins, c.data.bin_step, c.data.min_bin = (32, 32), "grid33", 8, 8
-    c.data.rules = ()
+    c.data.rules, c.data.hold_out = (), 0.25
     c.train.log_every = 5  # some are after a resume, of steps before it too
 """
 MORE = {"pixels": "", "bins": BINS, "two_llms": ""}
@@ -30,16 +30,22 @@ FAMILIES = ("llama", "gemma3")
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A run of `steps`, saved `every` so many, that can be started: its config file and its data set."""
+    """A run of `steps`, saved `every` so many, that can be started: its config file and its data set.
+
+    held_out: a data set on which each checkpoint is scored.
+    """
 
     name: str
     config: pathlib.Path
     data: pathlib.Path
     steps: int = STEPS
     every: int = SAVE_EVERY
+    held_out: pathlib.Path | None = None
 
     def command(self, workdir: pathlib.Path, *more: str) -> list[str]:
         """Returns the door's arguments, for one process of one device."""
+        if self.held_out:
+            more = (f"--held_out={self.held_out}", *more)
         return several.door(self.config, self.data, workdir, "--cpu_devices=1", *more)
 
 
@@ -61,7 +67,7 @@ def make(
             tiny_llms.save(family, path)
     raw = folder / "raw"
     if name == "bins" and not raw.exists():
-        for copy in "0123":
+        for copy in "012345":
             tiny_sources.write_folder(raw / copy)
     used = llms if name == "two_llms" else llms[:1]
     text = (HEAD + MORE[name] + "    return c\n").format(
@@ -69,10 +75,15 @@ def make(
     )
     config = folder / f"{name}.py"
     config.write_text(text)
-    preparation.prepare(parse(_config_dict(config)), folder / name)
+    parsed, held_out = parse(_config_dict(config)), None
+    preparation.prepare(parsed, folder / name)
+    if parsed.data.hold_out:
+        held_out = folder / f"{name}_held_out"
+        data = dataclasses.replace(parsed.data, part="held_out")
+        preparation.prepare(dataclasses.replace(parsed, data=data), held_out)
     shard = sorted((folder / name / "images").rglob("latents-*"))[0]
     tiny_prepared.change_record(shard, 3, tiny_prepared.not_finite)  # so that there is a ledger
-    return World(name, config, folder / name, steps, every)
+    return World(name, config, folder / name, steps, every, held_out)
 
 
 def _config_dict(path: pathlib.Path):

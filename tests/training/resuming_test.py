@@ -45,6 +45,7 @@ def test_a_checkpoint_that_one_process_never_sees_ends_all(two_steps):
     assert told(two_steps, "never") == [[whole, ema]] * 2
 
 
+@pytest.mark.slow
 def test_two_checkpoints_of_one_name_are_told_apart(two_steps):
     """Each of them whole: one machine still has the files that were there before."""
     error = (
