@@ -21,7 +21,7 @@ class Recipe:
 
     bins: the sizes that pictures are trained at. side: the stage's side, in pixels.
     rules: ids in judging order. pieces: how many files the rows go to.
-    least: a bin of fewer pictures goes to the nearest other bin.
+    least: a bin of which fewer pictures are trained on goes to the nearest other bin.
     limit: keep this many pictures, chosen by a hash of url or key, in any order the same; 0 = all.
     hold_out: the share of the keys, chosen by hash, that is left out to judge a model by.
     part: which one is planned: what is trained on, or what is left out.
@@ -37,6 +37,14 @@ class Recipe:
     hold_out: float = 0.0
     part: str = TRAIN
     preview: tuple[str, ...] = ()
+
+    @property
+    def least_of_part(self) -> int:
+        """What `least` is for this part, so that both parts have much the same bins: of what is held out,
+        as many fewer as there are fewer pictures."""
+        if self.part == TRAIN:
+            return self.least
+        return max(1, round(self.least * self.hold_out / (1 - self.hold_out)))
 
 
 @dataclasses.dataclass(frozen=True)

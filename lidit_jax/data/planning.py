@@ -205,7 +205,7 @@ def _merge_small(rows: Rows, recipe: Recipe) -> buckets.Bins:
     Where R2 is a rule, it judges a picture again that its new bin would enlarge.
     """
     counts = np.bincount(rows.bin_N[rows.kept_N], minlength=len(recipe.bins.sizes))
-    stay = buckets.merge_small(counts.tolist(), recipe.least)
+    stay = buckets.merge_small(counts.tolist(), recipe.least_of_part)
     bins = recipe.bins.subset([recipe.bins.sizes[b] for b in stay])
     number = np.full(len(counts), -1, np.int16)
     number[list(stay)] = range(len(stay))

@@ -144,6 +144,17 @@ def test_what_is_held_out_is_a_share_of_the_keys(tmp_path):
     assert set(out) < set(more)
 
 
+def test_both_parts_have_the_bins_that_have_enough_pictures_to_train_on(tmp_path):
+    examples = [example(f"s{i}", "x") for i in range(300)]
+    examples += [example(f"wide{i}", "x", size=(50, 100)) for i in range(90)]
+    examples += [example(f"tall{i}", "x", size=(100, 50)) for i in range(20)]
+    split = {"hold_out": 0.2, "least": 40}
+    parts = [make(tmp_path / part, examples, part=part, **split) for part in judging.PARTS]
+    assert parts[0].bins == parts[1].bins and len(parts[0].bins) == 2
+    wide, square = sorted(collections.Counter(size for size, *_ in rows(parts[1])).values())
+    assert wide < split["least"] < square
+
+
 def test_a_copy_of_what_is_held_out_is_not_trained_on(tmp_path):
     examples = [example(f"k{i}", "x", url=f"u{i % 50}") for i in range(150)]
     rules = (filters.DUPLICATE,)

@@ -20,7 +20,7 @@ PICTURES_AT_ONCE = 8  # on a device; at 512 x 512 a picture takes about 1 GB whi
 class KLCodec:
     """Codec of an autoencoder: a picture's latent is the mean of its posterior, not normalised.
 
-    model: reads and gives pictures of 3 channels.
+    model: reads and gives pictures of 3 channels; its weights go to the devices with the first picture.
     sha256: names the weights in a data set's recipe.
     tile: a picture with a longer side, in pixels, is read in tiles that overlap by a quarter.
     mesh: whose devices all hold the weights, and share the pictures; None is one device.
@@ -35,13 +35,17 @@ class KLCodec:
                 f"the VAE maps {config.in_channels} channels to {config.out_channels}; "
                 "want one of RGB pictures, 3 to 3"
             )
-        self.mesh = mesh or sharding.one_device()
-        self.model = jax.device_put(model, sharding.replicated(self.mesh))
+        self.mesh, self._given = mesh or sharding.one_device(), model
         self.sha256, self.tile = sha256, tile
         self.downsample, self.channels = config.downsample, config.latent_channels
 
+    @functools.cached_property
+    def model(self) -> AutoencoderKL:
+        """The autoencoder, on every device of the mesh."""
+        return jax.device_put(self._given, sharding.replicated(self.mesh))
+
     def on(self, mesh):
-        return KLCodec(self.model, self.sha256, self.tile, mesh)
+        return KLCodec(self._given, self.sha256, self.tile, mesh)
 
     def encode(self, images_BxHxWx3):
         scale = Fraction(1, self.downsample)

@@ -12,7 +12,6 @@ import re
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -70,7 +69,7 @@ def digest(folder: str | os.PathLike) -> str:
 
 
 def load(folder: str | os.PathLike, dtype: str = "float32") -> AutoencoderKL:
-    """Returns the folder's autoencoder, with `dtype` as compute dtype.
+    """Returns the folder's autoencoder, with `dtype` as compute dtype, its weights in the host's memory.
 
     Raises InputError if a file is missing or damaged, the config is another network's, or a weight
     is missing, unknown, of another shape or not finite.
@@ -167,4 +166,4 @@ def _fill(key, param, found, path):
     layout = _LAYOUTS[param.ndim]
     shape = tuple(param.shape[axis] for axis in layout)
     tensor = tensors.take(found, _name(key), shape, path)
-    return param.replace(jnp.asarray(tensor.transpose(np.argsort(layout))))
+    return param.replace(tensor.transpose(np.argsort(layout)))

@@ -3,6 +3,7 @@
 import shutil
 
 import diffusers
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -64,6 +65,16 @@ def test_a_large_picture_does_not_see_the_tiles_outside_their_overlaps(saved):
     pixels, tiles = whole.decode(latents), in_tiles.decode(latents)
     np.testing.assert_array_equal(tiles[:, :, :32], pixels[:, :, :32])
     np.testing.assert_array_equal(tiles[:, :, 64:], pixels[:, :, 64:])
+
+
+def test_devices_hold_no_weights_before_there_is_a_picture(copy):
+    """As where a run is trained that draws none."""
+    held = {id(a) for a in jax.live_arrays()}
+    codec = vae.make_codec(str(copy)).on(sharding.make_mesh((1, 8, 1)))
+    assert vae.latent_size(codec, SIZE) and codec.identity()
+    assert {id(a) for a in jax.live_arrays()} <= held
+    codec.encode(pictures(1))
+    assert not {id(a) for a in jax.live_arrays()} <= held
 
 
 @pytest.mark.parametrize("tile", [512, 64])
