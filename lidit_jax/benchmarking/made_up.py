@@ -136,13 +136,11 @@ def _write_features(encoder: EncoderConfig, plan: Plan):
     files.write_npy(store / "null.npy", pool_NxE[: encoder.null_len])
     files.write_npy(store / "channels.npy", np.stack([mean_E, std_E]))
     for i in range(shards):
-        if not features.is_whole(store, i, shards):
+        if not features.is_whole(store, plan, i):
             rows = bounds(plan.info["captions"], i, shards)
             states = [_states(pool_NxE, row) for row in rows]  # views of the pool
             texts = [str(row) for row in rows]
-            features.write_shard(
-                dataset.feature_path(store, i, shards), texts, states, encoder.codec
-            )
+            features.write_shard(store, plan, i, texts, states, encoder.codec)
     features.finish(encoder, plan)
 
 

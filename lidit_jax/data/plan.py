@@ -6,6 +6,10 @@
   captions.array_record           caption id (the row) -> text, language; each text once
   prompts.jsonl                   prompts to judge a model of this set by, and the sizes to draw them at
   plan.json                       counts, and a hash of each file above; written last
+  plan/identity.json              what tells one plan from another; written first
+
+Pictures and features say of which plan they are: one that is made anew, from a source that reads
+otherwise, may give another number to a caption.
 """
 
 import dataclasses
@@ -52,6 +56,11 @@ class Plan:
         self.info = files.read_json(folder / "plan.json", what, remedy=remedy, holds=holds)
         self.bins: list[Size] = [tuple(size) for size in self.info["bins"]]
         self.pieces: int = self.info["pieces"]
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other plans; "" of one that was made before plans had any."""
+        return self.info.get("identity", "")
 
     def is_whole(self) -> bool:
         """Returns whether every file that is written before plan.json is there."""
@@ -102,6 +111,10 @@ def checksums(folder: pathlib.Path, pieces: int) -> dict[str, str]:
     paths = [piece_path(folder, i, pieces) for i in range(pieces)]
     paths += [ledger_path(folder), captions_path(folder), prompts_path(folder)]
     return {path.relative_to(folder).as_posix(): files.checksum(path) for path in paths}
+
+
+def identity_path(folder: pathlib.Path) -> pathlib.Path:
+    return folder / "plan" / "identity.json"
 
 
 def ledger_path(folder: pathlib.Path) -> pathlib.Path:

@@ -1,7 +1,8 @@
 """What becomes of every example of a source, decided before any picture is decoded, and written.
 
 A plan depends on the source and the recipe alone, so any number of machines may make it at once
-and find the same; each then makes its own pieces of it. It holds no text, but some 60 bytes of memory
+and find the same; each then makes its own pieces of it. Where one could not read what another could, it
+finds another plan, and is refused. It holds no text, but some 60 bytes of memory
 a row, and up to 250 at the end: hashes are sorted, and ArrayRecord keeps an index of what it writes
 (`benchmarks/planning.py` measures it).
 """
@@ -10,6 +11,7 @@ import array
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import tempfile
@@ -23,7 +25,7 @@ from tqdm import tqdm
 from lidit_jax import errors, files
 from lidit_jax.data import buckets, filters, plan_texts
 from lidit_jax.data.judging import HELD_OUT, REASONS, TRAIN, Recipe, Verdict, judge
-from lidit_jax.data.plan import Plan, checksums, key_hash, ledger_path, piece_path
+from lidit_jax.data.plan import Plan, checksums, identity_path, key_hash, ledger_path, piece_path
 from lidit_jax.data.sources.example import Example, Source, Unusable
 from lidit_jax.data.sources.images import ImageError
 
@@ -34,7 +36,8 @@ LATE = ("", "key-duplicate", filters.DUPLICATE, "limit", "R2-resolution")
 def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
     """Writes the plan of `source`, or finds it written.
 
-    Raises InputError if no picture is left, saying what dropped them.
+    Raises InputError if no picture is left, saying what dropped them, and if another plan of the same
+    recipe is there, or is just being made.
     """
     if (folder / "plan.json").exists() and Plan(folder).is_whole():
         return Plan(folder)
@@ -52,13 +55,45 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
             why = _told(rows, ledger) or f"source {source.describe()['name']} is empty"
             raise errors.InputError(f"no picture is left: {why}")
         id_M = plan_texts.numbered(rows)
+        identity = _claim(folder, rows, id_M, bins)
         info = _write(rows, id_M, bins, recipe, folder)
         kept = _spooled(rows, spool, ledger)
         info |= plan_texts.write(rows, id_M, kept, source, recipe, bins, folder)
     info |= {"rows": len(rows.key_N) + ledger.unusable, "dropped": ledger.most_common()}
-    info["sha256"] = checksums(folder, recipe.pieces)
+    info |= {"identity": identity, "sha256": checksums(folder, recipe.pieces)}
     files.write_json(folder / "plan.json", info)
     return Plan(folder)
+
+
+def _claim(folder: pathlib.Path, rows: "Rows", id_M: np.ndarray, bins: buckets.Bins) -> str:
+    """Returns the plan's identity, once the folder is its own. Raises InputError if it is another plan's."""
+    digest = hashlib.sha256(json.dumps([bins.sizes, rows.starts]).encode())
+    arrays = (
+        rows.key_N,
+        rows.size_Nx2,
+        rows.bin_N,
+        rows.start_N,
+        rows.text_M,
+        rows.synthetic_M,
+        id_M,
+    )
+    for array_N in arrays:
+        digest.update(np.ascontiguousarray(array_N).data)
+    ours = {
+        "identity": digest.hexdigest()[:16],
+        "kept": int(rows.kept_N.sum()),
+        "rows": len(rows.key_N),
+    }
+    path = identity_path(folder)
+    files.write_json(path, ours, first=True)
+    first = files.read_json(path, "identity of a plan", holds=tuple(ours))
+    if first["identity"] != ours["identity"]:
+        raise errors.InputError(
+            f"{folder} is planned otherwise, {first['kept']} pictures of {first['rows']} rows, and is now found "
+            f"to be {ours['kept']} of {ours['rows']}: the source has changed, or some of it could not be read "
+            f"there or here; when all of it can be read, prepare it into a new folder"
+        )
+    return ours["identity"]
 
 
 class _Ledger:

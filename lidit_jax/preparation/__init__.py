@@ -19,7 +19,7 @@ import numpy as np
 
 from lidit_jax import errors
 from lidit_jax.data import buckets, dataset, decoding, filters, judging, planning, sources
-from lidit_jax.data.plan import Plan
+from lidit_jax.data.plan import Plan, identity_path
 from lidit_jax.data.sources.example import Source
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.preparation import features, images
@@ -69,7 +69,8 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     try:
         return planning.make(source, wanted, folder), source
     except errors.InputError:
-        if not begun:  # nothing was made; another recipe may have the folder
+        if not begun and not identity_path(folder).exists():
+            # Nothing was made; another recipe may have the folder.
             (folder / "recipe.json").unlink(missing_ok=True)
             for empty in (folder / "plan", folder):
                 with contextlib.suppress(OSError):

@@ -30,9 +30,12 @@ def shard_count(plan: Plan) -> int:
     return min(plan.pieces, plan.info["captions"])
 
 
-def is_whole(store: pathlib.Path, shard: int, shards: int) -> bool:
-    path = dataset.feature_path(store, shard, shards)
-    return path.exists() and path.with_suffix(".json").exists()
+def is_whole(store: pathlib.Path, plan: Plan, shard: int) -> bool:
+    """Returns whether a shard is written, of this plan's captions."""
+    path = dataset.feature_path(store, shard, shard_count(plan))
+    if not path.exists() or not path.with_suffix(".json").exists():
+        return False
+    return read_marker(path).get("plan", "") == plan.identity
 
 
 def read_marker(shard: pathlib.Path) -> dict:
@@ -44,7 +47,7 @@ def read_marker(shard: pathlib.Path) -> dict:
 def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
     """Writes the shards of this share that are not there yet."""
     store, shards = store_folder(plan, encoder), shard_count(plan)
-    missing = [i for i in share.of(shards) if not is_whole(store, i, shards)]
+    missing = [i for i in share.of(shards) if not is_whole(store, plan, i)]
     if not missing and all((store / name).exists() for name in ("prefix.npy", "null.npy")):
         return
     captions = Captions(plan.folder, plan.info["captions"])
@@ -61,7 +64,7 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
         for i in missing:
             texts = [captions[row].text for row in rows[i]]
             features = encode.encode_captions(model, texts, batch_size, progress.update)
-            write_shard(dataset.feature_path(store, i, shards), texts, features, encoder.codec)
+            write_shard(store, plan, i, texts, features, encoder.codec)
 
 
 def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions):
@@ -77,14 +80,20 @@ def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions
 
 
 def write_shard(
-    path: pathlib.Path, texts: Iterable[str], features: Iterable[encode.Features], codec_name: str
+    store: pathlib.Path,
+    plan: Plan,
+    shard: int,
+    texts: Iterable[str],
+    features: Iterable[encode.Features],
+    codec_name: str,
 ):
-    """Writes one shard and, last, its marker: what encoder.json needs to know of it.
+    """Writes one shard of a plan's captions and, last, its marker: what encoder.json needs to know of it.
 
     The store has its prefix.npy, which says how wide features are, and, for int8, its channels.npy.
     """
-    codec = dataset.feature_codec(path.parent, codec_name)
-    width = dataset.read_array(path.parent / "prefix.npy").shape[1]
+    path = dataset.feature_path(store, shard, shard_count(plan))
+    codec = dataset.feature_codec(store, codec_name)
+    width = dataset.read_array(store / "prefix.npy").shape[1]
     statistics, squared_E = encode.ChannelStatistics(width), np.zeros(width)
     files.remove_leftovers(path)
     with records.writing(path, codec.compressed) as writer:
@@ -93,7 +102,7 @@ def write_shard(
             packed = codec.pack(f.hidden_SxE)
             squared_E += ((codec.unpack(packed).astype(np.float64) - f.hidden_SxE) ** 2).sum(0)
             writer.write(msgpack.packb(packed))
-    marker = {"sha256": files.checksum(path), "bytes": path.stat().st_size}
+    marker = {"plan": plan.identity, "sha256": files.checksum(path), "bytes": path.stat().st_size}
     marker |= {"statistics": statistics.to_json(), "squared_error": squared_E.tolist()}
     files.write_json(path.with_suffix(".json"), marker)
 
@@ -104,7 +113,7 @@ def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
     Raises InputError if the store is finished and was made with other settings.
     """
     store, shards = store_folder(plan, encoder), shard_count(plan)
-    missing = [i for i in range(shards) if not is_whole(store, i, shards)]
+    missing = [i for i in range(shards) if not is_whole(store, plan, i)]
     if missing:
         return [f"shards {', '.join(map(str, missing))} of {shards} of {store.name} are missing"]
     if (store / "encoder.json").exists():

@@ -29,13 +29,15 @@ NOT_FINITE = "latent-not-finite"  # why a picture is dropped that the VAE makes 
 
 
 def is_whole(plan: Plan, piece: int) -> bool:
-    """Returns whether a piece is written: its marker, and every file that the marker names."""
-    marker = dataset.image_marker(plan.folder, piece, plan.pieces)
-    if not marker.exists():
+    """Returns whether a piece is written as this plan has it: its marker, and every file that that names."""
+    path = dataset.image_marker(plan.folder, piece, plan.pieces)
+    if not path.exists():
         return False
-    counts = read_marker(marker)["counts"]
+    marker = read_marker(path)
+    if marker.get("plan", "") != plan.identity:
+        return False
     paths = [dataset.image_path(plan.folder, size, piece, plan.pieces) for size in plan.bins]
-    return all(path.exists() for path, count in zip(paths, counts) if count)
+    return all(path.exists() for path, count in zip(paths, marker["counts"]) if count)
 
 
 def read_marker(path: pathlib.Path) -> dict:
@@ -143,6 +145,7 @@ class _PieceWriter:
             if not n:
                 path.unlink(missing_ok=True)
         marker = {
+            "plan": self.plan.identity,
             "counts": self.counts,
             "sha256": [files.checksum(path) if n else "" for path, n in zip(paths, self.counts)],
             "dropped": dict(self.dropped.most_common()),

@@ -139,7 +139,7 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
     moments, shards, whole = Moments(info["width"]), info["shards"], True
     for i in tqdm(range(shards), desc=store.name, unit="shard"):
         path = dataset.feature_path(store, i, shards)
-        if not features.is_whole(store, i, shards):
+        if not features.is_whole(store, plan, i):
             yield f"{store.name}: shard {i} is not whole; run `prepare` again"
             whole = False
             continue

@@ -133,6 +133,28 @@ def test_shares_of_several_processes_are_the_set_of_one(
     assert_same(prepared, folder)
 
 
+def test_a_source_that_is_read_otherwise_is_another_plan_with_its_own_pictures_and_features(
+    llms, raw, prepared, tmp_path
+):
+    """Else pictures have captions of others, whose numbers have moved."""
+    read = shutil.copytree(raw, tmp_path / "raw")
+    path = read / "even" / "0004.json"  # as large as before
+    path.write_text(path.read_text().replace("a tall tower", "a small boat"))
+    config = config_of(llms, "folder", {"path": str(read)}, shards=3)
+    folder = shutil.copytree(prepared, tmp_path / "set")
+    (folder / "plan.json").unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(
+        errors.InputError, match="planned otherwise, 9 pictures of 10 rows.* be 9 of"
+    ):
+        preparation.prepare(config, folder)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    shutil.rmtree(folder / "plan")
+    preparation.prepare(config, folder)
+    preparation.prepare(config, tmp_path / "fresh")
+    assert_same(tmp_path / "fresh", folder)
+
+
 class Killed(BaseException):
     pass
 
