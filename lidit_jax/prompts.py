@@ -47,7 +47,7 @@ def read(path: pathlib.Path) -> list[Prompt]:
         lines = enumerate(text.split("\n"), 1)
         prompts = [_parsed(path, number, line) for number, line in lines if line.strip()]
     else:
-        prompts = [Prompt(line.strip()) for line in text.splitlines() if line.strip()]
+        prompts = [Prompt(line.strip()) for line in text.split("\n") if line.strip()]
     if not prompts:
         raise errors.InputError(f"{path} has no prompt; want one per line")
     return prompts

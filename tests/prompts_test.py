@@ -10,6 +10,8 @@ def test_lines_of_text(tmp_path):
     path = tmp_path / "p.txt"
     path.write_bytes("\ufeffa\n\n  b \r\n".encode())
     assert prompts.read(path) == [Prompt("a"), Prompt("b")]
+    path.write_text("a\u2028b\x85c\n", encoding="utf-8")  # as copied from a page
+    assert prompts.read(path) == [Prompt("a\u2028b\x85c")]
     path.write_text("\n \n")
     with pytest.raises(errors.InputError, match="has no prompt; want one per line"):
         prompts.read(path)

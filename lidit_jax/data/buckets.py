@@ -85,10 +85,14 @@ def fit(image_HxWx3: np.ndarray, size: Size) -> np.ndarray:
     if (height, width) == tuple(size):
         return image_HxWx3
     scale = max(size[0] / height, size[1] / width)
-    scaled = (max(round(width * scale), size[1]), max(round(height * scale), size[0]))
-    resized = np.asarray(Image.fromarray(image_HxWx3).resize(scaled, Image.Resampling.BICUBIC))
-    top, left = (resized.shape[0] - size[0]) // 2, (resized.shape[1] - size[1]) // 2
-    return resized[top : top + size[0], left : left + size[1]]
+    tall, wide = max(round(height * scale), size[0]), max(round(width * scale), size[1])
+    top, left = (tall - size[0]) // 2, (wide - size[1]) // 2
+    # Only what stays is scaled: the whole of a thin line would take gigabytes.
+    kept = (left, top, left + size[1], top + size[0])
+    per_pixel = (width / wide, height / tall) * 2
+    box = tuple(edge * natural for edge, natural in zip(kept, per_pixel))
+    image = Image.fromarray(image_HxWx3)
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC, box=box))
 
 
 def _one(size: Size, step: int) -> set[Size]:

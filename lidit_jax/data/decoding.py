@@ -1,10 +1,12 @@
 """Pictures are decoded here or in worker processes, in order, a named reason in place of what cannot be."""
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import itertools
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 
 import numpy as np
@@ -50,29 +52,39 @@ def _decode_chunk(jobs: list[Job]) -> list[Decoded]:
     return [decode(job) for job in jobs]
 
 
-def decode_all(jobs: Iterable[Job], workers: int) -> Iterator[Decoded]:
-    """Yields every job's picture, in their order; with 0 workers, in this process.
+Decode = Callable[[Iterable[Job]], Iterator[Decoded]]
 
-    Raises InputError if a worker dies.
+
+@contextlib.contextmanager
+def decoders(workers: int) -> Iterator[Decode]:
+    """Yields what makes every job's picture, in their order: in so many processes, or, with 0, in this one.
+
+    The processes start with the first jobs, once. It raises InputError if one of them dies.
     """
     if not workers:
-        yield from map(decode, jobs)
+        yield functools.partial(map, decode)
         return
-    jobs = iter(jobs)
     spawn = multiprocessing.get_context("spawn")  # a fork of a process that runs JAX may hang
-    waiting: collections.deque[futures.Future] = collections.deque()
     with futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        try:
-            while True:
-                while len(waiting) < 3 * workers and (chunk := list(itertools.islice(jobs, CHUNK))):
-                    waiting.append(pool.submit(_decode_chunk, chunk))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        except futures.process.BrokenProcessPool as e:
-            raise errors.InputError(
-                f"a decoding process died, perhaps for want of memory; run again with fewer than {workers} data.workers"
-            ) from e
-        finally:
-            for future in waiting:
-                future.cancel()
+        yield functools.partial(_decoded, pool, workers)
+
+
+def _decoded(
+    pool: futures.ProcessPoolExecutor, workers: int, jobs: Iterable[Job]
+) -> Iterator[Decoded]:
+    jobs = iter(jobs)
+    waiting: collections.deque[futures.Future] = collections.deque()
+    try:
+        while True:
+            while len(waiting) < 3 * workers and (chunk := list(itertools.islice(jobs, CHUNK))):
+                waiting.append(pool.submit(_decode_chunk, chunk))
+            if not waiting:
+                return
+            yield from waiting.popleft().result()
+    except futures.process.BrokenProcessPool as e:
+        raise errors.InputError(
+            f"a decoding process died, perhaps for want of memory; run again with fewer than {workers} data.workers"
+        ) from e
+    finally:
+        for future in waiting:
+            future.cancel()

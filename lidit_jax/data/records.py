@@ -23,6 +23,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from lidit_jax import errors, files
 
+UNLIMITED = 2**20  # open files, where the system sets no limit
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
@@ -144,7 +146,7 @@ def read_shards(paths: list[pathlib.Path], counts: Sequence[int] | None = None) 
 
     Raises InputError if one is missing or damaged, or if they are too many.
     """
-    _allow_open_files(len(paths) + 256)
+    _allow_open_files(len(paths))
     for path in paths:
         if not path.exists():
             raise errors.InputError(
@@ -173,10 +175,12 @@ class Shards:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> bytes:
-        """Raises BadRecord if the record cannot be read."""
+        """Raises BadRecord if the record cannot be read, InputError if no more files can be opened."""
         try:
             return self._rows[row]
         except (RuntimeError, IndexError) as e:
+            if os.strerror(errno.EMFILE) in str(e):
+                raise _too_many_files(len(self._paths)) from e
             raise self.bad(row, f"is damaged ({_first_line(e)})") from e
 
     def bad(self, row: int, why: str, key: str = "") -> BadRecord:
@@ -200,11 +204,17 @@ def _first_line(error: Exception) -> str:
 
 
 def _allow_open_files(count: int):
+    """Lets this process open as many files as the system allows it, once and for all that it reads."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if count > soft:
-        if count > hard:
-            raise errors.InputError(
-                f"this data set needs {count} open files, and the system allows {hard}; raise it "
-                f"(ulimit -n), or prepare with fewer data.shards"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    most = UNLIMITED if hard == resource.RLIM_INFINITY else hard
+    if count > most:
+        raise _too_many_files(count)
+    if soft not in (most, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _too_many_files(count: int) -> errors.InputError:
+    return errors.InputError(
+        f"this data set needs more open files, {count} in one part of it, than the system allows; raise "
+        f"that (ulimit -Hn), or prepare with fewer data.shards"
+    )

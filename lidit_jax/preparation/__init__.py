@@ -56,7 +56,7 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_si
 def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     """Makes the plan of the config's data set, after checking whatever can be checked before."""
     source, wanted = sources.make(config.data.source, **config.data.options), recipe_of(config)
-    raw = pathlib.Path(config.data.options.get("path") or folder.parent / "elsewhere")
+    raw = pathlib.Path(config.data.options.get("path") or folder.parent / "elsewhere").expanduser()
     if folder.resolve().is_relative_to(raw.resolve()):
         raise errors.InputError(f"{folder} is inside {raw}, its own source; give another --data")
     for encoder in config.encoders:  # a wrong path is told now, not after a day of pictures

@@ -61,21 +61,24 @@ def _pictures(data: DataConfig, plan: Plan, source: Source, count: float, batch_
     """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
     codec = make_codec(data.codec)
     every = (row for i in range(plan.pieces) for row in images.planned(source, plan, i))
-    rows = list(itertools.islice(every, PICTURES))
+    rows = list(itertools.islice(every, max(PICTURES, 4 * decoding.CHUNK * data.workers)))
     size = plan.bins[int(np.argmax([sum(c) for c in plan.info["counts"]]))]
     jobs = [decoding.Job(row.example.picture, size) for row in rows]
     codec.encode(np.zeros((batch_size, *size, 3), np.uint8))
-    start, written = time.perf_counter(), 0
-    decoded = zip(rows, decoding.decode_all(jobs, data.workers))
-    made = [(row, d.pixels_HxWx3) for row, d in decoded if not d.reason]
-    for first in range(0, len(made), batch_size):
-        part = made[first : first + batch_size]
-        pixels = [image for _, image in part]
-        latents = codec.encode(np.stack(pixels + pixels[-1:] * (batch_size - len(part))))
-        for (row, _), latent_HxWxC in zip(part, np.asarray(latents)):
-            written += len(records.pack_image(row.record(latent_HxWxC)))
+    with decoding.decoders(data.workers) as decode:
+        for _ in decode(jobs[: decoding.CHUNK * data.workers]):
+            pass  # starts every process
+        start, written = time.perf_counter(), 0
+        made = [(row, d.pixels_HxWx3) for row, d in zip(rows, decode(jobs)) if not d.reason]
+        for first in range(0, len(made), batch_size):
+            part = made[first : first + batch_size]
+            pixels = [image for _, image in part]
+            latents = codec.encode(np.stack(pixels + pixels[-1:] * (batch_size - len(part))))
+            for (row, _), latent_HxWxC in zip(part, np.asarray(latents)):
+                written += len(records.pack_image(row.record(latent_HxWxC)))
+        seconds = time.perf_counter() - start
     done = max(len(made), 1)
-    return Line("pictures", count, written / done, (time.perf_counter() - start) / done)
+    return Line("pictures", count, written / done, seconds / done)
 
 
 def _features(encoder: EncoderConfig, texts: list[str], count: float, batch_size: int) -> Line:

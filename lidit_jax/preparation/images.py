@@ -63,12 +63,15 @@ def write(
         return
     codec = codec or make_codec(data.codec)
     total = sum(sum(counts[i] for i in missing) for counts in plan.info["counts"])
-    with tqdm(total=total, desc="pictures", unit="img", mininterval=2) as progress:
+    with (
+        tqdm(total=total, desc="pictures", unit="img", mininterval=2) as progress,
+        decoding.decoders(data.workers) as decode,
+    ):
         for i in missing:
             (plan.folder / "dataset.json").unlink(
                 missing_ok=True
             )  # written again when all is there
-            _PieceWriter(plan, i, codec, batch_size, progress).write(source, data)
+            _PieceWriter(plan, i, codec, batch_size, progress).write(source, decode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +126,7 @@ class _PieceWriter:
         self.dropped, self.mended = collections.Counter(), collections.Counter()
         self.latents = Moments(codec.channels)
 
-    def write(self, source: Source, data: DataConfig):
+    def write(self, source: Source, decode: decoding.Decode):
         """Reads the source's piece, writes its files and, last, its marker."""
         bins = range(len(self.plan.bins))
         paths = [dataset.image_path(self.plan.folder, s, *self.place) for s in self.plan.bins]
@@ -136,7 +139,7 @@ class _PieceWriter:
                 for path, n in zip(paths, expected)
             ]
             under_way: collections.deque[_Planned] = collections.deque()
-            for decoded in decoding.decode_all(self._jobs(source, data, under_way), data.workers):
+            for decoded in decode(self._jobs(source, under_way)):
                 self._take(under_way.popleft(), decoded)
                 self.progress.update()
             for bin in bins:
@@ -155,7 +158,7 @@ class _PieceWriter:
         }
         files.write_json(dataset.image_marker(self.plan.folder, *self.place), marker)
 
-    def _jobs(self, source, data, under_way):
+    def _jobs(self, source, under_way):
         """Yields the decoding of each planned row, and puts the row in `under_way` for when it is done."""
         checked = "R3-shape" in self.plan.info["rules"]
         for row in planned(source, self.plan, self.piece):

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lidit_jax import errors
 from lidit_jax.data import buckets
@@ -176,3 +177,22 @@ def test_fit_covers_and_crops_the_centre():
     np.testing.assert_array_equal(buckets.fit(wide, (20, 20)), 255)
     assert buckets.fit(wide, (30, 16)).shape == (30, 16, 3)
     assert buckets.fit(wide, (20, 60)) is wide
+
+
+@pytest.mark.parametrize("natural", [(50, 301), (301, 50), (37, 41), (9, 7)])
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+def test_fit_is_the_centre_of_the_whole_picture_scaled(natural, size):
+    """Of moderate contrast: rows and columns are filtered in either order, and cut at 0 and 255 between."""
+    image = np.random.default_rng(0).integers(90, 166, (*natural, 3), np.uint8)
+    scale = max(size[0] / natural[0], size[1] / natural[1])
+    scaled = [max(round(side * scale), wanted) for side, wanted in zip(natural, size)]
+    whole = np.asarray(Image.fromarray(image).resize(scaled[::-1], Image.Resampling.BICUBIC))
+    top, left = ((s - wanted) // 2 for s, wanted in zip(scaled, size))
+    centre = whole[top : top + size[0], left : left + size[1]].astype(int)
+    assert np.abs(buckets.fit(image, size) - centre).max() <= 1
+
+
+def test_a_thin_line_is_not_scaled_as_a_whole():
+    """To 20 million rows of 1,024 pixels."""
+    line = np.full((60_000, 3, 3), 7, np.uint8)
+    np.testing.assert_array_equal(buckets.fit(line, (1024, 1024)), 7)

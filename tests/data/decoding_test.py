@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lidit_jax import errors
-from lidit_jax.data.decoding import Job, decode_all
+from lidit_jax.data.decoding import Job, decoders
 from lidit_jax.data.sources.images import Encoded, InMemory
 from tests import tiny_sources
 
@@ -20,7 +20,8 @@ def jobs():
 
 
 def test_reasons_and_notes_are_told():
-    found = list(decode_all(jobs(), 0))
+    with decoders(0) as decode:
+        found = list(decode(jobs()))
     assert [d.reason for d in found[3:6]] == ["image-truncated", "R3-size", None]
     assert found[5].notes == ("image-grey",)
     assert all(d.pixels_HxWx3.shape == (32, 48, 3) for d in found if not d.reason)
@@ -28,7 +29,9 @@ def test_reasons_and_notes_are_told():
 
 
 def test_workers_give_what_one_process_gives_in_its_order():
-    here, there = list(decode_all(jobs() * 5, 0)), list(decode_all(jobs() * 5, 2))
+    with decoders(0) as one, decoders(2) as two:
+        here = list(one(jobs() * 5))
+        there = list(two(jobs())) + list(two(jobs() * 4))  # one piece of a source after another
     assert [(d.reason, d.notes) for d in here] == [(d.reason, d.notes) for d in there]
     for one, other in zip(here, there, strict=True):
         np.testing.assert_array_equal(one.pixels_HxWx3, other.pixels_HxWx3)
@@ -47,5 +50,8 @@ class Deadly:
 
 
 def test_a_worker_that_dies_is_told():
-    with pytest.raises(errors.InputError, match="a decoding process died.* fewer than 1"):
-        list(decode_all([Job(Deadly(), (8, 8))], 1))
+    with (
+        pytest.raises(errors.InputError, match="a decoding process died.* fewer than 1"),
+        decoders(1) as decode,
+    ):
+        list(decode([Job(Deadly(), (8, 8))]))

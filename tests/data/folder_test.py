@@ -156,3 +156,21 @@ def test_a_table_with_an_open_quote_is_refused(tmp_path):
         file.write('"0003.jpg","no end of it')
     with pytest.raises(InputError, match="is no table: .*a quote that is not closed"):
         sources.make("folder", path=str(tmp_path / "raw"))
+
+
+def test_names_are_found_as_they_are_written_elsewhere(folder):
+    """By Windows, by a Mac, by `find`; and an empty line is none."""
+    rows = [("./one.png", "1"), ("b\\two.png", "2"), ("caf\u00e9.png", "3")]
+    lines = [json.dumps({"file_name": name, "caption": text}) for name, text in rows]
+    names = ("one.png", "b/two.png", "cafe\u0301.png")
+    found = folder(
+        {name: PICTURE for name in names} | {"metadata.jsonl": "\n\n".join(lines) + "\n\n"}
+    )
+    assert [(e.key, e.captions[0].text) for e in found] == [
+        ("b/two", "2"), ("cafe\u0301", "3"), ("one", "1"),
+    ]  # fmt: skip
+
+
+def test_suffixes_may_be_capitals(folder):
+    (example,) = folder({"A.PNG": PICTURE, "A.TXT": "a cat"})
+    assert [c.text for c in example.captions] == ["a cat"]

@@ -107,6 +107,16 @@ def test_16_bits_are_scaled_not_clipped(format):
     assert "image-16bit" in source.notes()
 
 
+def test_signed_numbers_are_no_picture(tmp_path):
+    """Heights and slopes are kept so; as unsigned ones, half of them would be white."""
+    image = Image.fromarray(np.arange(-8, 8, dtype=np.int32).reshape(4, 4))
+    image.save(tmp_path / "a.tif", tiffinfo={339: 2, 258: 16})
+    signed = Image.open(tmp_path / "a.tif")
+    assert signed.mode == "I", signed.tile
+    with pytest.raises(ImageError, match="image-mode"):
+        Encoded(FilePath(str(tmp_path / "a.tif"))).size()
+
+
 def test_16_bit_colour_is_scaled_and_noted():
     raw = np.zeros((2, 3, 3), ">u2")
     raw[:, 0], raw[:, 1] = (65535, 32768, 256), (1000, 0, 65535)

@@ -53,6 +53,13 @@ def test_what_is_wrong_with_a_row_is_named(tmp_path):
     empty = {"image": image, "caption": ["x"]}
     found = every("parquet", path=write(tmp_path / "b.parquet", empty))
     assert found == [Unusable("b/00000000", "image-missing")]
+    image = pyarrow.StructArray.from_arrays(
+        [pyarrow.array([PICTURE]), not_utf8(b"caf\xe9.png")], ["bytes", "path"]
+    )
+    (example,) = every(
+        "parquet", path=write(tmp_path / "c.parquet", {"image": image, "caption": ["x"]})
+    )
+    assert example.picture.size() == (20, 30)
 
 
 def test_captions_may_be_lists_and_coded_by_a_dictionary(tmp_path):
@@ -66,6 +73,9 @@ def test_captions_may_be_lists_and_coded_by_a_dictionary(tmp_path):
     assert [(c.text, c.origin) for c in second.captions] == [("vier", "synthetic")]
     lists = pyarrow.ListArray.from_arrays([0, 1, 2], not_utf8(b"caf\xe9", b"two"))
     columns |= {"caption": lists, "synthetic": [None, "zwei"]}
+    found = every("parquet", path=write(tmp_path / "a.parquet", columns))
+    assert [getattr(e, "reason", None) for e in found] == ["caption-not-utf8", None]
+    columns["caption"] = not_utf8(b"caf\xe9", b"two").dictionary_encode()
     found = every("parquet", path=write(tmp_path / "a.parquet", columns))
     assert [getattr(e, "reason", None) for e in found] == ["caption-not-utf8", None]
 

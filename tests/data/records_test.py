@@ -1,5 +1,9 @@
 """Records: what is written comes back, whole or not at all."""
 
+import resource
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -46,3 +50,38 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError):
         records.write_records(tmp_path / "x.array_record", failing())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_as_many_files_are_open_as_all_of_a_data_set_has(tmp_path):
+    """Pictures and features are read apart from one another, and all of them held open."""
+    paths = [tmp_path / f"{i}.array_record" for i in range(2)]
+    for path in paths:
+        records.write_records(path, [b"a"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        for path in paths:
+            records.read_shards([path])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, records.UNLIMITED)
+        assert hard > 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_file_too_many_is_no_damaged_record(tmp_path):
+    records.write_records(tmp_path / "x.array_record", [b"a"])
+    code = f"""
+import pathlib, resource
+from lidit_jax import errors
+from lidit_jax.data import records
+rows = records.read_shards([pathlib.Path("{tmp_path}/x.array_record")])
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try:
+    rows[0]
+except errors.InputError as e:
+    print(e)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "more open files, 1 in one part of it, than the system allows; raise" in told.stdout, (
+        told
+    )

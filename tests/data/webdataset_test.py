@@ -153,3 +153,28 @@ def test_tars_are_found_by_folder_and_glob(tmp_path):
     assert found[0].key == "00000/0000" and found[-1].key == "more/00000/1"
     assert len(found) == len({e.key for e in found}) == 11
     assert len(every("webdataset", path=tmp_path / "cc12m/0000[12].tar")) == 7
+
+
+def test_a_tar_that_a_mac_wrote_has_the_samples_of_any_other(tmp_path):
+    """Before each file it has one that is hidden, of what else the Mac knows of it."""
+    plain = [(f"{k}{s}", c) for k in "12" for s, c in ((".jpg", PICTURE), (".txt", b"a cat"))]
+    from_mac = [
+        f for name, content in plain for f in ((f"./._{name}", b"x"), (f"./{name}", content))
+    ]
+    both = [
+        every("webdataset", path=write(tmp_path / f"{stem}.tar", content))
+        for stem, content in (("plain", plain), ("mac", from_mac))
+    ]
+    assert [[(e.key[-1], e.captions) for e in found] for found in both] == [
+        [(k, both[0][0].captions) for k in "12"]
+    ] * 2
+
+
+def test_a_tar_that_is_not_there_is_named_and_brackets_in_a_name_are_no_pattern(tmp_path):
+    write(tmp_path / "set[1].tar", [("1.jpg", PICTURE), ("1.txt", b"a cat")])
+    assert len(every("webdataset", path=tmp_path / "set[1].tar")) == 1
+    (tmp_path / "a.tar").symlink_to(tmp_path / "nothing")
+    source = sources.make("webdataset", path=str(tmp_path))
+    assert len(source) >= 0
+    gone, there = source.piece(0, 1)
+    assert gone == Unusable("a.tar", "tar-damaged") and there.key == "set[1]/1"

@@ -175,3 +175,15 @@ def test_a_picture_that_the_vae_makes_no_numbers_of_is_dropped_by_name(config, p
     lines = (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum(json.loads(line)["reason"] == "latent-not-finite" for line in lines) == lost
     assert verify.verify(folder) == []
+
+
+def test_a_data_set_in_its_own_source_is_refused_however_that_is_written(
+    llms, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_sources.write_folder(tmp_path / "raw")
+    for path in (tmp_path / "raw", "~/raw"):
+        with pytest.raises(errors.InputError, match="raw, its own source; give another --data"):
+            preparation.prepare(
+                config_of(llms, "folder", {"path": str(path)}), tmp_path / "raw" / "set"
+            )

@@ -7,8 +7,11 @@ or `metadata.csv` / `metadata.jsonl` in the folder itself, with a column `file_n
 imagefolder); files beside the pictures are then not read.
 """
 
+import functools
 import os
 import pathlib
+import posixpath
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,11 +73,24 @@ class Folder:
 
     def _read_table(self, pictures: list[str]) -> list[tuple[str, Row | None]]:
         """Returns the table's rows, and the pictures that it does not name, by name."""
-        rows = table.read(self._table)
-        self._fields.check({c for _, row in rows for c in row or ()}, str(self._table))
+        read = table.read(self._table)
+        self._fields.check({c for _, row in read for c in row or ()}, str(self._table))
+        rows = [(self._written(name), row) for name, row in read]
         named = {name for name, _ in rows}
         unnamed = [(picture, {}) for picture in pictures if picture not in named]
         return sorted(rows + unnamed, key=lambda row: row[0])
+
+    def _written(self, name: str) -> str:
+        """Returns the file that a table means by a name: "./a.jpg", "b\\a.jpg", accents composed or not."""
+        if name in self._files:
+            return name
+        plain = posixpath.normpath(name.replace("\\", "/"))
+        return self._composed.get(unicodedata.normalize("NFC", plain), name)
+
+    @functools.cached_property
+    def _composed(self) -> dict[str, str]:
+        """The files by their names in Unicode's composed form; a Mac's names are not."""
+        return {unicodedata.normalize("NFC", name): name for name in self._files}
 
     def _tabled(self, name: str, row: Row | None) -> Example | Unusable:
         if row is None:
@@ -85,13 +101,14 @@ class Folder:
 
     def _beside(self, name: str, _: None) -> Example | Unusable:
         try:
-            text, record = (self._read(_key(name) + suffix) for suffix in (".txt", ".json"))
+            text, record = (self._read(_key(name), suffix) for suffix in (".txt", ".json"))
         except OSError:
             return Unusable(_key(name), "caption-unreadable")
         return self._fields.example_of_files(_key(name), self._picture(name), text, record)
 
-    def _read(self, name: str) -> bytes | None:
-        return (self._root / name).read_bytes() if name in self._files else None
+    def _read(self, key: str, suffix: str) -> bytes | None:
+        names = [name for name in (key + suffix, key + suffix.upper()) if name in self._files]
+        return (self._root / names[0]).read_bytes() if names else None
 
     def _picture(self, name: str) -> Encoded:
         return Encoded(FilePath(str(self._root / name)))

@@ -225,8 +225,8 @@ def _swaps(turn: Image.Transpose) -> bool:
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Does the file hold 16 bits a channel? Pillow opens colours of 16 bits as if they had 8."""
-    return any(";16" in str(tile) for tile in image.tile)
+    """Does the file hold 16 bits a channel, unsigned? Pillow opens colours of 16 bits as if they had 8."""
+    return any(re.search(r";16(?![A-Z]*S)", str(tile)) for tile in image.tile)
 
 
 def _notes(image: Image.Image) -> Iterator[str]:

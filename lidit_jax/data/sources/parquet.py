@@ -109,10 +109,17 @@ class Parquet:
 
     def _rows(self, group: _Group) -> Iterator[Row]:
         from pyarrow import parquet
+        from pyarrow.types import is_struct
 
         with parquet.ParquetFile(group.path) as file:
             wanted = {self.options[k] for k in ("image", "caption", "synthetic")}
-            columns = [f.name for f in file.schema_arrow if f.name in wanted or _is_scalar(f.type)]
+            columns = [
+                f"{f.name}.bytes"
+                if f.name == self.options["image"] and is_struct(f.type)
+                else f.name
+                for f in file.schema_arrow
+                if f.name in wanted or _is_scalar(f.type)
+            ]
             batches = file.iter_batches(
                 batch_size=BATCH, row_groups=[group.index], columns=columns, use_threads=False
             )
@@ -159,9 +166,13 @@ def _plain(kind):
 
 def _values(column) -> list[Any]:
     """Returns a column's values; a text that is not UTF-8 comes with surrogates."""
+    import pyarrow
+
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
+        if pyarrow.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
         return _decoded(column.cast(_as_bytes(column.type)).to_pylist())
 
 

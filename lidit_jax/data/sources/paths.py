@@ -34,6 +34,8 @@ def find(path: str | os.PathLike, suffix: str, source: str) -> list[pathlib.Path
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
         found = [place / name for name in walk(place)]
+    elif place.is_file():  # its name may have what means something in a glob
+        found = [place]
     else:
         found = [pathlib.Path(p) for p in sorted(glob.glob(str(place), recursive=True))]
     chosen = [p for p in found if p.name.endswith(suffix)]

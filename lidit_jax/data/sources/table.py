@@ -30,30 +30,32 @@ def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
             rows = list(_csv_rows(file) if path.suffix == ".csv" else _jsonl_rows(file))
         except csv.Error as e:
             raise InputError(f"{path} is no table: {e}; look for a quote that is not closed") from e
-    columns = {name for row in rows if row for name in row}
+    columns = {name for _, row in rows if row for name in row}
     if not columns:
         raise InputError(f"{path} has no rows; wanted one for each picture, with {KEY}")
     if KEY not in columns:
         raise unknown_name(f"column of {path}", KEY, columns)
-    return [_named(path, line, row) for line, row in enumerate(rows, 1)]
+    return [_named(path, number, row) for number, row in rows]
 
 
-def _csv_rows(file: Iterator[str]) -> Iterator[Row | None]:
+def _csv_rows(file: Iterator[str]) -> Iterator[tuple[int, Row | None]]:
     csv.field_size_limit(2**24)  # characters; the default is 131,072
-    for row in csv.DictReader(file, strict=True):
-        yield None if None in row else row  # more cells than columns
+    for number, row in enumerate(csv.DictReader(file, strict=True), 1):
+        yield number, None if None in row else row  # more cells than columns
 
 
-def _jsonl_rows(file: Iterator[str]) -> Iterator[Row | None]:
-    for line in file:
+def _jsonl_rows(file: Iterator[str]) -> Iterator[tuple[int, Row | None]]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        yield row if isinstance(row, dict) else None
+        yield number, row if isinstance(row, dict) else None
 
 
-def _named(path: pathlib.Path, line: int, row: Row | None) -> tuple[str, Row | None]:
+def _named(path: pathlib.Path, number: int, row: Row | None) -> tuple[str, Row | None]:
     if not row or not isinstance(row.get(KEY), str):
-        return f"{path.name}:{line}", None
+        return f"{path.name}:{number}", None
     return row[KEY], {name: value for name, value in row.items() if name != KEY}

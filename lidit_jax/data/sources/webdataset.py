@@ -44,9 +44,11 @@ class WebDataset:
         known = sum(count for count in counts.values() if count is not None)
         if not uncounted:
             return known
-        size = sum(tar.stat().st_size for tar in uncounted)
+        sizes = [
+            tar.stat().st_size if tar.exists() else 0 for tar in uncounted
+        ]  # 0: a link to nothing
         first = sum(isinstance(e, Example) for e in self._read(uncounted[0]))
-        return known + round(first * size / max(uncounted[0].stat().st_size, 1))
+        return known + round(first * sum(sizes) / max(sizes[0], 1))
 
     def piece(self, i: int, n: int) -> Iterator[Example | Unusable]:
         for k in bounds(len(self._tars), i, n):
@@ -91,14 +93,17 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
     Raises ReadError where the tar is cut or damaged, once the samples that are surely whole are out.
     """
     key, members = "", {}
-    for member in tar:
+    while (member := tar.next()) is not None:
+        tar.members = []  # or it would hold all of them
+        # Hidden ones stand between a sample's files where a Mac has written the tar.
+        if not member.isfile() or os.path.basename(member.name).startswith("."):
+            continue
         found, suffix = _split(member.name)
         if found != key and members:
             yield key, members
             members = {}
         key = found
-        if member.isfile() and not os.path.basename(found).startswith("."):
-            members[suffix] = member
+        members[suffix] = member
     _check_end(tar)
     if members:
         yield key, members
