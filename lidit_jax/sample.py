@@ -10,7 +10,7 @@ from absl import flags
 
 from lidit_jax import doors, errors, prompts, sharding, share
 from lidit_jax.data import plan
-from lidit_jax.generation import Generator, generate, sample_config
+from lidit_jax.generation import Generator, check_wanted, generate, sample_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
 _out = doors.define_folder("out", "folder for the pictures, grid.png and manifest.json")
@@ -76,6 +76,7 @@ def main():
         eta=_ETA.value,
     )
     seeds = [_SEED.value + k for k in range(len(wanted))]
+    check_wanted(wanted, seeds)
     generator = Generator(_workdir(), sample, llms, _VAE.value, mesh, _CHECKPOINT.value)
     if grid := generate(generator, wanted, seeds, _out(), mine):
         print(f"grid: {grid}")

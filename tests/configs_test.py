@@ -180,6 +180,13 @@ def test_an_image_costs_what_the_header_claims(name):
     assert 3 * 2 * multiply_adds(forward.jaxpr) / 1e12 == pytest.approx(claimed, rel=5e-3)
 
 
+def test_noise_alone_is_not_asked_for_its_noise():
+    c = load_config("shapes")
+    c.objective.prediction = "eps"
+    with pytest.raises(errors.InputError, match="'flow' begins at noise alone.* 'v' or 'x0'"):
+        parse(c)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_argument_is_refused(name):
     with pytest.raises(

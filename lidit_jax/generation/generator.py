@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import numbers
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +15,7 @@ from lidit_jax.batch import TextFeatures
 from lidit_jax.diffusion import samplers, schedules
 from lidit_jax.generation.reading import Features, Readers, padded
 from lidit_jax.models.vae import latent_size, make_codec
+from lidit_jax.prompts import Prompt, is_text
 from lidit_jax.training.config import Config, SampleConfig
 from lidit_jax.training.drawing import make_draw
 from lidit_jax.training.trained import open_to_draw, read_config
@@ -34,8 +36,8 @@ class Generator:
     >>> generator = Generator("out/quickstart/run")
     >>> pictures = generator(["a red heart"], seeds=[0])      # uint8 [1, H, W, 3]
 
-    Picture k depends on prompt and seed k alone, whatever the devices and the batch, but for the last
-    bit of rounding.
+    Picture k depends on prompt and seed k alone, whatever the devices and the batch, but for rounding: the
+    last bit of f32, and some levels of a picture in bf16.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class Generator:
         Raises InputError if there is no prompt, not a seed for each, or if the VAE or the patch
         does not divide the size.
         """
-        check_count(prompts, seeds)
+        check_wanted(prompts, seeds)
         size = size or self.config.data.size
         wanted = [Wanted(prompt, seed, size) for prompt, seed in zip(prompts, seeds)]
         pictures = dict(self.draw(wanted))
@@ -184,9 +186,16 @@ def sample_config(
     )
 
 
-def check_count(prompts: Sequence, seeds: Sequence[int]):
-    """Raises InputError unless there are prompts, and a seed for each."""
+def check_wanted(prompts: Sequence[str | Prompt], seeds: Sequence[int]):
+    """Raises InputError unless there are prompts, each a text, and a seed for each."""
     if not prompts or len(prompts) != len(seeds):
         raise errors.InputError(
             f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
         )
+    for prompt in prompts:
+        text = getattr(prompt, "text", prompt)
+        if not is_text(text):
+            raise errors.InputError(f"prompt {text!r}: want a text that UTF-8 can write")
+    for seed in seeds:
+        if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+            raise errors.InputError(f"seed {seed!r}: want a whole number from 0 to 2**32 - 1")

@@ -21,7 +21,7 @@ from PIL import Image
 from lidit_jax import errors, files
 from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.evaluation.pictures import MANIFEST
-from lidit_jax.generation.generator import Generator, Wanted, check_count
+from lidit_jax.generation.generator import Generator, Wanted, check_wanted
 from lidit_jax.prompts import Prompt
 from lidit_jax.share import WHOLE, Share
 
@@ -45,9 +45,9 @@ def generate(
     Returns the grid's path; None if pictures of other shares are missing yet.
     Raises InputError as `Generator.draw` does, and if `out` holds another request's pictures.
     """
-    check_count(prompts, seeds)
+    check_wanted(prompts, seeds)
     wanted = [
-        Wanted(prompt.text, seed, prompt.size or generator.config.data.size)
+        Wanted(prompt.text, int(seed), prompt.size or generator.config.data.size)
         for prompt, seed in zip(prompts, seeds)
     ]
     for size in {w.size for w in wanted}:

@@ -192,6 +192,11 @@ class Config:
         errors.check_range("seed", self.seed, 0, 2**32 - 1)
         if self.task not in TASKS:
             raise errors.unknown_name("task", self.task, TASKS)
+        if (self.objective.schedule, self.objective.prediction) == ("flow", "eps"):
+            raise errors.InputError(
+                "objective.schedule 'flow' begins at noise alone, of which prediction 'eps' tells nothing of the "
+                "picture (arXiv 2305.08891); set objective.prediction to 'flow', 'v' or 'x0'"
+            )
         names = [e.name for e in self.encoders]
         if self.task == "diffusion" and not names or len(set(names)) < len(names):
             raise errors.InputError(f"text.use is {names}; want one or more encoders, each once")

@@ -16,6 +16,7 @@ from lidit_jax.training.feed import Feed
 from lidit_jax.training.held_out import HeldOut
 from lidit_jax.training.logbook import Logbook, tell_damaged
 from lidit_jax.training.preview import Preview
+from lidit_jax.training.telemetry import metrics, step_lines
 from lidit_jax.training.telemetry.pulse import Pulse
 from lidit_jax.training.tracing import Tracer
 
@@ -51,7 +52,7 @@ def train(
     ):
         pulse.watch()
         done, saved = checkpoints.last_step(workdir), None
-        if done is not None and done >= t.steps:
+        if done is not None and done >= t.steps and not _unscored(run, done):
             if chief:
                 print(f"{workdir} is already trained to step {done}")
             return
@@ -72,7 +73,10 @@ def train(
             contextlib.closing(Logbook(run, pulse, done, started, saved)) as log,
             processes.heeding_sigterm() as told_to_stop,
         ):
-            stopped = _steps(run, tools, current, done, tracer, told_to_stop, log)
+            if done < t.steps:
+                stopped = _steps(run, tools, current, done, tracer, told_to_stop, log)
+            else:
+                stopped = _score_last(tools, current, done, told_to_stop, log)
     if stopped:
         raise processes.Stopped(f"stopped by SIGTERM; {workdir} is saved at step {stopped}")
 
@@ -93,6 +97,32 @@ class _Tools:
         update = programs.compile_each(run.update(), run.like, specs, tell)
         preview = Preview(run) if t.preview_every else None
         return cls(update, preview, HeldOut(run, pulse.watch) if run.held_out else None)
+
+
+def _unscored(run: opening.Run, done: int) -> bool:
+    """Returns whether the run was stopped before its last step was scored, which it has not been since."""
+    known = None
+    if jax.process_index() == 0:
+        lines = step_lines.read(run.workdir / metrics.NAME)
+        scored = (line for line in lines if any(name.startswith(step.HELD_OUT) for name in line))
+        known = checkpoints.was_due(run.workdir, done) or done in (line["step"] for line in scored)
+    return run.held_out is not None and not processes.from_first(known)
+
+
+def _score_last(
+    tools: _Tools,
+    current: state.TrainState,
+    done: int,
+    told_to_stop: Callable[[], bool],
+    log: Logbook,
+) -> int | None:
+    """Tells how the last step's state does; returns that step where the scheduler stops it again."""
+    scores = tools.judge.scores(current, told_to_stop)
+    if scores is None:
+        return done
+    log.scored(done, scores)
+    log.flush()
+    return None
 
 
 def _steps(
@@ -127,7 +157,8 @@ def _steps(
             stopped = told_to_stop() and not last
             if now % t.log_every == 0 or last:
                 log.write(now, saver)
-            if tools.preview and (now % t.preview_every == 0 or last):
+            looked_at = tools.preview and (now % t.preview_every == 0 or last)
+            if looked_at and not stopped:
                 # Before its checkpoint: a kill loses neither.
                 log.picture(now, tools.preview.grid(current))
             due = now // t.save_every > log.saved_at // t.save_every
@@ -138,10 +169,10 @@ def _steps(
             due = last or due and not log.in_a_row
             scores = {}
             if tools.judge and due:
-                # None where there is no time for it: it is due at the next step, after a restart.
+                # None where there is no time for it: it is due after a restart, at the next step, if any.
                 scores = None if stopped else tools.judge.scores(current, told_to_stop)
                 if scores is None:
-                    scores, stopped, due = {}, not last, last
+                    scores, stopped, due = {}, True, False
                 else:
                     log.scored(now, scores)
             with saving_in_time(stopped):
@@ -156,6 +187,8 @@ def _steps(
                 if last or stopped:
                     saver.wait()
             if stopped:
+                if looked_at:  # the state is safe by now
+                    log.picture(now, tools.preview.grid(current))
                 break
         tracer.close()
         log.tell_saved(now, saver)

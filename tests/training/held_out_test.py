@@ -136,6 +136,31 @@ def test_a_stop_while_scoring_leaves_the_score_to_the_next_step(
 
 
 @pytest.mark.slow
+def test_a_stop_while_the_last_step_is_scored_leaves_that_to_the_next_start(
+    config, data, held_out, tmp_path, monkeypatch, capsys
+):
+    """The seventh question is the first of its scoring's: a step asks once, a score once for each bin."""
+    run = tmp_path / "run"
+
+    @contextlib.contextmanager
+    def heeding():
+        asked = itertools.count(1)
+        yield lambda: next(asked) == 7
+
+    with monkeypatch.context() as patched, pytest.raises(processes.Stopped, match="at step 4"):
+        patched.setattr(processes, "heeding_sigterm", heeding)
+        loop.train(config, data, run, held_out=held_out)
+    assert list(told(run)) == [2] and checkpoints.steps(run) == [2, 4]
+    assert record.read(run / "checkpoints" / "4")["means"] == {}
+    loop.train(config, data, run, held_out=held_out)
+    loop.train(config, data, tmp_path / "whole", held_out=held_out)
+    assert told(run) == told(tmp_path / "whole") and list(told(run)) == [2, 4]
+    capsys.readouterr()
+    loop.train(config, data, run, held_out=held_out)
+    assert "already trained to step 4" in capsys.readouterr().out and list(told(run)) == [2, 4]
+
+
+@pytest.mark.slow
 def test_a_run_that_is_scored_trains_as_one_that_is_not(config, data, held_out, workdir, tmp_path):
     loop.train(config, data, tmp_path / "run", held_out=held_out)
     lines = [line for line in same_run.metrics(tmp_path / "run") if "loss" in line]

@@ -26,6 +26,7 @@ from lidit_jax.training.checkpoints.reading import (
     saved_shapes,
     steps,
     steps_here,
+    was_due,
 )
 from lidit_jax.training.checkpoints.resuming import (
     Found,
@@ -38,5 +39,5 @@ from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
 __all__ = [
     "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences",
     "identity", "info", "last_step", "last_whole", "remove_unfinished", "restore", "restore_ema", "restore_fields", "saved_constants",
-    "saved_shapes", "set_aside", "steps", "steps_here", "to_json",
+    "saved_shapes", "set_aside", "steps", "steps_here", "to_json", "was_due",
 ]  # fmt: skip

@@ -71,6 +71,17 @@ def identity(workdir: pathlib.Path, step: int) -> str:
     return record.identity(record.read(folder_of(workdir, step)))
 
 
+def was_due(workdir: pathlib.Path, step: int) -> bool:
+    """Returns whether a checkpoint was saved because it was time to, and not because the run was stopped.
+
+    As this process sees it; True of one that is damaged.
+    """
+    try:
+        return record.read(folder_of(workdir, step)).get("due", step) == step
+    except damage.Damaged:
+        return True
+
+
 def restore_ema(
     workdir: pathlib.Path, ema: nnx.State, constants: nnx.State, step: int | None = None
 ) -> tuple[int, str, nnx.State, nnx.State]:

@@ -82,7 +82,7 @@ class Saver:
         self.wait()
         step, items = int(state.step), naming.items(state, naming.ALL)
         told = record.make(step, told, _digests(items))
-        self._records[step] = told
+        self._records[step] = _judged_by(told)
         args = {item: ocp.args.PyTreeSave(tree) for item, tree in items.items()}
         args[record.ITEM] = record.sealed(told)
         # Without `force` Orbax may leave a step out, and only say so by what it returns.
@@ -143,11 +143,16 @@ def _digests(items: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _record_or_none(folder: pathlib.Path) -> dict | None:
-    """Returns the record of a checkpoint; of a damaged one None, which whoever reads it will be told."""
+    """Returns what a checkpoint is kept by; of a damaged one None, which whoever reads it will be told."""
     try:
-        return record.read(folder)
+        return _judged_by(record.read(folder))
     except damage.Damaged:
         return None
+
+
+def _judged_by(told: dict) -> dict:
+    """Returns what of a record says whether its checkpoint is kept: a small part of it."""
+    return {name: told[name] for name in ("saved", "means")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import random
 from lidit_jax import prompts
 from lidit_jax.data import plan
 from lidit_jax.generation import Generator, requests
-from lidit_jax.generation.generator import Wanted, check_count
+from lidit_jax.generation.generator import Wanted, check_wanted
 from tests.faults.given.given import Given
 from tests.faults.given.world import World
 
@@ -97,7 +97,7 @@ def _until_drawn(path: pathlib.Path, world: World, out: pathlib.Path):
     wanted = prompts.read(path)
     plan.check_prompts(path)
     generator = _generator(world)
-    check_count(wanted, range(len(wanted)))
+    check_wanted(wanted, range(len(wanted)))
     sizes = [p.size or generator.config.data.size for p in wanted]
     for size in set(sizes):
         generator.latent_size(size)
