@@ -1,6 +1,8 @@
 """Several processes started as a user starts them, by the door, on the CPUs of this machine."""
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import socket
@@ -114,3 +116,17 @@ def train(
     port = free_port()
     command = door(config, data, workdir, f"--cpu_devices={devices}", *more)
     return ended(*(start(*command, *flags(processes, i, port), env=env) for i in range(processes)))
+
+
+@contextlib.contextmanager
+def stopped(monkeypatch, question: int):
+    """A training of this process is told to stop when it asks so often: once in a step, once in a scored batch."""
+
+    @contextlib.contextmanager
+    def heeding():
+        asked = itertools.count(1)
+        yield lambda: next(asked) == question
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lidit_jax.processes.heeding_sigterm", heeding)
+        yield

@@ -1,8 +1,6 @@
 """What a run is judged by while it trains: each picture that it does not learn from, once, always alike."""
 
-import contextlib
 import dataclasses
-import itertools
 import shutil
 
 import jax
@@ -11,13 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lidit_jax import errors, preparation, processes, rng
+from lidit_jax import errors, preparation, rng
 from lidit_jax.data import dataset
+from lidit_jax.processes import Stopped
 from lidit_jax.training import checkpoints, loop, opening
 from lidit_jax.training.checkpoints import record
 from lidit_jax.training.held_out import HeldOut
 from lidit_jax.training.telemetry import step_lines
-from tests import same_run, tiny, tiny_prepared
+from tests import same_run, several, tiny, tiny_prepared
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +119,7 @@ def test_a_stop_while_scoring_leaves_the_score_to_the_next_step(
 ):
     """The second step is due; the third question is the first of its scoring's."""
 
-    @contextlib.contextmanager
-    def heeding():
-        asked = itertools.count(1)
-        yield lambda: next(asked) == 3
-
-    with monkeypatch.context() as patched, pytest.raises(processes.Stopped, match="at step 2"):
-        patched.setattr(processes, "heeding_sigterm", heeding)
+    with several.stopped(monkeypatch, question=3), pytest.raises(Stopped, match="at step 2"):
         loop.train(config, data, tmp_path / "run", held_out=held_out)
     assert told(tmp_path / "run") == {} and checkpoints.steps(tmp_path / "run") == [2]
     loop.train(config, data, tmp_path / "run", held_out=held_out)
@@ -142,13 +135,7 @@ def test_a_stop_while_the_last_step_is_scored_leaves_that_to_the_next_start(
     """The seventh question is the first of its scoring's: a step asks once, a score once for each bin."""
     run = tmp_path / "run"
 
-    @contextlib.contextmanager
-    def heeding():
-        asked = itertools.count(1)
-        yield lambda: next(asked) == 7
-
-    with monkeypatch.context() as patched, pytest.raises(processes.Stopped, match="at step 4"):
-        patched.setattr(processes, "heeding_sigterm", heeding)
+    with several.stopped(monkeypatch, question=7), pytest.raises(Stopped, match="at step 4"):
         loop.train(config, data, run, held_out=held_out)
     assert list(told(run)) == [2] and checkpoints.steps(run) == [2, 4]
     assert record.read(run / "checkpoints" / "4")["means"] == {}

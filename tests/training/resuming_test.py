@@ -1,15 +1,14 @@
 """Which checkpoint is used, process 0 says alone; a kill's leftovers are removed when a run opens."""
 
-import contextlib
 import dataclasses
-import itertools
 import re
 import shutil
 import threading
 
 import pytest
 
-from lidit_jax import errors, files, processes
+from lidit_jax import errors, files
+from lidit_jax.processes import Stopped
 from lidit_jax.training import checkpoints, loop, opening, preview
 from tests import several
 from tests.training.checkpoints_test import PLACE, tiny_state
@@ -178,13 +177,7 @@ def test_a_preview_at_the_step_of_a_stop_waits_for_the_checkpoint(
             there.append(checkpoints.steps(run))
             return super().grid(current)
 
-    @contextlib.contextmanager
-    def heeding():
-        asked = itertools.count(1)
-        yield lambda: next(asked) == 2
-
-    with monkeypatch.context() as patched, pytest.raises(processes.Stopped, match="at step 2"):
-        patched.setattr(loop, "Preview", Watched)
-        patched.setattr(processes, "heeding_sigterm", heeding)
+    monkeypatch.setattr(loop, "Preview", Watched)
+    with several.stopped(monkeypatch, question=2), pytest.raises(Stopped, match="at step 2"):
         loop.train(config, data, run)
     assert there == [[2]] and (run / "samples" / "step-0000002.png").exists()
