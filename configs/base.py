@@ -85,7 +85,7 @@ def get_config() -> ConfigDict:
 
     c.objective = ConfigDict()
     c.objective.schedule = "linear"  # or scaled_linear, flow
-    c.objective.prediction = "eps"  # what the network returns: eps, v, x0, flow
+    c.objective.prediction = "eps"  # what the network returns: eps (not with flow), v, x0, flow
     c.objective.loss_view = ""  # in which view the error is measured; "" = the prediction's
     c.objective.sigma_floor = 0.05  # least sigma to divide by when x0 is scored in another view
     c.objective.weighting = "none"  # or min_snr, eq7

@@ -233,7 +233,7 @@ def with_other_llm(constants, number):
         (lambda c: c.text.update(use=("tiny0", "tiny1")), r"parameter conditioner.collaborative\S+ is absent in step 4 of .* and \(.*\) in this config .*use: 1 there, 2 now"),
         (lambda c: c.model.conditioner.update(name="direct"), "parameter conditioner.* and absent in this config .model.conditioner.name: 'infused' there, 'direct' now"),
         (lambda c: c.model.conditioner.update(ltr_mask="causal"), "cannot be gone on from with another config .model.conditioner.ltr_mask: 'full' there"),
-        (lambda c: c.objective.update(prediction="eps"), "another config .objective.prediction: 'x0' there, 'eps' now"),
+        (lambda c: c.objective.update(prediction="v"), "another config .objective.prediction: 'x0' there, 'v' now"),
         (lambda c: (c.objective.update(schedule="linear"), c.sample.sampler.update(name="ddim")), "another config .objective.schedule: 'flow' there"),
         (lambda c: (c.optim.update(name="muon"), c.train.update(init_optimizer=True)), "another config .optim.name: 'adamw' there, 'muon' now"),
     ],
