@@ -109,12 +109,14 @@ def test_16_bits_are_scaled_not_clipped(format):
 
 def test_signed_numbers_are_no_picture(tmp_path):
     """Heights and slopes are kept so; as unsigned ones, half of them would be white."""
-    image = Image.fromarray(np.arange(-8, 8, dtype=np.int32).reshape(4, 4))
-    image.save(tmp_path / "a.tif", tiffinfo={339: 2, 258: 16})
-    signed = Image.open(tmp_path / "a.tif")
-    assert signed.mode == "I", signed.tile
+    path, unsigned, signed = tmp_path / "a.tif", b"\x53\1\3\0\1\0\0\0\1", b"\x53\1\3\0\1\0\0\0\2"
+    ramp = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    Image.fromarray(ramp).save(path, tiffinfo={339: 1})  # SampleFormat
+    content = path.read_bytes()
+    assert content.count(unsigned) == 1 and Encoded(FilePath(str(path))).size() == (4, 4)
+    path.write_bytes(content.replace(unsigned, signed))
     with pytest.raises(ImageError, match="image-mode"):
-        Encoded(FilePath(str(tmp_path / "a.tif"))).size()
+        Encoded(FilePath(str(path))).size()
 
 
 def test_16_bit_colour_is_scaled_and_noted():
