@@ -28,26 +28,30 @@ _PNG_TAIL = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`, an empty file; it is renamed to `path` if the block succeeds.
-
-    It is locked for as long, so that `remove_leftovers` knows that it is being written.
+    """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds.
 
     first: where several processes write `path` at once, the first one's stays.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with open(temporary, "wb") as held:
-        take_lock(held)
-        try:
-            yield temporary
-            if first:
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, path)
-            else:
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        if first:
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+        else:
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def being_written(temporary: pathlib.Path) -> Iterator[None]:
+    """Makes a file, empty, that `remove_leftovers` of other processes leaves alone until the block ends."""
+    with open(temporary, "wb") as f:
+        take_lock(f)
+        yield
 
 
 @contextlib.contextmanager
@@ -98,7 +102,7 @@ def check_folder(folder: pathlib.Path, flag: str):
 def remove_leftovers(path: str | os.PathLike):
     """Removes the temporary files of writers of `path` that were killed.
 
-    None may be writing it now, where the filesystem has no locks. The file's name may be a pattern, for
+    Those of `being_written` stay, where the filesystem has locks; else none may be writing now. The file's name may be a pattern, for
     all that match it.
     """
     path = pathlib.Path(path)

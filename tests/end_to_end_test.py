@@ -275,26 +275,6 @@ def test_a_request_that_was_stopped_continues(workdir, tmp_path, monkeypatch):
         assert np.abs(picture.load().astype(int) - image.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("prompts", "seeds", "message"),
-    [
-        ([], [], "want one or more prompts and a seed for each"),
-        (["a"], [], "want one or more prompts and a seed for each"),
-        (["a"], [0, 1], "want one or more prompts and a seed for each"),
-        (["caf\udce9"], [0], r"prompt 'caf.udce9': want a text that UTF-8 can write"),
-        (["a"], [-1], "seed -1: want a whole number from 0"),
-        (["a"], [0.5], "seed 0.5: want a whole number from 0"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(prompts, seeds, message, workdir, tmp_path):
-    generator = generation.Generator(workdir)
-    with pytest.raises(errors.InputError, match=message):
-        generator(prompts, seeds)
-    with pytest.raises(errors.InputError, match=message):
-        generation.generate(generator, [Prompt(p) for p in prompts], seeds, tmp_path)
-    assert not any(tmp_path.iterdir())
-
-
 def test_a_workdir_of_another_config_is_refused_and_left_alone(
     config, data, workdir, llms, tmp_path
 ):

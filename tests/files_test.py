@@ -97,14 +97,3 @@ def test_a_lock_is_waited_for_and_a_killed_process_lets_go_of_it(tmp_path):
         holder.kill()
         assert other.stdout.readline() == b"held\n"
         other.kill()
-
-
-def test_what_is_being_written_is_no_leftover(tmp_path):
-    path = tmp_path / "a.json"
-    left = tmp_path / ".a.json.0a1b2c3d.tmp"
-    left.touch()
-    with files.atomic(path) as temporary:
-        temporary.write_text("whole")
-        files.remove_leftovers(path)
-        assert temporary.exists() and not left.exists()
-    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]

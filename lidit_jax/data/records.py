@@ -117,6 +117,7 @@ def writing(path: pathlib.Path, compressed: bool = True) -> Iterator[Writer]:
     """Yields a writer of `path`, which is there when the block succeeds, and else is not."""
     with (
         files.atomic(path) as temporary,
+        files.being_written(temporary),
         contextlib.closing(Writer(temporary, compressed)) as writer,
     ):
         yield writer

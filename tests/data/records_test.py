@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from lidit_jax import errors
+from lidit_jax import errors, files
 from lidit_jax.data import records
 from lidit_jax.data.sources.pieces import bounds
 
@@ -85,3 +85,14 @@ except errors.InputError as e:
     assert "more open files, 1 in one part of it, than the system allows; raise" in told.stdout, (
         told
     )
+
+
+def test_what_is_being_written_is_no_leftover(tmp_path):
+    """Of another process, that was told to make the same."""
+    path, left = tmp_path / "a.array_record", tmp_path / ".a.array_record.0a1b2c3d.tmp"
+    left.touch()
+    with records.writing(path) as writer:
+        files.remove_leftovers(path)
+        assert not left.exists()
+        writer.write(b"a")
+    assert records.read_shards([path])[0] == b"a" and list(tmp_path.iterdir()) == [path]

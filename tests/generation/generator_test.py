@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lidit_jax import errors, files, sharding
-from lidit_jax.generation import Generator, Wanted, reading, sample_config
+from lidit_jax.generation import Generator, Wanted, generate, reading, sample_config
+from lidit_jax.prompts import Prompt
 from lidit_jax.text import encode
 from lidit_jax.text.llm import FrozenLLM
 from lidit_jax.training import checkpoints
@@ -168,3 +169,23 @@ def test_an_earlier_checkpoint_draws_other_pictures_and_says_which_it_is(workdir
     assert not np.array_equal(*kernels)
     with pytest.raises(errors.InputError, match=f"no checkpoint of step 999; it has .*{last}"):
         Generator(workdir, step=999)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "message"),
+    [
+        ([], [], "want one or more prompts and a seed for each"),
+        (["a"], [], "want one or more prompts and a seed for each"),
+        (["a"], [0, 1], "want one or more prompts and a seed for each"),
+        (["caf\udce9"], [0], r"prompt 'caf.udce9': want a text that UTF-8 can write"),
+        (["a"], [-1], "seed -1: want a whole number from 0"),
+        (["a"], [0.5], "seed 0.5: want a whole number from 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(prompts, seeds, message, workdir, tmp_path):
+    generator = Generator(workdir)
+    with pytest.raises(errors.InputError, match=message):
+        generator(prompts, seeds)
+    with pytest.raises(errors.InputError, match=message):
+        generate(generator, [Prompt(p) for p in prompts], seeds, tmp_path)
+    assert not any(tmp_path.iterdir())
