@@ -7,7 +7,7 @@ import types
 import pytest
 
 from lidit_jax.evaluation.benchmarks import prompt_files
-from lidit_jax.evaluation.benchmarks.compbench import chunks
+from lidit_jax.evaluation.benchmarks.compbench import chunks, spatial
 from lidit_jax.evaluation.benchmarks.compbench.chunks import by_rule
 from lidit_jax.evaluation.benchmarks.compbench.suite import CompBench
 
@@ -66,6 +66,33 @@ def test_the_first_and_the_last_noun_of_a_prompt():
     parsed = by_rule("The tall man in a red coat sat next to the brown garden chair and a dog.")
     assert parsed.first_and_last_noun() == ("man", "dog")
     assert by_rule("He stood next to a dog").first_and_last_noun() is None
+
+
+def tagged(text: str) -> chunks.Parse:
+    """A parse of words such as "cat/NOUN"; a word without a tag is "X"."""
+    pairs = [word.partition("/")[::2] for word in text.split()]
+    words, tags = zip(*pairs)
+    return chunks.Parse(words, tuple(tag or "X" for tag in tags), (), "rule")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("the blue water/NOUN bottle/NOUN was on top of the red backpack/NOUN", "bottle backpack"),
+        ("an apple/NOUN next to a peach/NOUN and a pear/NOUN", "apple peach"),
+        ("a cat/NOUN is on the left of a dog/NOUN", "cat dog"),
+        ("a cat/NOUN is on the left of a dog/NOUN near", None),  # the dog is before the second phrase
+        ("a cat/NOUN next to a dog/NOUN near a hen/NOUN", None),  # two phrases have four
+        ("a cat/NOUN and a dog/NOUN", None),
+        ("next to a dog/NOUN", None),
+        ("Tom/PROPN near a dog/NOUN", "Tom dog"),
+        ("a cat/NOUN near the Rolls/PROPN Royce/PROPN in green/NOUN", "cat green"),
+        ("a cat/NOUN near the Rolls/PROPN Royce/PROPN of Tom/PROPN .", "cat Royce"),
+        ("a cat/NOUN near Tom/PROPN", None),  # a proper noun that ends the prompt
+    ],
+)
+def test_the_nouns_around_a_phrase(text, found):
+    assert tagged(text).nouns_around(spatial.BETWEEN) == (found and tuple(found.split()))
 
 
 def test_of_what_is_joined_in_pairs_each_is_a_chunk(official):

@@ -6,7 +6,7 @@ from lidit_jax.evaluation.benchmarks import prompt_files
 from lidit_jax.evaluation.benchmarks.compbench import spatial
 from lidit_jax.evaluation.benchmarks.compbench.chunks import by_rule
 
-SIZE = (512, 512)
+SIZE = (479, 479)  # as the published detector sees pictures
 
 
 def box(x, y, side=20):
@@ -60,9 +60,8 @@ LEFT = ["cat", 0.8, box(100, 100)], ["sofa", 0.6, box(300, 100)]
 
 def test_a_score_is_a_quarter_of_each_object_and_half_of_the_relation():
     assert score("on the left of", *LEFT) == pytest.approx(0.25 * 0.8 + 0.25 * 0.6 + 0.5)
-    assert score("on side of", ["cat", 0.8, box(0, 0)], ["sofa", 0.6, box(300, 300)]) == (
-        pytest.approx(0.2 + 0.15 + 0.5 * 0.5)
-    )
+    far = ["cat", 0.8, box(0, 0)], ["sofa", 0.6, box(300, 300)]
+    assert score("on side of", *far) == pytest.approx(0.2 + 0.15 + 0.5 * 0.5)
 
 
 def test_a_score_below_a_half_is_zero():
@@ -84,15 +83,15 @@ def test_the_first_detection_of_each_object_counts():
     assert score("on the left of", worse, *LEFT) == 0
 
 
-def test_nearness_scales_with_the_picture_when_fixed():
-    found = ["cat", 1.0, box(0, 0)], ["sofa", 1.0, box(300, 300)]
-    large = (1024, 768)
-    assert score("near", *found, size=large) == pytest.approx(0.5 + 0.5 * 150 / 300)
-    assert score("near", *found, size=large, mode="fixed") == 1.0  # 300 / 300
-    assert score("near", *found, mode="fixed") == score("near", *found)  # of 512 pixels
-    small = ["cat", 1.0, box(0, 0)], ["sofa", 1.0, box(100, 100)]
-    assert score("near", *small, size=(256, 256)) == 1.0
-    assert score("near", *small, size=(256, 256), mode="fixed") == pytest.approx(0.5 + 0.5 * 0.75)
+@pytest.mark.parametrize("mode", ["reference", "fixed"])
+@pytest.mark.parametrize(
+    ("size", "side"),  # of what the published detector sees, over the picture's
+    [((512, 512), 479 / 512), ((256, 256), 479 / 256), ((1024, 768), 480 / 1024), ((768, 1024), 480 / 1024)],
+)  # fmt: skip
+def test_nearness_is_of_the_picture_as_the_published_detector_sees_it(size, side, mode):
+    at = 300 / side  # 300 of its pixels
+    found = ["cat", 1.0, box(0, 0)], ["sofa", 1.0, box(at, at)]
+    assert score("near", *found, size=size, mode=mode) == pytest.approx(0.5 + 0.5 * 150 / 300)
 
 
 def test_on_top_of_has_a_rule_when_fixed_alone():
@@ -111,8 +110,15 @@ def test_the_first_phrase_of_the_list_is_the_locality():
 @pytest.mark.parametrize("person", ["girl", "boy", "man", "woman"])
 def test_girls_boys_men_and_women_are_persons(person):
     parsed = by_rule(f"a {person} on the left of a lamp")
-    assert spatial.objects(parsed) == ["person", "lamp"]
-    assert spatial.objects(by_rule("next to a lamp")) is None
+    for in_complex in (False, True):
+        assert spatial.objects(parsed, in_complex) == ["person", "lamp"]
+        assert spatial.objects(by_rule("next to a lamp"), in_complex) is None
+
+
+def test_of_a_complex_prompt_the_objects_are_around_its_phrase():
+    parsed = by_rule("The red apple sat next to the fuzzy peach and the pear.")
+    assert spatial.objects(parsed, in_complex=True) == ["apple", "peach"]
+    assert spatial.objects(parsed, in_complex=False) == ["apple", "pear"]
 
 
 def test_localities_of_the_official_prompts(official):

@@ -16,6 +16,7 @@ import functools
 import importlib
 import importlib.util
 import re
+from collections.abc import Collection
 
 from lidit_jax.evaluation.benchmarks.compbench import tagging
 
@@ -32,7 +33,7 @@ AGREEING = {
     "spatial": 300,
     "non_spatial": 300,
     "numeracy": 299,
-    "complex": 196,
+    "complex": 199,
 }
 _LETTERS = {"DET": "D", "NUM": "Q", "ADJ": "J", "NOUN": "N", "ADV": "A", "CCONJ": "C"}
 _CHUNK = re.compile(r"(?:DQ*A?|Q+)?(?:J+(?:[C,]J+)*[C,]?)?[JN]*N")
@@ -55,6 +56,27 @@ class Parse:
         """Returns the prompt's first and its last noun; None where it has fewer than two."""
         nouns = [word for word, tag in zip(self.words, self.tags, strict=True) if tag == "NOUN"]
         return (nouns[0], nouns[-1]) if len(nouns) > 1 else None
+
+    def nouns_around(self, phrases: Collection[str]) -> tuple[str, str] | None:
+        """Returns the noun before one of these phrases and the noun after it; None if they are not two.
+
+        Phrases are of three words at most. Every one that is there counts, so that two of them with
+        nouns around are more than two. A proper noun counts as one before a phrase; after it only if
+        no other noun is there, and then it is the last of its run, which does not end the prompt.
+        """
+        found = []
+        for i, k in ((i, k) for i in range(len(self.words)) if (k := self._length(i, phrases))):
+            before = [w for w, t in zip(self.words[:i], self.tags) if t in ("NOUN", "PROPN")]
+            after, tags = self.words[i + k :], self.tags[i + k :]
+            nouns = [w for w, t in zip(after, tags) if t == "NOUN"] or [
+                w for w, *pair in zip(after, tags, tags[1:]) if pair[0] == "PROPN" and pair[1] != "PROPN"
+            ]
+            found += before[-1:] + nouns[:1]
+        return (found[0], found[1]) if len(found) == 2 else None
+
+    def _length(self, i: int, phrases: Collection[str]) -> int:
+        """Returns of how many words the longest of the phrases is that begins at word i; 0 = none does."""
+        return next((k for k in (3, 2, 1) if " ".join(self.words[i : i + k]) in phrases), 0)
 
 
 def parse(prompt: str) -> Parse:

@@ -18,8 +18,10 @@ SIDES = {
 }
 ON_TOP = "on top of"  # in complex prompts; the published code finds it, and has no rule for it
 LOCALITIES = (*NEAR, *SIDES, ON_TOP)
-DISTANCE = 150  # pixels between things that are near one another
-NATIVE = 512  # pixels of the side of the published pictures
+DISTANCE = 150  # pixels between things that are near one another, in pictures as UniDet sees them:
+SHORT, LONG = 479, 480  # the shorter side is brought to so many pixels, or to less, if the longer has too many
+# Of a complex prompt, the objects are before and after these.
+BETWEEN = ("on top of", "on bottom of", "on the left", "on the right", "next to", "on side of", "near")
 MOST_IOU = 0.1  # of things beside one another
 LEAST = 0.5  # a picture with a lower score has 0
 
@@ -29,13 +31,13 @@ def locality(prompt: str) -> str | None:
     return next((phrase for phrase in LOCALITIES if phrase in prompt), None)
 
 
-def objects(parsed: Parse) -> list[str] | None:
-    """Returns the two objects, as a detector is asked for them: the prompt's first and last noun.
+def objects(parsed: Parse, in_complex: bool) -> list[str] | None:
+    """Returns the two objects, as a detector is asked for them; None if there are not two.
 
-    So does the published code, also in complex prompts, whose last noun may be another thing's.
-    None if there are fewer than two nouns.
+    They are the prompt's first and last noun; of a complex one, which has other things too, the nouns
+    around the phrase of BETWEEN. None, as published, if it has two such phrases with nouns.
     """
-    pair = parsed.first_and_last_noun()
+    pair = parsed.nouns_around(BETWEEN) if in_complex else parsed.first_and_last_noun()
     return pair and [label(noun) for noun in pair]
 
 
@@ -50,7 +52,7 @@ def score(
 
     pair: the objects; the first detection of each counts. size: height and width of the picture.
     A total below 0.5 is 0; so is that of one object alone, a quarter of its score.
-    mode: "fixed" scales `DISTANCE` with the picture's longer side, and reads "on top of" as "on the top of".
+    mode: "fixed" reads "on top of" as "on the top of".
     """
     first = {}
     for one in found:
@@ -58,10 +60,9 @@ def score(
     if pair is None or not first.keys() >= set(pair):
         return 0.0
     (_, score1, box1), (_, score2, box2) = (first[name] for name in pair)
-    distance = DISTANCE
-    if mode == "fixed":
-        phrase = "on the top of" if phrase == ON_TOP else phrase
-        distance *= max(size) / NATIVE
+    if mode == "fixed" and phrase == ON_TOP:
+        phrase = "on the top of"
+    distance = DISTANCE / min(SHORT / min(size), LONG / max(size))
     total = 0.25 * score1 + 0.25 * score2 + 0.5 * holds(phrase, box1, box2, distance)
     return total if total >= LEAST else 0.0
 

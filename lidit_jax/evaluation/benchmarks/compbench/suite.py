@@ -63,12 +63,11 @@ class CompBench:
     In complex, the published code takes a prompt's kind from files of their own: 212 of action, 58
     spatial, 30 of both. Here it is told by rule (`complex_kind`): 213, 58 and 29.
 
-    The modes differ in what `spatial` says: "fixed" measures nearness by the picture's size, and has a
-    rule for "on top of".
+    The modes differ in complex prompts alone: "fixed" has a rule for "on top of".
     """
 
     official = True
-    version = 2  # its objects are those of the published code in complex prompts too
+    version = 3  # a complex prompt's objects are around its phrase, as published
     per_prompt = 10
     judges = ("vqa", "detector", "clip")
     modes = True
@@ -129,7 +128,7 @@ def item(category: str, k: int, text: str) -> Item:
     asks: dict[str, Callable[[], Any]] = {
         "questions": lambda: attributes.questions(parsed),
         "text": lambda: parsed.without_adjectives() if category == "complex" else text,
-        "pair": lambda: spatial.objects(parsed),
+        "pair": lambda: spatial.objects(parsed, category == "complex"),
         "counts": lambda: numeracy.wanted(parsed),
     }
     meta = {name: asks[name]() for name in _ASKED[kind]}
