@@ -81,7 +81,10 @@ def tagged(text: str) -> chunks.Parse:
         ("the blue water/NOUN bottle/NOUN was on top of the red backpack/NOUN", "bottle backpack"),
         ("an apple/NOUN next to a peach/NOUN and a pear/NOUN", "apple peach"),
         ("a cat/NOUN is on the left of a dog/NOUN", "cat dog"),
-        ("a cat/NOUN is on the left of a dog/NOUN near", None),  # the dog is before the second phrase
+        (
+            "a cat/NOUN is on the left of a dog/NOUN near",
+            None,
+        ),  # the dog is before the second phrase
         ("a cat/NOUN next to a dog/NOUN near a hen/NOUN", None),  # two phrases have four
         ("a cat/NOUN and a dog/NOUN", None),
         ("next to a dog/NOUN", None),

@@ -81,7 +81,9 @@ def test_mask2former_is_its_model_read_by_hand(tmp_path, size):
     model = transformers.Mask2FormerForUniversalSegmentation.from_pretrained(tmp_path).eval()
     process = transformers.Mask2FormerImageProcessorPil.from_pretrained(tmp_path)
     with torch.no_grad():
-        seen = model(**process(picture(*size), return_tensors="pt"))
+        given = process(picture(*size), return_tensors="pt", size=mask2former.SIDES)
+        seen = model(**given)
+    assert max(given["pixel_values"].shape) >= 800
     logits = (seen.class_queries_logits[0], seen.masks_queries_logits[0])
     logits = [x.numpy().astype(float) for x in logits]
     every = {name: k for k, name in enumerate(tiny.COCO)}

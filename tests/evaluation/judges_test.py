@@ -110,6 +110,26 @@ def test_an_identity_is_of_all_that_decides_an_answer(folder, copy):
         assert loading.identity(spoilt) != before
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (transformers.Mask2FormerConfig(), " swin 96/2-2-18-2:"),
+        (
+            transformers.Mask2FormerConfig(backbone_config=transformers.ResNetConfig()),
+            " resnet 256/3-4-6-3:",
+        ),
+        (transformers.CLIPConfig(), " 768/32/224:"),
+        (transformers.CLIPConfig(vision_config={"image_size": 336}), " 768/32/336:"),
+        (transformers.ViltConfig(), ":"),
+    ],
+    ids=lambda of: of if isinstance(of, str) else "",
+)
+def test_an_identity_tells_models_of_a_class_apart(tmp_path, config, told):
+    config.architectures = ["Class"]
+    config.save_pretrained(tmp_path)
+    assert loading.identity(tmp_path).startswith(f"Class{told}")
+
+
 def no_config(path):
     (path / "config.json").unlink()
 

@@ -8,7 +8,8 @@ from lidit_jax.evaluation.benchmarks import comparability
 from lidit_jax.evaluation.results import comparison, table, write_results
 
 SCORES = {"top1": 0.9731, "top5": 1.0}
-MASK2FORMER = "Mask2FormerForUniversalSegmentation:0123456789abcdef"
+SWIN_S = "Mask2FormerForUniversalSegmentation swin 96/2-2-18-2:0123456789abcdef"
+SWIN_L = SWIN_S.replace("96", "192")
 
 
 def test_results_are_on_disk_as_returned(tmp_path):
@@ -92,15 +93,17 @@ PAPER = {"LI-DiT-1B": {"spatial": 27.57, "color": 74.08, "t2i_avg": 67.67}}
 @pytest.mark.parametrize(
     ("suite", "judge", "tiny", "told", "left"),
     [
-        ("geneval", MASK2FORMER, False, ["GenEval-HF: "], ["spatial", "color", "t2i_avg"]),
-        ("geneval", "Owlv2ForObjectDetection 768/32:0", False, ["GenEval-OWLv2: "], []),
-        ("compbench", "Owlv2ForObjectDetection 768/32:0", False, ["spatial-OV"], ["color", "t2i_avg"]),
+        ("geneval", SWIN_S, False, ["GenEval-HF: "], ["spatial", "color", "t2i_avg"]),
+        ("geneval", SWIN_L, False, ["GenEval-HF: ", "the Mask2FormerFor"], []),
+        ("geneval", "Owlv2ForObjectDetection 768/32/224:0", False, ["GenEval-OWLv2: "], []),
+        ("compbench", "Owlv2ForObjectDetection 768/32/224:0", False, ["spatial-OV"], ["color", "t2i_avg"]),
         ("compbench", "ViltForQuestionAnswering:0", False, ["ViLT answers"], ["spatial"]),
-        ("compbench", "BlipForQuestionAnswering 768/16:0", False, [], ["spatial", "color", "t2i_avg"]),
-        ("compbench", "BlipForQuestionAnswering 1024/16:0", False, ["the BlipFor"], ["spatial"]),
-        ("geneval", "CLIPModel 1024/14:0", False, [], ["spatial", "color", "t2i_avg"]),
-        ("geneval", "CLIPModel 768/32:0", False, ["the CLIPModel is of width/patch 768/32, "], ["spatial", "color", "t2i_avg"]),
-        ("dpg", "BlipForQuestionAnswering 768/16:0", False, ["DPG-blip: "], []),
+        ("compbench", "BlipForQuestionAnswering 768/16/384:0", False, [], ["spatial", "color", "t2i_avg"]),
+        ("compbench", "BlipForQuestionAnswering 1024/16/384:0", False, ["the BlipFor"], ["spatial"]),
+        ("geneval", "CLIPModel 1024/14/224:0", False, [], ["spatial", "color", "t2i_avg"]),
+        ("geneval", "CLIPModel 1024/14/336:0", False, ["the CLIPModel is of size 1024/14/336, "], ["spatial", "color", "t2i_avg"]),
+        ("geneval", "CLIPModel 768/32/224:0", False, ["the CLIPModel is of size 768/32/224, "], ["spatial", "color", "t2i_avg"]),
+        ("dpg", "BlipForQuestionAnswering 768/16/384:0", False, ["DPG-blip: "], []),
         ("compbench", "BlipForQuestionAnswering 16/8:0", True, [comparability.RANDOM], []),
         ("geneval", "Other:0", False, [], ["spatial", "color", "t2i_avg"]),
     ],

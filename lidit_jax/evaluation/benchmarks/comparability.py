@@ -60,14 +60,19 @@ SUBSTITUTES = {
         "ViltForQuestionAnswering": Substitute("DPG-vilt: ViLT answers, not mPLUG"),
     },
 }
-# benchmark -> class of transformers -> the published judge's width and patch, and the scores that rest on it
+# benchmark -> class of transformers -> the published judge's size, as identities tell it, and the scores
+# that rest on it
+_BLIP = "768/16/384"  # as its folder says; it is asked about 480 pixels
 SIZES = {
-    "geneval": {"CLIPModel": ("1024/14", ("overall", "colors", "color_attr"))},
-    "compbench": {
-        "CLIPModel": ("768/32", ("non_spatial", "complex")),
-        "BlipForQuestionAnswering": ("768/16", _COMPBENCH_VQA),
+    "geneval": {
+        "CLIPModel": ("1024/14/224", ("overall", "colors", "color_attr")),
+        "Mask2FormerForUniversalSegmentation": ("swin 96/2-2-18-2", ALL),
     },
-    "positional": {"BlipForQuestionAnswering": ("768/16", ALL)},
+    "compbench": {
+        "CLIPModel": ("768/32/224", ("non_spatial", "complex")),
+        "BlipForQuestionAnswering": (_BLIP, _COMPBENCH_VQA),
+    },
+    "positional": {"BlipForQuestionAnswering": (_BLIP, ALL)},
 }
 
 RANDOM = "a judge has random weights (tiny): the scores mean nothing"
@@ -85,7 +90,7 @@ def judge_differences(
 ) -> dict[str, tuple[str, ...] | None]:
     """Returns, for each judge that is not the published one, what is told -> the scores that do not compare.
 
-    judges: identities, "class width/patch:hash". tiny: whether one of them is of random weights.
+    judges: identities, "class size:hash". tiny: whether one of them is of random weights.
     """
     differ = {RANDOM: ALL} if tiny else {}
     for identity in judges:
@@ -95,7 +100,7 @@ def judge_differences(
             differ[substitute.told + more] = substitute.scores
         published, scores = SIZES.get(suite, {}).get(name, (size, ALL))
         if size != published and not tiny:
-            differ[f"the {name} is of width/patch {size}, the published one {published}"] = scores
+            differ[f"the {name} is of size {size}, the published one of {published}"] = scores
     return differ
 
 

@@ -58,8 +58,8 @@ def class_name(folder: Path) -> str | None:
 def identity(folder: Path) -> str:
     """Returns the class, what tells models of a class apart, and a hash of what decides its answers.
 
-    "CLIPModel 768/32:0123456789abcdef": the width and the patch of what sees, where the class has both;
-    then 16 hex digits of a SHA-256. That is of its configs, tokenizer and weights: how a picture is cropped is in a config too. Each file
+    "CLIPModel 768/32/224:0123456789abcdef": the width, the patch and the side in pixels of what sees, of a
+    detector the kind, the width and the depths of its backbone, where the class has them; then 16 hex digits of a SHA-256. That is of its configs, tokenizer and weights: how a picture is cropped is in a config too. Each file
     counts by its name and content, so that copies of a folder have one identity.
     """
     total = hashlib.sha256()
@@ -75,8 +75,14 @@ def _size(folder: Path) -> str:
     with _told(folder):  # defaults are not in the file
         config = transformers.AutoConfig.from_pretrained(folder, **pretrained.SAFE)
     seeing = getattr(config, "vision_config", None)
-    sizes = [getattr(seeing, name, None) for name in ("hidden_size", "patch_size")]
-    return " {}/{}".format(*sizes) if all(sizes) else ""
+    sizes = [getattr(seeing, name, None) for name in ("hidden_size", "patch_size", "image_size")]
+    if all(sizes):
+        return " " + "/".join(map(str, sizes))
+    backbone = getattr(config, "backbone_config", None)
+    if depths := getattr(backbone, "depths", None):
+        width = getattr(backbone, "embed_dim", None) or backbone.hidden_sizes[0]
+        return f" {backbone.model_type} {width}/{'-'.join(map(str, depths))}"
+    return ""
 
 
 def model(folder: Path):

@@ -10,6 +10,9 @@ from lidit_jax.evaluation.judges import loading
 from lidit_jax.evaluation.judges.records import Detection
 
 MOST = 100  # pairs of a query and a class that are kept of a picture
+# Pixels of the sides of what the model sees, rounded up to multiples of 32: mmdetection's, and Meta's. The
+# folders that are published for transformers say 384 x 384, whatever the picture's shape.
+SIDES = {"shortest_edge": 800, "longest_edge": 1333}
 
 # Names of one class: COCO's, GenEval's where they differ, and those of the published models' configs.
 SYNONYMS = (
@@ -29,8 +32,8 @@ SYNONYMS = (
 class Mask2Former:
     """A detector whose boxes come from masks (Mask2Former, arXiv 2112.01527).
 
-    Scores and boxes are those of mmdetection's Mask2Former, which GenEval (arXiv 2310.11513) asks:
-    transformers' own post-processing works at 384 x 384 pixels and rounds scores. The published weights
+    Scores and boxes are those of mmdetection's Mask2Former, which GenEval (arXiv 2310.11513) asks, of a
+    picture of as many pixels: transformers' own ways see 384 x 384 of them, and round scores. The published weights
     in transformers' format are Meta's, not mmdetection's, so that numbers are not GenEval's own.
     """
 
@@ -48,7 +51,8 @@ class Mask2Former:
         """
         names = self._model.config.id2label
         classes = {label: class_of(label, names) for label in labels}
-        seen = self._model(**loading.pixels(self._images, image, device=self._model.device))
+        given = loading.pixels(self._images, image, device=self._model.device, size=SIDES)
+        seen = self._model(**given)
         classes_QxK = seen.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last is: no object
         return detections(classes_QxK, seen.masks_queries_logits[0], image.shape[:2], classes)
 

@@ -69,7 +69,9 @@ class Parse:
             before = [w for w, t in zip(self.words[:i], self.tags) if t in ("NOUN", "PROPN")]
             after, tags = self.words[i + k :], self.tags[i + k :]
             nouns = [w for w, t in zip(after, tags) if t == "NOUN"] or [
-                w for w, *pair in zip(after, tags, tags[1:]) if pair[0] == "PROPN" and pair[1] != "PROPN"
+                w
+                for w, *pair in zip(after, tags, tags[1:])
+                if pair[0] == "PROPN" and pair[1] != "PROPN"
             ]
             found += before[-1:] + nouns[:1]
         return (found[0], found[1]) if len(found) == 2 else None

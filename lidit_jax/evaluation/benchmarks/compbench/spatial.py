@@ -19,9 +19,20 @@ SIDES = {
 ON_TOP = "on top of"  # in complex prompts; the published code finds it, and has no rule for it
 LOCALITIES = (*NEAR, *SIDES, ON_TOP)
 DISTANCE = 150  # pixels between things that are near one another, in pictures as UniDet sees them:
-SHORT, LONG = 479, 480  # the shorter side is brought to so many pixels, or to less, if the longer has too many
+SHORT, LONG = (
+    479,
+    480,
+)  # the shorter side is brought to so many pixels, or to less, if the longer has too many
 # Of a complex prompt, the objects are before and after these.
-BETWEEN = ("on top of", "on bottom of", "on the left", "on the right", "next to", "on side of", "near")
+BETWEEN = (
+    "on top of",
+    "on bottom of",
+    "on the left",
+    "on the right",
+    "next to",
+    "on side of",
+    "near",
+)
 MOST_IOU = 0.1  # of things beside one another
 LEAST = 0.5  # a picture with a lower score has 0
 
