@@ -26,9 +26,7 @@ def main():
         family = family.only([name for name in _RUNS.value if name])
     if not family.runs:
         raise errors.InputError("--runs names no run; leave it out for all of the config")
-    files.check_folder(_out(), "out")
-    if (_out() / "checkpoints").exists() or (_out() / "recipe.json").exists():
-        raise errors.InputError(f"--out {_out()} is a run or a data set; give a folder of its own")
+    files.check_own_folder(_out(), "out")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
     for i in () if _REPORT.value else mine.of(len(jobs)):

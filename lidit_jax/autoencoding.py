@@ -22,8 +22,9 @@ BATCH = 16
 def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
     """Writes the EMA of a VAE's run to `out`, as diffusers saves an AutoencoderKL; returns its step.
 
-    Raises InputError if `workdir` holds no trained VAE.
+    Raises InputError if `workdir` holds no trained VAE, or if `out` is a run or a data set.
     """
+    files.check_own_folder(out, "out")
     trained = open_trained(workdir)
     model = nnx.merge(trained.graphdef, trained.ema, trained.constants).vae
     sample_size = max(trained.config.data.size)
@@ -39,12 +40,14 @@ def reconstruct(
 
     Writes to `out` each decoded picture, its original under the same name in originals/, a manifest
     and grid.png: originals, each with what became of it on its right.
-    Raises InputError if there is no picture, or the VAE cannot be used.
+    Raises InputError if there is no picture, if the VAE cannot be used, or if `out` is a run or a data set.
     """
+    files.check_own_folder(out, "out")
     codec, pictures = make_codec(vae), iter(pictures)
     entries: list[dict] = []
     while part := list(itertools.islice(pictures, BATCH)):
         first = len(entries)
+        (out / MANIFEST).unlink(missing_ok=True)  # it would stand beside pictures of two VAEs
         originals = np.stack([image for _, image in part])
         filled = np.concatenate([originals, originals[-1:].repeat(BATCH - len(part), 0)])
         decoded = np.asarray(codec.decode(codec.encode(filled)))

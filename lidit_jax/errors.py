@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import textwrap
 from collections.abc import Iterable
 
 
@@ -20,6 +21,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.5)
     ordered = near + [k for k in known if k not in near]
     return InputError(f"unknown {kind} {name!r}; known: {', '.join(ordered)}")
+
+
+def in_one_line(error: BaseException) -> str:
+    """Returns what another library's exception says, or of what kind it is if it says nothing."""
+    return textwrap.shorten(str(error), 400, placeholder=" ...") or type(error).__name__
 
 
 def check_range(where: str, value: float, least: float, most: float = float("inf")):

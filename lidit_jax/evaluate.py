@@ -171,8 +171,8 @@ def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     out, drawing = _out_folder(), flags.FLAGS["workdir"].value
     if not drawing:
         matching.check(items, pictures.read(_samples()))
-    elif (out / "checkpoints").exists():
-        raise errors.InputError(f"--out {out} is a run; give the judged pictures another folder")
+    else:
+        files.check_own_folder(out, "out")
     judges = open_judges(folders, benchmark.any_words)  # before what takes hours
     drawn = _drawn(items, benchmark, mine) if drawing else _samples()
     if drawn is None:

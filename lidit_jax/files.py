@@ -39,11 +39,24 @@ def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Pat
         yield temporary
         if first:
             with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
+                _link(temporary, path)
         else:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: pathlib.Path, path: pathlib.Path):
+    """Gives a file this name too. Raises FileExistsError if there is one of that name."""
+    try:
+        os.link(temporary, path)
+    except (
+        OSError
+    ) as error:  # filesystems over object stores, and Google Drive's, have one name a file
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
+            raise
+        if not path.exists():
+            temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -99,6 +112,14 @@ def check_folder(folder: pathlib.Path, flag: str):
         raise errors.InputError(f"--{flag} {folder}: {nearest} {why}; give another folder")
 
 
+def check_own_folder(folder: pathlib.Path, flag: str):
+    """As `check_folder`; raises InputError also for a run or a data set, whose files would be overwritten."""
+    check_folder(folder, flag)
+    for name, kind in (("checkpoints", "a run"), ("recipe.json", "a data set")):
+        if (folder / name).exists():
+            raise errors.InputError(f"--{flag} {folder} is {kind}; give a folder of its own")
+
+
 def remove_leftovers(path: str | os.PathLike):
     """Removes the temporary files of writers of `path` that were killed.
 
@@ -144,10 +165,11 @@ def read_json(
     a hash is checked where there is one.
     """
     try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        value = json.loads(text, parse_constant=_no_number)
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except ValueError as e:  # no JSON, or no text
         raise _damaged(path, what, e, remedy) from None
     if not isinstance(value, dict):
         raise _damaged(path, what, "no JSON object", remedy)
@@ -162,6 +184,10 @@ def read_json(
         raise _damaged(path, what, why, remedy)
     check_holds(path, what, value, holds, remedy)
     return value
+
+
+def _no_number(name: str):
+    raise ValueError(f"it has the number {name}, which is none in JSON")
 
 
 def check_holds(

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from lidit_jax.errors import InputError
+from lidit_jax.errors import InputError, in_one_line
 
 # Read it, and neither run its code nor ask the network.
 SAFE = {"trust_remote_code": False, "local_files_only": True}
@@ -18,8 +18,7 @@ def loading(model: str | os.PathLike) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # they raise of every kind
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot load {model}: {why}") from error
+        raise InputError(f"cannot load {model}: {in_one_line(error)}") from error
 
 
 def check_complete(model: str, loading_info: dict, unused: str | None = None):

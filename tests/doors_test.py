@@ -111,7 +111,7 @@ def door(tmp_path_factory):
         ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a"], "error: no run's config .train there first. at "),
         ("prepare", ["--config={tmp}/bad.py", "--data={tmp}/out"], "error: config key or flag: .*boom"),
         ("ablate", ["--config=configs/ablations.py", "--out={tmp}/bad.py"], "error: --out .*bad.py: .* is a file"),
-        ("ablate", ["--config=configs/ablations.py", "--out={tmp}/trained"], "error: --out .*trained is a run or a data set"),
+        ("ablate", ["--config=configs/ablations.py", "--out={tmp}/trained"], "error: --out .*trained is a run; give a folder"),
         ("ablate", ["--config=configs/shapes.py", "--out={tmp}/out"], "error: config.base is missing"),
         ("probe", ["--workdir=a={tmp}", "--out={tmp}/bad.py"], "error: --out .*bad.py: .* is a file"),
         ("probe", ["--workdir={tmp}", "--out={tmp}/out"], "error: --workdir=.*: want NAME=FOLDER"),

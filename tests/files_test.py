@@ -1,6 +1,8 @@
 """A file of ours is what was written, or it is told."""
 
+import errno
 import json
+import os
 import select
 import subprocess
 import sys
@@ -51,6 +53,27 @@ def test_a_changed_digit_is_told_and_a_person_may_stand_for_it(path):
     changed = json.loads(path.read_text(encoding="utf-8")) | {"sealed": "by hand"}
     path.write_text(json.dumps(changed))
     assert read(path)["latent_mean"][0] == 0.1235
+
+
+@pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_told(path, name):
+    path.write_text(f'{{"guidance": {name}}}')
+    with pytest.raises(
+        errors.InputError, match=f"a.json is damaged, .*the number {name}, which is"
+    ):
+        files.read_json(path, "thing", sealed=False)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EPERM])
+def test_the_first_ones_file_stays_also_where_there_are_no_links(tmp_path, monkeypatch, number):
+    def link(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    for content in ({"a": 1}, {"a": 2}):
+        files.write_json(tmp_path / "x.json", content, first=True)
+    assert files.read_json(tmp_path / "x.json", "thing") == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_a_file_without_a_hash_is_another_programs(path):

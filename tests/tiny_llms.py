@@ -5,8 +5,8 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-FAMILIES = ("llama", "gemma3", "gpt2", "bert", "t5")
-CAUSAL = ("llama", "gemma3", "gpt2")
+FAMILIES = ("llama", "gemma3", "gpt2", "lfm2", "bert", "t5")
+CAUSAL = ("llama", "gemma3", "gpt2", "lfm2")
 
 
 def byte_tokenizer(special=("<bos>", "<eos>", "<|im_start|>", "<|im_end|>"), around=None, **kwargs):
@@ -59,6 +59,10 @@ def tiny_model(family):
         kinds = ["sliding_attention", "full_attention"] * 2
         config = hf.Gemma3TextConfig(**decoder, sliding_window=5, layer_types=kinds)
         return hf.Gemma3ForCausalLM(config)
+    if family == "lfm2":  # of which some blocks keep a state instead of keys and values
+        del decoder["head_dim"]
+        kinds = ["conv", "full_attention"] * 2
+        return hf.Lfm2ForCausalLM(hf.Lfm2Config(**decoder, layer_types=kinds))
     if family == "gpt2":
         return hf.GPT2LMHeadModel(hf.GPT2Config(**common, n_embd=16, n_layer=4, n_head=4))
     if family == "bert":

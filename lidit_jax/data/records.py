@@ -77,7 +77,7 @@ def unpack_image(data: bytes) -> ImageRecord:
         captions, synthetic = (tuple(map(index, f.pop(k))) for k in ("captions", "synthetic"))
         record = ImageRecord(latent_HxWxC=latent_HxWxC, captions=captions, synthetic=synthetic, **f)
     except MALFORMED as e:
-        raise BadRecord(f"is no record of a picture ({_first_line(e)})", key=key) from e
+        raise BadRecord(f"is no record of a picture ({errors.in_one_line(e)})", key=key) from e
     if not np.isfinite(latent_HxWxC).all():
         raise BadRecord("has a latent that is not finite", key=key)
     return record
@@ -165,7 +165,7 @@ class Shards:
             try:
                 found = len(ArrayRecordDataSource(str(path)))
             except (RuntimeError, IndexError) as e:
-                raise _damaged(path, _first_line(e)) from e
+                raise _damaged(path, errors.in_one_line(e)) from e
             if count is not None and found != count:
                 raise _damaged(path, f"{found} records, and should have {count}")
             lengths.append(found)
@@ -182,7 +182,7 @@ class Shards:
         except (RuntimeError, IndexError) as e:
             if os.strerror(errno.EMFILE) in str(e):
                 raise _too_many_files(len(self._paths)) from e
-            raise self.bad(row, f"is damaged ({_first_line(e)})") from e
+            raise self.bad(row, f"is damaged ({errors.in_one_line(e)})") from e
 
     def bad(self, row: int, why: str, key: str = "") -> BadRecord:
         """Returns the error that tells what is wrong with a record."""
@@ -198,10 +198,6 @@ class Shards:
 
 def _damaged(path: pathlib.Path, why: str) -> errors.InputError:
     return errors.InputError(f"shard {path} is damaged ({why}); delete it and run `prepare` again")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _allow_open_files(count: int):

@@ -98,7 +98,7 @@ class Generator:
         does not divide the size.
         """
         check_wanted(prompts, seeds)
-        size = size or self.config.data.size
+        size = tuple(size or self.config.data.size)
         wanted = [Wanted(prompt, seed, size) for prompt, seed in zip(prompts, seeds)]
         pictures = dict(self.draw(wanted))
         return np.stack([pictures[k] for k in range(len(wanted))])

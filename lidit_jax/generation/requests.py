@@ -98,12 +98,7 @@ class Request:
         Raises InputError if it has another request's, if it is a run or a data set, or cannot be made.
         """
         path = self.out / MANIFEST
-        files.check_folder(self.out, "out")
-        for name, kind in (("checkpoints", "a run"), ("recipe.json", "a data set")):
-            if (self.out / name).exists():
-                raise errors.InputError(
-                    f"--out {self.out} is {kind}; give the pictures a folder of their own"
-                )
+        files.check_own_folder(self.out, "out")
         if path.exists() and files.read_json(path, "manifest") != self.manifest:
             raise errors.InputError(
                 f"{self.out} holds another request's pictures; give another --out"

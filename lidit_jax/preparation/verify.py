@@ -40,7 +40,7 @@ def _told(problems: Iterator[str], what: str) -> Iterator[str]:
     try:
         yield from problems
     except (errors.InputError, OSError, EOFError, RuntimeError, ValueError, LookupError) as e:
-        yield f"{what} cannot be read: {(str(e).splitlines() or [type(e).__name__])[0]}"
+        yield f"{what} cannot be read: {errors.in_one_line(e)}"
 
 
 def _plan(plan: Plan) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lidit_jax.errors import InputError
 from lidit_jax.moments import Moments
 from lidit_jax.text import instruct
 
@@ -60,10 +61,10 @@ class ChannelStatistics:
         self._moments = Moments(width)
 
     def add(self, text: str, features: Features) -> None:
-        """Raises ValueError on features that are not finite."""
+        """Raises InputError on features that are not finite."""
         if not np.isfinite(features.hidden_SxE).all():
-            raise ValueError(
-                f"the features of {text!r} are not finite; are the LLM's weights damaged?"
+            raise InputError(
+                f"the features of {text!r} are not finite: the LLM's weights are damaged; get a complete copy"
             )
         self._moments.add(features.hidden_SxE)
         self.captions, self.longest = self.captions + 1, max(self.longest, len(features.hidden_SxE))

@@ -23,6 +23,7 @@ INSTRUCTION = (
     "and spatial relationships of the objects:"
 )
 TEMPLATES = ("chat", "base", "encoder")
+_FEWEST = 8  # tokens of the instruction's; one of bytes has 27
 _SENTINEL = "PROMPT-GOES-HERE"
 # Some chat templates tell the model the date. Features may not change from one day to the next, so
 # it is always this one, which Llama 3.2's own template falls back to.
@@ -101,6 +102,28 @@ def prompt_parts(tokenizer: Tokenizer, config: EncoderConfig) -> tuple[list[int]
         prefix, suffix = _chat_parts(tokenizer, before)
         return prefix or [_opener(tokenizer)], suffix
     return [_opener(tokenizer), *_ids(tokenizer, before)], [_end_of_text(tokenizer)]
+
+
+def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int):
+    """Raises InputError unless a tokenizer has what the template needs, and is the model's.
+
+    vocabulary: ids that the model knows. A folder that lacks its tokenizer's files may be opened with one
+    that knows no word: to it all prompts are the same.
+    """
+    known = {*_ids(tokenizer, INSTRUCTION)} - {tokenizer.unk_token_id}
+    remedy = "save the model's own tokenizer in its folder, by the tokenizer's save_pretrained"
+    if len(known) < _FEWEST:
+        raise InputError(
+            f"{config.model}: its tokenizer knows {len(known)} tokens of the instruction's text, want "
+            f"{_FEWEST} or more; {remedy}"
+        )
+    prefix, suffix = prompt_parts(tokenizer, config)
+    most = max(*known, *prefix, *suffix)
+    if most >= vocabulary:
+        raise InputError(
+            f"{config.model}: its tokenizer gives id {most}, and the model knows ids below {vocabulary}; "
+            f"{remedy}"
+        )
 
 
 def tokenize_prompt(

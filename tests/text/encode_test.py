@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from lidit_jax.errors import InputError
 from lidit_jax.text import encode
 from lidit_jax.text.encode import ChannelStatistics, Features
 from lidit_jax.text.instruct import EncoderConfig
@@ -95,7 +96,7 @@ def test_statistics_of_parts_merge_into_those_of_the_whole():
 
 
 def test_features_that_are_not_finite():
-    with pytest.raises(ValueError, match="features of 'a cat' are not finite"):
+    with pytest.raises(InputError, match="features of 'a cat' are not finite"):
         ChannelStatistics(2).add("a cat", Features(np.float32([[1, np.nan]]), False))
 
 

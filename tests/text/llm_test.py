@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import transformers
 
 from lidit_jax.errors import InputError
 from lidit_jax.text import llm
@@ -118,6 +119,28 @@ def test_language_model_of_a_multi_modal_model(tmp_path, chat_tokenizer):
     expected = plain_states(text.eval(), frozen, "a cat")[-3]
     assert relative_error(frozen.encode(["a cat"])[0], expected[len(frozen.prefix_ids) :]) < 1e-5
     assert frozen.dtype == ("bfloat16" if torch.cuda.is_available() else "float32")
+
+
+def test_an_encoder_that_was_saved_alone(load, tmp_path):
+    """T5's, which transformers marks as no encoder-decoder then."""
+    alone = tmp_path / "alone"
+    tiny_llms.tokenizer_of("t5").save_pretrained(alone)
+    whole = transformers.T5EncoderModel.from_pretrained(load("t5").config.model)
+    whole.save_pretrained(alone)
+    config = EncoderConfig("x", str(alone), template="encoder", instruction=False)
+    found, wanted = llm.load(config, tmp_path).encode(PROMPTS), load("t5").encode(PROMPTS)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_that_keeps_no_keys_and_values(tmp_path):
+    config = transformers.MambaConfig(
+        vocab_size=260, hidden_size=16, num_hidden_layers=2, state_size=4
+    )
+    transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
+    tiny_llms.tokenizer_of("llama").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="does not give the keys and values of what it has read"):
+        llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
 
 
 def test_an_encoder_needs_no_pooler(tiny_llm, tmp_path):

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import huggingface_hub
 import numpy as np
@@ -39,6 +40,14 @@ def hidden_states(model, ids):
     return [state.numpy() for state in output.hidden_states]
 
 
+def test_a_converted_model_has_its_language_head(gguf_file, tmp_path):
+    """Which `continuation` reads."""
+    folder, original = locate(gguf_file, tmp_path).folder, tiny_llms.tiny_model("llama")
+    assert not original.config.tie_word_embeddings
+    head = safetensors.numpy.load_file(folder / "model.safetensors")["lm_head.weight"]
+    np.testing.assert_array_equal(head, original.lm_head.weight.detach().numpy())
+
+
 def test_converted_folder_is_an_ordinary_one(gguf_file, tmp_path):
     config = (locate(gguf_file, tmp_path).folder / "config.json").read_text()
     assert "quantization_config" not in config
@@ -64,7 +73,7 @@ def test_a_killed_conversion_leaves_nothing(gguf_file, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(transformers.LlamaModel, "save_pretrained", killed)
+        patch.setattr(transformers.LlamaForCausalLM, "save_pretrained", killed)
         with pytest.raises(KeyboardInterrupt):
             locate(gguf_file, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -116,6 +125,28 @@ def other_sizes(folder):
     )
 
 
+def no_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def anothers_tokenizer(folder):
+    known = [f"<{i}>" for i in range(300)]
+    tiny_llms.byte_tokenizer(
+        ("<bos>", "<eos>", *known), bos_token="<bos>", eos_token="<eos>"
+    ).save_pretrained(folder)
+
+
+def not_a_number(name, where=...):
+    def damage(folder):
+        tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+        tensors[name] = tensors[name].copy()
+        tensors[name][where] = np.nan
+        safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    return damage
+
+
 def pickled_weights(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -133,6 +164,8 @@ def lost_tensor(folder):
         (cut_weights, "cannot load .*file not fully covered"),
         (other_sizes, "cannot load "),
         (pickled_weights, "has no weights: no .*safetensors"),
+        (anothers_tokenizer, "its tokenizer gives id 5.., and the model knows ids below 260; save"),
+        (not_a_number("model.layers.1.mlp.up_proj.weight"), "features are not finite: the weights"),
         (lost_tensor, "lack 1 of the model's tensors, such as layers.1.mlp.up_proj.weight"),
     ],
 )
@@ -141,6 +174,17 @@ def test_damaged_folder(tiny_llm, tmp_path, damage, message):
     damage(copy)
     with pytest.raises(InputError, match=message):
         llm.load(instruct.EncoderConfig("x", str(copy)), tmp_path)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert", "t5"])
+def test_a_folder_without_its_tokenizer(tiny_llm, tmp_path, family):
+    """transformers opens it with a tokenizer that knows no word."""
+    copy = Path(shutil.copytree(tiny_llm(family), tmp_path / "copy"))
+    no_tokenizer(copy)
+    template = "base" if family == "gpt2" else "encoder"
+    config = instruct.EncoderConfig("x", str(copy), instruction=False, template=template)
+    with pytest.raises(InputError, match="its tokenizer knows . tokens of the instruction's text"):
+        llm.check(config, tmp_path)
 
 
 def test_file_that_is_not_a_gguf(tmp_path):
@@ -250,10 +294,21 @@ def test_hub_is_unreachable(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(
-        InputError, match="on the Hugging Face Hub: Got: ConnectError Pass a local"
+        InputError, match="on the Hugging Face Hub: Got: ConnectError more lines Pass a local"
     ) as error:
         locate("org/model", tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_model_that_is_given_to_some_alone(tmp_path, monkeypatch):
+    def gated(*args, **kwargs):
+        told = "401 Client Error.\n\nAccess to model org/model is restricted."
+        raise huggingface_hub.errors.GatedRepoError(told, response=mock.Mock())
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
+    wanted = "ask for access at https://huggingface.co/org/model, then run `hf auth login`"
+    with pytest.raises(InputError, match=wanted):
+        locate("org/model", tmp_path)
 
 
 def test_hub_id_that_is_there(tiny_llm, tmp_path, monkeypatch):

@@ -222,6 +222,33 @@ def test_an_exported_vae_is_a_codec_and_decodes_what_is_held_out(run):
     assert SUITES["psnr"](found, None, Judges())["psnr"] > 100
 
 
+def test_pictures_of_two_vaes_are_under_no_manifest(run, tmp_path):
+    """Stopped in its second batch, it leaves what another VAE decoded."""
+    pictures_of_one = [(("a",), np.zeros((32, 32, 3), np.uint8))]
+    autoencoding.reconstruct(str(run[1] / "vae"), pictures_of_one, tmp_path)
+
+    def stopped():
+        yield from pictures_of_one * autoencoding.BATCH
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        autoencoding.reconstruct(str(run[1] / "vae"), stopped(), tmp_path)
+    with pytest.raises(errors.InputError, match="has no manifest.json"):
+        pictures.read(tmp_path)
+
+
+def test_neither_weights_nor_pictures_are_put_among_a_runs_files(run):
+    _, root = run
+    before = (root / "run" / "config.json").read_bytes()
+    for place, kind in (("run", "a run"), ("train", "a data set")):
+        with pytest.raises(errors.InputError, match=f"{place} is {kind}; give a folder of its own"):
+            autoencoding.export(root / "run", root / place)
+        with pytest.raises(errors.InputError, match=f"{place} is {kind}; give a folder of its own"):
+            autoencoding.reconstruct(str(root / "vae"), [], root / place)
+    assert (root / "run" / "config.json").read_bytes() == before
+    assert not (root / "run" / "originals").exists()
+
+
 def test_no_pictures_are_told(run, tmp_path):
     with pytest.raises(errors.InputError, match="there is no picture to encode"):
         autoencoding.reconstruct(str(run[1] / "vae"), [], tmp_path)

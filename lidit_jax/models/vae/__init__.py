@@ -67,7 +67,8 @@ def make_codec(name: str) -> Codec:
         return kl_codec.from_folder(pathlib.Path(name).expanduser())
     raise errors.InputError(
         f"{errors.unknown_name('codec', name, CODECS)}; or name a folder that has "
-        f"{folder.CONFIG} and {folder.WEIGHTS}, as diffusers saves an AutoencoderKL"
+        f"{folder.CONFIG} and {folder.WEIGHTS}, as diffusers saves an AutoencoderKL (of a run, whose VAE "
+        "is elsewhere here, by --vae)"
     )
 
 

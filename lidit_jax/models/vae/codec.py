@@ -1,4 +1,4 @@
-"""A trained KL autoencoder as a codec: pictures of any size and number, one program per tile shape."""
+"""A trained KL autoencoder as a codec: pictures of any size and number, a few at once."""
 
 import functools
 import pathlib
