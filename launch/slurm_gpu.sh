@@ -27,9 +27,11 @@ PYTHON=${PYTHON:-.venv/bin/python}
 # What `benchmark --plan` counts on; JAX's default of 0.75 is for a GPU that others use too.
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 
-# A process that fails ends the step, and keep_running.sh starts all of them again.
+# When a process fails the others end too, by JAX's heartbeat at the latest, or two minutes later by srun, and
+# keep_running.sh starts all of them again. srun does not end them at once: its status would be 143, for the
+# signal that it sends them, instead of 2 for a mistake.
 # srun no longer takes the CPUs of a task over from sbatch by itself.
-launch/keep_running.sh "$RUN" srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+launch/keep_running.sh "$RUN" srun --kill-on-bad-exit=0 --wait=120 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   "$PYTHON" -m lidit_jax.train --config="$CONFIG" --data="$DATA" --workdir="$RUN" "$@"
 status=$?
 if ((status == 75 || status == 143)); then scontrol requeue "$SLURM_JOB_ID"; fi

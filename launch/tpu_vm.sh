@@ -19,6 +19,7 @@ SHARE=${SHARE:-10.0.0.2:/lidit}      # an NFS export, such as Filestore's, in th
 CONFIG=${CONFIG:-configs/lidit_1b.py:webdataset}
 DATA=${DATA:-/mnt/lidit/data}
 RUN=${RUN:-/mnt/lidit/run}
+TRIES=${TRIES:-10}                   # failures of `keep` in a row to get a slice, or to install on it
 
 tpu() { gcloud compute tpus "$@" --zone="$ZONE"; }
 everywhere() { tpu tpu-vm ssh "$NAME" --worker=all --command="$1"; }
@@ -30,10 +31,13 @@ state() { # nothing without a request; asked until gcloud can tell, as it cannot
 create() {
   # shellcheck disable=SC2086  # SPOT is a flag or nothing
   tpu queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$TYPE" \
-    --runtime-version="$RUNTIME" $SPOT
+    --runtime-version="$RUNTIME" $SPOT && granted
+}
+
+granted() { # waits until the request is
   local now
   until now=$(state) && [[ $now == ACTIVE ]]; do
-    if [[ $now =~ FAILED|SUSPEND ]]; then
+    if [[ $now =~ FAILED|SUSPEND|DELETING ]]; then
       echo "error: the request ended as $now; run $0 delete, and try again" >&2
       return 1
     fi
@@ -45,10 +49,11 @@ install() { # the runtimes' own Python may be older than 3.11: uv brings one
   local archive
   archive=$(mktemp --suffix=.tar.gz)
   git archive --format=tar.gz -o "$archive" HEAD
-  tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all
+  if ! tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all; then return 1; fi
   rm "$archive"
+  # A machine that has just started upgrades itself, and holds apt's lock.
   everywhere "set -eu
-    sudo apt-get install -y -q nfs-common
+    sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common
     sudo mkdir -p /mnt/lidit && (mountpoint -q /mnt/lidit || sudo mount -t nfs $SHARE /mnt/lidit)
     rm -rf lidit_jax && mkdir lidit_jax && tar -xzf lidit_jax.tar.gz -C lidit_jax && cd lidit_jax
     python3 -m pip install -q --user uv
@@ -75,18 +80,40 @@ stop() { everywhere 'kill "$(cat ~/lidit_run/pid)"'; }
 
 delete() { tpu queued-resources delete "$NAME" --force --quiet; }
 
+renew() { # a slice of one's own with all installed; a request that waits is waited for, not made again
+  local now
+  now=$(state)
+  if [[ $now =~ FAILED|SUSPEND ]]; then
+    if ! delete; then return 1; fi
+    now=""
+  fi
+  if [[ -z $now ]]; then create; else granted; fi && install
+}
+
+gone() { # whether the slice is, or goes within five minutes: its machines are told before its request is
+  local i
+  for ((i = 0; i < 10; i++)); do
+    if [[ $(state) != ACTIVE ]]; then return 0; fi
+    sleep 30
+  done
+  return 1
+}
+
 keep() { # a preempted slice is gone: another takes its place, and continues from the last checkpoint
-  local status now
+  local status failures=0
   while true; do
-    now=$(state)
-    if [[ $now != ACTIVE ]]; then
-      if [[ -n $now ]]; then delete; fi
-      create
-      install
+    if [[ $(state) != ACTIVE ]] || ((failures)); then
+      if ! renew; then
+        failures=$((failures + 1))
+        if ((failures >= TRIES)); then echo "error: no slice after $TRIES tries" >&2 && return 1; fi
+        sleep 60
+        continue
+      fi
+      failures=0
     fi
     status=0
     run "$@" || status=$?
-    if ((status == 0)) || [[ $(state) == ACTIVE ]]; then return "$status"; fi
+    if ((status == 0 || status == 2)) || ! gone; then return "$status"; fi
   done
 }
 

@@ -160,4 +160,4 @@ def _mesh(config) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, reads=True)

@@ -137,8 +137,8 @@ def define_processes():
 def run(main: Callable[[], None], reads: bool = False):
     """Runs a door. An InputError ends it with exit status 2 and the error's one line.
 
-    reads: LLMs or judges too, which torch puts on the same GPU: JAX then takes memory as it needs it,
-    instead of three quarters at once.
+    reads: LLMs, judges or a peer too, which torch puts on the same GPU: JAX then takes memory as it needs
+    it, instead of three quarters at once.
     """
     if reads:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

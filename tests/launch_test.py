@@ -101,16 +101,22 @@ def test_it_tells_how_it_is_used():
 # SLURM
 
 SRUN = """
-import os, re, subprocess, sys
-command = sys.argv[1:]
+import os, subprocess, sys, time
+command, options = sys.argv[1:], []
 while command[0].startswith("-"):
-    command.pop(0)
+    options.append(command.pop(0))
 n = int(os.environ["SLURM_NTASKS"])
 step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(n), "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_TASKS_PER_NODE": str(n), "SLURM_NODEID": "0", "SLURM_STEP_NUM_NODES": "1"}
 tasks = [subprocess.Popen(command, env=os.environ | step | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)})
          for i in range(n)]
-sys.exit(max(task.wait() for task in tasks))
+while any(task.poll() is None for task in tasks):
+    if "--kill-on-bad-exit=1" in options and any(task.poll() for task in tasks):
+        for task in tasks:
+            task.terminate()
+    time.sleep(0.01)
+ended = [task.returncode for task in tasks]
+sys.exit(max(128 - status if status < 0 else status for status in ended))
 """
 SCONTROL = '#!/bin/sh\necho "scontrol $*" >> "$REQUEUED"\n'
 
@@ -160,6 +166,13 @@ def test_a_job_that_is_told_to_stop_goes_back_into_the_queue(tmp_path):
     (tmp_path / "other").mkdir()
     done, requeued, _ = slurm(tmp_path / "other", "x", "x", srun="import sys; sys.exit(2)")
     assert done.returncode == 2 and not requeued
+
+
+def test_a_mistake_of_slurm_tasks_is_one_and_not_requeued(data, tmp_path):
+    """Which each task finds, one a little after the other."""
+    done, requeued, _ = slurm(tmp_path, several.ROOT / "configs" / "no_such.py", data)
+    assert done.returncode == 2 and not requeued, done
+    assert done.stderr.count("error") == 2
 
 
 # GKE
@@ -250,168 +263,3 @@ def test_the_jobsets_command_trains_as_one_where_gke_tells_the_place(
     )  # fmt: skip
     assert [e.status for e in ends] == [0, 0], ends
     assert "processes that train as one: 2, by GKE" in ends[0].out and "step 1/1" in ends[0].out
-
-
-# Cloud TPU VM
-
-GCLOUD = """
-import json, os, pathlib, subprocess, sys
-log = pathlib.Path(os.environ["GCLOUD_LOG"])
-log.open("a").write(json.dumps(sys.argv[1:]) + "\\n")
-if "list" in sys.argv:
-    states = os.environ["STATES"].split()
-    asked = sum('"list"' in line for line in log.open())
-    now = states[min(asked, len(states)) - 1]
-    if now == "offline":
-        sys.exit(1)
-    print("lidit-2\\tFAILED" + ("" if now == "none" else f"\\nlidit\\t{now}"))
-if "ssh" in sys.argv and "keep_running" in sys.argv[-2] + sys.argv[-1]:
-    runs = sum("keep_running" in line for line in log.open())
-    now = os.environ["RUNS"].split()[runs - 1]
-    if now.startswith("real"):  # on this machine, for so many seconds, then the connection is lost
-        (command,) = [a.removeprefix("--command=") for a in sys.argv if a.startswith("--command=")]
-        done = subprocess.run(["timeout", now[4:] or "60", "bash", "-c", command], cwd=os.environ["HOME"])
-        sys.exit(255 if done.returncode == 124 else done.returncode)
-    sys.exit(int(now))
-"""
-
-
-def tpu_vm(tmp_path, *args, states="ACTIVE", runs="0"):
-    """Runs tpu_vm.sh with a gcloud that tells these states, and whose runs end so; returns its calls.
-
-    A run "real2" is the command itself, at home in `tmp_path`, until the connection is lost after 2 s.
-    """
-    tools = tmp_path / "tools"
-    tools.mkdir(parents=True)
-    (tools / "gcloud").write_text(f"#!{sys.executable}\n{GCLOUD}")
-    (tools / "sleep").write_text("#!/bin/sh\n")
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
-    env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "GCLOUD_LOG": f"{tmp_path}/log"}
-    env |= {"STATES": states, "RUNS": runs, "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [LAUNCH / "tpu_vm.sh", *args], cwd=several.ROOT, env=env, capture_output=True, text=True, timeout=60
-    )  # fmt: skip
-    log = tmp_path / "log"
-    calls = [json.loads(line) for line in log.open()] if log.exists() else []
-    return done, [c for c in calls if "list" not in c]
-
-
-def test_a_slice_is_requested_and_waited_for(tmp_path):
-    done, calls = tpu_vm(
-        tmp_path, "create", states="WAITING_FOR_RESOURCES PROVISIONING PROVISIONING ACTIVE"
-    )
-    assert done.returncode == 0, done.stderr
-    (create,) = calls
-    assert create[:5] == ["compute", "tpus", "queued-resources", "create", "lidit"]
-    assert "--spot" in create and "--zone=us-east5-b" in create
-    done, _ = tpu_vm(tmp_path / "again", "create", states="FAILED")
-    assert done.returncode == 1 and "error: the request ended as FAILED" in done.stderr
-
-
-def test_flags_reach_every_worker_whole(tmp_path):
-    done, calls = tpu_vm(tmp_path, "run", "--config.text.use=('smollm2','gemma3')")
-    assert done.returncode == 0, done.stderr
-    (ssh,) = calls
-    assert ssh[:5] == ["compute", "tpus", "tpu-vm", "ssh", "lidit"] and "--worker=all" in ssh
-    (command,) = [a.removeprefix("--command=") for a in ssh if a.startswith("--command=")]
-    shown = subprocess.run(
-        ["bash", "-c", f"cd() {{ :; }}; launch/detached.sh() {{ printf '%s\\n' \"${{@:3}}\"; }}; {command}"],
-        capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    assert shown[:3] == ["launch/keep_running.sh", "/mnt/lidit/run", ".venv/bin/python"]
-    assert shown[3:5] == ["-m", "lidit_jax.train"]
-    assert shown[-1] == "--config.text.use=('smollm2','gemma3')" and len(shown) == 9
-
-
-def test_a_preempted_slice_is_replaced_and_the_run_goes_on(tmp_path):
-    done, calls = tpu_vm(
-        tmp_path, "keep", states="none ACTIVE offline SUSPENDED SUSPENDED SUSPENDED ACTIVE", runs="255 0"
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    did = [
-        next(w for w in ("create", "scp", "keep_running", "delete", "apt-get") if w in " ".join(c))
-        for c in calls
-    ]
-    once = ["create", "scp", "apt-get", "keep_running"]
-    assert did == [*once, "delete", *once]
-
-
-TRAINING = """#!/bin/sh
-echo start >> ~/starts
-for i in 1 2 3 4 5 6; do echo "step $i"; /bin/sleep 0.5; done
-exit 7
-"""
-
-
-def worker(home, training=TRAINING):
-    """Makes `home` a worker's, whose training is this script."""
-    (home / "lidit_jax" / "launch").mkdir(parents=True)
-    shutil.copy(LAUNCH / "detached.sh", home / "lidit_jax" / "launch")
-    path = home / "lidit_jax" / "launch" / "keep_running.sh"
-    path.write_text(training)
-    path.chmod(0o755)
-
-
-def test_a_run_outlives_the_connection_and_is_followed_on(tmp_path):
-    """Lost twice, with this machine offline for a while: one training, whole log, its status."""
-    worker(tmp_path)
-    done, calls = tpu_vm(
-        tmp_path, "keep", states="ACTIVE offline offline ACTIVE", runs="real1 real1 real"
-    )
-    assert done.returncode == 7, done
-    assert (tmp_path / "starts").read_text() == "start\n" and len(calls) == 3
-    assert calls[0] == calls[1] == calls[2]
-    assert list(dict.fromkeys(done.stdout.splitlines())) == [f"step {i}" for i in range(1, 7)]
-
-
-def detached(folder, id, *command):
-    return [LAUNCH / "detached.sh", folder, id, *command]
-
-
-def test_a_detached_command_is_followed_by_whoever_comes_and_told_once_more(tmp_path):
-    sleeper = ["bash", "-c", f"echo x >> {tmp_path}/starts; echo begun; sleep 3; echo end; exit 5"]
-    first = subprocess.Popen(detached(tmp_path, "a", *sleeper), stdout=subprocess.PIPE, text=True)
-    assert first.stdout.readline() == "begun\n"
-    first.kill()
-    other = subprocess.run(detached(tmp_path, "b", "false"), capture_output=True, text=True)
-    assert other.returncode == 5 and other.stdout == "begun\nend\n"
-    assert "one started earlier still runs" in other.stderr
-    again = subprocess.run(detached(tmp_path, "a", *sleeper), capture_output=True, text=True)
-    assert again.returncode == 5 and again.stdout == "begun\nend\n"
-    assert (tmp_path / "starts").read_text() == "x\n"
-    fresh = subprocess.run(detached(tmp_path, "b", "echo", "new"), capture_output=True, text=True)
-    assert fresh.returncode == 0 and fresh.stdout == "new\n"
-
-
-def test_a_detached_command_that_is_told_to_stop_tells_its_status(tmp_path):
-    heeding = [
-        "bash",
-        "-c",
-        "trap 'sleep 1; echo saved; exit 75' TERM; echo on; while :; do sleep 0.1; done",
-    ]
-    running = subprocess.Popen(detached(tmp_path, "a", *heeding), stdout=subprocess.PIPE, text=True)
-    assert running.stdout.readline() == "on\n"
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
-    assert running.communicate(timeout=20)[0] == "saved\n" and running.returncode == 75
-
-
-def test_none_is_started_beside_what_is_left_of_one(tmp_path):
-    """Its shell was killed, the command was not."""
-    command = ["bash", "-c", "echo on; exec sleep 5"]
-    running = subprocess.Popen(detached(tmp_path, "a", *command), stdout=subprocess.PIPE, text=True)
-    assert running.stdout.readline() == "on\n"
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
-    assert running.wait(timeout=20) == 137
-    touch = detached(tmp_path, "b", "touch", tmp_path / "second")
-    assert subprocess.run(touch).returncode == 137 and not (tmp_path / "second").exists()
-
-
-def test_a_run_that_fails_on_a_healthy_slice_ends(tmp_path):
-    done, calls = tpu_vm(tmp_path, "keep", states="ACTIVE", runs="2")
-    assert done.returncode == 2 and len(calls) == 1
-
-
-def test_without_a_command_it_tells_what_there_is():
-    done = subprocess.run([LAUNCH / "tpu_vm.sh"], capture_output=True, text=True)
-    assert done.returncode == 2 and "launch/tpu_vm.sh create" in done.stderr

@@ -180,6 +180,8 @@ OMPI = {
         ({k: v for k, v in SLURM.items() if "STEP" not in k} | {"SLURM_NTASKS": "8"}, None),
         (OMPI, Place("localhost:20020", 4, 3, 3, "Open MPI")),
         (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, Place("10.0.0.7:20020", 4, 3, None, "Open MPI")),
+        # mpirun's daemon on another node of a SLURM job is a task of a step of its own
+        (SLURM | OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, Place("10.0.0.7:20020", 4, 3, None, "Open MPI")),
         (GKE, Place("run-0-0.run:8476", 2, 1, None, "GKE")),
         (GKE | {"JAX_COORDINATOR_PORT": "99"}, Place("run-0-0.run:99", 2, 1, None, "GKE")),
         (GKE | {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),

@@ -45,6 +45,7 @@ class Made:
         size, codec = list(self.config.data.size), self.config.data.codec
         return {
             "format": dataset.FORMAT, "source": "made up", "rows": self.rows, "size": size,
+            "bins": [self.config.data.bins, self.config.data.bin_step],
             "codec": codec, "stores": stores, "widths": widths,
         }  # fmt: skip
 

@@ -24,7 +24,8 @@ def from_cluster(env: Mapping[str, str] = os.environ) -> Place | None:
 
     Raises InputError where a cluster names several processes but not where the first one is.
     """
-    found = (find(env) for find in (slurm, open_mpi, gke_tpu, cloud_tpu_vm))
+    # mpirun within a job of SLURM's starts its own daemons by srun, as tasks.
+    found = (find(env) for find in (open_mpi, slurm, gke_tpu, cloud_tpu_vm))
     place = next((place for place in found if place and place.processes > 1), None)
     if place is None or PORT not in env:
         return place
@@ -63,7 +64,8 @@ def open_mpi(env: Mapping[str, str]) -> Place | None:
     if count > local_count and not launcher:
         raise errors.InputError(
             "Open MPI tells of several machines but not where process 0 is: give --coordinator=HOST:PORT "
-            "--processes=$OMPI_COMM_WORLD_SIZE --process_id=$OMPI_COMM_WORLD_RANK, or --nocluster"
+            "--processes=$OMPI_COMM_WORLD_SIZE --process_id=$OMPI_COMM_WORLD_RANK, by a shell that mpirun "
+            "starts (mpirun bash -c '...'), or --nocluster"
         )
     host = "localhost" if count == local_count else launcher[1]
     job = re.match(r"\d+", uri or env.get("PMIX_NAMESPACE", "").rpartition("-")[2])
@@ -94,7 +96,9 @@ def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
     # Each is a host, or name:id:address.
     workers = [worker.split(":")[-1] for worker in endpoints.split(",")]
     pairs = re.findall(r"^(\w+): *'?([^'\n]*)", _metadata(env, "tpu-env"), re.MULTILINE)
-    return _tpu(workers, int(_metadata(env, "agent-worker-number")), dict(pairs) | env, "Cloud TPU")
+    told = "agent-worker-number"
+    worker = _number({told: _metadata(env, told)}, told)
+    return _tpu(workers, worker, dict(pairs) | env, "Cloud TPU")
 
 
 def has_tpu(root: pathlib.Path = pathlib.Path("/")) -> bool:
