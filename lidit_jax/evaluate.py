@@ -114,6 +114,7 @@ def _suite() -> str:
     if TINY in folders.values():
         told["notes"] = [comparability.RANDOM]
     scores = SUITES[_SUITE.value](judged, trained_on, judges)
+    told |= pictures.how_drawn(judged)
     written = results.write_results(out, _SUITE.value, len(judged), scores, _command(), **told)
     return results.table(written)
 

@@ -23,3 +23,13 @@ def test_moments_equal_numpy_also_merged_and_far_from_zero():
         assert moments.count == len(flat)
         np.testing.assert_allclose(moments.mean_C, flat.mean(0), rtol=1e-12)
         np.testing.assert_allclose(moments.std_C, flat.std(0), rtol=1e-9)
+
+
+def test_the_covariance_of_parts_is_that_of_the_whole():
+    rows_NxC = np.random.default_rng(0).normal(100, [1, 2, 3], size=(12, 3))
+    rows_NxC[:, 1] += rows_NxC[:, 0]
+    moments = Moments(3, across=True)
+    for part in (rows_NxC[:5], rows_NxC[5:6], rows_NxC[6:]):
+        moments.add(part)
+    np.testing.assert_allclose(moments.covariance_CxC, np.cov(rows_NxC, rowvar=False), rtol=1e-9)
+    np.testing.assert_allclose(moments.std_C, rows_NxC.std(0), rtol=1e-9)

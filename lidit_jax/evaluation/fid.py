@@ -10,6 +10,7 @@ from lidit_jax.errors import InputError
 from lidit_jax.evaluation.judges.records import Embedder, Judges
 from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.evaluation.recall import Reference
+from lidit_jax.moments import Moments
 
 Features = Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 pictures -> [n, E]
 _BATCH = 32
@@ -87,11 +88,12 @@ def _fitted(
     pictures: Iterable[np.ndarray], features: Features, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean [E] and covariance [E, E], in f64."""
-    pictures, found = iter(pictures), []
+    pictures, found = iter(pictures), None
     while batch := list(itertools.islice(pictures, _BATCH)):
-        found.append(features(batch))
-    count = sum(map(len, found))
+        found_NxE = np.asarray(features(batch))
+        found = found or Moments(found_NxE.shape[-1], across=True)
+        found.add(found_NxE)
+    count = found.count if found else 0
     if count < 2:
         raise InputError(f"{count} {kind} pictures; a Fréchet distance wants two or more of a kind")
-    all_NxE = np.concatenate(found).astype(np.float64)
-    return all_NxE.mean(axis=0), np.atleast_2d(np.cov(all_NxE, rowvar=False))
+    return found.mean_C, found.covariance_CxC

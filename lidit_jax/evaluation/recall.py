@@ -22,16 +22,17 @@ def recall(pictures: list[Picture], references: Iterable[Reference] | None) -> d
     flags of Norway and of Svalbard) do not push one another back.
     Raises InputError without references, or if a prompt is no reference's caption.
     """
-    references = list(references or ())
-    if not references:
+    owners: dict[str, list[int]] = {}
+    shrunk = []
+    for i, (captions, image) in enumerate(references or ()):
+        shrunk.append(_shrunk(image))
+        for caption in captions:
+            owners.setdefault(caption, []).append(i)
+    if not shrunk:
         raise InputError(
             "recall needs references, the captions and pictures of a data set: give --config=configs/NAME.py"
         )
-    owners: dict[str, list[int]] = {}
-    for i, (captions, _) in enumerate(references):
-        for caption in captions:
-            owners.setdefault(caption, []).append(i)
-    reference_RxP = np.stack([_shrunk(image) for _, image in references])
+    reference_RxP = np.stack(shrunk)
     ranks = np.array([_rank(p, owners, reference_RxP) for p in pictures])
     return {f"top{k}": float(np.mean(ranks < k)) for k in (1, 5)}
 

@@ -5,7 +5,7 @@ Mask2Former that differs in its weights alone is told, and the number left.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lidit_jax.evaluation.benchmarks.compbench.chunks import AGREEING
 
@@ -105,18 +105,28 @@ def judge_differences(
 
 
 def notes(
-    differ: Iterable[str], per_prompt: int, published: int, chunkers: Iterable[str] = ()
+    differ: Iterable[str],
+    per_prompt: int,
+    published: int,
+    chunkers: Iterable[str] = (),
+    alike: Sequence[str] = (),
 ) -> list[str]:
-    """Returns a line for each difference from how the published numbers were made.
+    """Returns a line for each difference from how the published numbers were made, and for what is alike.
 
     Args:
       differ: of `judge_differences`.
       per_prompt, published: pictures of each prompt, here and in the published protocol.
       chunkers: keys of CHUNKERS, that made the questions.
+      alike: names of scores that are the same however prompts are drawn.
     """
     lines = [*differ, *(CHUNKERS[chunker] for chunker in sorted(chunkers))]
     if per_prompt != published:
         lines.append(f"pictures of each prompt: {per_prompt}, where {published} are published")
+    if alike:
+        lines.append(
+            f"{', '.join(alike)}: all prompts score alike, of which no interval can be told; of n that are "
+            "all wrong, as many as 3/n of others may be right"
+        )
     return lines
 
 

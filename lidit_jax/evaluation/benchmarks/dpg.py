@@ -166,7 +166,7 @@ def read_questions(path: Path, prompts: Collection[str]) -> dict[str, tuple[Ques
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the rows, each with the number of the line that it ends in."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:

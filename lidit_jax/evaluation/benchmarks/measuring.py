@@ -46,7 +46,9 @@ def measure(
     scores = intervals.scores(found.metrics, found.averages, groups_P, units_P=found.units)
     identities, per_prompt = judging.identities(benchmark, judges), len(records[0])
     differ = comparability.judge_differences(suite, identities.values(), tiny)
+    alike = [name for name, score in scores.items() if score.low == score.high]
     chunkers = {item.meta["chunker"] for item in items if "chunker" in item.meta}
+    (out / "results.md").unlink(missing_ok=True)  # it would stand beside other results
     written = results.write_results(
         out,
         suite,
@@ -62,7 +64,7 @@ def measure(
         ci95={name: [found.scale * s.low, found.scale * s.high] for name, s in scores.items()},
         notes=[
             *found.notes,
-            *comparability.notes(differ, per_prompt, benchmark.per_prompt, chunkers),
+            *comparability.notes(differ, per_prompt, benchmark.per_prompt, chunkers, alike),
         ],
     )
     text = results.comparison(written, comparability.comparable(benchmark.paper, differ))
