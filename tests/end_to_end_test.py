@@ -49,6 +49,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(workdir, resumed)
     assert any((whole[name] != moved[name]).any() for name in whole if "params" in name)
 
 
+@pytest.mark.slow
 def test_two_llms_are_read_trained_on_and_drawn_with(llms, tmp_path):
     """From captions to pictures; the other tests are of one LLM, whose step compiles in half the time."""
     c = tiny.config_dict(llms, steps=4, save_every=2, log_every=1, preview_every=0)

@@ -84,7 +84,8 @@ def test_any_mesh_and_any_number_of_processes_give_the_same_run(
         assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
-@pytest.mark.parametrize("joined", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("joined", [False, True])
 def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
     joined, config_file, data, tmp_path
 ):

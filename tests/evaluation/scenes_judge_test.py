@@ -52,7 +52,7 @@ def blurred(image, sigma=0.7):
 @pytest.mark.parametrize(
     ("size", "count"),
     [
-        (48, 128),
+        (48, 64),
         *(pytest.param(*of, marks=pytest.mark.slow) for of in ((48, 1536), (64, 128), (96, 128))),
     ],
 )

@@ -46,7 +46,7 @@ def test_kernels_are_cast_as_they_are_read_and_nothing_else_is(workdir, tmp_path
     jax.tree.map(np.testing.assert_array_equal, exact.constants, cast.constants)
 
 
-@pytest.mark.parametrize("conditioner", ["infused", pytest.param("direct", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("conditioner", [pytest.param("infused", marks=pytest.mark.slow), "direct"])
 def test_a_kernel_cast_once_draws_the_bits_of_one_cast_at_every_use(conditioner):
     config = make_config()
     model = config.model
