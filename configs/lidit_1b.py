@@ -1,7 +1,7 @@
 """LI-DiT-1B (section 4.1, appendix A.2): 256 px, two LLMs, 500k steps of batch 2048.
 
 1,093,638,432 trained parameters with 16 latent channels: 28 blocks of width 1152.
-1.09 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
+1.10 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
 Hardware and time: the paper names none. Score (Table 1): GenEval 0.60, DPG-Bench 81.65.
 
 python -m lidit_jax.prepare --config=configs/lidit_1b.py:webdataset --config.data.options.path=TARS \

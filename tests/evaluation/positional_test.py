@@ -334,7 +334,9 @@ def without(results, name, key):
 def test_results_without_a_number_are_not_drawn(items, samples, tmp_path, spoil):
     told = measured(items, samples, tmp_path / "a")
     (tmp_path / "a/results.json").write_text(json.dumps(spoil(told)))
-    with pytest.raises(InputError, match="results.json (of ltr lacks quarter_1.*; measure|.*has the number NaN)"):
+    with pytest.raises(
+        InputError, match="results.json (of ltr lacks quarter_1.*; measure|.*has the number NaN)"
+    ):
         measuring.side_by_side("positional", {"ltr": tmp_path / "a"}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -12,7 +12,7 @@ from lidit_jax.data import records
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.preparation import verify
 from lidit_jax.training.inputs import open_inputs
-from tests.tiny_prepared import assert_same, broken, change_json
+from tests.tiny_prepared import assert_same, broken, change_json, config_of
 
 
 def flip_a_byte(folder):
@@ -116,6 +116,21 @@ def test_verify_finds_nothing_in_a_sound_set_and_everything_in_a_broken_one(prep
     PROBLEMS["NaN"][0](folder)
     PROBLEMS["features"][0](folder)
     assert len(verify.verify(folder)) >= 2
+
+
+def test_a_channel_that_never_varies_is_no_problem(llms, tmp_path):
+    """Though bf16, in which latents are stored, does not have its value."""
+    for k in range(8):
+        image = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        image[..., 2] = 77
+        files.write_png(tmp_path / "raw" / f"{k}.png", image)
+        (tmp_path / "raw" / f"{k}.txt").write_text(f"noise {k}")
+    options = {"path": str(tmp_path / "raw")}
+    preparation.prepare(config_of(llms, "folder", options), tmp_path / "set")
+    assert verify.verify(tmp_path / "set") == []
+    change_json(tmp_path / "set" / "dataset.json", latent_mean=[0.0, 0.0, -0.3])
+    (problem,) = verify.verify(tmp_path / "set")
+    assert "its statistics are not those of what is stored" in problem
 
 
 def test_what_is_missing_is_made_again_to_the_same_bytes(config, prepared, tmp_path):
