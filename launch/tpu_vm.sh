@@ -49,7 +49,10 @@ install() { # the runtimes' own Python may be older than 3.11: uv brings one
   local archive
   archive=$(mktemp --suffix=.tar.gz)
   git archive --format=tar.gz -o "$archive" HEAD
-  if ! tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all; then return 1; fi
+  if ! tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all; then
+    rm "$archive"
+    return 1
+  fi
   rm "$archive"
   # A machine that has just started upgrades itself, and holds apt's lock.
   everywhere "set -eu

@@ -18,11 +18,9 @@ SIDES = {
 }
 ON_TOP = "on top of"  # in complex prompts; the published code finds it, and has no rule for it
 LOCALITIES = (*NEAR, *SIDES, ON_TOP)
-DISTANCE = 150  # pixels between things that are near one another, in pictures as UniDet sees them:
-SHORT, LONG = (
-    479,
-    480,
-)  # the shorter side is brought to so many pixels, or to less, if the longer has too many
+# Pixels between things that are near one another, in pictures as UniDet sees them: the shorter side is
+# brought to SHORT of them, or to fewer, if the longer had more than LONG.
+DISTANCE, SHORT, LONG = 150, 479, 480
 # Of a complex prompt, the objects are before and after these.
 BETWEEN = (
     "on top of",
