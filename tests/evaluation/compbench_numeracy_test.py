@@ -1,9 +1,11 @@
-"""Numbers by hand: what a prompt counts, and what a picture gets for it."""
+"""Numbers by hand: what a prompt counts, what is detected, and what a picture gets for it."""
 
+import numpy as np
 import pytest
 
-from lidit_jax.evaluation.benchmarks.compbench import numeracy
+from lidit_jax.evaluation.benchmarks.compbench import detections, numeracy
 from lidit_jax.evaluation.benchmarks.compbench.chunks import by_rule
+from lidit_jax.evaluation.judges.records import Detection
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,21 @@ def test_boxes_of_one_label_that_overlap_are_one_object(other, n):
     first = ["cat", 0.9, [0, 0, 100, 100]]
     assert numeracy.distinct([first, other])[0] == first
     assert len(numeracy.distinct([first, other])) == n
+
+
+class Eyes:
+    """A detector that sees these (label, score, box), whatever it is shown."""
+
+    def __init__(self, *seen):
+        self.seen = [Detection(label, score, box) for label, score, box in seen]
+
+    def detect(self, image, labels):
+        return self.seen
+
+
+def test_of_detections_that_overlap_by_more_than_half_the_best_counts():
+    best, box = ("cat", 0.9, (0.0, 0.0, 100.0, 100.0)), (0.0, 0.0, 100.0, 60.0)  # IoU 0.6
+    half = ("cat", 0.7, (0.0, 0.0, 100.0, 50.0))  # of the best, and 0.83 of the next, which is none
+    eyes = Eyes(best, ("cat", 0.8, box), half, ("dog", 0.6, box), ("cat", 0.3, (200, 0, 300, 90)))
+    found = detections.detect(eyes, np.zeros((1, 1, 3), np.uint8), ["cat", "dog"])
+    assert [one[:2] for one in found] == [["cat", 0.9], ["cat", 0.7], ["dog", 0.6]]

@@ -14,6 +14,9 @@ from lidit_jax.evaluation.benchmarks.compbench.words import PEOPLE
 from lidit_jax.evaluation.judges.records import Detector
 
 THRESHOLD = 0.3  # what a detection's score must exceed; ours, since UniDet's is of another scale
+# Of two detections of a label with more intersection over union, the worse is none: so UniDet ends, and
+# detectors with queries, or with one box a patch, do not.
+OVERLAP = 0.5
 
 Box = Sequence[float]  # x1, y1, x2, y2
 Found = Sequence[Any]  # label, score, box: a detection as JSON holds it
@@ -25,13 +28,16 @@ def label(noun: str) -> str:
 
 
 def detect(detector: Detector, image: np.ndarray, labels: Sequence[str]) -> list[Found]:
-    """Returns [label, score, box] of what exceeds the threshold, best first; nothing of no labels.
+    """Returns [label, score, box] of what exceeds the threshold and is not suppressed, best first.
 
-    image: uint8 [height, width, 3]; boxes are in its pixels.
+    image: uint8 [height, width, 3]; boxes are in its pixels. Nothing of no labels.
     """
-    names = list(dict.fromkeys(labels))
-    found = detector.detect(image, names) if names else []
-    return [[d.label, d.score, list(d.box)] for d in found if d.score > THRESHOLD]
+    names, kept = list(dict.fromkeys(labels)), []
+    for d in detector.detect(image, names) if names else []:
+        better = (box for name, _, box in kept if name == d.label)
+        if d.score > THRESHOLD and not any(iou(d.box, box) > OVERLAP for box in better):
+            kept.append([d.label, d.score, list(d.box)])
+    return kept
 
 
 def iou(box: Box, other: Box) -> float:
