@@ -115,6 +115,8 @@ def measure(
         held["state"], metrics = compiled(held["state"], batch)
         return metrics
 
+    jax.block_until_ready(train())
+    memory = _memory(compiled, mesh)  # before there is anything else on the devices
     side = 2048 if mesh.devices.flat[0].platform == "cpu" else 8192
     parts = {"step": train, "product": _product(side, config.model.dtype, mesh)}
     if peer:
@@ -132,7 +134,7 @@ def measure(
         xla_flops=(compiled.cost_analysis() or {}).get("flops"),
         product=taken["product"],
         product_flops=mesh.size * 2 * side**3,
-        memory=_memory(compiled, mesh),
+        memory=memory,
         peer=peer,
         peer_step=taken.get("peer"),
     )
