@@ -46,14 +46,11 @@ granted() { # waits until the request is
 }
 
 install() { # the runtimes' own Python may be older than 3.11: uv brings one
-  local archive
-  archive=$(mktemp --suffix=.tar.gz)
-  git archive --format=tar.gz -o "$archive" HEAD
-  if ! tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all; then
-    rm "$archive"
-    return 1
-  fi
-  rm "$archive"
+  local archive sent=0
+  archive=$(mktemp --suffix=.tar.gz) && git archive --format=tar.gz -o "$archive" HEAD &&
+    tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all && sent=1
+  rm -f "$archive"
+  if ((!sent)); then return 1; fi
   # A machine that has just started upgrades itself, and holds apt's lock.
   everywhere "set -eu
     sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common
@@ -61,7 +58,8 @@ install() { # the runtimes' own Python may be older than 3.11: uv brings one
     rm -rf lidit_jax && mkdir lidit_jax && tar -xzf lidit_jax.tar.gz -C lidit_jax && cd lidit_jax
     python3 -m pip install -q --user uv
     ~/.local/bin/uv venv -q --python 3.11 .venv
-    ~/.local/bin/uv pip install -q -c constraints.txt -e '.[tpu]'"
+    ~/.local/bin/uv pip install -q -c constraints.txt -e '.[tpu]'
+    touch installed"
 }
 
 run() { # every worker finds its place by the TPU's metadata
@@ -95,6 +93,7 @@ renew() { # a slice of one's own with all installed; a request that waits is wai
 
 gone() { # whether the slice is, or goes within five minutes: its machines are told before its request is
   local i
+  echo "the training ended with status $1; waiting for five minutes whether its slice is taken away" >&2
   for ((i = 0; i < 10; i++)); do
     if [[ $(state) != ACTIVE ]]; then return 0; fi
     sleep 30
@@ -105,18 +104,24 @@ gone() { # whether the slice is, or goes within five minutes: its machines are t
 keep() { # a preempted slice is gone: another takes its place, and continues from the last checkpoint
   local status failures=0
   while true; do
-    if [[ $(state) != ACTIVE ]] || ((failures)); then
-      if ! renew; then
-        failures=$((failures + 1))
-        if ((failures >= TRIES)); then echo "error: no slice after $TRIES tries" >&2 && return 1; fi
-        sleep 60
-        continue
-      fi
-      failures=0
+    status=1
+    if [[ $(state) == ACTIVE ]]; then
+      status=0
+      everywhere 'test -e lidit_jax/installed' || status=$? # 255: no connection
     fi
-    status=0
+    if ((status == 1)); then
+      status=0
+      renew || status=255
+    fi
+    if ((status)); then
+      failures=$((failures + 1))
+      if ((failures >= TRIES)); then echo "error: no slice after $TRIES tries" >&2 && return 1; fi
+      sleep 60
+      continue
+    fi
+    failures=0
     run "$@" || status=$?
-    if ((status == 0 || status == 2)) || ! gone; then return "$status"; fi
+    if ((status == 0 || status == 2)) || ! gone "$status"; then return "$status"; fi
   done
 }
 

@@ -47,7 +47,8 @@ def reconstruct(
     entries: list[dict] = []
     while part := list(itertools.islice(pictures, BATCH)):
         first = len(entries)
-        (out / MANIFEST).unlink(missing_ok=True)  # it would stand beside pictures of two VAEs
+        if not entries:
+            (out / MANIFEST).unlink(missing_ok=True)  # it would stand beside pictures of two VAEs
         originals = np.stack([image for _, image in part])
         filled = np.concatenate([originals, originals[-1:].repeat(BATCH - len(part), 0)])
         decoded = np.asarray(codec.decode(codec.encode(filled)))

@@ -104,6 +104,8 @@ def _plan():
 
 
 def _train():
+    if _PEER.value:
+        doors.leave_room()
     config = assumed.measured(doors.config(), _lengths())
     task = assumed.task(config, _lengths())
     mesh = sharding.make_mesh(_mesh(config))
@@ -160,4 +162,4 @@ def _mesh(config) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True)
+    doors.run(main)

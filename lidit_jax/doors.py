@@ -134,14 +134,21 @@ def define_processes():
     return joined
 
 
+def leave_room():
+    """Has JAX, before it starts, take a GPU's memory as it needs it, instead of three quarters at once.
+
+    For torch, which puts LLMs, judges and peers on the same GPU.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def run(main: Callable[[], None], reads: bool = False):
     """Runs a door. An InputError ends it with exit status 2 and the error's one line.
 
-    reads: LLMs, judges or a peer too, which torch puts on the same GPU: JAX then takes memory as it needs
-    it, instead of three quarters at once.
+    reads: LLMs or judges too; see `leave_room`.
     """
     if reads:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        leave_room()
 
     def guarded(argv):
         if not flags.FLAGS["verbosity"].present:

@@ -30,7 +30,8 @@ _PNG_TAIL = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND
 def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds.
 
-    first: where several processes write `path` at once, the first one's stays.
+    first: where several processes write `path` at once, the first one's stays; the last one's, where the
+      filesystem has no hard links and they end together.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +48,13 @@ def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Pat
 
 
 def _link(temporary: pathlib.Path, path: pathlib.Path):
-    """Gives a file this name too. Raises FileExistsError if there is one of that name."""
+    """Gives a file this name. Raises FileExistsError if there is one of that name.
+
+    Filesystems over object stores, and Google Drive's, have no links.
+    """
     try:
         os.link(temporary, path)
-    except (
-        OSError
-    ) as error:  # filesystems over object stores, and Google Drive's, have one name a file
+    except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
             raise
         if not path.exists():

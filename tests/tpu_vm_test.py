@@ -27,6 +27,13 @@ if "list" in sys.argv:
 if "scp" in sys.argv:
     statuses = os.environ["COPIES"].split()
     sys.exit(int(statuses[min(sum('"scp"' in line for line in log.open()), len(statuses)) - 1]))
+installed = log.with_name("installed")
+if "create" in sys.argv:
+    installed.unlink(missing_ok=True)
+if "apt-get" in sys.argv[-1] + sys.argv[-2]:
+    installed.touch()
+if "test -e" in sys.argv[-1] + sys.argv[-2]:
+    sys.exit(not installed.exists())
 if "ssh" in sys.argv and "keep_running" in sys.argv[-2] + sys.argv[-1]:
     runs = sum("keep_running" in line for line in log.open())
     now = os.environ["RUNS"].split()[runs - 1]
@@ -38,7 +45,7 @@ if "ssh" in sys.argv and "keep_running" in sys.argv[-2] + sys.argv[-1]:
 """
 
 
-def tpu_vm(tmp_path, *args, states="ACTIVE", runs="0", copies="0"):
+def tpu_vm(tmp_path, *args, states="ACTIVE", runs="0", copies="0", installed=True):
     """Runs tpu_vm.sh with a gcloud that tells these states, and whose runs and copies end so; returns its calls.
 
     A run "real2" is the command itself, at home in `tmp_path`, until the connection is lost after 2 s.
@@ -49,6 +56,8 @@ def tpu_vm(tmp_path, *args, states="ACTIVE", runs="0", copies="0"):
     (tools / "sleep").write_text("#!/bin/sh\n")
     for tool in tools.iterdir():
         tool.chmod(0o755)
+    if installed:
+        (tmp_path / "installed").touch()
     env = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "GCLOUD_LOG": f"{tmp_path}/log"}
     env |= {"STATES": states, "RUNS": runs, "COPIES": copies, "HOME": str(tmp_path)}
     done = subprocess.run(
@@ -56,7 +65,7 @@ def tpu_vm(tmp_path, *args, states="ACTIVE", runs="0", copies="0"):
     )  # fmt: skip
     log = tmp_path / "log"
     calls = [json.loads(line) for line in log.open()] if log.exists() else []
-    return done, [c for c in calls if "list" not in c]
+    return done, [c for c in calls if "list" not in c and "test -e" not in " ".join(c)]
 
 
 def test_a_slice_is_requested_and_waited_for(tmp_path):
@@ -116,6 +125,11 @@ def test_a_slice_that_goes_while_it_is_installed_is_replaced(tmp_path):
 def test_what_is_installed_in_part_is_installed_again(tmp_path):
     found = kept(tmp_path, states="none none ACTIVE", copies="255 0")
     assert found == (0, ["create", "scp", *ONCE[1:]])
+
+
+def test_a_slice_that_is_there_with_nothing_installed_is_installed(tmp_path):
+    """As where `keep` was ended while it installed."""
+    assert kept(tmp_path, installed=False) == (0, ONCE[1:])
 
 
 def test_a_request_that_fails_is_made_again_but_not_for_ever(tmp_path):

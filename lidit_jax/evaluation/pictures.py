@@ -18,13 +18,8 @@ from lidit_jax import files
 from lidit_jax.errors import InputError
 
 MANIFEST = "manifest.json"
-HOW = (
-    "run",
-    "step",
-    "guidance",
-    "sampler",
-    "vae",
-)  # keys that lidit_jax.sample and reconstruct write
+# Keys that lidit_jax.sample and lidit_jax.reconstruct write.
+HOW = ("run", "step", "guidance", "sampler", "vae")
 SHOWN = 20  # names in an error
 MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
 _FIELDS = {"file": str, "prompt": str, "seed": int}

@@ -185,7 +185,9 @@ def _statistics(where: str, mean, std, moments: Moments) -> Iterator[str]:
     """Compares mean and std as told with those of what is stored, which was rounded."""
     told = np.asarray([mean, std])
     apart = np.abs(told - [moments.mean_C, moments.std_C])
-    rounding = 2.0**-8 * np.abs(told[0])  # of a value in bf16; of many that vary by more it has no bias
+    rounding = 2.0**-8 * np.abs(
+        told[0]
+    )  # of a value in bf16; of many that vary by more it has no bias
     apart[0] = np.maximum(apart[0] - rounding * (told[1] < rounding), 0)
     off = apart / told[1]
     off[1] *= told[1] > 1.01 * told[1].min()  # a std may have been raised to a floor

@@ -96,7 +96,7 @@ def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
     # Each is a host, or name:id:address.
     workers = [worker.split(":")[-1] for worker in endpoints.split(",")]
     pairs = re.findall(r"^(\w+): *'?([^'\n]*)", _metadata(env, "tpu-env"), re.MULTILINE)
-    told = "agent-worker-number"
+    told = "agent-worker-number"  # of the metadata server's
     worker = _number({told: _metadata(env, told)}, told)
     return _tpu(workers, worker, dict(pairs) | env, "Cloud TPU")
 

@@ -104,10 +104,10 @@ def prompt_parts(tokenizer: Tokenizer, config: EncoderConfig) -> tuple[list[int]
     return [_opener(tokenizer), *_ids(tokenizer, before)], [_end_of_text(tokenizer)]
 
 
-def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int):
+def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | None):
     """Raises InputError unless a tokenizer has what the template needs, and is the model's.
 
-    vocabulary: ids that the model knows. A folder that lacks its tokenizer's files may be opened with one
+    vocabulary: how many ids the model knows, if it says so. A folder that lacks its tokenizer's files may be opened with one
     that knows no word: to it all prompts are the same.
     """
     known = {*_ids(tokenizer, INSTRUCTION)} - {tokenizer.unk_token_id}
@@ -118,8 +118,8 @@ def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int):
             f"{_FEWEST} or more; {remedy}"
         )
     prefix, suffix = prompt_parts(tokenizer, config)
-    most = max(*known, *prefix, *suffix)
-    if most >= vocabulary:
+    most = max(*known, *prefix, *suffix, tokenizer.pad_token_id or 0)
+    if vocabulary and most >= vocabulary:
         raise InputError(
             f"{config.model}: its tokenizer gives id {most}, and the model knows ids below {vocabulary}; "
             f"{remedy}"

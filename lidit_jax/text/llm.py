@@ -67,7 +67,8 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     with pretrained.loading(config.model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
         hf_config = transformers.AutoConfig.from_pretrained(found.folder, **pretrained.SAFE)
-        instruct.check_reads(tokenizer, config, hf_config.get_text_config().vocab_size)
+        vocabulary = getattr(hf_config.get_text_config(), "vocab_size", None)
+        instruct.check_reads(tokenizer, config, vocabulary)
         blocks = hf_config.get_text_config().num_hidden_layers
     if config.template != "encoder" and hf_config.is_encoder_decoder:
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
@@ -214,6 +215,22 @@ class FrozenLLM:
                     "every prompt is read after; use another LLM"
                 )
             self._prefix_PxE = hidden_1xPxE[0, :P].float().cpu().numpy()
+            self._check_continued([[end, end], [end, other]], wanted_2xSxE[:, P:])
+
+    def _check_continued(self, kept: list[list[int]], wanted_BxSxE):
+        """Raises InputError unless ids after the prefix are read as in one go with it.
+
+        Models that carry another state than keys and values may read several tokens after one wrong.
+        """
+        import torch
+
+        with pretrained.loading(self.config.model):
+            found_BxSxE = torch.from_numpy(self._run(kept))
+        if not _close(found_BxSxE, wanted_BxSxE.float().cpu(), 0.1):  # of bf16, too
+            raise InputError(
+                f"{self.config.model}: transformers reads what follows the "
+                "prefix otherwise than both in one go; use another LLM, or another version of transformers"
+            )
 
     def _drop_blocks(self, probe_2xS, wanted_2xSxE):
         """Removes the blocks after the wanted layer, if the model is laid out so that this is safe."""
@@ -240,6 +257,6 @@ class FrozenLLM:
             )
 
 
-def _close(x, y) -> bool:
+def _close(x, y, relative: float = 1e-3) -> bool:
     """Whether two states [..., E] are equal at every token, up to rounding."""
-    return bool(((x - y).abs().amax(-1) <= 1e-3 * y.abs().amax(-1)).all())
+    return bool(((x - y).abs().amax(-1) <= relative * y.abs().amax(-1)).all())

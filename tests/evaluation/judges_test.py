@@ -120,6 +120,7 @@ def test_an_identity_is_of_all_that_decides_an_answer(folder, copy):
         ),
         (transformers.CLIPConfig(), " 768/32/224:"),
         (transformers.CLIPConfig(vision_config={"image_size": 336}), " 768/32/336:"),
+        (transformers.Qwen2VLConfig(vision_config={"hidden_size": 64}), " 64/14:"),
         (transformers.ViltConfig(), ":"),
     ],
     ids=lambda of: of if isinstance(of, str) else "",

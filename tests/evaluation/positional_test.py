@@ -323,7 +323,7 @@ def without(results, name, key):
         lambda of: without(of, "quarter_1", "ci95"),
         *(
             lambda of, value=value: of | {"scores": of["scores"] | {"quarter_1": value}}
-            for value in (None, "x", [], float("nan"), 10**400)
+            for value in (None, "x", [], 10**400)
         ),
         *(
             lambda of, value=value: of | {"ci95": of["ci95"] | {"quarter_1": value}}
@@ -334,9 +334,7 @@ def without(results, name, key):
 def test_results_without_a_number_are_not_drawn(items, samples, tmp_path, spoil):
     told = measured(items, samples, tmp_path / "a")
     (tmp_path / "a/results.json").write_text(json.dumps(spoil(told)))
-    with pytest.raises(
-        InputError, match="results.json (of ltr lacks quarter_1.*; measure|.*has the number NaN)"
-    ):
+    with pytest.raises(InputError, match="results.json of ltr lacks quarter_1.*; measure again"):
         measuring.side_by_side("positional", {"ltr": tmp_path / "a"}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -123,4 +123,6 @@ def test_notes_tell_judges_chunkers_and_fewer_pictures():
     assert fewer == "pictures of each prompt: 1, where 4 are published"
     assert comparability.notes({}, 4, 4) == []
     (alike,) = comparability.notes({}, 4, 4, alike=["position", "counting"])
-    assert alike.startswith("position, counting: all prompts score alike, of which no interval")
+    assert alike.startswith(
+        "position, counting: the same however prompts are drawn, so that no interval"
+    )

@@ -133,6 +133,26 @@ def test_an_encoder_that_was_saved_alone(load, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_hybrid_whose_state_is_not_carried_into_several_tokens_is_refused(tmp_path):
+    """Or read right, by a transformers that carries it: Jamba's, in 5.23, is right for one token alone."""
+    config = transformers.JambaConfig(
+        vocab_size=260, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, num_experts=1, attn_layer_period=2, attn_layer_offset=1, mamba_d_state=4,
+        mamba_dt_rank=4, initializer_range=0.3, use_mamba_kernels=False,
+    )  # fmt: skip
+    model = transformers.JambaForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    tiny_llms.tokenizer_of("llama").save_pretrained(tmp_path)
+    try:
+        frozen = llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
+    except InputError as error:
+        assert "reads what follows the prefix otherwise than both in one go" in str(error)
+    else:
+        expected = plain_states(model.eval(), frozen, "a red cat")[-1]
+        found = frozen.encode(["a red cat"])[0]
+        assert relative_error(found, expected[len(frozen.prefix_ids) :]) < 1e-5
+
+
 def test_a_model_that_keeps_no_keys_and_values(tmp_path):
     config = transformers.MambaConfig(
         vocab_size=260, hidden_size=16, num_hidden_layers=2, state_size=4

@@ -137,11 +137,10 @@ def anothers_tokenizer(folder):
     ).save_pretrained(folder)
 
 
-def not_a_number(name, where=...):
+def not_a_number(name):
     def damage(folder):
         tensors = safetensors.numpy.load_file(folder / "model.safetensors")
-        tensors[name] = tensors[name].copy()
-        tensors[name][where] = np.nan
+        tensors[name] = np.full_like(tensors[name], np.nan)
         safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
     return damage

@@ -124,8 +124,8 @@ def notes(
         lines.append(f"pictures of each prompt: {per_prompt}, where {published} are published")
     if alike:
         lines.append(
-            f"{', '.join(alike)}: all prompts score alike, of which no interval can be told; of n that are "
-            "all wrong, as many as 3/n of others may be right"
+            f"{', '.join(alike)}: the same however prompts are drawn, so that no interval can be told; "
+            "where all of n are wrong, as many as 3/n of others may be right"
         )
     return lines
 

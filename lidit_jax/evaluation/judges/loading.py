@@ -58,9 +58,10 @@ def class_name(folder: Path) -> str | None:
 def identity(folder: Path) -> str:
     """Returns the class, what tells models of a class apart, and a hash of what decides its answers.
 
-    "CLIPModel 768/32/224:0123456789abcdef": the width, the patch and the side in pixels of what sees, of a
-    detector the kind, the width and the depths of its backbone, where the class has them; then 16 hex digits of a SHA-256. That is of its configs, tokenizer and weights: how a picture is cropped is in a config too. Each file
-    counts by its name and content, so that copies of a folder have one identity.
+    "CLIPModel 768/32/224:0123456789abcdef": the width, the patch and the side in pixels of what sees, or the
+    kind, the width and the depths of a detector's backbone, where the class has them; then 16 hex digits
+    of a SHA-256 of its configs, tokenizer and weights: how a picture is cropped is in a config too. Each
+    file counts by its name and content, so that copies of a folder have one identity.
     """
     total = hashlib.sha256()
     decide = (".json", ".txt", ".model", ".jinja", ".safetensors")
@@ -76,8 +77,8 @@ def _size(folder: Path) -> str:
         config = transformers.AutoConfig.from_pretrained(folder, **pretrained.SAFE)
     seeing = getattr(config, "vision_config", None)
     sizes = [getattr(seeing, name, None) for name in ("hidden_size", "patch_size", "image_size")]
-    if all(sizes):
-        return " " + "/".join(map(str, sizes))
+    if all(sizes[:2]):
+        return " " + "/".join(str(size) for size in sizes if size)
     backbone = getattr(config, "backbone_config", None)
     if depths := getattr(backbone, "depths", None):
         width = getattr(backbone, "embed_dim", None) or backbone.hidden_sizes[0]

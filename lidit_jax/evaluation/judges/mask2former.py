@@ -33,8 +33,10 @@ class Mask2Former:
     """A detector whose boxes come from masks (Mask2Former, arXiv 2112.01527).
 
     Scores and boxes are those of mmdetection's Mask2Former, which GenEval (arXiv 2310.11513) asks, of a
-    picture of as many pixels: transformers' own ways see 384 x 384 of them, and round scores. The published weights
-    in transformers' format are Meta's, not mmdetection's, so that numbers are not GenEval's own.
+    picture of as many pixels: transformers' own ways see 384 x 384 of them, and round scores. The
+    published weights in transformers' format are Meta's, not mmdetection's, so that numbers are not
+    GenEval's own; nor are they of a picture that is not square, whose sides are stretched to multiples of
+    32 here, and padded there.
     """
 
     def __init__(self, folder: Path):

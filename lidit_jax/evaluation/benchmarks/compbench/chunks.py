@@ -65,20 +65,18 @@ class Parse:
         no other noun is there, and then it is the last of its run, which does not end the prompt.
         """
         found = []
-        for i, k in ((i, k) for i in range(len(self.words)) if (k := self._length(i, phrases))):
+        for i in range(len(self.words)):
+            length = next(
+                (k for k in (3, 2, 1) if " ".join(self.words[i : i + k]) in phrases), None
+            )
+            if length is None:
+                continue
             before = [w for w, t in zip(self.words[:i], self.tags) if t in ("NOUN", "PROPN")]
-            after, tags = self.words[i + k :], self.tags[i + k :]
-            nouns = [w for w, t in zip(after, tags) if t == "NOUN"] or [
-                w
-                for w, *pair in zip(after, tags, tags[1:])
-                if pair[0] == "PROPN" and pair[1] != "PROPN"
-            ]
-            found += before[-1:] + nouns[:1]
+            after, tags = self.words[i + length :], self.tags[i + length :]
+            nouns = [w for w, t in zip(after, tags) if t == "NOUN"]
+            ends = [w for w, t, next_t in zip(after, tags, tags[1:]) if t == "PROPN" != next_t]
+            found += before[-1:] + (nouns or ends)[:1]
         return (found[0], found[1]) if len(found) == 2 else None
-
-    def _length(self, i: int, phrases: Collection[str]) -> int:
-        """Returns of how many words the longest of the phrases is that begins at word i; 0 = none does."""
-        return next((k for k in (3, 2, 1) if " ".join(self.words[i : i + k]) in phrases), 0)
 
 
 def parse(prompt: str) -> Parse:
