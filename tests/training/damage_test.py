@@ -138,6 +138,7 @@ def test_the_array_that_differs_is_named(copy, monkeypatch):
     assert e.value.folder == folder
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_in_a_checkpoint_goes_unseen(copy):
     """One in each kind of file: it is named, or what is read is the same to the last bit."""
     folder, rng = copy / "checkpoints" / "4", random.Random(0)

@@ -33,6 +33,7 @@ def told(run, how):
     return [[line for line in e.out.splitlines() if re.match("step|error", line)] for e in ends]
 
 
+@pytest.mark.slow
 def test_processes_that_see_other_checkpoints_use_the_one_that_process_0_sees(two_steps):
     assert told(two_steps, "late") == [["step 4 of [2, 4]: 9.0", "step 4"]] * 2
 
