@@ -60,9 +60,9 @@ SUBSTITUTES = {
         "ViltForQuestionAnswering": Substitute("DPG-vilt: ViLT answers, not mPLUG"),
     },
 }
+_BLIP = "768/16/384"  # as its folder says; it is asked about 480 pixels
 # benchmark -> class of transformers -> the published judge's size, as identities tell it, and the scores
 # that rest on it
-_BLIP = "768/16/384"  # as its folder says; it is asked about 480 pixels
 SIZES = {
     "geneval": {
         "CLIPModel": ("1024/14/224", ("overall", "colors", "color_attr")),
