@@ -62,6 +62,9 @@ class DPG:
     prompt that has no other question, or one that refers to it; categories are of a prompt's last
     picture, and of answers before parents count. Pictures that cannot be read are skipped there; here
     none is missing. `fixed` counts every row and picture, and parents in categories too.
+
+    Of a proposition that the file has twice the last row counts. Where one depends on what its prompt lacks,
+    `reference` drops the prompt, and `fixed` takes its own answer; both say so in a note.
     """
 
     official = True
@@ -102,14 +105,26 @@ class DPG:
         names = list(dict.fromkeys(name for values in told for name in values))
         sums = {n: np.array([sum(values.get(n, ())) for values in told], float) for n in names}
         counts = {n: np.array([len(values.get(n, ())) for values in told], float) for n in names}
-        dropped = sum(not values for values in told)
-        note = f"{dropped} of {len(items)} prompts are dropped, as the published code does"
         tallies = {n: Tally(sums[n], counts[n]) for n in names}
-        return Tallies(tallies, {}, scale=100, notes=[note] if dropped else [])
+        notes = []
+        if dropped := sum(not values for values in told):
+            notes.append(
+                f"{dropped} of {len(items)} prompts are dropped, as the published code does"
+            )
+        if mode == "fixed" and (alone := sum(bool(_lacking(_questions(i))) for i in items)):
+            notes.append(
+                f"{alone} of {len(items)} prompts lack a proposition that a question depends on: it counts by itself"
+            )
+        return Tallies(tallies, {}, scale=100, notes=notes)
 
 
 def _questions(item: Item) -> list[Question]:
     return [Question(**fields) for fields in item.meta["questions"]]
+
+
+def _lacking(questions: Sequence[Question]) -> set[int]:
+    """Returns the propositions that questions depend on, and that are not among them."""
+    return {parent for q in questions for parent in q.parents} - {q.id for q in questions}
 
 
 def _prompt(
@@ -118,8 +133,7 @@ def _prompt(
     """Returns metric -> the values that a prompt adds to it; none if the published code drops it."""
     if mode == "reference":
         questions = [q for q in questions if not q.first]
-        known = {q.id for q in questions}
-        if not questions or any(parent not in known for q in questions for parent in q.parents):
+        if not questions or _lacking(questions):
             return {}
     said = [{q.id: r["answers"][str(q.id)][1] == "yes" for q in questions} for r in records]
     true = [dependent(questions, of_picture) for of_picture in said]
@@ -134,11 +148,13 @@ def _prompt(
 def dependent(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, bool]:
     """Returns what is true of a picture: no where a parent is no, in the order of the questions.
 
+    A parent that is not among them says nothing.
+
     So it is handed on from parents to their children's children, but not to a question before its parent.
     """
     true = dict(said)
     for q in questions:
-        true[q.id] = true[q.id] and all(true[parent] for parent in q.parents)
+        true[q.id] = true[q.id] and all(true.get(parent, True) for parent in q.parents)
     return true
 
 
@@ -146,21 +162,20 @@ def read_questions(path: Path, prompts: Collection[str]) -> dict[str, tuple[Ques
     """Returns prompt -> its questions, in the file's order.
 
     path: the published dpg_bench.csv, whose "dependency" is proposition ids with commas, 0 = none.
-    Raises InputError, with the line, for a column that is missing, a number that is none, a dependency on
-    a proposition that the prompt lacks, one given twice, an unknown prompt; and for a prompt without any.
+    Raises InputError, with the line, for a column that is missing, a number that is none, an unknown
+    prompt; and for a prompt without any.
     """
-    found: dict[str, dict[int, tuple[int, Question]]] = {name: {} for name in prompts}
+    found: dict[str, dict[int, Question]] = {name: {} for name in prompts}
     for k, (line, row) in enumerate(_rows(path)):
         where = f"{path}, line {line}"
         question = _question(row, where, first=k == 0)
         if row["item_id"] not in found:
             raise InputError(f"{where} asks of {row['item_id']!r}, which is no prompt; {_REMEDY}")
-        if question.id in found[row["item_id"]]:
-            raise InputError(f"{where} is the second of proposition {question.id}; {_REMEDY}")
-        found[row["item_id"]][question.id] = line, question
+        found[row["item_id"]][question.id] = question
     for name, of_prompt in found.items():
-        _check_prompt(path, name, of_prompt)
-    return {name: tuple(q for _, q in of_prompt.values()) for name, of_prompt in found.items()}
+        if not of_prompt:
+            raise InputError(f"{path} asks nothing of the prompt {name!r}; {_REMEDY}")
+    return {name: tuple(of_prompt.values()) for name, of_prompt in found.items()}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -191,14 +206,3 @@ def _question(row: dict[str, str], where: str, first: bool) -> Question:
         raise InputError(f"{where}: {error}; {wanted}; {_REMEDY}") from error
     category = row["tuple"].split("(")[0].strip()
     return Question(number, row["question_natural_language"], parents, category, first)
-
-
-def _check_prompt(path: Path, name: str, questions: Mapping[int, tuple[int, Question]]):
-    if not questions:
-        raise InputError(f"{path} asks nothing of the prompt {name!r}; {_REMEDY}")
-    for line, question in questions.values():
-        unknown = [parent for parent in question.parents if parent not in questions]
-        if unknown:
-            raise InputError(
-                f"{path}, line {line} depends on proposition {unknown[0]}, which {name!r} lacks; {_REMEDY}"
-            )
