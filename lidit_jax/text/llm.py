@@ -4,6 +4,7 @@ torch and transformers are imported when a model is loaded, not when this module
 """
 
 import copy
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lidit_jax import pretrained
-from lidit_jax.errors import InputError
+from lidit_jax.errors import InputError, in_one_line
 from lidit_jax.text import instruct, weights
 
 
@@ -104,6 +105,9 @@ class FrozenLLM:
         self._model = model.eval().requires_grad_(False)
         self._causal = config.template != "encoder"
         self._state_index = config.layer  # into hidden_states; None: last_hidden_state
+        # What transformers calls the keys and values of what was read: "cache" from 5.24 on.
+        taken = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in taken else "past_key_values"
         self._check_length()
         self._read_prefix()
         _check_measured(config, "width", self.width)
@@ -162,8 +166,8 @@ class FrozenLLM:
             ids_BxS,
             attention_mask=mask_BxPS,
             position_ids=positions_BxS,
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_name: cache},
         )
         return hidden_BxSxE.float().cpu().numpy()
 
@@ -177,7 +181,7 @@ class FrozenLLM:
             inputs["output_hidden_states"] = True
         with torch.inference_mode():
             output = self._model(input_ids=ids_BxS.to(device), **inputs)
-        cache = getattr(output, "past_key_values", None)
+        cache = getattr(output, self._cache_name, None) if inputs.get("use_cache") else None
         if self._state_index is None:
             return output.last_hidden_state, cache
         return output.hidden_states[self._state_index], cache
@@ -224,8 +228,13 @@ class FrozenLLM:
         """
         import torch
 
-        with pretrained.loading(self.config.model):
+        try:
             found_BxSxE = torch.from_numpy(self._run(kept))
+        except Exception as error:  # what transformers raises of a state that it cannot go on from
+            raise InputError(
+                f"{self.config.model}: transformers cannot read what follows the prefix after it "
+                f"({in_one_line(error)}); use another LLM, or another version of transformers"
+            ) from error
         if not _close(found_BxSxE, wanted_BxSxE.float().cpu(), 0.1):  # of bf16, too
             raise InputError(
                 f"{self.config.model}: transformers reads what follows the "

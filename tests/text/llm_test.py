@@ -159,7 +159,9 @@ def test_a_model_that_keeps_no_keys_and_values(tmp_path):
     )
     transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
     tiny_llms.tokenizer_of("llama").save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="does not give the keys and values of what it has read"):
+    # Which of the two depends on the version of transformers.
+    told = "does not give the keys and values|cannot read what follows the prefix after it"
+    with pytest.raises(InputError, match=f"({told}).*use another LLM"):
         llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
 
 
