@@ -148,9 +148,8 @@ def _prompt(
 def dependent(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[int, bool]:
     """Returns what is true of a picture: no where a parent is no, in the order of the questions.
 
-    A parent that is not among them says nothing.
-
     So it is handed on from parents to their children's children, but not to a question before its parent.
+    A parent that is not among them says nothing.
     """
     true = dict(said)
     for q in questions:
