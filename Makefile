@@ -9,8 +9,6 @@ RUN = .venv/bin/python -m lidit_jax
 export JAX_PLATFORMS ?= cpu
 # An LLM's threads that spin while they wait are many times slower where another program runs too.
 export OMP_WAIT_POLICY ?= PASSIVE
-# XLA asks for a step's memory anew at every step: by huge pages that costs less (docs/performance.md).
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 quickstart: OUT = out/quickstart
 quickstart: SUITE = recall

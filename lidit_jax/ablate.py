@@ -10,6 +10,7 @@ from absl import flags
 
 from lidit_jax import ablation, doors, errors, files, share
 from lidit_jax.ablation import report, running
+from lidit_jax.training import heap
 
 _out = doors.define_folder("out", "folder for the data set, the runs and report/")
 _RUNS = flags.DEFINE_list("runs", None, "names of runs of the config; default: all")
@@ -21,6 +22,7 @@ _REPORT = flags.DEFINE_bool("report", False, "make no run; report those that are
 
 
 def main():
+    heap.compute_here()
     family = doors.config(ablation.parse)
     if _RUNS.value is not None:
         family = family.only([name for name in _RUNS.value if name])

@@ -28,6 +28,7 @@ from lidit_jax.benchmarking import (
     training,
 )
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
+from lidit_jax.training import heap
 
 flags.DEFINE_bool(
     "plan", False, "memory, FLOPs and collectives of a train step, compiled but not run"
@@ -104,13 +105,15 @@ def _plan():
 
 
 def _train():
+    heap.compute_here()
     if _PEER.value:
         doors.leave_room()
     config = assumed.measured(doors.config(), _lengths())
     task = assumed.task(config, _lengths())
     mesh = sharding.make_mesh(_mesh(config))
     against = peer.pixart(task) if _PEER.value else None
-    speed = training.measure(config, task, mesh, against, _ROUNDS.value)
+    with heap.kept():  # as training does
+        speed = training.measure(config, task, mesh, against, _ROUNDS.value)
     return speed.table(), speed.as_json()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from lidit_jax import doors, errors, processes
-from lidit_jax.training import agreement, checkpoints
+from lidit_jax.training import agreement, checkpoints, heap
 from lidit_jax.training.loop import train
 from lidit_jax.training.replay import replay
 
@@ -38,6 +38,7 @@ def main():
         for line in checkpoints.info(_workdir()):
             print(line)
         return
+    heap.compute_here()
     with _joined(_facts):
         config, data, workdir = _arguments()
         if _REPLAY.value is None:

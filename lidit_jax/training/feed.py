@@ -41,7 +41,11 @@ class Feed:
 
     def given(self, batch: Batch) -> Batch:
         """Returns the global batch, of which `batch` has the rows of this process, as it is stored."""
-        return to_devices(batch, self._mesh, self._batch_size)
+        given = to_devices(batch, self._mesh, self._batch_size)
+        if self._mesh.devices.flat[0].platform == "cpu":
+            # A step that must wait for its batch is computed in another thread; see `heap.kept`.
+            jax.block_until_ready(given)
+        return given
 
     def restored(self, batch: Batch) -> Batch:
         """Returns a batch that is on the devices as the model reads it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 
 from lidit_jax import processes
-from lidit_jax.training import checkpoints, opening, programs, state, step
+from lidit_jax.training import checkpoints, heap, opening, programs, state, step
 from lidit_jax.training.config import Config
 from lidit_jax.training.feed import Feed
 from lidit_jax.training.held_out import HeldOut
@@ -47,6 +47,7 @@ def train(
     tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
     with (
         programs.kept_in(workdir / "programs"),
+        heap.kept(),
         Pulse(workdir, t.watchdog_minutes) as pulse,
         contextlib.closing(opening.set_up(config, data, workdir, held_out)) as run,
     ):
