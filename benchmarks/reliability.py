@@ -29,7 +29,7 @@ import numpy as np
 
 from lidit_jax import digests
 from lidit_jax.data import feature_codecs
-from lidit_jax.training import guard, logbook, loop
+from lidit_jax.training import guard, heap, logbook, loop
 from lidit_jax.training.checkpoints import saving
 from lidit_jax.training.config import parse
 from lidit_jax.training.telemetry import clock, pulse
@@ -89,6 +89,7 @@ def train(given: argparse.Namespace):
     train = dataclasses.replace(config.train, steps=steps, log_every=BLOCK, preview_every=0)
     config = dataclasses.replace(config, train=train)
     parts = given.parts if given.only == "without" else []
+    heap.compute_here()
     with tempfile.TemporaryDirectory() as folder, in_turns(), without(parts):
         loop.train(config, given.data, pathlib.Path(folder) / "run")
 

@@ -112,7 +112,7 @@ def _train():
     task = assumed.task(config, _lengths())
     mesh = sharding.make_mesh(_mesh(config))
     against = peer.pixart(task) if _PEER.value else None
-    with heap.kept():  # as training does
+    with heap.kept():  # as in training; of the peer, in the same process, too
         speed = training.measure(config, task, mesh, against, _ROUNDS.value)
     return speed.table(), speed.as_json()
 

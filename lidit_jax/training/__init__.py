@@ -11,5 +11,5 @@ handover     from one stage to the next                origin       which checkp
 trained      a finished run, opened to be used         drawing      noise to latents, as one program
 replay       one step again, sample by sample          preview      pictures while it learns
 logbook      what a run tells of itself, and when      telemetry    by which means
-held_out     the loss on what is not learned from
+held_out     the loss on what is not learned from       heap         a CPU's memory, kept between steps
 """

@@ -43,7 +43,7 @@ class Feed:
         """Returns the global batch, of which `batch` has the rows of this process, as it is stored."""
         given = to_devices(batch, self._mesh, self._batch_size)
         if self._mesh.devices.flat[0].platform == "cpu":
-            # A step that must wait for its batch is computed in another thread; see `heap.kept`.
+            # JAX has a step that must wait for its batch computed in another thread; see `heap`.
             jax.block_until_ready(given)
         return given
 

@@ -1,9 +1,9 @@
-"""The heap, where a CPU computes: a step's temporaries are kept for the next step, and not given back in between.
+"""The heap, where a CPU computes: the temporaries of a step are kept for the next step.
 
-XLA asks malloc for all temporaries of a program at once, hundreds of MB, when it is called, and frees them
-when it ends. glibc asks the system for anything that large, every time, and the system clears it page by
-page: up to a third of a step (docs/performance.md). It can keep memory for the main thread alone, so the
-steps are computed there.
+XLA asks malloc for all temporaries of a program at once, hundreds of MB, when the program is called, and
+frees them when it ends. glibc asks the system for so much anew every time, and the system clears it page by
+page (docs/performance.md has what that costs). Only in the main thread can glibc keep so much, so programs
+are computed there. Nothing of this concerns other platforms, or another malloc than glibc's.
 """
 
 import contextlib
@@ -12,33 +12,43 @@ from collections.abc import Iterator
 
 import jax
 
-# glibc's malloc.h, mallopt(3): number -> what it is while memory is kept, and glibc's own value.
+_LIBC = ctypes.CDLL(None)
+_IS_GLIBC = hasattr(_LIBC, "malloc_trim")
+# Of malloc.h: number of a setting -> while the heap is kept, and afterwards. Once set, glibc no longer
+# adapts the second to the program, so it stays at the most that glibc would come to.
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-_GLIBC = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 128 * 1024}
+_AFTERWARDS = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 2**26}
 
 
 def compute_here():
-    """Has a CPU compute in the thread that asks for it. Call it before JAX is used."""
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    """Has a CPU compute a program in the thread that calls it, which waits meanwhile. Call it before JAX is used.
+
+    JAX does so for programs of one device whose arguments are there; others go to threads of its own, and
+    gain nothing by `kept`.
+    """
+    if _IS_GLIBC:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Within it malloc keeps what the main thread frees, where JAX computes on a CPU, under glibc.
+    """Within it malloc gives nothing of the main thread's back to the system, if JAX computes on a CPU.
 
-    The temporaries of a program are among it after `compute_here`, if its arguments are there when it is called.
-    Afterwards all is given back, and malloc's two settings are glibc's defaults.
+    Before and after it, all that is free is given back.
     """
-    libc = ctypes.CDLL(None)
-    if jax.default_backend() != "cpu" or not hasattr(libc, "malloc_trim"):
+    if jax.default_backend() != "cpu" or not _IS_GLIBC:
         yield
         return
-    for number, value in _KEEPING.items():
-        libc.mallopt(number, value)
+    _LIBC.malloc_trim(0)
+    _set(_KEEPING)
     try:
         yield
     finally:
-        for number, value in _GLIBC.items():
-            libc.mallopt(number, value)
-        libc.malloc_trim(0)
+        _set(_AFTERWARDS)
+        _LIBC.malloc_trim(0)
+
+
+def _set(values: dict[int, int]):
+    for number, value in values.items():
+        _LIBC.mallopt(number, value)

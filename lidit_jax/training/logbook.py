@@ -33,6 +33,8 @@ def tell_damaged(workdir: pathlib.Path, used: int, folder: pathlib.Path, why: st
 class Logbook:
     """Reads the metrics of each step when the next one is queued, so that the devices never wait.
 
+    On a CPU, which computes a step while it is queued (`heap.compute_here`), at once.
+
     clock: where the time goes. in_a_row: how many steps were skipped in a row by the last that was read.
     saved_at: the last step that was saved because it was due.
 
@@ -60,12 +62,13 @@ class Logbook:
             self._metrics = metrics.Metrics(workdir, done + 1, t.steps, t.batch_size, so_far)
             self._check_lines(saved.get("lines", {}), done)
         self._run, self._pulse = run, pulse
+        self._at_once = run.mesh.devices.flat[0].platform == "cpu"
         self._pending, self._drawn = None, {}
         self._steps = self.in_a_row = 0
         self._begun: dict[int, float] = {}  # of checkpoints, in seconds
 
     def queued(self, step: int, told: dict, replaced: Iterable[Replaced]):
-        """Takes what a queued step is going to tell, and reads what the step before it has told.
+        """Takes what a queued step is going to tell, and reads what the last that has ended told.
 
         replaced: what this process could not read of its samples.
         """
@@ -73,6 +76,8 @@ class Logbook:
         self._bad.saw(step, replaced)
         self._read()
         self._pending = step, told
+        if self._at_once:
+            self._read()
 
     def flush(self):
         """Waits for the step that was queued last, and writes all that the steps so far tell.

@@ -47,7 +47,6 @@ def train(
     tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
     with (
         programs.kept_in(workdir / "programs"),
-        heap.kept(),
         Pulse(workdir, t.watchdog_minutes) as pulse,
         contextlib.closing(opening.set_up(config, data, workdir, held_out)) as run,
     ):
@@ -73,6 +72,7 @@ def train(
         with (
             contextlib.closing(Logbook(run, pulse, done, started, saved)) as log,
             processes.heeding_sigterm() as told_to_stop,
+            heap.kept(),
         ):
             if done < t.steps:
                 stopped = _steps(run, tools, current, done, tracer, told_to_stop, log)

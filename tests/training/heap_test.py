@@ -15,10 +15,11 @@ TEMPORARY = 2**27  # bytes that a program needs while it runs
 
 # Prints page faults of a call, and bytes in use after some: without; within; and the latter, after.
 CALLED = f"""
-import resource, statistics
+import ctypes, resource, statistics
 import jax, jax.numpy as jnp
 from lidit_jax.training import heap
 
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a page is 4 kB, whatever the system prefers
 heap.compute_here()
 x = jnp.ones({TEMPORARY // 4}, jnp.float32)
 program = jax.jit(lambda x: jnp.flip(jax.lax.optimization_barrier(x * 2)).sum()).lower(x).compile()
