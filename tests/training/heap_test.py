@@ -9,7 +9,9 @@ import pytest
 
 from lidit_jax import sharding
 from lidit_jax.batch import BatchShape, fake
-from lidit_jax.training import feed
+from lidit_jax.training import feed, logbook, loop
+from lidit_jax.training.telemetry.pulse import Pulse
+from tests import tiny
 
 TEMPORARY = 2**27  # bytes that a program needs while it runs
 
@@ -59,3 +61,17 @@ def test_a_batch_is_there_when_a_step_is_given_it():
     for _ in range(8):
         batch = fake(BatchShape(16, (256, 256, 16), ((8, 8),)))  # 64 MiB of latents
         assert all(array.is_ready() for array in jax.tree.leaves(given(batch)))
+
+
+def test_a_step_is_told_of_as_soon_as_it_is_done(llms, data, tmp_path, monkeypatch):
+    beaten, told = [], []
+    queued = logbook.Logbook.queued
+    monkeypatch.setattr(Pulse, "beat", lambda pulse, step: beaten.append(step))
+
+    def then(self, step, *args):
+        queued(self, step, *args)
+        told.append((step, beaten[-1]))
+
+    monkeypatch.setattr(logbook.Logbook, "queued", then)
+    loop.train(tiny.config(llms[:1], steps=3, log_every=3), data, tmp_path / "run")
+    assert told == [(1, 1), (2, 2), (3, 3)]
