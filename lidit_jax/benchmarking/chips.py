@@ -11,9 +11,9 @@ GIB = 2**30
 class Chip:
     """One accelerator. memory: bytes for programs; flops: peak bf16 FLOP/s of dense products.
 
-    link: bytes/s that it receives from its neighbours; far, joined: the same where more than so many
-    accelerators compute together. described: a GPU, as XLA's compiler wants it told where none is here
-    ("" = a TPU, which libtpu describes).
+    link: bytes/s that it receives from its neighbours; joined: how many a machine has, 0 = links join all of
+    them; far: bytes/s that it receives from other machines, by a link of its own. described: a GPU, as XLA's
+    compiler wants it told where none is here ("" = a TPU, which libtpu describes).
     """
 
     memory: int
@@ -22,11 +22,6 @@ class Chip:
     far: float = 0.0
     joined: int = 0
     described: str = ""
-
-    def network(self, devices: int, machines: int = 1) -> float:
-        """Returns the bytes/s that each of so many accelerators, on so many machines at least, can receive."""
-        apart = self.joined and (devices > self.joined or machines > 1)
-        return self.far if apart else self.link
 
 
 # What a GPU keeps for its driver, for libraries and to fragmentation; XLA may be given the rest with
@@ -69,15 +64,16 @@ def _hopper(name: str, memory: float, bandwidth: float) -> Chip:
 # TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e}: 16, 95 and 32 GB of HBM. Less than that is a
 # program's: 15.75, 95.73 and 31.24 GiB are what the compiler (libtpu 0.0.52) says that it has. Links:
 # half of the 400, 1,200 and 800 GB/s of both directions. Between slices it is less: not foretold here.
-# GPUs: NVIDIA's data sheets of H100 SXM (80 GB at 3.35 TB/s, 1,979 TFLOP/s with sparsity: 989 without)
-# and H200 SXM (141 GB at 4.8 TB/s); cache and clock by the H100's white paper, and the CUDA programming
-# guide's limits of compute capability 9.0; versions as in jax[cuda13].
+# GPUs: NVIDIA's data sheets of H100 SXM (3.35 TB/s, 1,979 TFLOP/s with sparsity: 989 without) and H200 SXM
+# (4.8 TB/s); of the 80 and 141 GB in their names, what CUDA says that there is (an H100's differs by
+# 0.1 GiB; this is the least); cache and clock by the H100's white paper, and the CUDA programming guide's
+# limits of compute capability 9.0; versions as in jax[cuda13].
 CHIPS = {
     "v5e": Chip(int(15.75 * GIB), 197e12, 200e9),
     "v5p": Chip(int(95.73 * GIB), 459e12, 600e9),
     "v6e": Chip(int(31.24 * GIB), 918e12, 400e9),
-    "H100": _hopper("H100", 80e9, 3.35e12),
-    "H200": _hopper("H200", 141e9, 4.8e12),
+    "H100": _hopper("H100", 79.10 * GIB, 3.35e12),
+    "H200": _hopper("H200", 139.81 * GIB, 4.8e12),
 }
 
 

@@ -5,6 +5,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from lidit_jax.benchmarking import flops
 from lidit_jax.benchmarking.chips import Chip
@@ -32,9 +34,7 @@ def of(step: Step, setting: Setting, chip: Chip, products: list[flops.Product]) 
     """Returns the least time of a step. products: of a picture's forward pass, by `flops.forward`."""
     each = flops.training(products) + flops.recomputed(products, setting.remat)
     share = step.config.train.batch_size / step.mesh.size
-    machines = len({device.process_index for device in step.mesh.devices.flat})
-    network = chip.network(step.mesh.size, machines)
-    return LeastTime(each * share / chip.flops, traffic(step, setting) / network)
+    return LeastTime(each * share / chip.flops, _seconds_of_traffic(step, setting, chip))
 
 
 def traffic(step: Step, setting: Setting) -> float:
@@ -45,9 +45,42 @@ def traffic(step: Step, setting: Setting) -> float:
     with activations is not counted.
     """
     sizes = step.mesh.shape
+    return sum(size * (1 - 1 / sizes[axis]) for axis, size in _collected(step, setting).items())
+
+
+def _collected(step: Step, setting: Setting) -> dict[str, float]:
+    """Returns, for each axis, the bytes of what is gathered or scattered over it in a step, whole."""
+    sizes = step.mesh.shape
     size = jnp.dtype(step.config.model.dtype).itemsize
     whole = size * sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
-    held = whole / sizes["tensor"]
-    over_fsdp = (_GATHERS + 1) * held * (1 - 1 / sizes["fsdp"])
-    over_replicas = 2 * held / sizes["fsdp"] * (1 - 1 / sizes["replica"])
-    return setting.accumulate * (over_fsdp + over_replicas)
+    held = setting.accumulate * whole / sizes["tensor"]
+    return {"fsdp": (_GATHERS + 1) * held, "replica": 2 * held / sizes["fsdp"]}
+
+
+def _seconds_of_traffic(step: Step, setting: Setting, chip: Chip) -> float:
+    """Returns the longer of the links' times within machines and between them, which work at once.
+
+    What comes to a machine from others comes once, over the links of all of its devices that collect
+    the same, and is handed on within.
+    """
+    within, between = 0.0, 0.0
+    for axis, size in _collected(step, setting).items():
+        devices, near = step.mesh.shape[axis], _near(step.mesh, axis, chip)
+        from_others = size * (1 - near / devices) / near
+        between += from_others
+        within += size * (1 - 1 / devices) - from_others
+    return max(within / chip.link, between / chip.far if between else 0.0)
+
+
+def _near(mesh: Mesh, axis: str, chip: Chip) -> int:
+    """Returns how many devices of a group over an axis are in one machine, the fewest of any group's.
+
+    Virtual devices are in machines as the chip's are, in their order.
+    """
+    if not chip.joined:
+        return mesh.shape[axis]
+    machines = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    if not machines.any():
+        machines = np.arange(mesh.size).reshape(machines.shape) // chip.joined
+    groups = np.moveaxis(machines, mesh.axis_names.index(axis), -1).reshape(-1, mesh.shape[axis])
+    return min(int(np.unique(group, return_counts=True)[1].min()) for group in groups)

@@ -137,8 +137,28 @@ def test_traffic_by_hand():
         wanted = accumulate * 2 * parameters * (3 * 3 / 4 + 2 / 4 / 2)
         setting = Setting("none", 8 // accumulate, accumulate)
         assert least_time.traffic(step, setting) == pytest.approx(wanted)
-    chip = chips.Chip(0, 1.0, link=9.0, far=3.0, joined=8)
-    assert (chip.network(8), chip.network(16), chip.network(8, machines=2)) == (9.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "joined", "within", "between"),
+    [
+        ((2, 4, 1), 0, 3 * 3 / 4 + 2 / 4 / 2, 0),  # links join all
+        ((2, 4, 1), 8, 3 * 3 / 4 + 2 / 4 / 2, 0),  # one machine
+        ((2, 4, 1), 4, 3 * 3 / 4, 2 / 4 / 2),  # gathered within a machine, summed between two
+        ((2, 4, 1), 2, 3 * (3 / 4 - 1 / 4), 3 / 4 + 2 / 4 / 2),  # half from the other, by two links
+        ((1, 8, 1), 1, 0, 3 * 7 / 8),  # each alone
+        ((1, 4, 2), 4, 3 / 2 * (3 / 4 - 1 / 4), 3 / 2 / 4),  # two of a group in a machine
+    ],
+)
+def test_what_comes_from_other_machines_comes_once_and_over_the_links_of_all(
+    sizes, joined, within, between
+):
+    step = on_mesh(sizes, dtype="bfloat16")
+    whole = 2 * sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
+    for far in (1e30, 1.0):
+        chip = chips.Chip(0, 1.0, link=9.0, far=far, joined=joined)
+        time = least_time.of(step, Setting("none", 8, 1), chip, flops.forward(step.task))
+        assert time.traffic == pytest.approx(whole * max(within / 9, between / far))
 
 
 @pytest.mark.slow
