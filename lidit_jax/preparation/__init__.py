@@ -137,8 +137,8 @@ def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
         plan = planning.make(source, recipe_of(config), pathlib.Path(folder))
         texts = dataset.Captions(plan.folder, plan.info["captions"])
         for i in range(plan.pieces):
-            for row in images.planned(source, plan, i):
-                decoded = decoding.decode(decoding.Job(row.example.picture, plan.bins[row.bin]))
+            for row, job in images.planned(source, plan, i):
+                decoded = decoding.decode(job)
                 if not decoded.reason:
                     captions = tuple(texts[c].text for c in row.captions + row.synthetic)
                     yield captions, decoded.pixels_HxWx3

@@ -60,7 +60,7 @@ def estimate(
 def _pictures(data: DataConfig, plan: Plan, source: Source, count: float, batch_size: int) -> Line:
     """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
     codec = make_codec(data.codec)
-    every = (row for i in range(plan.pieces) for row in images.planned(source, plan, i))
+    every = (row for i in range(plan.pieces) for row, _ in images.planned(source, plan, i))
     rows = list(itertools.islice(every, max(PICTURES, 4 * decoding.CHUNK * data.workers)))
     size = plan.bins[int(np.argmax([sum(c) for c in plan.info["counts"]]))]
     jobs = [decoding.Job(row.example.picture, size) for row in rows]

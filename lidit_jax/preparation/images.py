@@ -82,18 +82,18 @@ class _Planned:
     bin: int
     captions: tuple[int, ...]
     synthetic: tuple[int, ...]
-    natural: tuple[int, int]
 
     def record(self, latent_HxWxC: np.ndarray) -> records.ImageRecord:
         e = self.example
         return records.ImageRecord(e.key, latent_HxWxC, self.captions, self.synthetic, e.metadata)
 
 
-def planned(source: Source, plan: Plan, piece: int) -> Iterator[_Planned]:
-    """Yields the rows of a piece that the plan keeps.
+def planned(source: Source, plan: Plan, piece: int) -> Iterator[tuple[_Planned, decoding.Job]]:
+    """Yields the rows of a piece that the plan keeps, each with the decoding of its picture.
 
     Raises InputError if the source is not what it was when the plan was made.
     """
+    checked = "R3-shape" in plan.info["rules"]
     rows: Piece = plan.piece(piece)
     examples = (e for e in source.piece(piece, plan.pieces) if isinstance(e, Example))
     count = 0
@@ -102,8 +102,10 @@ def planned(source: Source, plan: Plan, piece: int) -> Iterator[_Planned]:
         if row >= len(rows.key_N) or key_hash(example.key) != rows.key_N[row]:
             raise _changed(plan, f"its row {row} of piece {piece} is now {example.key!r}")
         if rows.bin_N[row] >= 0:
-            natural = tuple(rows.size_Nx2[row].tolist())
-            yield _Planned(example, int(rows.bin_N[row]), *rows.captions(row), natural)
+            bin = int(rows.bin_N[row])
+            natural = tuple(rows.size_Nx2[row].tolist()) if checked else None
+            job = decoding.Job(example.picture, plan.bins[bin], natural)
+            yield _Planned(example, bin, *rows.captions(row)), job
     if count != len(rows.key_N):
         raise _changed(plan, f"piece {piece} had {len(rows.key_N)} rows, and has {count}")
 
@@ -160,11 +162,9 @@ class _PieceWriter:
 
     def _jobs(self, source, under_way):
         """Yields the decoding of each planned row, and puts the row in `under_way` for when it is done."""
-        checked = "R3-shape" in self.plan.info["rules"]
-        for row in planned(source, self.plan, self.piece):
+        for row, job in planned(source, self.plan, self.piece):
             under_way.append(row)
-            size = self.plan.bins[row.bin]
-            yield decoding.Job(row.example.picture, size, row.natural if checked else None)
+            yield job
 
     def _take(self, row: _Planned, decoded: decoding.Decoded):
         reasons = [decoded.reason] if decoded.reason else decoded.notes

@@ -42,6 +42,16 @@ def test_references_are_what_is_trained_on_and_what_is_held_out(llms, raw):
     assert kept and out and kept | out == texts and not kept & out
 
 
+def test_references_lack_a_picture_whose_size_is_not_what_its_source_says(llms, tmp_path):
+    raw = tiny_sources.write_folder(tmp_path / "raw")
+    change_json(raw / "even" / "0000.json", width=132)
+    config = config_of(llms, "folder", {"path": str(raw)}, rules=("R3-shape",))
+    preparation.prepare(config, tmp_path / "set")
+    ledger = (tmp_path / "set" / "ledger.jsonl").read_text(encoding="utf-8")
+    assert '"R3-size"' in ledger
+    assert len(list(preparation.references(config))) == len(Dataset(tmp_path / "set")) == 9
+
+
 def test_references_have_the_sizes_that_are_trained_at(llms, raw, tmp_path):
     config = config_of(llms, "folder", {"path": str(raw)}, rules=())
     plan, _ = preparation.prepare_plan(config, tmp_path)

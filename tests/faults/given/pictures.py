@@ -165,8 +165,8 @@ def _decoded(config, data: pathlib.Path):
             _decode(decoding.Job(row.picture, (16, 16)))
     plan = planning.make(source, recipe_of(config), data)
     for piece in range(plan.pieces):
-        for row in planned(source, plan, piece):
-            _decode(decoding.Job(row.example.picture, plan.bins[row.bin], row.natural))
+        for _, job in planned(source, plan, piece):
+            _decode(job)
 
 
 def _decode(job: decoding.Job):
