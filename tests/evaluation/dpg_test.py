@@ -121,6 +121,22 @@ def test_a_question_that_depends_on_what_its_prompt_lacks_drops_it_or_counts_by_
         assert note.startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("parents", "answers", "kept"),
+    [
+        ("2,7", ["no"] * 4, True),  # 2 is no in every picture, so 7 is never looked up
+        ("2,7", ["no", "no", "yes", "no"], False),
+        ("7,2", ["no"] * 4, False),
+    ],
+)
+def test_what_its_prompt_lacks_drops_it_where_it_is_looked_up(written, parents, answers, kept):
+    path = written(row("q", 1), row("p", 1), row("p", 2), row("p", 3, parents))
+    items = [item(path, "p", "q")]
+    records = [[tile("yes", answer, "yes") for answer in answers]]
+    found = values(items, records, "reference")
+    assert found["dpg"] == pytest.approx((1 / 3, 1)) if kept else found == {}
+
+
 def test_of_a_proposition_given_twice_the_last_row_counts(written):
     path = written(row("p", 1, question="Old?"), row("p", 2), row("p", 1, question="New?"))
     asked = [(q.id, q.text, q.first) for q in read_questions(path, ["p"])["p"]]

@@ -59,12 +59,13 @@ class DPG:
     DPG-vilt, by the class that begins the VQA judge's identity, and is not comparable with published ones.
 
     `reference` computes as the published code: the first row of the questions is skipped, and with it a
-    prompt that has no other question, or one that refers to it; categories are of a prompt's last
+    prompt that has no other question, or one that looks it up; categories are of a prompt's last
     picture, and of answers before parents count. Pictures that cannot be read are skipped there; here
     none is missing. `fixed` counts every row and picture, and parents in categories too.
 
     Of a proposition that the file has twice the last row counts. Where one depends on what its prompt lacks,
-    `reference` drops the prompt, and `fixed` takes its own answer; both say so in a note.
+    `fixed` takes its own answer, and `reference` drops the prompt if that is looked up for one of its
+    pictures: parents are, in their order, until one is no. Both say so in a note.
     """
 
     official = True
@@ -133,10 +134,14 @@ def _prompt(
     """Returns metric -> the values that a prompt adds to it; none if the published code drops it."""
     if mode == "reference":
         questions = [q for q in questions if not q.first]
-        if not questions or _lacking(questions):
-            return {}
     said = [{q.id: r["answers"][str(q.id)][1] == "yes" for q in questions} for r in records]
-    true = [dependent(questions, of_picture) for of_picture in said]
+    if not questions:
+        return {}
+    alone = {} if mode == "reference" else dict.fromkeys(_lacking(questions), True)
+    try:
+        true = [dependent(questions, alone | of_picture) for of_picture in said]
+    except KeyError:  # where the published code ends, too
+        return {}
     values = {"dpg": [fmean(fmean(of_picture.values()) for of_picture in true)]}
     for of_picture in said[-1:] if mode == "reference" else true:
         for q in questions:
@@ -149,12 +154,13 @@ def dependent(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[i
     """Returns what is true of a picture: no where a parent is no, in the order of the questions.
 
     So it is handed on from parents to their children's children, but not to a question before its parent.
-    A parent that is not among them says nothing.
+    Raises KeyError for a parent of which nothing is said, unless one before it is no: it is not looked at.
     """
     true = dict(said)
     for q in questions:
-        true[q.id] = true[q.id] and all(true.get(parent, True) for parent in q.parents)
-    return true
+        follows = all(true[parent] for parent in q.parents)
+        true[q.id] = true[q.id] and follows
+    return {q.id: true[q.id] for q in questions}
 
 
 def read_questions(path: Path, prompts: Collection[str]) -> dict[str, tuple[Question, ...]]:
