@@ -10,6 +10,10 @@ what lidit_1b's may be: a source of lidit_jax.data.sources, or smoke. The paper 
 captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and Qwen1.5-7B on pictures
 and text itself, and published neither: LLaVA-NeXT's language model stands for the first, and the chat
 model for the second, of which there is no public tuned one.
+
+T5-v1.1-XXL is published as pickled weights, which are not read. Load it once by transformers'
+T5EncoderModel, where you trust it, call save_pretrained of it and of its tokenizer, and give that folder as
+--config.text.encoders.t5_xxl.model.
 """
 
 from ml_collections import ConfigDict

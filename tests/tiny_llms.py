@@ -44,6 +44,22 @@ def save(family, folder):
     tiny_model(family).save_pretrained(folder)
 
 
+def save_multi_modal(folder):
+    """Saves a LLaVA-NeXT whose language model is the tiny llama."""
+    import transformers as hf
+
+    text = tiny_model("llama")
+    vision = hf.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28
+    )  # fmt: skip
+    config = hf.LlavaNextConfig(text_config=text.config, vision_config=vision)
+    model = hf.LlavaNextForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.lm_head.load_state_dict(text.lm_head.state_dict())
+    model.save_pretrained(folder)
+    tokenizer_of("llama").save_pretrained(folder)
+
+
 def tiny_model(family):
     """A random model of the family: width 16, 4 blocks. Weights are large, so that context matters."""
     import torch

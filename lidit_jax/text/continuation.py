@@ -29,8 +29,9 @@ def continuation(
 
     with pretrained.loading(config.model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
-        encoder_decoder = _hf_config(config, found.folder).is_encoder_decoder
-        model = _model(config, found.folder, encoder_decoder)
+        hf_config = _hf_config(config, found.folder)
+        encoder_decoder = hf_config.is_encoder_decoder
+        model = _model(config, found.folder, hf_config)
     ids = torch.tensor([_ids(tokenizer, config, prompt, encoder_decoder)])
     eos = tokenizer.eos_token_id
     with torch.inference_mode():
@@ -39,6 +40,8 @@ def continuation(
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,
             do_sample=False,
+            repetition_penalty=1.0,  # whatever the folder's generation_config.json says
+            no_repeat_ngram_size=0,
             pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         )[0]
     new = written if encoder_decoder else written[ids.shape[1] :]
@@ -69,13 +72,18 @@ def _hf_config(config: EncoderConfig, folder: pathlib.Path):
     return hf_config
 
 
-def _model(config: EncoderConfig, folder: pathlib.Path, encoder_decoder: bool):
+def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
     """Returns the model that writes, in eval mode. Raises InputError if its weights are not complete."""
     import transformers
 
-    auto = transformers.AutoModelForCausalLM
-    if encoder_decoder:
+    if hf_config.is_encoder_decoder:
         auto = transformers.AutoModelForSeq2SeqLM
+    elif type(hf_config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        auto = transformers.AutoModelForCausalLM
+    else:
+        auto = (
+            transformers.AutoModelForImageTextToText
+        )  # of which the language model alone is asked
     model, info = auto.from_pretrained(
         folder, dtype="auto", output_loading_info=True, use_safetensors=True, **pretrained.SAFE
     )
@@ -90,6 +98,5 @@ def _ids(tokenizer, config: EncoderConfig, prompt: str, encoder_decoder: bool) -
     prefix, suffix = instruct.prompt_parts(tokenizer, config)
     kept, cut = instruct.tokenize_prompt(tokenizer, prompt, suffix, config.max_prompt_tokens)
     instruct.warn_truncated(config, int(cut), 1, prompt)
-    if config.template == "base":
-        return prefix + kept[: -len(suffix)]
-    return prefix + kept + instruct.reply_parts(tokenizer, suffix)
+    read = prefix + kept[: -len(suffix)]
+    return read if config.template == "base" else read + instruct.reply_ids(tokenizer)

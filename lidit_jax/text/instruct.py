@@ -151,22 +151,28 @@ def template_hash(prefix_ids: list[int], suffix_ids: list[int], layer: int) -> s
     return hashlib.sha256(json.dumps([prefix_ids, suffix_ids, layer]).encode()).hexdigest()
 
 
-def reply_parts(tokenizer: Tokenizer, suffix_ids: list[int]) -> list[int]:
-    """Returns the ids that a chat template puts between a user turn's end token and the model's answer."""
-    closing = _rendered(tokenizer, "", reply=True).split(_SENTINEL)[1]
-    ids = _ids(tokenizer, closing)
-    return ids[ids.index(suffix_ids[0]) + 1 :] if suffix_ids[0] in ids else ids
+def reply_ids(tokenizer: Tokenizer) -> list[int]:
+    """Returns the ids that a chat template puts between a user's prompt and the model's answer."""
+    return _ids(tokenizer, _rendered(tokenizer, "", reply=True).split(_SENTINEL)[1])
 
 
 def _rendered(tokenizer, before: str, reply: bool = False) -> str:
-    """Renders one user turn around a sentinel; with `reply`, up to where the model answers."""
-    turn = {"role": "user", "content": before + _SENTINEL}
-    return tokenizer.apply_chat_template(
-        [turn],
-        chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
-        tokenize=False,
-        add_generation_prompt=reply,
-    )
+    """Renders one user turn around a sentinel; with `reply`, up to where the model answers.
+
+    The turn is a text, or, where the template shows no text, the list of its parts that templates of
+    multi-modal models may want.
+    """
+    text = before + _SENTINEL
+    for content in (text, [{"type": "text", "text": text}]):
+        rendered = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=reply,
+        )
+        if _SENTINEL in rendered:
+            break
+    return rendered
 
 
 def _chat_parts(tokenizer, before):

@@ -32,8 +32,9 @@ _PACKAGES = {
 class Weights:
     """A Hugging Face folder with model and tokenizer, and the hash that names the model.
 
-    sha256: of the GGUF file it was converted from; otherwise over config.json, tokenizer.json and
-      the weight files (name and content of each), so that copies of a folder have one hash.
+    sha256: of the GGUF file it was converted from; otherwise over config.json, tokenizer.json (or, without
+      one, SentencePiece's *.model) and the weight files (name and content of each), so that copies of a
+      folder have one hash.
     """
 
     folder: Path
@@ -81,9 +82,9 @@ def _from_folder(folder: Path) -> Weights:
             "and of its tokenizer"
         )
     total = hashlib.sha256()
-    for path in [folder / "config.json", folder / "tokenizer.json", *weights]:
-        if path.exists():
-            total.update(f"{path.name} {_sha256(path)}\n".encode())
+    tokenizer = sorted(folder.glob("tokenizer.json")) or sorted(folder.glob("*.model"))
+    for path in [folder / "config.json", *tokenizer, *weights]:
+        total.update(f"{path.name} {_sha256(path)}\n".encode())
     return Weights(folder, total.hexdigest())
 
 

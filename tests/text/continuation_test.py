@@ -12,6 +12,7 @@ from lidit_jax.errors import InputError
 from lidit_jax.text import instruct, weights
 from lidit_jax.text.continuation import continuation
 from lidit_jax.text.instruct import EncoderConfig
+from tests import tiny_llms
 
 PROMPT = "a red star"
 
@@ -37,6 +38,49 @@ def test_it_is_the_greedy_one(tiny_llm, template, instruction, tmp_path):
         if ids[-1] == tokenizer.eos_token_id:
             break
     assert said == tokenizer.decode(ids[count:], skip_special_tokens=True).strip()
+
+
+def greedy(model, ids, tokens=5):
+    """What a model that is asked token by token says."""
+    count = len(ids)
+    for _ in range(tokens):
+        ids = [*ids, int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids[count:]
+
+
+def test_the_folders_own_way_of_writing_changes_nothing(tiny_llm, tmp_path):
+    folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    config = EncoderConfig("x", str(folder))
+    said = continuation(config, PROMPT, tmp_path, tokens=12)
+    own = transformers.GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1)
+    own.save_pretrained(folder)
+    assert continuation(config, PROMPT, tmp_path, tokens=12) == said
+
+
+def test_the_language_model_of_a_multi_modal_model_speaks(tmp_path):
+    folder = str(tmp_path / "llava")
+    tiny_llms.save_multi_modal(folder)
+    said = continuation(EncoderConfig("x", folder), PROMPT, tmp_path, tokens=5)
+    model = tiny_llms.tiny_model("llama").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    turn = [{"role": "user", "content": f"{instruct.INSTRUCTION}\n{PROMPT}"}]
+    read = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    wanted = greedy(model, tokenizer(read, add_special_tokens=False).input_ids)
+    assert said == tokenizer.decode(wanted, skip_special_tokens=True).strip() and said
+
+
+def test_a_turn_that_plain_text_closes_is_read_as_its_template_has_it(tiny_llm, tmp_path):
+    folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    template = "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]"
+    tokenizer = tiny_llms.tokenizer_of("llama")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    config = EncoderConfig("x", str(folder), instruction=False)
+    said = continuation(config, PROMPT, tmp_path, tokens=5)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    read = tokenizer(f"<bos>[INST] {PROMPT} [/INST]", add_special_tokens=False).input_ids
+    wanted = tokenizer.decode(greedy(model, read), skip_special_tokens=True)
+    assert said == wanted.strip() and said
 
 
 def test_an_encoder_decoder_decodes_what_it_has_read(tiny_llm, tmp_path):

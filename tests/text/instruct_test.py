@@ -90,6 +90,19 @@ def test_turn_closed_by_plain_text_ends_with_eos():
     assert parts(tokenizer) == (f"<bos>[INST] {INSTRUCTION}\n", "<eos>")
 
 
+PARTS = (  # as LLaVA's: of a turn that is a text it shows nothing
+    "{% for m in messages %}<|im_start|>"
+    "{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
+)
+
+
+def test_a_turn_is_given_in_parts_to_a_template_that_wants_them():
+    tokenizer = chat(PARTS)
+    assert parts(tokenizer) == (f"<|im_start|>{INSTRUCTION}\n", "<|im_end|>")
+    assert tokenizer.decode(instruct.reply_ids(tokenizer)) == "<|im_end|><|im_start|>"
+
+
 def test_suffix_is_one_token_where_a_template_closes_with_more():
     tokenizer = chat("<|im_start|>{{ messages[0]['content'] }} <|im_end|>\n<eos>")
     assert parts(tokenizer, instruction=False) == ("<|im_start|>", "<|im_end|>")

@@ -7,7 +7,7 @@ import pytest
 import transformers
 
 from lidit_jax.errors import InputError
-from lidit_jax.text import llm
+from lidit_jax.text import instruct, llm, weights
 from lidit_jax.text.instruct import EncoderConfig
 from tests import tiny_llms
 
@@ -97,23 +97,11 @@ def test_a_long_prompt_is_cut_and_said_so(load, caplog):
     assert "'abcdefgh'" in caplog.text
 
 
-def test_language_model_of_a_multi_modal_model(tmp_path, chat_tokenizer):
+def test_language_model_of_a_multi_modal_model(tmp_path):
     import torch
-    import transformers
 
     text = tiny_llms.tiny_model("llama")
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=28,
-    )
-    config = transformers.LlavaConfig(text_config=text.config, vision_config=vision)
-    model = transformers.LlavaForConditionalGeneration(config)
-    model.model.language_model.load_state_dict(text.model.state_dict())
-    model.save_pretrained(tmp_path / "llava")
-    chat_tokenizer.save_pretrained(tmp_path / "llava")
+    tiny_llms.save_multi_modal(tmp_path / "llava")
     frozen = llm.load(EncoderConfig("llava", str(tmp_path / "llava")), tmp_path)
     assert len(frozen._model.layers) == 2
     expected = plain_states(text.eval(), frozen, "a cat")[-3]
@@ -131,6 +119,25 @@ def test_an_encoder_that_was_saved_alone(load, tmp_path):
     found, wanted = llm.load(config, tmp_path).encode(PROMPTS), load("t5").encode(PROMPTS)
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_tokenizer_of_sentencepiece_alone_is_read(load, tmp_path):
+    """As T5's and Llama-2's repositories have it, some without a tokenizer.json."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path / "t5"
+    whole = transformers.T5EncoderModel.from_pretrained(load("t5").config.model)
+    whole.save_pretrained(folder)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([instruct.INSTRUCTION, *PROMPTS] * 9), model_prefix=str(folder / "spiece"),
+        vocab_size=60, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=9,
+    )  # fmt: skip
+    frozen = llm.load(
+        EncoderConfig("x", str(folder), template="encoder", instruction=False), tmp_path
+    )
+    pieces = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model"))
+    assert frozen.tokenize("a red cat")[0] == [*pieces.encode("a red cat"), 1]
+    (folder / "spiece.model").write_bytes((folder / "spiece.model").read_bytes() + b"x")
+    assert weights.locate(str(folder), tmp_path).sha256 != frozen.model_hash
 
 
 def test_a_hybrid_whose_state_is_not_carried_into_several_tokens_is_refused(tmp_path):
