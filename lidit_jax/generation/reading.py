@@ -44,10 +44,15 @@ class Readers:
         return padded_length(longest)
 
     def read(self, texts: Iterable[str]) -> Iterator[Features]:
-        """Yields the features of each text, in their order; texts are taken as they are needed."""
+        """Yields the features of each text, in their order; texts are taken as they are needed.
+
+        They do not depend on the other texts, but for the last bits of f32.
+        """
         readers = self._all()
         streams = [
-            encode_captions(reader, part)
+            encode_captions(
+                reader, part, static_length=None if reader.dtype == "float32" else padded_length
+            )
             for reader, part in zip(readers, itertools.tee(texts, len(readers)))
         ]
         for features in zip(*streams, strict=True):

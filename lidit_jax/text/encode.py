@@ -35,15 +35,18 @@ def encode_captions(
     texts: Iterable[str],
     batch_size: int = 32,
     progress: Callable[[int], Any] = lambda count: None,
+    static_length: Callable[[int], int] | None = None,
 ) -> Iterator[Features]:
     """Yields the features of each text, in the order of `texts`, which may be a long stream.
 
     `progress` is called with the number of texts finished since its last call, e.g. `tqdm().update`.
+    static_length: see `FrozenLLM.encode_ids`.
     """
     texts = iter(texts)
     while window := list(itertools.islice(texts, _WINDOW * batch_size)):
         kept, cut = zip(*map(llm.tokenize, window), strict=True)
-        for hidden_SxE, truncated in zip(llm.encode_ids(kept, batch_size), cut, strict=True):
+        hidden = llm.encode_ids(kept, batch_size, static_length)
+        for hidden_SxE, truncated in zip(hidden, cut, strict=True):
             yield Features(hidden_SxE, truncated)
         progress(len(window))
 

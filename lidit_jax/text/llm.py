@@ -5,8 +5,9 @@ torch and transformers are imported when a model is loaded, not when this module
 
 import copy
 import inspect
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -131,24 +132,46 @@ class FrozenLLM:
         )
         return self.encode_ids(kept, batch_size)
 
-    def encode_ids(self, kept: Sequence[list[int]], batch_size: int = 32) -> list[np.ndarray]:
-        """Returns the features of ids from `tokenize`, in their order; batches hold similar lengths."""
+    def encode_ids(
+        self,
+        kept: Sequence[list[int]],
+        batch_size: int = 32,
+        static_length: Callable[[int], int] | None = None,
+    ) -> list[np.ndarray]:
+        """Returns the features of ids from `tokenize`, in their order; batches hold similar lengths.
+
+        static_length: of the tokens that hold so many. With it a batch has rows of one such length, and is
+          filled up: in bf16 another shape rounds otherwise, so that a prompt's features would depend on
+          which prompts are read with it.
+        """
         order = sorted(range(len(kept)), key=lambda i: -len(kept[i]))
         features = [None] * len(kept)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            hidden_BxSxE = self._run([kept[i] for i in rows])
-            for i, hidden_SxE in zip(rows, hidden_BxSxE, strict=True):
+        for rows, length in self._batches(kept, order, batch_size, static_length):
+            fill = rows[-1:] * (batch_size - len(rows) if length else 0)
+            hidden_BxSxE = self._run([kept[i] for i in rows + fill], length)
+            for i, hidden_SxE in zip(rows, hidden_BxSxE):
                 features[i] = hidden_SxE[: len(kept[i])].copy()
         return features
 
-    def _run(self, kept):
-        """Runs one batch; returns f32 [B, S, E], rows padded on the right."""
+    def _batches(self, kept, order, batch_size, static_length):
+        """Yields the rows of each batch and the length that they are padded to; 0: of the longest."""
+
+        def length(i):  # one more: a mask that masks nothing is left out, by another kernel
+            most = self._most_tokens - len(self.prefix_ids)
+            return min(static_length(len(kept[i]) + 1), most) if static_length else 0
+
+        for of_all, alike in itertools.groupby(order, length):
+            alike = list(alike)
+            for start in range(0, len(alike), batch_size):
+                yield alike[start : start + batch_size], of_all
+
+    def _run(self, kept, length=0):
+        """Runs one batch; returns f32 [B, S, E], rows padded on the right to the longest, or to `length`."""
         import torch
 
         P = len(self.prefix_ids)
         lengths_B = torch.tensor([len(ids) for ids in kept])
-        B, S = len(kept), int(lengths_B.max())
+        B, S = len(kept), length or int(lengths_B.max())
         ids_BxS = torch.full((B, S), self.tokenizer.pad_token_id or 0)
         for row, ids in zip(ids_BxS, kept, strict=True):
             row[: len(ids)] = torch.tensor(ids)
@@ -258,10 +281,11 @@ class FrozenLLM:
     def _check_length(self):
         limits = [self.tokenizer.model_max_length]
         limits += [n for n in [getattr(self._model.config, "max_position_embeddings", None)] if n]
-        most = min(limits) - len(self.prefix_ids) - 1
+        self._most_tokens = min(limits)
+        most = self._most_tokens - len(self.prefix_ids) - 1
         if self.config.max_prompt_tokens > most:
             raise InputError(
-                f"{self.config.model} reads at most {min(limits)} tokens, {len(self.prefix_ids)} of them "
+                f"{self.config.model} reads at most {self._most_tokens} tokens, {len(self.prefix_ids)} of them "
                 f"prefix: max_prompt_tokens={self.config.max_prompt_tokens} must be at most {most}"
             )
 

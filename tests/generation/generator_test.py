@@ -7,6 +7,8 @@ import json
 import jax
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from lidit_jax import errors, files, sharding
 from lidit_jax.generation import Generator, Wanted, generate, reading, sample_config
@@ -83,9 +85,9 @@ def test_each_distinct_prompt_is_read_once(make_generator, monkeypatch):
     generator(["a"], [0])  # the LLMs are loaded, and known by the empty prompt
     seen, read = [], FrozenLLM.encode_ids
 
-    def counted(self, kept, batch_size):
+    def counted(self, kept, *args):
         seen.extend((self.model_hash, tuple(ids)) for ids in kept)
-        return read(self, kept, batch_size)
+        return read(self, kept, *args)
 
     monkeypatch.setattr(FrozenLLM, "encode_ids", counted)
     monkeypatch.setattr(encode, "_WINDOW", 2)
@@ -95,6 +97,21 @@ def test_each_distinct_prompt_is_read_once(make_generator, monkeypatch):
     wanted = [Wanted(p, s, next(sizes)) for s in range(2) for p in PROMPTS[:5]]
     assert len(dict(generator.draw(wanted))) == 10
     assert len(seen) == len(set(seen)) == 5
+
+
+def test_in_bf16_what_is_read_does_not_depend_on_the_rest_of_a_request(make_generator, monkeypatch):
+    """As on a GPU: so a stopped request, or one in shares, goes on with the same pictures."""
+    load = transformers.AutoModel.from_pretrained
+    in_bf16 = functools.partial(load, dtype=torch.bfloat16)
+    monkeypatch.setattr(
+        transformers.AutoModel, "from_pretrained", lambda *a, dtype, **k: in_bf16(*a, **k)
+    )
+    read = make_generator()._readers.read
+    prompts = [*PROMPTS, "a much longer one " * 9]
+    for prompt, together in zip(prompts, read(prompts), strict=True):
+        (alone,) = read([prompt])
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_no_more_is_read_than_waits_for_a_batch(make_generator, monkeypatch):

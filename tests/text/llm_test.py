@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import transformers
 
+from lidit_jax.data.pipeline import padded_length
 from lidit_jax.errors import InputError
 from lidit_jax.text import instruct, llm, weights
 from lidit_jax.text.instruct import EncoderConfig
@@ -67,6 +68,38 @@ def test_batches_and_padding_change_nothing(load, family):
     for batch_size in (1, 2, 32):
         for x, y in zip(alone, frozen.encode([*PROMPTS, long], batch_size), strict=False):
             assert relative_error(x, y) < 1e-5
+
+
+def in_bf16(frozen):
+    import torch
+
+    model = frozen._model.to(torch.bfloat16)
+    return llm.FrozenLLM(model, frozen.tokenizer, frozen.config, frozen.model_hash)
+
+
+@pytest.mark.parametrize("family", tiny_llms.FAMILIES)
+def test_in_bf16_and_static_shapes_what_is_read_beside_a_prompt_changes_nothing(load, family):
+    frozen = in_bf16(load(family, layer=-1))
+    kept = [frozen.tokenize(prompt)[0] for prompt in [*PROMPTS, "x" * 30, "y" * 31, "z" * 32]]
+    together = frozen.encode_ids(kept, 3, padded_length)
+    for ids, features in zip(kept, together, strict=True):
+        assert features.shape == (len(ids), 16)
+        np.testing.assert_array_equal(frozen.encode_ids([ids], 3, padded_length)[0], features)
+        assert relative_error(frozen.encode_ids([ids])[0], features) < 0.1
+
+
+def test_in_static_shapes_every_row_has_a_masked_token(load, monkeypatch):
+    """Where nothing is masked transformers gives no mask to attention, which takes another kernel."""
+    frozen, masks = load("bert"), []
+    forward = frozen._forward
+
+    def seen(ids, **inputs):
+        masks.append(inputs["attention_mask"].numpy())
+        return forward(ids, **inputs)
+
+    monkeypatch.setattr(frozen, "_forward", seen)
+    frozen.encode_ids([frozen.tokenize("z" * n)[0] for n in range(5, 17)], 3, padded_length)
+    assert {len(mask) for mask in masks} == {3} and all((m == 0).any(1).all() for m in masks)
 
 
 def test_order_is_the_callers(load):
