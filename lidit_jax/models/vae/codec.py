@@ -14,7 +14,9 @@ from lidit_jax.models.vae.kl import AutoencoderKL
 from lidit_jax.models.vae.pixels import to_uint8, to_unit
 from lidit_jax.models.vae.tiling import tiled
 
-PICTURES_AT_ONCE = 8  # on a device; at 512 x 512 a picture takes about 1 GB while it is decoded
+# On a device, at most so many, and so many pixels: decoding takes 7 GiB of memory beside the weights.
+PICTURES_AT_ONCE = 8
+PIXELS_AT_ONCE = 8 * 512**2
 
 
 class KLCodec:
@@ -22,12 +24,14 @@ class KLCodec:
 
     model: reads and gives pictures of 3 channels; its weights go to the devices with the first picture.
     sha256: names the weights in a data set's recipe.
-    tile: a picture with a longer side, in pixels, is read in tiles that overlap by a quarter.
+    tile: a picture of more pixels than a square of this side is read in such squares, which overlap by a
+      quarter. Each has statistics and attention of its own, so its latents are of another kind than a whole
+      picture's; every bin of the paper's stages is read whole.
     mesh: whose devices all hold the weights, and share the pictures; None is one device.
     """
 
     def __init__(
-        self, model: AutoencoderKL, sha256: str, tile: int = 512, mesh: Mesh | None = None
+        self, model: AutoencoderKL, sha256: str, tile: int = 1024, mesh: Mesh | None = None
     ):
         config = model.config
         if (config.in_channels, config.out_channels) != (3, 3):
@@ -48,31 +52,34 @@ class KLCodec:
         return KLCodec(self._given, self.sha256, self.tile, mesh)
 
     def encode(self, images_BxHxWx3):
-        scale = Fraction(1, self.downsample)
-        return self._run(_encode, images_BxHxWx3, self.channels, self.tile, scale)
+        return self._run(_encode, images_BxHxWx3, self.channels, Fraction(1, self.downsample))
 
     def decode(self, latents_BxHxWxC):
-        tile, scale = self.tile // self.downsample, Fraction(self.downsample)
-        if max(latents_BxHxWxC.shape[1:3]) <= tile:
-            return self._run(_decode_uint8, latents_BxHxWxC, 3, tile, scale)
-        return np.asarray(to_uint8(self._run(_decode, latents_BxHxWxC, 3, tile, scale)))
+        scale = Fraction(self.downsample)
+        if self._is_whole(latents_BxHxWxC, scale):
+            return self._run(_decode_uint8, latents_BxHxWxC, 3, scale)
+        return np.asarray(to_uint8(self._run(_decode, latents_BxHxWxC, 3, scale)))
 
     def identity(self):
         return {"name": "kl", "hash": self.sha256}
 
-    def _run(self, fn, x_BxHxWxI, channels, tile, scale):
-        """Returns fn(model, x) as numpy, a few pictures at a time, in tiles of `tile` cells if x is larger."""
-        x_BxHxWxI, on_rows = np.asarray(x_BxHxWxI), functools.partial(self._on_rows, fn)
-        at_once, parts = PICTURES_AT_ONCE * sharding.batch_parts(self.mesh), []
-        for first in range(0, len(x_BxHxWxI), at_once):
-            part = x_BxHxWxI[first : first + at_once]
-            if max(part.shape[1:3]) > tile:
-                overlap = tile // 4
-                part = tiled(on_rows, part, channels, tile=tile, overlap=overlap, scale=scale)
-            else:
-                part = on_rows(part)
-            parts.append(part)
-        return np.concatenate(parts)
+    def _is_whole(self, x_BxHxWxI, scale) -> bool:
+        """Whether x, of which a cell has `scale` pixels a side, or is one, is small enough for no tiles."""
+        return _pixels(x_BxHxWxI, scale) <= self.tile**2
+
+    def _run(self, fn, x_BxHxWxI, channels, scale):
+        """Returns fn(model, x) as numpy, a few pictures at a time, in tiles if they are large."""
+        x_BxHxWxI, run = np.asarray(x_BxHxWxI), functools.partial(self._on_rows, fn)
+        if not self._is_whole(x_BxHxWxI, scale):
+            tile = self.tile // max(1, int(scale))
+            run = functools.partial(
+                tiled, run, channels=channels, tile=tile, overlap=tile // 4, scale=scale
+            )
+        pixels = min(_pixels(x_BxHxWxI, scale), self.tile**2)
+        at_once = min(PICTURES_AT_ONCE, max(1, PIXELS_AT_ONCE // pixels))
+        at_once *= sharding.batch_parts(self.mesh)
+        starts = range(0, len(x_BxHxWxI), at_once)
+        return np.concatenate([run(x_BxHxWxI[first : first + at_once]) for first in starts])
 
     def _on_rows(self, fn, x_BxHxWxI):
         """Returns fn(model, x) as numpy, the rows split over the mesh; the last fills up what is left."""
@@ -80,6 +87,12 @@ class KLCodec:
         filled = np.concatenate([x_BxHxWxI, x_BxHxWxI[-1:].repeat(-count % parts, 0)])
         placed = jax.device_put(filled, sharding.batch_sharding(self.mesh))
         return np.asarray(fn(self.model, placed, self.mesh))[:count]
+
+
+def _pixels(x_BxHxWxI, scale) -> int:
+    """Returns the pixels of a picture: of x itself, or of what a decoder makes of it."""
+    _, H, W, _ = x_BxHxWxI.shape
+    return H * W * max(1, int(scale)) ** 2
 
 
 @functools.partial(jax.jit, static_argnames="mesh")

@@ -11,6 +11,7 @@ from flax import nnx
 from lidit_jax import sharding
 from lidit_jax.errors import InputError
 from lidit_jax.models import vae
+from lidit_jax.models.vae import codec as codec_module
 from lidit_jax.models.vae import folder
 from lidit_jax.models.vae.codec import PICTURES_AT_ONCE, KLCodec
 from lidit_jax.models.vae.kl import AutoencoderKL, VAEConfig
@@ -67,6 +68,30 @@ def test_a_large_picture_does_not_see_the_tiles_outside_their_overlaps(saved):
     np.testing.assert_array_equal(tiles[:, :, 64:], pixels[:, :, 64:])
 
 
+@pytest.mark.parametrize("size", [(64, 64), (32, 128), (128, 32)])
+def test_a_picture_of_no_more_pixels_than_a_tile_is_read_whole(saved, size):
+    """So all bins of a stage are: their latents are of one kind."""
+    model = folder.load(saved("plain"))
+    large, small = KLCodec(model, "", tile=512), KLCodec(model, "", tile=64)
+    images = pictures(1, size)
+    latents = large.encode(images)
+    np.testing.assert_array_equal(small.encode(images), latents)
+    np.testing.assert_array_equal(small.decode(latents), large.decode(latents))
+
+
+def test_fewer_large_pictures_are_read_at_once(saved, monkeypatch):
+    monkeypatch.setattr(codec_module, "PIXELS_AT_ONCE", 2 * 8 * 16)
+    codec, rows = KLCodec(folder.load(saved("plain")), ""), []
+    on_rows = codec._on_rows
+    monkeypatch.setattr(codec, "_on_rows", lambda fn, x: rows.append(len(x)) or on_rows(fn, x))
+    latents = codec.encode(pictures(5, (8, 16)))
+    assert rows == [2, 2, 1]
+    codec.decode(latents)
+    assert rows == 2 * [2, 2, 1]
+    codec.encode(pictures(2, (16, 32)))
+    assert rows[6:] == [1, 1]
+
+
 def test_devices_hold_no_weights_before_there_is_a_picture(copy):
     """As where a run is trained that draws none."""
     held = {id(a) for a in jax.live_arrays()}
@@ -77,7 +102,7 @@ def test_devices_hold_no_weights_before_there_is_a_picture(copy):
     assert not {id(a) for a in jax.live_arrays()} <= held
 
 
-@pytest.mark.parametrize("tile", [512, 64])
+@pytest.mark.parametrize("tile", [512, 16])
 def test_eight_devices_read_and_decode_as_one(saved, tile):
     """Also eleven pictures, which divide over no eight, and in tiles."""
     one = KLCodec(folder.load(saved("plain")), "", tile=tile)
