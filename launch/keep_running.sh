@@ -6,12 +6,13 @@
 # RUN is the run's workdir. Where several processes train as one, each has its own keep_running.sh: when
 # one fails all end, and all meet again. It gives up
 #   with status 2      on the user's mistake: the same command would fail again;
-#   with status 75     when the scheduler stops the run: what is done is saved;
-#   with status 143    when it does so before there is anything to save;
+#   with status 75     when the scheduler stops the run, and what is done is saved; or when UNTIL is over;
+#   with status 143    when it does so and nothing could be saved;
 #   with the last status, after TRIES failures in a row without a newer checkpoint.
 set -uo pipefail
 DELAY=${DELAY:-30} # seconds between a failure and the next start
 TRIES=${TRIES:-3}  # failures without progress
+UNTIL=${UNTIL:-}   # if set, nothing is started after this time, in seconds since 1970
 
 if (($# < 2)) || [[ $1 == -* ]]; then
   echo "usage: $0 WORKDIR COMMAND..." >&2
@@ -39,7 +40,7 @@ trap stop TERM INT
 failures=0
 while true; do
   before=$(newest)
-  if ((stopped)); then exit 75; fi
+  if ((stopped)) || [[ -n $UNTIL && $(date +%s) -ge $UNTIL ]]; then exit 75; fi
   "$@" &
   child=$!
   if ((stopped)); then kill -TERM "$child" 2>/dev/null; fi # it came before `child` was known

@@ -54,9 +54,9 @@ sys.exit(int(status))
 """
 
 
-def keep_running(tmp_path, plan, tries="3"):
+def keep_running(tmp_path, plan, tries="3", **more):
     """Runs a command that fails as planned: "1+40" ends with 1 and leaves step 40. Returns status and starts."""
-    env = os.environ | {"DELAY": "0", "TRIES": tries}
+    env = os.environ | {"DELAY": "0", "TRIES": tries} | more
     done = subprocess.run(
         [LAUNCH / "keep_running.sh", tmp_path, sys.executable, "-c", FAKE, tmp_path, plan],
         env=env, capture_output=True, text=True, timeout=60,
@@ -93,6 +93,12 @@ def test_it_hands_a_signal_on_and_ends(tmp_path):
     assert running.wait(timeout=20) == 143
 
 
+def test_it_starts_nothing_when_its_time_is_over(tmp_path):
+    (tmp_path / "starts").touch()
+    assert keep_running(tmp_path, "0", UNTIL=str(int(time.time())))[:2] == (75, 0)
+    assert keep_running(tmp_path, "0", UNTIL=str(int(time.time()) + 60))[:2] == (0, 1)
+
+
 def test_it_tells_how_it_is_used():
     done = subprocess.run([LAUNCH / "keep_running.sh", "x"], capture_output=True, text=True)
     assert done.returncode == 2 and "usage:" in done.stderr
@@ -121,8 +127,8 @@ sys.exit(max(128 - status if status < 0 else status for status in ended))
 SCONTROL = '#!/bin/sh\necho "scontrol $*" >> "$REQUEUED"\n'
 
 
-def slurm(tmp_path, config, data, srun=SRUN, more=()):
-    """Runs slurm_gpu.sh as sbatch does, with two tasks; returns status, output and what was requeued."""
+def slurm(tmp_path, config, data, srun=SRUN, more=(), seconds=3600):
+    """Runs slurm_gpu.sh as sbatch does, with two tasks and so much time; returns status, output, what was requeued."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "srun").write_text(f"#!{sys.executable}\n{srun}")
@@ -132,7 +138,7 @@ def slurm(tmp_path, config, data, srun=SRUN, more=()):
     env = several.environment(
         PATH=f"{tools}:{os.environ['PATH']}", PYTHON=sys.executable, CONFIG=str(config),
         DATA=str(data), RUN=str(tmp_path / "run"), REQUEUED=str(tmp_path / "requeued"), DELAY="0",
-        SLURM_JOB_ID=str(free_job()), SLURM_NTASKS="2", SLURM_PROCID="0", SLURM_LOCALID="0",
+        SLURM_JOB_ID=str(free_job()), SLURM_JOB_END_TIME=str(int(time.time()) + seconds), SLURM_NTASKS="2", SLURM_PROCID="0", SLURM_LOCALID="0",
     )  # fmt: skip
     done = subprocess.run(
         [LAUNCH / "slurm_gpu.sh", "--cpu_devices=1", STEPS, *more],
@@ -166,6 +172,14 @@ def test_a_job_that_is_told_to_stop_goes_back_into_the_queue(tmp_path):
     (tmp_path / "other").mkdir()
     done, requeued, _ = slurm(tmp_path / "other", "x", "x", srun="import sys; sys.exit(2)")
     assert done.returncode == 2 and not requeued
+
+
+def test_a_job_that_fails_when_it_has_had_its_signal_goes_back_too(tmp_path):
+    """As where the signal came between two starts."""
+    srun = "import time; print('begun'); time.sleep(2.5); raise SystemExit(1)"
+    done, requeued, job = slurm(tmp_path, "x", "x", srun=srun, seconds=302)
+    assert done.returncode == 75 and requeued == f"scontrol requeue {job}\n"
+    assert done.stdout.count("begun") == 1
 
 
 def test_a_mistake_of_slurm_tasks_is_one_and_not_requeued(data, tmp_path):
