@@ -54,6 +54,9 @@ def tpu_vm(tmp_path, *args, states="ACTIVE", runs="0", copies="0", installed=Tru
     tools.mkdir(parents=True)
     (tools / "gcloud").write_text(f"#!{sys.executable}\n{GCLOUD}")
     (tools / "sleep").write_text("#!/bin/sh\n")
+    (tools / "mountpoint").write_text(f"#!/bin/sh\ntest -e {tmp_path}/mounted\n")
+    mount = f'#!/bin/sh\ntest "$*" = "mount /mnt/lidit" && echo mounted >> {tmp_path}/mounted\n'
+    (tools / "sudo").write_text(mount)
     for tool in tools.iterdir():
         tool.chmod(0o755)
     if installed:
@@ -87,7 +90,7 @@ def test_flags_reach_every_worker_whole(tmp_path):
     assert ssh[:5] == ["compute", "tpus", "tpu-vm", "ssh", "lidit"] and "--worker=all" in ssh
     (command,) = [a.removeprefix("--command=") for a in ssh if a.startswith("--command=")]
     shown = subprocess.run(
-        ["bash", "-c", f"cd() {{ :; }}; launch/detached.sh() {{ printf '%s\\n' \"${{@:3}}\"; }}; {command}"],
+        ["bash", "-c", f"mountpoint() {{ :; }}; cd() {{ :; }}; launch/detached.sh() {{ printf '%s\\n' \"${{@:3}}\"; }}; {command}"],
         capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert shown[:3] == ["launch/keep_running.sh", "/mnt/lidit/run", ".venv/bin/python"]
@@ -169,6 +172,7 @@ def test_a_run_outlives_the_connection_and_is_followed_on(tmp_path):
     assert (tmp_path / "starts").read_text() == "start\n" and len(calls) == 3
     assert calls[0] == calls[1] == calls[2]
     assert list(dict.fromkeys(done.stdout.splitlines())) == [f"step {i}" for i in range(1, 7)]
+    assert (tmp_path / "mounted").read_text() == "mounted\n"  # once: a worker may have started anew
 
 
 def detached(folder, id, *command):
