@@ -46,9 +46,9 @@ def train(
     t, chief, started = config.train, jax.process_index() == 0, time.time()
     tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
     with (
-        programs.kept_in(workdir / "programs"),
         Pulse(workdir, t.watchdog_minutes) as pulse,
         contextlib.closing(opening.set_up(config, data, workdir, held_out)) as run,
+        programs.kept_in(workdir / "programs"),  # makes a folder there, which is this run's by now
     ):
         pulse.watch()
         done, saved = checkpoints.last_step(workdir), None

@@ -25,6 +25,7 @@ def kept_in(folder: pathlib.Path) -> Iterator[None]:
     if jax.config.jax_compilation_cache_dir is not None or jax.default_backend() == "cpu":
         yield
         return
+    compilation_cache.reset_cache()  # what was compiled so far was looked for nowhere
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
     try:
         yield

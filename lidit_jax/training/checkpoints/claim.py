@@ -47,6 +47,7 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
         raise errors.InputError(
             f"{path} is missing, but {saved} holds a run's checkpoints; put it back, or give another --workdir"
         )
+    read = None
     if path.exists():
         read = files.read_json(path, "run's config", remedy=RESTORE)
         saved = to_json(build(Config, read, str(path)))  # with keys that it is too old for
@@ -60,7 +61,8 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
                 f"{workdir} holds another config's run ({'; '.join(different)}); "
                 f"give another --workdir, or the same config"
             )
-    if write and jax.process_index() == 0:
+    # Not once more: the others may be reading it, and NFS takes a replaced file from under a reader.
+    if write and read != wanted and jax.process_index() == 0:
         files.write_json(path, wanted)
 
 
