@@ -179,8 +179,7 @@ def run(main: Callable[[], None], reads: bool = False):
                 processes.leave(1)
             print(f"error{processes.name()}: {told}", file=sys.stderr)
             # Status 2 says that the same command would fail again.
-            passing = isinstance(e, processes.Absent) or errors.is_passing(e)
-            processes.leave(1 if passing else 2)
+            processes.leave(1 if errors.is_passing(e) else 2)
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -191,7 +190,7 @@ def _told(error: Exception) -> str | None:
         return errors.about_file(full)
     match error:
         # FloatingPointError is training that diverged
-        case errors.InputError() | processes.Absent() | FloatingPointError():
+        case FloatingPointError():
             return str(error)
         # a CPU that runs out while it computes calls that INTERNAL
         case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(
@@ -201,9 +200,7 @@ def _told(error: Exception) -> str | None:
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
             why = str(error).splitlines()[0].rstrip(".")
             return f"out of memory for LLMs or judges ({why}); use a GPU with more"
-        case OSError():
-            return errors.about_file(error)
-    return None
+    return errors.told(error)
 
 
 def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:

@@ -1,4 +1,4 @@
-"""The one error class that a user's mistake raises, and how wrong names and files are reported."""
+"""What a user's mistake raises, what may pass by itself, and how wrong names and files are reported."""
 
 import difflib
 import errno
@@ -12,6 +12,13 @@ class InputError(ValueError):
     """Something the user gave is wrong. The message says what was got, what was wanted, what to change.
 
     The command-line doors print it as one line, without a traceback.
+    """
+
+
+class Passing(Exception):
+    """Something that the same command may not meet again: a machine or a filesystem that does not answer.
+
+    The doors print it as one line, and end with the status after which launch/keep_running.sh tries again.
     """
 
 
@@ -62,11 +69,25 @@ def about_file(error: OSError) -> str | None:
     return None
 
 
+# Of a network filesystem that does not answer.
+UNREACHABLE = (errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN)
+
+
 def is_passing(error: Exception) -> bool:
-    """Whether an error is of a disk or a network filesystem that may answer again."""
-    return isinstance(error, OSError) and error.errno in (
-        errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN,
-    )  # fmt: skip
+    """Whether an error may pass by itself, as one of a disk or a network filesystem may."""
+    return isinstance(error, Passing) or (
+        isinstance(error, OSError) and error.errno in (errno.EIO, *UNREACHABLE)
+    )
+
+
+def told(error: Exception) -> str | None:
+    """Returns the line that tells a mistake, what may pass, or what is wrong with a file; None of others."""
+    match error:
+        case InputError() | Passing():
+            return str(error)
+        case OSError():
+            return about_file(error) or (in_one_line(error) if is_passing(error) else None)
+    return None
 
 
 def full_disk(error: BaseException | None) -> OSError | None:

@@ -1,5 +1,6 @@
 """How processes find their place and meet: all are there, and are about to do the same."""
 
+import errno
 import http.server
 import json
 import socket
@@ -17,14 +18,15 @@ from tests import several
 # The meeting, without JAX.
 
 
-def meet(*cards, count=None, timeout=10.0):
-    """Processes of these (facts, problem) meet; returns each one's verdict."""
+def meet(*cards, count=None, timeout=10.0, passing=False):
+    """Processes of these (facts, problem) meet; returns what each is told, which may be `passing`."""
     address, told = f"localhost:{several.free_port()}", [""] * len(cards)
+    wanted = errors.Passing if passing else errors.InputError
 
-    def come(i, facts, problem=""):
+    def come(i, facts, problem=None):
         try:
             meeting.meet(Place(address, count or len(cards), i), facts, problem, timeout)
-        except (errors.InputError, meeting.Absent) as e:
+        except wanted as e:
             told[i] = str(e)
 
     threads = [threading.Thread(target=come, args=(i, *card)) for i, card in enumerate(cards)]
@@ -51,26 +53,33 @@ def test_many_differences_are_counted():
 
 
 def test_a_problem_of_one_is_told_to_all():
-    told = meet(({"a": 1},), ({}, "no data"), ({"a": 1},))
+    missing = errors.InputError("no data")
+    told = meet(({"a": 1},), ({}, missing), ({"a": 1},))
     assert set(told) == {told[0]} and told[0].endswith("): no data")
-    assert meet(*[({}, "no data")] * 2) == ["no data"] * 2
+    assert meet(*[({}, missing)] * 2) == ["no data"] * 2
+
+
+def test_a_filesystem_that_does_not_answer_one_may_answer_all_later():
+    stale = OSError(errno.ESTALE, "Stale file handle", "/mnt/a")
+    told = meet(({"a": 1},), ({}, stale), ({}, errors.InputError("no data")), passing=True)
+    assert set(told) == {told[0]} and "): cannot use /mnt/a: Stale file handle; " in told[0]
 
 
 def test_who_is_missing_is_told():
-    told = meet(({},), ({},), count=4, timeout=1)
+    told = meet(({},), ({},), count=4, timeout=1, passing=True)
     assert told[0].startswith("2 and 3 of 4 processes did not come within 1 s; 0 (")
 
 
 def test_without_process_0_the_others_say_so():
     with pytest.raises(
-        meeting.Absent, match=r"process 0 did not answer at localhost:\d+ within 1 s"
+        errors.Passing, match=r"process 0 did not answer at localhost:\d+ within 1 s"
     ):
-        meeting.meet(Place(f"localhost:{several.free_port()}", 2, 1), {}, "", 1)
+        meeting.meet(Place(f"localhost:{several.free_port()}", 2, 1), {}, None, 1)
 
 
 def test_a_process_that_comes_twice_is_told():
     def card(i):
-        return {"process_id": i, "host": f"h{i}", "problem": "", "facts": {}}
+        return {"process_id": i, "host": f"h{i}", "problem": "", "passing": False, "facts": {}}
 
     told = meeting.judge([card(0), card(1), card(1)], 3, 9)
     assert told["problem"].startswith("process 1 was started 2 times, on h1 and h1")
@@ -82,7 +91,7 @@ def test_strangers_and_the_dead_do_not_count():
     here = [Place(f"localhost:{port}", 3, i) for i in range(3)]
 
     def card(i):
-        return {"process_id": i, "host": "h", "problem": "", "facts": {}}
+        return {"process_id": i, "host": "h", "problem": "", "passing": False, "facts": {}}
 
     def come(i):
         come_in = meeting._preside if i == 0 else meeting._attend
@@ -99,7 +108,7 @@ def test_strangers_and_the_dead_do_not_count():
     for thread in threads:
         thread.join()
     stranger.close()
-    assert [told[i] for i in range(3)] == [{"problem": "", "absent": ""}] * 3
+    assert [told[i] for i in range(3)] == [{"problem": "", "passing": False}] * 3
 
 
 def connect(port, line):
@@ -121,7 +130,7 @@ def test_a_port_in_use_is_told():
         with pytest.raises(
             errors.InputError, match=f"cannot listen on port {port} .Address already"
         ):
-            meeting.meet(Place(f"localhost:{port}", 1, 0), {}, "", 1)
+            meeting.meet(Place(f"localhost:{port}", 1, 0), {}, None, 1)
 
 
 # Whose place it is.
@@ -232,16 +241,18 @@ def test_open_mpi_of_several_machines_wants_to_know_the_first():
 
 @pytest.fixture
 def metadata(monkeypatch):
-    """A metadata server, which has these attributes; yields them, and the environment that names it."""
+    """A metadata server, which has these attributes, and is too busy to tell one that is None.
+
+    Yields them, and the environment that names it.
+    """
     attributes = {}
 
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             assert self.headers["Metadata-Flavor"] == "Google"
-            text = attributes.get(
-                self.path.removeprefix("/computeMetadata/v1/instance/attributes/")
-            )
-            self.send_response(404 if text is None else 200)
+            name = self.path.removeprefix("/computeMetadata/v1/instance/attributes/")
+            text = attributes.get(name)
+            self.send_response(404 if name not in attributes else 503 if text is None else 200)
             self.end_headers()
             self.wfile.write((text or "").encode())
 
@@ -269,12 +280,17 @@ def test_a_tpu_vms_metadata_name_the_place(metadata):
     assert clusters.from_cluster(env) == Place("10.0.0.1:8476", 4, 3, None, "Cloud TPU")
 
 
-def test_a_metadata_server_that_does_not_answer_is_told():
-    env = {"GCE_METADATA_HOST": f"localhost:{several.free_port()}"}
-    with pytest.raises(
-        errors.InputError, match="does not tell this TPU host's place .*--nocluster"
-    ):
+def test_a_metadata_server_that_does_not_answer_is_asked_again_and_told(metadata, monkeypatch):
+    attributes, env = metadata
+    waited, attributes["worker-network-endpoints"] = [], None
+    monkeypatch.setattr(clusters.time, "sleep", waited.append)
+    with pytest.raises(errors.Passing, match="does not tell this TPU host's place .*--nocluster"):
         clusters.from_cluster(env)
+    assert 20 < sum(waited) < 60
+    attributes |= {"agent-worker-number": "0", "tpu-env": ""}
+    later = {"worker-network-endpoints": "10.0.0.5"}
+    monkeypatch.setattr(clusters.time, "sleep", lambda seconds: attributes.update(later))
+    assert clusters.cloud_tpu_vm(env) == Place("10.0.0.5:8476", 1, 0, None, "Cloud TPU")
 
 
 def test_another_makers_accelerator_is_no_tpu(tmp_path):

@@ -1,5 +1,6 @@
 """Several processes train as one: to the last bit, or not at all."""
 
+import errno
 import json
 import shutil
 import signal
@@ -211,7 +212,7 @@ print("in time")
 
 def test_what_takes_longer_than_it_may_ends_the_process():
     ends = several.ended(*(several.start("-c", LIMITED, limit) for limit in (0, 60, 0.1)))
-    assert [e.status for e in ends] == [0, 0, 1], ends
+    assert [e.status for e in ends] == [0, 0, 143], ends
     assert [e.out for e in ends] == ["in time\n", "in time\n", ""]
     assert ends[2].error == "error: saving took longer than 0.1 s"
 
@@ -275,26 +276,30 @@ from lidit_jax.processes import Place
 
 processes.use_cpu(1)
 processes.start(Place(f"localhost:{sys.argv[2]}", 2, int(sys.argv[1])), dict, 60)
-for number in (errno.EROFS, errno.ENOSPC, errno.ENOTDIR):
-    try:
-        with processes.together():
-            if sys.argv[1] == "0":
-                raise OSError(number, os.strerror(number), "there")
-    except errors.InputError as e:
-        print(e)
+for number in (errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.ESTALE):
+    for file in ["there"] if number != errno.ESTALE else ["there", None]:
+        try:
+            with processes.together():
+                if sys.argv[1] == "0":
+                    raise OSError(number, os.strerror(number), *[file] * bool(file))
+        except (errors.InputError, errors.Passing) as e:
+            print(f"{type(e).__name__}: {e}")
 processes.end()
 """
 
 
 def test_what_process_0_alone_cannot_write_is_told_to_all():
+    """And where it may pass for process 0, it may for all; also where the system names no file."""
     port = several.free_port()
     ends = several.ended(*(several.start("-c", TOGETHER, i, port) for i in range(2)))
     for end in ends:
         assert end.status == 0, ends
-        assert [line for line in end.out.splitlines() if line.startswith("process")] == [
-            "process 0: cannot use there: Read-only file system; give another path",
-            "process 0: the disk is full for there; what is finished stays: free some space, and run it again",
-            "process 0: cannot use there: Not a directory; give another path",
+        assert [line for line in end.out.splitlines() if ": process 0" in line] == [
+            "InputError: process 0: cannot use there: Read-only file system; give another path",
+            "InputError: process 0: the disk is full for there; what is finished stays: free some space, and run it again",
+            "InputError: process 0: cannot use there: Not a directory; give another path",
+            "Passing: process 0: cannot use there: Stale file handle",
+            f"Passing: process 0: [Errno {errno.ESTALE}] Stale file handle",
         ]
 
 

@@ -24,19 +24,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lidit_jax import errors
-from lidit_jax.processes.meeting import Absent, meet
+from lidit_jax.processes.meeting import meet
 from lidit_jax.processes.place import Place
 
 _TOLD = 2000  # bytes of an error that the other processes get to know
 _LINGER = 3  # seconds
-_NEWS = 30  # seconds that a network filesystem may take to show what another machine did
+# Seconds that a network filesystem may take to show what another machine did: what is new, and what is
+# gone, which Linux's NFS goes on to show for up to a minute.
+_NEW, _NEWS = 30, 90
 _here: Place | None = None
 
 
 class Stopped(Exception):
     """The scheduler wants its machines back; what is done is saved."""
 
-    STATUS = 75  # of the process: EX_TEMPFAIL of sysexits.h; a death by SIGTERM is 143 to a shell
+    STATUS = 75  # of the process: EX_TEMPFAIL of sysexits.h
+    UNSAVED = 143  # of one that could not save: what a shell calls a death by SIGTERM
 
 
 def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
@@ -49,16 +52,18 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
 
     On CPUs JAX's persistent compilation cache is off from here on, whatever folder it was given.
 
-    Raises, the same on every process, InputError if they cannot train as one, and Absent if one is
-    missing.
+    Raises, the same on every process, InputError if they cannot train as one, and `errors.Passing` if
+    one is missing, or cannot read now what it is to tell.
     """
     global _here
     _here = place
-    found, problem = {}, ""
+    found, problem = {}, None
     try:
         found = facts()
-    except errors.InputError as e:
-        problem = str(e)
+    except (errors.InputError, OSError) as e:
+        if errors.told(e) is None:
+            raise
+        problem = e
     meet(place, found, problem, timeout)
     jax.config.update(
         "jax_cpu_collectives_implementation", "gloo"
@@ -114,20 +119,20 @@ def connect(mesh: jax.sharding.Mesh):
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Runs a block that every process runs; a user's mistake on one ends all of them with its message.
+    """Runs a block that every process runs; what `errors.told` can tell of one ends all of them with its line.
 
-    That is an InputError, or an OSError that `errors.about_file` can tell. Without this the others would
+    Where it may pass for one, Passing is raised on all, and InputError else. Without this the others would
     wait in their next collective for a process that has left.
     """
-    problem = ""
+    problem, passing = "", False
     try:
         yield
-    except (errors.InputError, OSError) as e:
-        problem = errors.about_file(e) if isinstance(e, OSError) else str(e)
+    except (errors.InputError, errors.Passing, OSError) as e:
+        problem, passing = errors.told(e), errors.is_passing(e)
         if jax.process_count() == 1 or problem is None:
             raise
     if jax.process_count() > 1:
-        _share(problem)
+        _share(problem, passing)
 
 
 def gathered(values: list[Any]) -> list[Any]:
@@ -153,13 +158,14 @@ def told_by_each(text: str) -> list[str]:
     return gathered([text.encode()[:_TOLD].decode(errors="ignore")])
 
 
-def _share(problem: str):
-    """Tells every process the problems of all. Raises InputError if there is one."""
+def _share(problem: str, passing: bool):
+    """Tells every process the problems of all, and raises them if there are any."""
     everyone = told_by_each(problem)
     failed = [f"process {i}: {text}" for i, text in enumerate(everyone) if text]
     if failed:
         same = len(set(everyone)) == 1
-        raise errors.InputError(everyone[0] if same else "; ".join(failed)[:_TOLD])
+        error = errors.Passing if any(gathered([passing])) else errors.InputError
+        raise error(everyone[0] if same else "; ".join(failed)[:_TOLD])
 
 
 @contextlib.contextmanager
@@ -198,20 +204,23 @@ def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
         with together():
             await_news(
                 token.exists,
-                f"{folder} is not the folder that process 0 has by this name; put it on a filesystem that "
-                f"all machines share",
+                errors.InputError(
+                    f"{folder} is not the folder that process 0 has by this name; put it on a filesystem "
+                    f"that all machines share"
+                ),
+                _NEW,
             )
     finally:
         if chief:
             token.unlink()
 
 
-def await_news(seen: Callable[[], bool], otherwise: str):
-    """Returns once `seen`, of what another machine did to files. Raises InputError(otherwise) after _NEWS."""
-    deadline = time.monotonic() + _NEWS
+def await_news(seen: Callable[[], bool], otherwise: Exception, limit: float | None = None):
+    """Returns once `seen`, of what another machine did to files; raises `otherwise` after `limit` seconds, or _NEWS."""
+    deadline = time.monotonic() + (limit or _NEWS)
     while not seen():
         if time.monotonic() > deadline:
-            raise errors.InputError(otherwise)
+            raise otherwise
         time.sleep(0.5)
 
 
@@ -242,11 +251,11 @@ _asked = itertools.count(1)
 
 @contextlib.contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Ends the process, with status 1 and a line that `what` took longer, unless a block ends in time. 0: no limit."""
+    """Ends the process, unsaved, with a line that `what` took longer, unless a block ends in time. 0: no limit."""
 
     def give_up():
         print(f"error{name()}: {what} took longer than {seconds:g} s", file=sys.stderr, flush=True)
-        os._exit(1)
+        os._exit(Stopped.UNSAVED)
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True
@@ -279,7 +288,7 @@ def leave(status: int):
 
 
 __all__ = [
-    "Absent", "Place", "Stopped", "await_news", "barrier", "connect", "end", "from_first", "gathered",
+    "Place", "Stopped", "await_news", "barrier", "connect", "end", "from_first", "gathered",
     "heeding_sigterm", "leave", "name", "sharing", "start", "together", "told_by_each", "use_cpu",
     "within",
 ]  # fmt: skip

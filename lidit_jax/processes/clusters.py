@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from lidit_jax.processes.place import Place, own_device
 
 PORT = "JAX_COORDINATOR_PORT"  # JAX's own variable for another port than those chosen here
 TPU_PORT = 8476  # any that is free on every TPU host would do
+_TRIES = 5  # of asking a metadata server, half a minute in all: every host of a slice asks at once
 
 
 def from_cluster(env: Mapping[str, str] = os.environ) -> Place | None:
@@ -85,7 +87,7 @@ def gke_tpu(env: Mapping[str, str]) -> Place | None:
 def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
     """A TPU VM, asked through its metadata server. No other machine's is asked.
 
-    Raises InputError where the server does not answer.
+    Raises Passing where the server does not answer.
     """
     if (
         "TPU_SKIP_MDS_QUERY" in env
@@ -139,18 +141,21 @@ def _number(env: Mapping[str, str], name: str, default: int | None = None) -> in
 def _metadata(env: Mapping[str, str], name: str) -> str:
     """Returns an attribute of this machine; "" if it has none.
 
-    Raises InputError where its metadata server does not answer.
+    Raises Passing where its metadata server does not answer, asked `_TRIES` times.
     """
     host = env.get("GCE_METADATA_HOST", "metadata.google.internal")
     url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.read().decode()
-    except OSError as e:
-        if isinstance(e, urllib.error.HTTPError) and e.code == 404:
-            return ""
-        raise errors.InputError(
-            f"the metadata server {host} does not tell this TPU host's place ({e}): give --coordinator, "
-            f"--processes and --process_id, or --nocluster to train alone"
-        ) from e
+    for tried in range(1, _TRIES + 1):
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.read().decode()
+        except OSError as e:
+            if isinstance(e, urllib.error.HTTPError) and e.code == 404:
+                return ""
+            if tried == _TRIES:
+                raise errors.Passing(
+                    f"the metadata server {host} does not tell this TPU host's place ({e}): give --coordinator, "
+                    f"--processes and --process_id, or --nocluster to train alone"
+                ) from e
+        time.sleep(2**tried)

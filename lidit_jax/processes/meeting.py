@@ -15,46 +15,44 @@ from typing import Any
 from lidit_jax import errors
 from lidit_jax.processes.place import Place
 
-
-class Absent(Exception):
-    """A process did not come in time; started again, all may."""
-
-
 SHOWN = 5  # differences in one message
 _LONGEST = 1 << 24  # bytes of one message: a config is some kilobytes
 
 
-def meet(place: Place, facts: dict[str, Any], problem: str, timeout: float):
+def meet(place: Place, facts: dict[str, Any], problem: Exception | None, timeout: float):
     """Returns once every process is here with the same facts.
 
     Args:
       place: this process'.
       facts: what must be equal everywhere, by name, as plain JSON values.
-      problem: why this process cannot take part; "" if it can.
+      problem: why this process cannot take part, as `errors.told` tells it; None if it can.
       timeout: seconds to wait for the others.
 
-    Raises, the same on every process, InputError if one has a problem or differs, and Absent if one
-    is missing.
+    Raises, the same on every process, InputError if one has a problem or differs, and `errors.Passing`
+    if one is missing or its problem may pass.
     """
-    card = {"process_id": place.process_id, "host": socket.gethostname(), "problem": problem}
+    card = {"process_id": place.process_id, "host": socket.gethostname()}
+    card |= {"problem": "", "passing": False}
+    if problem:
+        card |= {"problem": errors.told(problem), "passing": errors.is_passing(problem)}
     card["facts"] = {"processes": place.processes} | facts
     found = (
         _preside(place, card, timeout) if place.process_id == 0 else _attend(place, card, timeout)
     )
     if found["problem"]:
-        raise errors.InputError(found["problem"])
-    if found["absent"]:
-        raise Absent(found["absent"])
+        raise (errors.Passing if found["passing"] else errors.InputError)(found["problem"])
 
 
-def judge(cards: list[dict], processes: int, timeout: float) -> dict[str, str]:
-    """Returns the "problem" that keeps these processes from training as one, or who is "absent"; else ""."""
+def judge(cards: list[dict], processes: int, timeout: float) -> dict[str, Any]:
+    """Returns the "problem" that keeps these processes from training as one, or "", and whether it is "passing"."""
     cards = sorted(cards, key=lambda card: card["process_id"])
-    absent = _absence(cards, processes, timeout)
-    return {
-        "problem": _twice(cards) or ("" if absent else _problems(cards) or _differences(cards)),
-        "absent": absent,
-    }
+    if twice := _twice(cards):
+        return {"problem": twice, "passing": False}
+    if absent := _absence(cards, processes, timeout):
+        return {"problem": absent, "passing": True}
+    if problems := _problems(cards):
+        return {"problem": problems, "passing": any(card["passing"] for card in cards)}
+    return {"problem": _differences(cards), "passing": False}
 
 
 def _twice(cards: list[dict]) -> str:
@@ -110,7 +108,7 @@ def _join(items: list) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _preside(place: Place, card: dict, timeout: float) -> dict[str, str]:
+def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
     """Process 0's part."""
     deadline = time.monotonic() + timeout
     guests: list[tuple[socket.socket, dict]] = []
@@ -135,7 +133,7 @@ def _preside(place: Place, card: dict, timeout: float) -> dict[str, str]:
     return found
 
 
-def _attend(place: Place, card: dict, timeout: float) -> dict[str, str]:
+def _attend(place: Place, card: dict, timeout: float) -> dict[str, Any]:
     """Every other process' part."""
     deadline, why = time.monotonic() + timeout, ""
     while (left := deadline - time.monotonic()) > 0:
@@ -150,8 +148,8 @@ def _attend(place: Place, card: dict, timeout: float) -> dict[str, str]:
             return answer["verdict"]
         time.sleep(min(0.3, max(left, 0)))
     return {
-        "problem": "",
-        "absent": f"process 0 did not answer at {place.coordinator} within {timeout:g} s{why}; start it, "
+        "passing": True,
+        "problem": f"process 0 did not answer at {place.coordinator} within {timeout:g} s{why}; start it, "
         f"give its address as --coordinator, or raise --start_timeout",
     }
 

@@ -20,7 +20,7 @@ def facts(
 ) -> dict[str, Any]:
     """Returns plain JSON values by name, as this process has them.
 
-    Raises InputError if there is no data set at `data`, or at `held_out`.
+    Raises InputError if there is no data set at `data`, or at `held_out`; OSError where one cannot be read now.
     """
     stores = [
         f"features/{e.store}/encoder.json" for e in config.encoders if config.task == "diffusion"
@@ -63,6 +63,8 @@ def _content(path: pathlib.Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as e:
+        if errors.is_passing(e):
+            raise
         raise errors.InputError(
             f"no finished data set at {path.parent} (run `prepare` first): {path}: {e.strerror}"
         ) from e

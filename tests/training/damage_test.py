@@ -66,6 +66,25 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(config, data, copy):
     assert (copy / "checkpoints" / "2").is_dir() and not (copy / "damaged").exists()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ABORTED: Error reading params/d/ab: [OS error 116: ESTALE Stale file handle]",
+        "FAILED_PRECONDITION: Error opening it: Transport endpoint is not connected",
+        "Error reading it: Connection timed out",
+        "UNAVAILABLE: try again",
+    ],
+)
+def test_a_filesystem_that_does_not_answer_damages_nothing(text, copy):
+    """TensorStore tells its errors in words alone."""
+    checkpoint = copy / "checkpoints" / "4"
+    with pytest.raises(ValueError, match=text[:20]) as found, damage.blamed(checkpoint):
+        raise ValueError(text)
+    assert not isinstance(found.value, damage.Damaged)
+    with pytest.raises(damage.Damaged), damage.blamed(checkpoint):
+        raise ValueError("DATA_LOSS: it does not decompress")
+
+
 def zero(checkpoint):
     for file in checkpoint.glob("*/**/d/*"):
         file.write_bytes(bytes(file.stat().st_size))

@@ -90,6 +90,25 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(config, data, wo
     assert (tmp_path / "disk").is_dir()
 
 
+def test_a_config_that_says_the_same_is_not_written_again(config, data, workdir, tmp_path):
+    """Others may be reading it at that moment."""
+    path = shutil.copytree(workdir, tmp_path / "run") / "config.json"
+    before, text = path.stat().st_ino, path.read_text()
+    opening.set_up(config, data, path.parent).close()
+    assert path.stat().st_ino == before
+    train = dataclasses.replace(config.train, log_every=config.train.log_every + 1)
+    opening.set_up(dataclasses.replace(config, train=train), data, path.parent).close()
+    assert path.stat().st_ino != before and path.read_text() != text
+
+
+def test_programs_are_kept_once_the_folder_is_the_runs(config, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(loop.programs, "kept_in", kept.append)
+    with pytest.raises(errors.InputError, match="no data set|no finished data set"):
+        loop.train(config, tmp_path / "none", tmp_path / "run")
+    assert not kept and not (tmp_path / "run").exists()
+
+
 def test_two_do_not_train_in_one_folder_at_once(config, data, workdir, tmp_path, monkeypatch):
     run = shutil.copytree(workdir, tmp_path / "run")
     unfinished = run / "checkpoints" / "8.orbax-checkpoint-tmp"
@@ -97,7 +116,7 @@ def test_two_do_not_train_in_one_folder_at_once(config, data, workdir, tmp_path,
     first = (run / "lock").open("w")
     files.held_alone(first, "trains")
     monkeypatch.setattr(opening, "WAIT", 0.0)
-    with pytest.raises(errors.InputError, match="another process trains in .*; wait for it, or"):
+    with pytest.raises(errors.Passing, match="another process trains in .* remove .*/run/lock"):
         opening.set_up(config, data, run)
     assert unfinished.exists()
     opening.set_up(config, data, run, write=False).close()  # who only looks is let in
@@ -158,7 +177,7 @@ def ema():
 for one in (last_whole, ema):
     try:
         said = one()
-    except errors.InputError as e:
+    except errors.Passing as e:
         said = f"error {e}"
     print(said + "\\n", end="")
 processes.end()

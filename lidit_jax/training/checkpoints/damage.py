@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import pathlib
 import textwrap
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from lidit_jax import errors, processes
 # What an operating system, or TensorStore, says of a file that is there and may be whole.
 _ELSEWHERE = (
     "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
-    "Permission denied", "Too many open files", "Cannot allocate memory",
+    "ABORTED", "Permission denied", "Too many open files", "Cannot allocate memory",
+    *map(os.strerror, errors.UNREACHABLE),
 )  # fmt: skip
 _LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.EINVAL)
 _Read = TypeVar("_Read")
@@ -63,7 +65,7 @@ def agreed(folder: pathlib.Path, read: Callable[[], _Read]) -> _Read:
     """Returns what `read` reads of the checkpoint in `folder`; where it is damaged for one process, all raise.
 
     Every process calls this, and none may wait for another within `read`: one may fail alone. An error
-    that is not the checkpoint's ends its process, and thereby all. Raises InputError, on every process,
+    that is not the checkpoint's ends its process, and thereby all. Raises Passing, on every process,
     where process 0 sees a checkpoint that another does not come to see.
     """
     _await_seen(folder)
@@ -89,5 +91,7 @@ def _await_seen(folder: pathlib.Path):
     with processes.together():
         processes.await_news(
             folder.is_dir,
-            f"process 0 sees {folder}, which is not seen here; start again when it is",
+            errors.Passing(
+                f"process 0 sees {folder}, which is not seen here; start again when it is"
+            ),
         )

@@ -190,7 +190,7 @@ def _read(
     """Returns the record of the checkpoint in `folder`, and these of its items, as they were saved.
 
     wanted: by item, `jax.ShapeDtypeStruct`s with shardings; finite: refuses numbers that are not.
-    Raises, on every process, Damaged if one cannot read it or if it is not what was saved, and InputError
+    Raises, on every process, Damaged if one cannot read it or if it is not what was saved, and Passing
     if they have read different ones.
     """
 
@@ -209,11 +209,11 @@ def _read(
 
 
 def _check_same(folder: pathlib.Path, told: dict):
-    """Raises InputError, on every process, unless all have read the same record."""
+    """Raises Passing, on every process, unless all have read the same record."""
     found = processes.told_by_each(record.identity(told))
     other = [i for i, identity in enumerate(found) if identity != found[0]]
     if other:
-        raise errors.InputError(
+        raise errors.Passing(
             f"{folder} is another checkpoint for process {other[0]} than for process 0; start again when "
             f"all see the same"
         )

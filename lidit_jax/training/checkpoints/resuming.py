@@ -73,8 +73,10 @@ def set_aside(workdir: pathlib.Path, found: Found, tell: Callable[[pathlib.Path,
         with processes.together():
             processes.await_news(
                 lambda folder=gone.folder: not folder.exists(),
-                f"{gone.folder} was moved aside, being damaged, but is still seen here; start again when "
-                f"it is not",
+                errors.Passing(
+                    f"{gone.folder} was moved aside, being damaged, but is still seen here; start again "
+                    f"when it is not"
+                ),
             )
 
 
