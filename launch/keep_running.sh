@@ -40,7 +40,11 @@ trap stop TERM INT
 failures=0
 while true; do
   before=$(newest)
-  if ((stopped)) || [[ -n $UNTIL && $(date +%s) -ge $UNTIL ]]; then exit 75; fi
+  if ((stopped)); then exit 75; fi
+  if [[ -n $UNTIL && $(date +%s) -ge $UNTIL ]]; then
+    echo "keep_running: it is too late to start (UNTIL)" >&2
+    exit 75
+  fi
   "$@" &
   child=$!
   if ((stopped)); then kill -TERM "$child" 2>/dev/null; fi # it came before `child` was known

@@ -27,8 +27,9 @@ PYTHON=${PYTHON:-.venv/bin/python}
 # What `benchmark --plan` counts on; JAX's default of 0.75 is for a GPU that others use too.
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 
-# A run that has failed is not started again when its signal has gone, to no run: the next job goes on.
-if [[ -n ${SLURM_JOB_END_TIME:-} ]]; then export UNTIL=$((SLURM_JOB_END_TIME - 300)); fi
+# A run that failed is not started again once its signal has gone to no run, which may be a minute before
+# its time: the next job goes on.
+if ((${SLURM_JOB_END_TIME:-0} - 360 > $(date +%s))); then export UNTIL=$((SLURM_JOB_END_TIME - 360)); fi
 # When a process fails the others end too, by JAX's heartbeat at the latest, or two minutes later by srun, and
 # keep_running.sh starts all of them again. srun does not end them at once: its status would be 143, for the
 # signal that it sends them, instead of 2 for a mistake.

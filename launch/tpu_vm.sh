@@ -19,6 +19,7 @@ SHARE=${SHARE:-10.0.0.2:/lidit}      # an NFS export, such as Filestore's, in th
 CONFIG=${CONFIG:-configs/lidit_1b.py:webdataset}
 DATA=${DATA:-/mnt/lidit/data}
 RUN=${RUN:-/mnt/lidit/run}
+MOUNT="{ mountpoint -q /mnt/lidit || sudo mount -t nfs $SHARE /mnt/lidit; }"  # anew after each start
 TRIES=${TRIES:-10}                   # failures of `keep` in a row to get a slice, or to install on it
 
 tpu() { gcloud compute tpus "$@" --zone="$ZONE"; }
@@ -54,9 +55,7 @@ install() { # the runtimes' own Python may be older than 3.11: uv brings one
   # A machine that has just started upgrades itself, and holds apt's lock.
   everywhere "set -eu
     sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common
-    sudo mkdir -p /mnt/lidit && sudo sed -i '\\# /mnt/lidit #d' /etc/fstab
-    echo '$SHARE /mnt/lidit nfs defaults,_netdev,nofail 0 0' | sudo tee -a /etc/fstab >/dev/null
-    mountpoint -q /mnt/lidit || sudo mount /mnt/lidit
+    sudo mkdir -p /mnt/lidit && $MOUNT
     rm -rf lidit_jax && mkdir lidit_jax && tar -xzf lidit_jax.tar.gz -C lidit_jax && cd lidit_jax
     python3 -m pip install -q --user uv
     ~/.local/bin/uv venv -q --python 3.11 .venv
@@ -70,7 +69,7 @@ run() { # every worker finds its place by the TPU's metadata
   if (($#)); then more=$(printf ' %q' "$@"); fi
   while true; do # a lost connection ends nothing: the same id is followed on
     status=0
-    everywhere "{ mountpoint -q /mnt/lidit || sudo mount /mnt/lidit; } && cd lidit_jax &&
+    everywhere "$MOUNT && cd lidit_jax &&
       launch/detached.sh ~/lidit_run $id launch/keep_running.sh $RUN \
       .venv/bin/python -m lidit_jax.train --config=$CONFIG --data=$DATA --workdir=$RUN$more" || status=$?
     if ((status != 255)) || [[ $(state) != ACTIVE ]]; then return "$status"; fi

@@ -176,10 +176,13 @@ def test_a_job_that_is_told_to_stop_goes_back_into_the_queue(tmp_path):
 
 def test_a_job_that_fails_when_it_has_had_its_signal_goes_back_too(tmp_path):
     """As where the signal came between two starts."""
-    srun = "import time; print('begun'); time.sleep(2.5); raise SystemExit(1)"
-    done, requeued, job = slurm(tmp_path, "x", "x", srun=srun, seconds=302)
+    srun = (
+        "import os, time\nprint('begun', flush=True)\n"
+        "while time.time() < int(os.environ['UNTIL']): time.sleep(0.1)\nraise SystemExit(1)"
+    )
+    done, requeued, job = slurm(tmp_path, "x", "x", srun=srun, seconds=370)
     assert done.returncode == 75 and requeued == f"scontrol requeue {job}\n"
-    assert done.stdout.count("begun") == 1
+    assert done.stdout.count("begun") == 1 and "too late to start" in done.stderr
 
 
 def test_a_mistake_of_slurm_tasks_is_one_and_not_requeued(data, tmp_path):

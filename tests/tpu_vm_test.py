@@ -55,7 +55,7 @@ def tpu_vm(tmp_path, *args, states="ACTIVE", runs="0", copies="0", installed=Tru
     (tools / "gcloud").write_text(f"#!{sys.executable}\n{GCLOUD}")
     (tools / "sleep").write_text("#!/bin/sh\n")
     (tools / "mountpoint").write_text(f"#!/bin/sh\ntest -e {tmp_path}/mounted\n")
-    mount = f'#!/bin/sh\ntest "$*" = "mount /mnt/lidit" && echo mounted >> {tmp_path}/mounted\n'
+    mount = f'#!/bin/sh\ntest "$*" = "mount -t nfs 10.0.0.2:/lidit /mnt/lidit" && echo mounted >> {tmp_path}/mounted\n'
     (tools / "sudo").write_text(mount)
     for tool in tools.iterdir():
         tool.chmod(0o755)
