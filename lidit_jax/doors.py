@@ -143,7 +143,7 @@ def leave_room():
 
 
 def run(main: Callable[[], None], reads: bool = False):
-    """Runs a door. An InputError ends it with exit status 2 and the error's one line.
+    """Runs a door. An error that `_told` can tell ends it with its one line, and status 2; 1 if it may pass.
 
     reads: LLMs or judges too; see `leave_room`.
     """
@@ -185,7 +185,7 @@ def run(main: Callable[[], None], reads: bool = False):
 
 
 def _told(error: Exception) -> str | None:
-    """Returns the line that tells a user's mistake, or a full disk; None for any other error."""
+    """Returns the line that tells a user's mistake, what may pass, or what is full; None for any other error."""
     if full := errors.full_disk(error):
         return errors.about_file(full)
     match error:

@@ -69,15 +69,25 @@ def about_file(error: OSError) -> str | None:
     return None
 
 
-# Of a network filesystem that does not answer.
-UNREACHABLE = (errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN)
+_UNREACHABLE = (
+    errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN,
+)  # fmt: skip
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether an error is of a network filesystem that does not answer: nothing is known of the file then.
+
+    Libraries in C++, as ArrayRecord and TensorStore, tell it in words alone.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _UNREACHABLE
+    return any(os.strerror(number) in str(error) for number in _UNREACHABLE)
 
 
 def is_passing(error: Exception) -> bool:
     """Whether an error may pass by itself, as one of a disk or a network filesystem may."""
-    return isinstance(error, Passing) or (
-        isinstance(error, OSError) and error.errno in (errno.EIO, *UNREACHABLE)
-    )
+    of_disk = isinstance(error, OSError) and (error.errno == errno.EIO or is_unreachable(error))
+    return isinstance(error, Passing) or of_disk
 
 
 def told(error: Exception) -> str | None:

@@ -241,6 +241,8 @@ def read_npy(path: str | os.PathLike, remedy: str = REMEDY) -> np.ndarray:
             raise ValueError("its sha256 is not the one at its end")
         return np.load(io.BytesIO(content), allow_pickle=False)
     except (OSError, EOFError, ValueError) as e:
+        if errors.is_unreachable(e):
+            raise
         raise errors.InputError(f"{path} is missing or damaged ({e}); {remedy}") from e
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 import select
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from lidit_jax import errors, files
+from lidit_jax.models.vae import tensors
 
 CONTENT = {"latent_mean": [0.1234, -5e-07], "count": 48, "who": {"中": None, "b": True}, "e": []}
 
@@ -105,6 +107,20 @@ def test_an_array_is_what_was_written_or_it_is_told(array, tmp_path):
         path.write_bytes(content[:cut])
         with pytest.raises(errors.InputError, match="a.npy is missing or damaged"):
             files.read_npy(path)
+
+
+@pytest.mark.parametrize("read", [files.read_npy, tensors.read])
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_a_filesystem_that_does_not_answer_is_no_missing_file(read, number, tmp_path, monkeypatch):
+    """As one whose file has a bad sector is, which stays."""
+
+    def fail(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", fail)
+    with pytest.raises(OSError if number == errno.ESTALE else errors.InputError) as found:
+        read(tmp_path / "a")
+    assert errors.is_passing(found.value) == (number == errno.ESTALE)
 
 
 def test_a_lock_is_waited_for_and_a_killed_process_lets_go_of_it(tmp_path):

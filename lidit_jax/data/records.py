@@ -165,6 +165,7 @@ class Shards:
             try:
                 found = len(ArrayRecordDataSource(str(path)))
             except (RuntimeError, IndexError) as e:
+                _check_reached(path, e)
                 raise _damaged(path, errors.in_one_line(e)) from e
             if count is not None and found != count:
                 raise _damaged(path, f"{found} records, and should have {count}")
@@ -176,24 +177,39 @@ class Shards:
         return len(self._rows)
 
     def __getitem__(self, row: int) -> bytes:
-        """Raises BadRecord if the record cannot be read, InputError if no more files can be opened."""
+        """Raises BadRecord if the record cannot be read, InputError if no more files can be opened.
+
+        Raises Passing if its filesystem does not answer.
+        """
         try:
             return self._rows[row]
         except (RuntimeError, IndexError) as e:
             if os.strerror(errno.EMFILE) in str(e):
                 raise _too_many_files(len(self._paths)) from e
+            _check_reached(self._path(row), e)
             raise self.bad(row, f"is damaged ({errors.in_one_line(e)})") from e
+
+    def _shard(self, row: int) -> int:
+        return bisect.bisect_right(self._ends, row)
+
+    def _path(self, row: int) -> pathlib.Path:
+        return self._paths[self._shard(row)]
 
     def bad(self, row: int, why: str, key: str = "") -> BadRecord:
         """Returns the error that tells what is wrong with a record."""
-        shard = bisect.bisect_right(self._ends, row)
-        path = self._paths[shard]
-        where = f"record {row - (self._ends[shard - 1] if shard else 0)} of"
+        path, first = self._path(row), ([0] + self._ends)[self._shard(row)]
+        where = f"record {row - first} of"
         return BadRecord(
             f"{where} {path} {why}; delete it, if `prepare --verify` finds it damaged, and run `prepare` again",
             f"{where} {path.parent.name}/{path.name} {why}",
             key,
         )
+
+
+def _check_reached(path: pathlib.Path, error: Exception):
+    """Raises Passing where an error tells nothing of the file: its filesystem does not answer."""
+    if errors.is_unreachable(error):
+        raise errors.Passing(f"cannot read {path}: {errors.in_one_line(error)}") from error
 
 
 def _damaged(path: pathlib.Path, why: str) -> errors.InputError:

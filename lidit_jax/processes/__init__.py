@@ -29,9 +29,13 @@ from lidit_jax.processes.place import Place
 
 _TOLD = 2000  # bytes of an error that the other processes get to know
 _LINGER = 3  # seconds
-# Seconds that a network filesystem may take to show what another machine did: what is new, and what is
-# gone, which Linux's NFS goes on to show for up to a minute.
-_NEW, _NEWS = 30, 90
+# Seconds that a network filesystem may take to show what another machine did: Linux's NFS goes on to show
+# what was there before for up to a minute. A file of a name that never was is seen much sooner.
+_NEWS = 90
+_NEW_NAME = 30
+_UNSAVED = (
+    143  # of a process that is stopped and could not save: what a shell calls a death by SIGTERM
+)
 _here: Place | None = None
 
 
@@ -39,7 +43,6 @@ class Stopped(Exception):
     """The scheduler wants its machines back; what is done is saved."""
 
     STATUS = 75  # of the process: EX_TEMPFAIL of sysexits.h
-    UNSAVED = 143  # of one that could not save: what a shell calls a death by SIGTERM
 
 
 def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
@@ -208,7 +211,7 @@ def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
                     f"{folder} is not the folder that process 0 has by this name; put it on a filesystem "
                     f"that all machines share"
                 ),
-                _NEW,
+                _NEW_NAME,
             )
     finally:
         if chief:
@@ -255,7 +258,7 @@ def within(seconds: float, what: str) -> Iterator[None]:
 
     def give_up():
         print(f"error{name()}: {what} took longer than {seconds:g} s", file=sys.stderr, flush=True)
-        os._exit(Stopped.UNSAVED)
+        os._exit(_UNSAVED)
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True

@@ -34,14 +34,17 @@ def continuation(
         model = _model(config, found.folder, hf_config)
     ids = torch.tensor([_ids(tokenizer, config, prompt, encoder_decoder)])
     eos = tokenizer.eos_token_id
+    # Of how the folder's generation_config.json would have it written, its special tokens alone are taken.
+    own = model.generation_config.to_dict()
+    model.generation_config = transformers.GenerationConfig(
+        **{name: value for name, value in own.items() if name.endswith("token_id")}
+    )
     with torch.inference_mode():
         written = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,
             do_sample=False,
-            repetition_penalty=1.0,  # whatever the folder's generation_config.json says
-            no_repeat_ngram_size=0,
             pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         )[0]
     new = written if encoder_decoder else written[ids.shape[1] :]

@@ -63,7 +63,7 @@ def _content(path: pathlib.Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as e:
-        if errors.is_passing(e):
+        if errors.is_unreachable(e):
             raise
         raise errors.InputError(
             f"no finished data set at {path.parent} (run `prepare` first): {path}: {e.strerror}"

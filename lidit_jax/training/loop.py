@@ -40,7 +40,7 @@ def train(
       held_out: a data set that is not trained on, on which each checkpoint is scored.
 
     Raises InputError, before anything is written, where config, data, mesh and workdir do not fit, and
-    later where too many samples cannot be read; `processes.Stopped`, its state saved, where the
+    later where too many samples cannot be read; `errors.Passing` where a filesystem does not answer; `processes.Stopped`, its state saved, where the
     scheduler wants its machines back; and FloatingPointError where too many steps in a row were skipped.
     """
     t, chief, started = config.train, jax.process_index() == 0, time.time()

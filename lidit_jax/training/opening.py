@@ -148,7 +148,7 @@ def set_up(
       saves nothing, so `train.keep_best` may be of what is held out, though nothing is.
 
     Raises InputError, the same on every process and before anything is written, where config, data,
-    mesh and workdir do not fit, and Passing where another process still trains there after `WAIT`.
+    mesh and workdir do not fit, and where another process still trains there after `WAIT`.
     """
     with processes.together():
         opened = open_run(config, data)
@@ -190,7 +190,7 @@ def set_up(
 def _lock(workdir: pathlib.Path) -> IO | None:
     """Returns process 0's lock on a workdir, once another training has let go of it; every process must call it.
 
-    Raises Passing if it has not after `WAIT`.
+    Raises InputError if it has not after `WAIT`.
     """
     file, end, told = None, time.monotonic() + WAIT, False
     while True:  # in turns, so that no process waits for long in a collective
@@ -199,7 +199,7 @@ def _lock(workdir: pathlib.Path) -> IO | None:
                 file = file or (workdir / "lock").open("w")
                 free = files.take_lock(file)
                 if not free and time.monotonic() >= end:
-                    raise errors.Passing(
+                    raise errors.InputError(
                         f"another process trains in {workdir} now; wait for it, or stop it. If there is none, its "
                         f"machine is gone and the filesystem (NFS 3) holds its lock: remove {file.name}"
                     )

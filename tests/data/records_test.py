@@ -1,5 +1,7 @@
 """Records: what is written comes back, whole or not at all."""
 
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -85,6 +87,25 @@ except errors.InputError as e:
     assert "more open files, 1 in one part of it, than the system allows; raise" in told.stdout, (
         told
     )
+
+
+def test_a_filesystem_that_does_not_answer_is_no_damaged_record(tmp_path, monkeypatch):
+    path = tmp_path / "x.array_record"
+    records.write_records(path, [b"a"])
+    rows = records.read_shards([path])
+
+    class Gone:
+        def __init__(self, *_):
+            self[0]
+
+        def __getitem__(self, row):
+            raise RuntimeError(f"Failed to read {path}: {os.strerror(errno.ESTALE)}")
+
+    monkeypatch.setattr(records, "ArrayRecordDataSource", Gone)
+    monkeypatch.setattr(rows, "_rows", Gone.__new__(Gone))
+    for read in (lambda: rows[0], lambda: records.read_shards([path])):
+        with pytest.raises(errors.Passing, match=f"cannot read {path}: .*Stale file handle"):
+            read()
 
 
 def test_what_is_being_written_is_no_leftover(tmp_path):

@@ -52,7 +52,9 @@ def test_the_folders_own_way_of_writing_changes_nothing(tiny_llm, tmp_path):
     folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
     config = EncoderConfig("x", str(folder))
     said = continuation(config, PROMPT, tmp_path, tokens=12)
-    own = transformers.GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1)
+    own = transformers.GenerationConfig(
+        repetition_penalty=9.0, no_repeat_ngram_size=1, num_beams=4, suppress_tokens=[60]
+    )
     own.save_pretrained(folder)
     assert continuation(config, PROMPT, tmp_path, tokens=12) == said
 

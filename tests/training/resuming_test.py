@@ -116,7 +116,7 @@ def test_two_do_not_train_in_one_folder_at_once(config, data, workdir, tmp_path,
     first = (run / "lock").open("w")
     files.held_alone(first, "trains")
     monkeypatch.setattr(opening, "WAIT", 0.0)
-    with pytest.raises(errors.Passing, match="another process trains in .* remove .*/run/lock"):
+    with pytest.raises(errors.InputError, match="another process trains in .* remove .*/run/lock"):
         opening.set_up(config, data, run)
     assert unfinished.exists()
     opening.set_up(config, data, run, write=False).close()  # who only looks is let in

@@ -21,6 +21,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         entries = safetensors.deserialize(pathlib.Path(path).read_bytes())
     except OSError as e:
+        if errors.is_unreachable(e):
+            raise
         raise errors.InputError(f"cannot read the weights at {path}: {e.strerror}") from e
     except safetensors.SafetensorError as e:
         raise errors.InputError(f"{path} is damaged, not a safetensors file: {e}") from e

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import os
 import pathlib
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from lidit_jax import errors, processes
 _ELSEWHERE = (
     "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
     "ABORTED", "Permission denied", "Too many open files", "Cannot allocate memory",
-    *map(os.strerror, errors.UNREACHABLE),
 )  # fmt: skip
 _LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.EINVAL)
 _Read = TypeVar("_Read")
@@ -55,7 +53,8 @@ def blamed(folder: pathlib.Path) -> Iterator[None]:
     ):  # the last: such as a device without room
         raise
     except Exception as e:
-        if isinstance(e, OSError) and e.errno not in _LOST or any(w in str(e) for w in _ELSEWHERE):
+        elsewhere = errors.is_unreachable(e) or any(w in str(e) for w in _ELSEWHERE)
+        if elsewhere or isinstance(e, OSError) and e.errno not in _LOST:
             raise
         why = (str(e).strip("'\"").splitlines() or [""])[0] or type(e).__name__
         raise Damaged(folder, f"it cannot be read ({textwrap.shorten(why, 200)})") from e
