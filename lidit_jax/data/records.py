@@ -18,12 +18,13 @@ from typing import Any
 import ml_dtypes
 import msgpack
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from lidit_jax import errors, files
 
 UNLIMITED = 2**20  # open files, where the system sets no limit
+# For reads in any order: nothing ahead, and of a file no more than this, in bytes.
+_READING, _BUFFER = "readahead_buffer_size:0", 2**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,53 +158,70 @@ def read_shards(paths: list[pathlib.Path], counts: Sequence[int] | None = None) 
 
 
 class Shards:
-    """Files of records as one random-access sequence of bytes."""
+    """Files of records as one random-access sequence of bytes, for any number of threads.
+
+    array_record's own data source has its reader look for one record among all of its file, which takes
+    as long as the file has records; asked for a range of one, the reader goes there.
+    """
 
     def __init__(self, paths: list[pathlib.Path], counts: Sequence[int] | None = None):
-        self._paths, lengths = paths, []
+        self._paths, self._readers, lengths = paths, [], []
         for path, count in zip(paths, counts or [None] * len(paths), strict=True):
             try:
-                found = len(ArrayRecordDataSource(str(path)))
+                reader = _opened(path)
+                found = reader.num_records()
             except (RuntimeError, IndexError) as e:
+                if os.strerror(errno.EMFILE) in str(e):
+                    raise _too_many_files(len(paths)) from e
                 _check_reached(path, e)
                 raise _damaged(path, errors.in_one_line(e)) from e
             if count is not None and found != count:
                 raise _damaged(path, f"{found} records, and should have {count}")
             lengths.append(found)
-        self._ends = list(itertools.accumulate(lengths))
-        self._rows = ArrayRecordDataSource([str(p) for p in paths])
+            self._readers.append(reader)
+        self._ends = list(itertools.accumulate(lengths, initial=0))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._ends[-1]
 
     def __getitem__(self, row: int) -> bytes:
-        """Raises BadRecord if the record cannot be read, InputError if no more files can be opened.
+        """Raises BadRecord if the record cannot be read, Passing if its filesystem does not answer.
 
-        Raises Passing if its filesystem does not answer.
+        Raises IndexError for a row that there is not.
         """
+        shard, record = self._place(row)
         try:
-            return self._rows[row]
+            return self._readers[shard].read(record, record + 1)[0]
         except (RuntimeError, IndexError) as e:
-            if os.strerror(errno.EMFILE) in str(e):
-                raise _too_many_files(len(self._paths)) from e
-            _check_reached(self._path(row), e)
+            _check_reached(self._paths[shard], e)
             raise self.bad(row, f"is damaged ({errors.in_one_line(e)})") from e
 
-    def _shard(self, row: int) -> int:
-        return bisect.bisect_right(self._ends, row)
-
-    def _path(self, row: int) -> pathlib.Path:
-        return self._paths[self._shard(row)]
+    def _place(self, row: int) -> tuple[int, int]:
+        """Returns which file a row is in, and which of its records it is."""
+        row = index(row)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        shard = bisect.bisect_right(self._ends, row) - 1
+        return shard, row - self._ends[shard]
 
     def bad(self, row: int, why: str, key: str = "") -> BadRecord:
         """Returns the error that tells what is wrong with a record."""
-        path, first = self._path(row), ([0] + self._ends)[self._shard(row)]
-        where = f"record {row - first} of"
+        shard, record = self._place(row)
+        path, where = self._paths[shard], f"record {record} of"
         return BadRecord(
             f"{where} {path} {why}; delete it, if `prepare --verify` finds it damaged, and run `prepare` again",
             f"{where} {path.parent.name}/{path.name} {why}",
             key,
         )
+
+
+def _opened(path: pathlib.Path) -> ArrayRecordReader:
+    """Returns a reader. Raises RuntimeError, which the library does not, where the file cannot be read."""
+    reader = ArrayRecordReader(str(path), _READING, file_reader_buffer_size=_BUFFER)
+    if not reader.ok():
+        reader.close()  # raises what is wrong
+        raise RuntimeError("no file of records")
+    return reader
 
 
 def _check_reached(path: pathlib.Path, error: Exception):

@@ -1,10 +1,12 @@
 """Records: what is written comes back, whole or not at all."""
 
+import concurrent.futures
 import errno
 import os
 import resource
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -70,16 +72,29 @@ def test_as_many_files_are_open_as_all_of_a_data_set_has(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_threads_read_one_file_at_once(tmp_path):
+    paths = [tmp_path / f"{i}.array_record" for i in range(2)]
+    for i, path in enumerate(paths):
+        records.write_records(path, (b"%d" % (i * 500 + k) for k in range(500)))
+    rows = records.read_shards(paths)
+    wanted = np.random.default_rng(0).integers(0, 1000, 4000).tolist()
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(rows.__getitem__, wanted)) == [b"%d" % i for i in wanted]
+    for row in (-1, 1000):
+        with pytest.raises(IndexError):
+            rows[row]
+
+
 def test_a_file_too_many_is_no_damaged_record(tmp_path):
     records.write_records(tmp_path / "x.array_record", [b"a"])
     code = f"""
 import pathlib, resource
 from lidit_jax import errors
 from lidit_jax.data import records
-rows = records.read_shards([pathlib.Path("{tmp_path}/x.array_record")])
+records._allow_open_files = lambda count: None
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
-    rows[0]
+    records.read_shards([pathlib.Path("{tmp_path}/x.array_record")])
 except errors.InputError as e:
     print(e)
 """
@@ -94,15 +109,11 @@ def test_a_filesystem_that_does_not_answer_is_no_damaged_record(tmp_path, monkey
     records.write_records(path, [b"a"])
     rows = records.read_shards([path])
 
-    class Gone:
-        def __init__(self, *_):
-            self[0]
+    def gone(*_, **options):
+        raise RuntimeError(f"Failed to read {path}: {os.strerror(errno.ESTALE)}")
 
-        def __getitem__(self, row):
-            raise RuntimeError(f"Failed to read {path}: {os.strerror(errno.ESTALE)}")
-
-    monkeypatch.setattr(records, "ArrayRecordDataSource", Gone)
-    monkeypatch.setattr(rows, "_rows", Gone.__new__(Gone))
+    monkeypatch.setattr(records, "_opened", gone)
+    monkeypatch.setattr(rows, "_readers", [types.SimpleNamespace(read=gone)])
     for read in (lambda: rows[0], lambda: records.read_shards([path])):
         with pytest.raises(errors.Passing, match=f"cannot read {path}: .*Stale file handle"):
             read()
