@@ -6,6 +6,7 @@ URLs and tags. Their thresholds are its where it gives them, ours elsewhere; R6 
 
 import dataclasses
 import hashlib
+import math
 import re
 import statistics
 import unicodedata
@@ -16,7 +17,7 @@ from typing import Any
 from lidit_jax import errors
 from lidit_jax.data.buckets import Size
 
-VERSION = 1  # raise it when a rule's verdict on any pair changes
+VERSION = 2  # raise it when a rule's verdict on any pair changes
 DUPLICATE = "R9-duplicate"  # no function of one pair: whoever sees all of them judges it
 
 _LEAST_AESTHETIC = 4.699999809  # 4.7 as the float32 that predictors store, so that 4.7 itself stays
@@ -41,7 +42,7 @@ _KANA = re.compile(f"[{_KANA_RANGE}]+")
 _LATIN = re.compile(f"[{_LATIN_RANGE}]+")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _NO_ASCII_LETTERS = bytes(b for b in range(128) if not chr(b).isalpha())
-_WORD = re.compile(f"[{_HAN_RANGE}]{{1,2}}|[^\\s{_HAN_RANGE}]+")
+_WORD = re.compile(f"[^\\s{_HAN_RANGE}]+")
 _STUTTER = re.compile(f"([{_HAN_RANGE}{_KANA_RANGE}]{{1,4}}?)\\1{{5}}")
 
 
@@ -218,14 +219,18 @@ def _is_tag_list(text: str) -> bool:
     """Five or more pieces between commas, bars or semicolons, of two words or fewer in the median,
     none of more than five.
 
-    Two Han characters count as a word, so that the clauses of a Chinese sentence are no tags. The
-    enumeration comma does not divide: it stands inside sentences.
+    Three Han characters count as two words, so that the clauses of a Chinese sentence, of four and more, are
+    no tags. The enumeration comma does not divide: it stands inside sentences.
     """
     pieces = _SEPARATOR.split(text)
     if len(pieces) < 5:
         return False
-    words = [n for n in (len(_WORD.findall(piece)) for piece in pieces) if n]
+    words = [n for n in map(_words, pieces) if n]
     return len(words) >= 5 and max(words) <= 5 and statistics.median(words) <= 2
+
+
+def _words(piece: str) -> int:
+    return len(_WORD.findall(piece)) + math.ceil(_count(_HAN, piece) * 2 / 3)
 
 
 def _is_repetitive(text: str) -> bool:
