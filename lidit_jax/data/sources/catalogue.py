@@ -12,7 +12,7 @@ from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, InMemory
 from lidit_jax.data.sources.pieces import bounds
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import InputError, Passing, is_unreachable, unknown_name
 
 CAPTIONS = ("caption", "captions")  # features with texts; where there is none, the label's name
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -68,6 +68,10 @@ class Tfds:
                 row = dict(data[k])
             except (RuntimeError, IndexError) as e:
                 why = str(e).splitlines()[0]
+                if is_unreachable(e):
+                    raise Passing(
+                        f"{self.options['name']}: its row {k} cannot be read ({why})"
+                    ) from e
                 raise InputError(f"{self.options['name']}: its row {k} is damaged ({why})") from e
             yield self._example(f"{self.options['split']}-{k:08d}", row)
 

@@ -20,7 +20,7 @@ from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, FilePath
 from lidit_jax.data.sources.pieces import bounds
-from lidit_jax.errors import InputError
+from lidit_jax.errors import InputError, is_unreachable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -102,7 +102,9 @@ class Folder:
     def _beside(self, name: str, _: None) -> Example | Unusable:
         try:
             text, record = (self._read(_key(name), suffix) for suffix in (".txt", ".json"))
-        except OSError:
+        except OSError as e:
+            if is_unreachable(e):
+                raise
             return Unusable(_key(name), "caption-unreadable")
         return self._fields.example_of_files(_key(name), self._picture(name), text, record)
 

@@ -29,6 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from lidit_jax import errors
 from lidit_jax.data import buckets
 from lidit_jax.data.buckets import Size
 
@@ -174,12 +175,17 @@ class Encoded:
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """Raises ImageError for what goes wrong inside. Pillow's own OSErrors have no errno."""
+    """Raises ImageError for what goes wrong inside. Pillow's own OSErrors have no errno.
+
+    An OSError of a network filesystem that does not answer stays: it says nothing of the picture.
+    """
     try:
         yield
     except ImageError:
         raise
     except OSError as e:
+        if errors.is_unreachable(e):
+            raise
         raise ImageError("image-truncated" if e.errno is None else "image-unreadable") from e
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
         raise ImageError("image-too-large") from e

@@ -10,9 +10,10 @@ from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, InMemory
 from lidit_jax.data.sources.pieces import bounds
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import InputError, is_unreachable, unknown_name
 
-BATCH = 32  # rows whose pictures are in memory at once
+BATCH = 32  # rows whose pictures are in memory at once, beside the pages that they are in
+_READ = {"pre_buffer": False, "buffer_size": 2**20}  # or a whole row group is, of any size
 
 
 class _Group(NamedTuple):
@@ -78,6 +79,8 @@ class Parquet:
             with parquet.ParquetFile(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
         except (pyarrow.ArrowInvalid, OSError) as e:
+            if is_unreachable(e):
+                raise
             raise InputError(f"source parquet: cannot read {path}: {e}") from None
         self._check_columns(schema, str(path))
         first = 0
@@ -104,14 +107,16 @@ class Parquet:
         try:
             for number, row in enumerate(self._rows(group), group.first):
                 yield self._example(f"{name}/{number:08d}", row)
-        except (pyarrow.ArrowInvalid, OSError):
+        except (pyarrow.ArrowInvalid, OSError) as e:
+            if is_unreachable(e):
+                raise
             yield Unusable(f"{name}/group-{group.index}", "parquet-damaged")
 
     def _rows(self, group: _Group) -> Iterator[Row]:
         from pyarrow import parquet
         from pyarrow.types import is_struct
 
-        with parquet.ParquetFile(group.path) as file:
+        with parquet.ParquetFile(group.path, **_READ) as file:
             wanted = {self.options[k] for k in ("image", "caption", "synthetic")}
             columns = [
                 f"{f.name}.bytes"

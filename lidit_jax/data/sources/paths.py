@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
-from lidit_jax.errors import InputError
+from lidit_jax.errors import InputError, is_unreachable
 
 
 def walk(folder: pathlib.Path) -> list[str]:
@@ -55,7 +55,9 @@ def fingerprint(paths: Iterable[pathlib.Path], root: pathlib.Path) -> str:
         name = os.path.relpath(path, root)
         try:
             size = path.stat().st_size
-        except OSError:  # a link to nothing; reading it has a named reason
+        except OSError as e:  # a link to nothing; reading it has a named reason
+            if is_unreachable(e):
+                raise
             size = -1
         digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

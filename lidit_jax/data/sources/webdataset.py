@@ -17,6 +17,7 @@ from lidit_jax.data.sources.fields import Fields
 from lidit_jax.data.sources.folder import SUFFIXES
 from lidit_jax.data.sources.images import Encoded, FileSlice
 from lidit_jax.data.sources.pieces import bounds
+from lidit_jax.errors import is_unreachable
 
 
 class WebDataset:
@@ -71,7 +72,9 @@ class WebDataset:
             with tarfile.open(path, "r:") as tar:
                 for key, members in _samples(tar):
                     yield self._example(f"{name.removesuffix('.tar')}/{key}", tar, members)
-        except (tarfile.TarError, OSError):
+        except (tarfile.TarError, OSError) as e:
+            if is_unreachable(e):
+                raise
             yield Unusable(name, "tar-damaged")
 
     def _example(

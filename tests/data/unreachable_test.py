@@ -1,0 +1,58 @@
+"""A network filesystem that does not answer ends the reading of a source: nothing of it is taken for damage."""
+
+import errno
+import os
+import pathlib
+import tarfile
+
+import pytest
+from pyarrow import parquet
+
+from lidit_jax.data import decoding, sources
+from lidit_jax.data.sources import images, paths
+from tests import tiny_sources
+
+
+def fail(*_, **options):
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+MADE = {
+    "folder": tiny_sources.write_folder,
+    "webdataset": tiny_sources.write_tars,
+    "parquet": tiny_sources.write_parquet,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("folder", (pathlib.Path, "read_bytes")),
+        ("webdataset", (tarfile, "open")),
+        ("parquet", (parquet, "ParquetFile")),
+    ],
+)
+def test_captions_are_not_lost(name, place, tmp_path, monkeypatch):
+    source = sources.make(name, path=str(MADE[name](tmp_path / "raw")))
+    assert len(list(source.piece(0, 1))) == len(tiny_sources.SAMPLES)
+    monkeypatch.setattr(*place, fail)
+    with pytest.raises(OSError, match="Stale"):
+        list(source.piece(0, 1))
+
+
+class Gone:
+    open = fail
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_are_not_lost(workers):
+    """Nor where other processes read them."""
+    job = decoding.Job(images.Encoded(Gone()), (16, 16))
+    with pytest.raises(OSError, match="Stale"), decoding.decoders(workers) as decode:
+        list(decode([job] * 3))
+
+
+def test_a_file_is_not_taken_for_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "stat", fail)
+    with pytest.raises(OSError, match="Stale"):
+        paths.fingerprint([tmp_path / "a"], tmp_path)
