@@ -130,8 +130,11 @@ OF_SET += ("preview",)
 OF_STORE = ("captions", "codec", "longest", "mean", "prefix_len", "shards", "std", "width")
 
 
+_RECENT = 1024  # captions that a store keeps unpacked: they recur, as names of classes do
+
+
 class FeatureStore:
-    """One encoder's features, by caption id."""
+    """One encoder's features, by caption id. `stored` is `_stored`, which remembers the last ones."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
@@ -143,6 +146,7 @@ class FeatureStore:
             [feature_path(folder, i, shards) for i in range(shards)],
             [len(bounds(captions, i, shards)) for i in range(shards)],
         )
+        self.stored = functools.lru_cache(_RECENT)(self._stored)
 
     def __len__(self):
         return len(self._rows)
@@ -151,8 +155,7 @@ class FeatureStore:
         """Returns the kept tokens of one caption: [S, E], bf16 (codec bf16) or f32 (int8)."""
         return self.codec.states(*self.stored(caption))
 
-    @functools.lru_cache(maxsize=1024)  # noqa: B019  captions recur, and a store lives as long as the run
-    def stored(self, caption: int) -> tuple[np.ndarray, ...]:
+    def _stored(self, caption: int) -> tuple[np.ndarray, ...]:
         """Returns what the codec has stored of one caption, a row for each kept token.
 
         Raises BadRecord if there is no such caption, or its features cannot be read, are of another

@@ -60,10 +60,10 @@ def estimate(
 def _pictures(data: DataConfig, plan: Plan, source: Source, count: float, batch_size: int) -> Line:
     """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
     codec = make_codec(data.codec)
-    every = (row for i in range(plan.pieces) for row, _ in images.planned(source, plan, i))
-    rows = list(itertools.islice(every, max(PICTURES, 4 * decoding.CHUNK * data.workers)))
+    every = (pair for i in range(plan.pieces) for pair in images.planned(source, plan, i))
+    some = list(itertools.islice(every, max(PICTURES, 4 * decoding.CHUNK * data.workers)))
     size = plan.bins[int(np.argmax([sum(c) for c in plan.info["counts"]]))]
-    jobs = [decoding.Job(row.example.picture, size) for row in rows]
+    rows, jobs = zip(*((row, decoding.Job(job.picture, size)) for row, job in some))
     codec.encode(np.zeros((batch_size, *size, 3), np.uint8))
     with decoding.decoders(data.workers) as decode:
         for _ in decode(jobs[: decoding.CHUNK * data.workers]):

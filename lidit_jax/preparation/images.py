@@ -11,6 +11,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -78,14 +79,16 @@ def write(
 class _Planned:
     """A row of a piece that is kept: where it goes, and what is stored of it beside its latent."""
 
-    example: Example
+    key: str
+    metadata: dict[str, Any]
     bin: int
     captions: tuple[int, ...]
     synthetic: tuple[int, ...]
 
     def record(self, latent_HxWxC: np.ndarray) -> records.ImageRecord:
-        e = self.example
-        return records.ImageRecord(e.key, latent_HxWxC, self.captions, self.synthetic, e.metadata)
+        return records.ImageRecord(
+            self.key, latent_HxWxC, self.captions, self.synthetic, self.metadata
+        )
 
 
 def planned(source: Source, plan: Plan, piece: int) -> Iterator[tuple[_Planned, decoding.Job]]:
@@ -105,7 +108,7 @@ def planned(source: Source, plan: Plan, piece: int) -> Iterator[tuple[_Planned, 
             bin = int(rows.bin_N[row])
             natural = tuple(rows.size_Nx2[row].tolist()) if checked else None
             job = decoding.Job(example.picture, plan.bins[bin], natural)
-            yield _Planned(example, bin, *rows.captions(row)), job
+            yield _Planned(example.key, example.metadata, bin, *rows.captions(row)), job
     if count != len(rows.key_N):
         raise _changed(plan, f"piece {piece} had {len(rows.key_N)} rows, and has {count}")
 
@@ -169,7 +172,7 @@ class _PieceWriter:
     def _take(self, row: _Planned, decoded: decoding.Decoded):
         reasons = [decoded.reason] if decoded.reason else decoded.notes
         (self.dropped if decoded.reason else self.mended).update(reasons)
-        self.ledger += [(row.example.key, reason) for reason in reasons]
+        self.ledger += [(row.key, reason) for reason in reasons]
         if not decoded.reason:
             self.waiting[row.bin].append((row, decoded.pixels_HxWx3))
             if len(self.waiting[row.bin]) == self.batch_size:
@@ -186,7 +189,7 @@ class _PieceWriter:
         for (row, _), latent_HxWxC in zip(waiting, latents):
             if not np.isfinite(latent_HxWxC).all():
                 self.dropped[NOT_FINITE] += 1
-                self.ledger.append((row.example.key, NOT_FINITE))
+                self.ledger.append((row.key, NOT_FINITE))
                 continue
             self.latents.add(latent_HxWxC)
             self.writers[bin].write(records.pack_image(row.record(latent_HxWxC)))
