@@ -30,6 +30,8 @@ def main():
         raise errors.InputError("--runs names no run; leave it out for all of the config")
     files.check_own_folder(_out(), "out")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
+    if not _REPORT.value:
+        running.check(family, _out() / "data")
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
     for i in () if _REPORT.value else mine.of(len(jobs)):
         print(f"run {i + 1} of {len(jobs)}: {jobs[i].name}, seed {jobs[i].seed}", flush=True)

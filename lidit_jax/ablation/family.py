@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lidit_jax import errors
 from lidit_jax.ablation import claims
+from lidit_jax.diffusion import samplers, schedules
 from lidit_jax.evaluation import seeing_scenes
 from lidit_jax.evaluation.benchmarks.scenes import METRICS
 from lidit_jax.training import config as training_config
@@ -108,8 +109,16 @@ def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics
             raise errors.InputError(f"config.runs.{name} changes data, which all runs share")
         if config.seed != next(iter(runs.values())).seed:
             raise errors.InputError(f"config.runs.{name} changes seed, which --seeds does")
-        if same := [other for other in runs if runs[other] == config and other != name]:
-            raise errors.InputError(f"runs {name} and {same[0]} are the same; leave one out")
+        schedule = schedules.make_schedule(config.objective.schedule)
+        try:
+            samplers.make_plan(config.sample.sampler, schedule)
+        except errors.InputError as e:
+            raise errors.InputError(f"run {name}: {e}") from e
+        network = _network(config)
+        if same := [o for o in runs if o != name and _network(runs[o]) == network]:
+            raise errors.InputError(
+                f"runs {name} and {same[0]} are the same, but for what neither uses; leave one out"
+            )
     for name, numbers in paper.items():
         if name not in runs:
             raise errors.unknown_name("run in config.paper", name, runs)
@@ -122,6 +131,27 @@ def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics
     for name in metrics:
         if name not in METRICS:
             raise errors.unknown_name("metric in config.metrics", name, METRICS)
+
+
+def _network(config: Config) -> Config:
+    """Returns the config without the conditioner's switches that do nothing beside its others."""
+    c = config.model.conditioner
+    unused = set()
+    if c.name == "direct":
+        unused = {"n_ltr", "gating", "ltr_mask", "fusion", "n_cr", "context"}
+    else:
+        fused = len(config.encoders) > 1 and c.fusion == "refiner" and c.n_cr
+        if len(config.encoders) == 1:
+            unused |= {"fusion"}
+        if not fused:
+            unused |= {"n_cr"}
+        if not c.n_ltr:
+            unused |= {"gating", "ltr_mask"}
+        if not fused and not (c.n_ltr and c.gating):
+            unused |= {"context"}
+    defaults = {f.name: f.default for f in dataclasses.fields(c) if f.name in unused}
+    model = dataclasses.replace(config.model, conditioner=dataclasses.replace(c, **defaults))
+    return dataclasses.replace(config, model=model)
 
 
 def _run(config: ConfigDict, name: str) -> Config:

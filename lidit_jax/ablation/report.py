@@ -1,6 +1,7 @@
 """What a family of runs found, as a page of Markdown with its figures beside it."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import platform
@@ -20,7 +21,10 @@ from lidit_jax.evaluation.positional import bias
 from lidit_jax.evaluation.positional import plot as bars
 from lidit_jax.evaluation.positional.bias import Bias
 from lidit_jax.scenes import held_out
+from lidit_jax.training import checkpoints, tasks
 from lidit_jax.training.config import Config
+from lidit_jax.training.state import abstract_model
+from lidit_jax.training.trained import read_config
 
 Records = Sequence[Sequence[Record]]  # of each item, of its pictures
 _CATEGORIES = ("shape", "colour", "texture", "size", "count", "position")
@@ -42,7 +46,7 @@ def write(
     sections = [
         _head(family, done, items) + " " + _certainty(family, compared),
         _claims(family, compared),
-        _runs(family, compared),
+        _runs(family, done, compared),
         _shares("What is right", compared, (*_CATEGORIES, *held_out.KINDS), _CATEGORIES_TEXT),
         _position(biases),
         "## Learning\n\n![training loss](learning_curves.png)",
@@ -89,7 +93,14 @@ def compare(
 
 
 def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Item]) -> str:
-    config = next(iter(family.runs.values()))
+    runs = list(family.runs.values())
+    config = runs[0]
+    steps = f" for {config.train.steps:,} steps of {config.train.batch_size}"
+    if len({(c.train.steps, c.train.batch_size) for c in runs}) > 1:
+        steps = ""  # the table of runs tells them
+    size = f" (width {config.model.width}, {config.model.depth} blocks)"
+    if len({(c.model.width, c.model.depth) for c in runs}) > 1:
+        size = ""
     given = config.data.options.get("count")
     count = "" if given is None else f"{given:,} "
     seconds = [running.seconds(j) for of in done.values() for j in of]
@@ -98,8 +109,7 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
     return (
         f"# {len(done)} runs compared\n\n"
         f"Each run was trained on {count}pictures of the "
-        f"{config.data.source} world at {config.data.size[0]} px for {config.train.steps:,} steps of "
-        f"{config.train.batch_size} (width {config.model.width}, {config.model.depth} blocks), with "
+        f"{config.data.source} world at {config.data.size[0]} px{steps}{size}, with "
         f"{seeds}, and judged by {len(items):,} prompts of which training saw "
         f"no such pair, triple or phrasing, one picture each. Median time of a run, since it was last "
         f"started, until its pictures were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes; this "
@@ -125,6 +135,8 @@ def _certainty(family: Family, compared: Comparison) -> str:
 
 def _claims(family: Family, compared: Comparison) -> str:
     metric = family.metrics[0]
+    alike = len({c.train.batch_size for c in family.runs.values()}) == 1
+    same = "has the same batches and noise in all runs, and " if alike else ""
     rows = [("claim", "", "the paper's margin", f"margin here, {metric}", "verdict")]
     for name, claim in family.claims.items():
         found = compared.find(claim, metric)
@@ -134,20 +146,24 @@ def _claims(family: Family, compared: Comparison) -> str:
     return (
         f"## The claims\n\nA claim holds, or fails, where the interval of its margin is on one side of "
         f"zero. Margins are in points of 100 of `{metric}`, and compare runs as if each had every seed: a "
-        f"seed has the same batches and noise in all runs, and is better or worse for all.\n\n{_table(rows)}"
+        f"seed {same}is better or worse for all.\n\n{_table(rows)}"
     )
 
 
-def _runs(family: Family, compared: Comparison) -> str:
-    head = ("run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "paper: T2I-avg", "paper: DPG")  # fmt: skip
+def _runs(family: Family, done: Mapping[str, Sequence[Job]], compared: Comparison) -> str:
+    head = ("run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "else", "parameters", "paper: T2I-avg", "paper: DPG")  # fmt: skip
     first = family.metrics[0]
     rows = [(*head, *family.metrics, f"{first}, each seed")]
     for name, config in family.runs.items():
         paper = [f"{x:.2f}" for x in family.paper.get(name, ())] or ["", ""]
         scores = [_points(compared.score(name, m)) for m in family.metrics]
         seeds = ", ".join(f"{100 * of[first]:.1f}" for of in compared.by_seed[name].values())
-        rows.append((f"`{name}`", *_switches(config), *paper, *scores, seeds))
-    return f"## The runs\n\nScores in percent.\n\n{_table(rows)}"
+        known = (*_switches(config), _else(family, config), f"{parameters(done[name][0]):,}")
+        rows.append((f"`{name}`", *known, *paper, *scores, seeds))
+    return (
+        f"## The runs\n\nScores in percent. Else: what the other columns do not tell, of what differs "
+        f"from the first run.\n\n{_table(rows)}"
+    )
 
 
 def _switches(config: Config) -> tuple[str, ...]:
@@ -158,6 +174,24 @@ def _switches(config: Config) -> tuple[str, ...]:
         return (llms, instruction, "0", "", "", "")
     fusion = c.fusion if len(config.encoders) > 1 else ""
     return (llms, instruction, str(c.n_ltr), "yes" if c.gating else "no", c.ltr_mask, fusion)
+
+
+_TOLD = tuple(f"model.conditioner.{key}" for key in ("name", "n_ltr", "gating", "ltr_mask", "fusion"))  # fmt: skip
+
+
+def _else(family: Family, config: Config) -> str:
+    """Returns what a run's config has otherwise than the first run's, of what `_switches` does not tell."""
+    first = checkpoints.to_json(next(iter(family.runs.values())))
+    found = checkpoints.differences(first, checkpoints.to_json(config))
+    return ", ".join(
+        f"{key} {now}" for key, _, now in found if key not in ("encoders", "seed", *_TOLD)
+    )
+
+
+def parameters(job: Job) -> int:
+    """Returns how many numbers a run trains."""
+    _, params, _ = abstract_model(tasks.without_data(read_config(job.folder)))
+    return sum(math.prod(p.shape) for p in jax.tree.leaves(params))
 
 
 _CATEGORIES_TEXT = (

@@ -15,8 +15,10 @@ from lidit_jax.evaluation.benchmarks.scenes import Scenes
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.generation import Generator, generate
 from lidit_jax.prompts import Prompt
+from lidit_jax.training import checkpoints
 from lidit_jax.training.config import Config
 from lidit_jax.training.loop import train
+from lidit_jax.training.trained import read_config
 
 BENCHMARK = Scenes()
 
@@ -50,6 +52,16 @@ def items(family: Family) -> list[Item]:
     return BENCHMARK.items(count=family.prompts)
 
 
+def check(family: Family, data: pathlib.Path):
+    """Raises InputError for what would come up at a run's turn, after hours of the others'.
+
+    data: the data set, whose features need no LLM where they are there.
+    """
+    for config in family.runs.values():
+        preparation.recipe_of(config)
+        preparation.check_encoders(config, data)
+
+
 def run(job: Job, wanted: list[Item], data: pathlib.Path):
     """Trains, draws and judges, unless it is done; continues where it was stopped.
 
@@ -80,9 +92,9 @@ def is_drawn(job: Job, wanted: list[Item]) -> bool:
         return False
     found = files.read_json(path, "run", holds=("run", "prompts", "seconds"))
     of = _bound(job, wanted)
-    if found["run"] != of["run"]:
+    if found["run"] != of["run"] and (different := _different(job)):
         raise errors.InputError(
-            f"{path} is of another config; give another --out, or delete {job.folder}"
+            f"{path} is of another config ({'; '.join(different)}); give another --out, or delete {job.folder}"
         )
     if found["prompts"] != of["prompts"]:
         raise errors.InputError(
@@ -90,6 +102,25 @@ def is_drawn(job: Job, wanted: list[Item]) -> bool:
             "is trained is kept"
         )
     return True
+
+
+def _different(job: Job) -> list[str]:
+    """Returns what decides a run's pictures and is otherwise in its folder's config, a clause for each key.
+
+    What `prepare` measured is not, nor are keys that there were not yet when it was made.
+    """
+    saved, wanted = read_config(job.folder), job.config
+    if [e.name for e in saved.encoders] == [e.name for e in wanted.encoders]:
+        encoders = tuple(
+            dataclasses.replace(
+                old, width=new.width, prefix_len=new.prefix_len, null_len=new.null_len
+            )
+            for old, new in zip(saved.encoders, wanted.encoders)
+        )
+        saved = dataclasses.replace(saved, encoders=encoders)
+    data = dataclasses.replace(saved.data, codec_hash=wanted.data.codec_hash)
+    saved = dataclasses.replace(saved, data=data)
+    return checkpoints.changes(saved, wanted, fixed=("sample.", "train.steps"))
 
 
 def seconds(job: Job) -> float:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lidit_jax import errors
 from lidit_jax.models.layers import linear, rms_norm
 from lidit_jax.models.mixing import attend
 
@@ -19,8 +18,6 @@ class Heads(nnx.Module):
     """
 
     def __init__(self, width, heads, parts, *, dtype, rngs):
-        if width % heads:
-            raise errors.InputError(f"width {width} does not divide over {heads} heads")
         self.dtype = dtype
         shape = (heads, parts, width // heads)
         # Fans of one D x D matrix for each part, whatever they are stored in.

@@ -40,6 +40,10 @@ class ModelConfig:
             raise errors.unknown_name("model.remat", self.remat, stacking.REMAT_POLICIES)
         for name in ("width", "depth", "heads", "patch", "unroll"):
             errors.check_range(f"model.{name}", getattr(self, name), 1)
+        if self.width % self.heads:
+            raise errors.InputError(
+                f"model.width {self.width} does not divide over model.heads {self.heads}"
+            )
         if self.remat != "none" and self.unroll >= self.depth > 1:
             raise errors.InputError(
                 f"model.remat={self.remat!r} wants a loop over blocks, but model.unroll={self.unroll} leaves none of "

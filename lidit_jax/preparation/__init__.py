@@ -59,9 +59,7 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     raw = pathlib.Path(config.data.options.get("path") or folder.parent / "elsewhere").expanduser()
     if folder.resolve().is_relative_to(raw.resolve()):
         raise errors.InputError(f"{folder} is inside {raw}, its own source; give another --data")
-    for encoder in config.encoders:  # a wrong path is told now, not after a day of pictures
-        if not (folder / "features" / encoder.store / "encoder.json").exists():
-            llm.check(encoder, llm.default_cache())
+    check_encoders(config, folder)  # a wrong path is told now, not after a day of pictures
     begun = (folder / "recipe.json").exists()
     described = source.describe()
     described["options"] = sources.placeless(described["options"])
@@ -76,6 +74,13 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
                 with contextlib.suppress(OSError):
                     empty.rmdir()
         raise
+
+
+def check_encoders(config: Config, folder: pathlib.Path):
+    """Raises InputError for an LLM that cannot be had, and whose features are not in the data set yet."""
+    for encoder in config.encoders:
+        if not (folder / "features" / encoder.store / "encoder.json").exists():
+            llm.check(encoder, llm.default_cache())
 
 
 def merge(config: Config, folder: pathlib.Path):

@@ -80,6 +80,16 @@ def test_some_runs_and_the_claims_about_them(config):
         (lambda c: c.runs.update({"a/b": ConfigDict()}), "a run is called 'a/b'"),
         (lambda c: c.runs.update(x=c.runs.ltr), "runs ltr and x are the same"),
         (
+            lambda c: c.runs.update(
+                x=ConfigDict({"model": {"conditioner": {"name": "direct", "n_ltr": 7}}})
+            ),
+            "runs base_instr and x are the same, but for what neither uses",
+        ),
+        (
+            lambda c: c.runs.ltr.update(objective=ConfigDict({"schedule": "linear"})),
+            "run ltr: sampler 'euler' is for schedule 'flow'",
+        ),
+        (
             lambda c: c.runs.update(x=ConfigDict({"seed": 7})),
             "config.runs.x changes seed, which --seeds",
         ),

@@ -130,8 +130,39 @@ def test_another_config_in_the_same_folder_is_refused(made, tiny_llm):
         running.is_drawn(jobs[0], running.items(family(tiny_llm("llama"), prompts=64)))
     other = running.jobs(f, 2, out)[2]
     moved = running.Job(other.name, other.seed, other.config, jobs[0].folder)
-    with pytest.raises(InputError, match="is of another config; "):
+    with pytest.raises(InputError, match="is of another config .seed: 0 there, 1 now.; "):
         ablation.run(moved, wanted, out / "data")
+
+
+def test_a_run_is_its_own_under_a_config_of_later_keys_and_of_keys_that_decide_nothing(
+    made, tmp_path
+):
+    _, jobs, wanted, _ = made
+    folder = shutil.copytree(jobs[1].folder, tmp_path / "run")
+    saved = files.read_json(folder / "config.json", "config")
+    del saved["model"]["conditioner"]["context"]  # as if there had been no such key
+    files.write_json(folder / "config.json", saved)
+    done = files.read_json(folder / "done.json", "run")
+    files.write_json(folder / "done.json", done | {"run": "of another set of keys"})
+    job = dataclasses.replace(jobs[1], folder=folder)
+    assert running.is_drawn(job, wanted)
+    train = dataclasses.replace(job.config.train, log_every=3, watchdog_minutes=7.0)
+    assert running.is_drawn(
+        dataclasses.replace(job, config=dataclasses.replace(job.config, train=train)), wanted
+    )
+    sample = dataclasses.replace(job.config.sample, guidance=9.0)
+    other = dataclasses.replace(job, config=dataclasses.replace(job.config, sample=sample))
+    with pytest.raises(InputError, match="config .sample.guidance: .* there, 9.0 now.; give"):
+        running.is_drawn(other, wanted)
+
+
+def test_what_would_come_up_at_a_runs_turn_is_told_before_the_first(made, tmp_path):
+    f, _, _, out = made
+    running.check(f, out / "data")
+    missing = dataclasses.replace(f.runs["ltr"].encoders[0], model=str(tmp_path / "none"))
+    runs = f.runs | {"ltr": dataclasses.replace(f.runs["ltr"], encoders=(missing,))}
+    with pytest.raises(InputError, match="no such model folder"):
+        running.check(dataclasses.replace(f, runs=runs), out / "data")
 
 
 def test_the_report_has_every_run_claim_and_figure(made, tmp_path):
@@ -141,6 +172,10 @@ def test_the_report_has_every_run_claim_and_figure(made, tmp_path):
     for name in f.runs:
         assert f"`{name}`" in text
     assert "| refiner | `ltr > base` |" in text and "python -m x" in text
+    assert " for 4 steps of 8 " in text and "same batches and noise" in text
+    for job in jobs:
+        assert f"| {report.parameters(job):,} |" in text
+    assert report.parameters(jobs[1]) > report.parameters(jobs[0]) > 10_000
     assert "**undecided: too few seeds**" in text
     figures = re.findall(r"\]\((\w+\.png)\)", text)
     assert len(figures) == len(set(figures)) >= 2
@@ -155,6 +190,18 @@ def test_the_report_has_every_run_claim_and_figure(made, tmp_path):
     }
     (spread,) = found["spreads"]
     assert spread["runs"] == list(f.runs) and spread["freedom"] == 0
+
+
+def test_a_report_tells_what_runs_differ_in_besides_the_papers_switches(made, tmp_path):
+    """Of runs that are told apart by nothing else: a family may change what it likes."""
+    f, jobs, wanted, _ = made
+    ltr = f.runs["ltr"]
+    changed = dataclasses.replace(ltr, train=dataclasses.replace(ltr.train, batch_size=4))
+    text = report.write(
+        dataclasses.replace(f, runs=f.runs | {"ltr": changed}), jobs, wanted, tmp_path, "x"
+    ).read_text()
+    assert "| train.batch_size 4 |" in text
+    assert "steps of 8" not in text and "same batches" not in text
 
 
 def test_a_report_of_some_runs_says_nothing_of_the_others(made, tmp_path):

@@ -135,6 +135,11 @@ def test_recomputing_wants_a_loop_over_blocks(unroll, refused):
         ModelConfig(**sizes, remat="full")
 
 
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(errors.InputError, match="model.width 32 does not divide over .* 5"):
+        ModelConfig(width=32, depth=4, heads=5, patch=2)
+
+
 class Identity(nnx.Module):
     def __call__(self, x):
         return x

@@ -11,7 +11,7 @@ damage    what is the files' fault, and what is not
 holdings  what a run's folder holds
 """
 
-from lidit_jax.training.checkpoints.claim import RESTORE, claim, differences, to_json
+from lidit_jax.training.checkpoints.claim import RESTORE, changes, claim, differences, to_json
 from lidit_jax.training.checkpoints.damage import Damaged
 from lidit_jax.training.checkpoints.holdings import info
 from lidit_jax.training.checkpoints.naming import by_name
@@ -37,7 +37,7 @@ from lidit_jax.training.checkpoints.resuming import (
 from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
 
 __all__ = [
-    "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "check_keep_best", "check_there", "claim", "differences",
+    "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "changes", "check_keep_best", "check_there", "claim", "differences",
     "identity", "info", "last_step", "last_whole", "remove_unfinished", "restore", "restore_ema", "restore_fields", "saved_constants",
     "saved_shapes", "set_aside", "steps", "steps_here", "to_json", "was_due",
 ]  # fmt: skip

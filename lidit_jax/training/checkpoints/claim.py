@@ -37,7 +37,7 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
 
     Raises InputError, naming each key that differs, if it holds another config's run.
     """
-    path, wanted = workdir / "config.json", to_json(config)
+    path = workdir / "config.json"
     if (workdir / "recipe.json").exists():
         raise errors.InputError(
             f"--workdir {workdir} is a data set; give the run a folder of its own"
@@ -50,20 +50,27 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
     read = None
     if path.exists():
         read = files.read_json(path, "run's config", remedy=RESTORE)
-        saved = to_json(build(Config, read, str(path)))  # with keys that it is too old for
-        different = [
-            f"{key}: {old!r} there, {new!r} now"
-            for key, old, new in differences(saved, wanted)
-            if not _is_free(key, config) and not (key in MAY_MOVE and old and new)
-        ]
-        if different:
+        saved = build(Config, read, str(path))  # with keys that it is too old for
+        if different := changes(saved, config):
             raise errors.InputError(
                 f"{workdir} holds another config's run ({'; '.join(different)}); "
                 f"give another --workdir, or the same config"
             )
     # Not once more: the others may be reading it, and NFS takes a replaced file from under a reader.
-    if write and read != wanted and jax.process_index() == 0:
-        files.write_json(path, wanted)
+    if write and read != to_json(config) and jax.process_index() == 0:
+        files.write_json(path, to_json(config))
+
+
+def changes(old: Config, new: Config, fixed: tuple[str, ...] = ()) -> list[str]:
+    """Returns what is computed otherwise by two configs, a clause for each key: of keys that are not FREE.
+
+    fixed: beginnings of keys that are not to differ, though a run may go on with others.
+    """
+    return [
+        f"{key}: {was!r} there, {now!r} now"
+        for key, was, now in differences(to_json(old), to_json(new))
+        if key.startswith(fixed) or not (_is_free(key, new) or key in MAY_MOVE and was and now)
+    ]
 
 
 def to_json(config: Config) -> dict:
