@@ -29,7 +29,9 @@ def check(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
 
 
 def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "FrozenLLM":
-    """Loads a frozen LLM: f32 on a CPU, bf16 on a GPU (never fp16: late blocks overflow it).
+    """Loads a frozen LLM: bf16 on a GPU that computes it (Ampere and later), else f32.
+
+    Never fp16: late blocks overflow it.
 
     A GGUF file is converted once, into `cache_dir`.
     Raises InputError when the model cannot be had, or does not fit the config.
@@ -38,9 +40,9 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
     import torch
     import transformers
 
-    device, dtype = (
-        ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if fast else torch.float32
     auto = transformers.AutoModel
     if (
         config.template == "encoder"

@@ -4,6 +4,12 @@ A conditioner is built as `CONDITIONERS[config.name](config, sources, width, hea
 `conditioner(features, e_t_BxD) -> TextCondition`. Whatever it does inside, changing values
 where a mask is False changes nothing, more padding changes no valid output, and no gradient
 reaches the LLM's hidden states.
+
+To add one: a class with `uses_time` (False: drawing asks it once, not at every step) and `entries`, a
+`FeatureEntry` for each LLM, which hold the statistics of its features; parameters name their `axes`, as
+`layers.linear` has them, so that they can be sharded; its name in `CONDITIONERS`, its switches in
+`ConditionerConfig`; its products in `benchmarking.flops`; and a variant of it in tests/models/conditioners_test.py,
+which holds it to the above.
 """
 
 import dataclasses

@@ -68,7 +68,7 @@ def make_codec(name: str) -> Codec:
     raise errors.InputError(
         f"{errors.unknown_name('codec', name, CODECS)}; or name a folder that has "
         f"{folder.CONFIG} and {folder.WEIGHTS}, as diffusers saves an AutoencoderKL (of a run, whose VAE "
-        "is elsewhere here, by --vae)"
+        "is elsewhere here, by --vae, or Generator(vae=...))"
     )
 
 
