@@ -30,10 +30,10 @@ def main():
         raise errors.InputError("--runs names no run; leave it out for all of the config")
     files.check_own_folder(_out(), "out")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
-    if not _REPORT.value:
-        running.check(family, _out() / "data")
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
-    for i in () if _REPORT.value else mine.of(len(jobs)):
+    made = () if _REPORT.value else mine.of(len(jobs))
+    running.check([jobs[i] for i in made], wanted, _out() / "data")
+    for i in made:
         print(f"run {i + 1} of {len(jobs)}: {jobs[i].name}, seed {jobs[i].seed}", flush=True)
         ablation.run(jobs[i], wanted, _out() / "data")
     with files.locked(_out() / "report.lock"):  # other shares write it too

@@ -114,8 +114,8 @@ def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics
             samplers.make_plan(config.sample.sampler, schedule)
         except errors.InputError as e:
             raise errors.InputError(f"run {name}: {e}") from e
-        network = _network(config)
-        if same := [o for o in runs if o != name and _network(runs[o]) == network]:
+        used = _used(config)
+        if same := [other for other in runs if other != name and _used(runs[other]) == used]:
             raise errors.InputError(
                 f"runs {name} and {same[0]} are the same, but for what neither uses; leave one out"
             )
@@ -133,13 +133,13 @@ def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics
             raise errors.unknown_name("metric in config.metrics", name, METRICS)
 
 
-def _network(config: Config) -> Config:
+def _used(config: Config) -> Config:
     """Returns the config without the conditioner's switches that do nothing beside its others."""
     c = config.model.conditioner
     unused = set()
     if c.name == "direct":
         unused = {"n_ltr", "gating", "ltr_mask", "fusion", "n_cr", "context"}
-    else:
+    elif c.name == "infused":
         fused = len(config.encoders) > 1 and c.fusion == "refiner" and c.n_cr
         if len(config.encoders) == 1:
             unused |= {"fusion"}

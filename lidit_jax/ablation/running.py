@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 
@@ -52,14 +53,16 @@ def items(family: Family) -> list[Item]:
     return BENCHMARK.items(count=family.prompts)
 
 
-def check(family: Family, data: pathlib.Path):
+def check(jobs: Sequence[Job], wanted: list[Item], data: pathlib.Path):
     """Raises InputError for what would come up at a run's turn, after hours of the others'.
 
     data: the data set, whose features need no LLM where they are there.
     """
-    for config in family.runs.values():
+    left = [job.config for job in jobs if not is_drawn(job, wanted)]
+    for config in left:
         preparation.recipe_of(config)
-        preparation.check_encoders(config, data)
+    encoders = dict.fromkeys(encoder for config in left for encoder in config.encoders)
+    preparation.check_encoders(encoders, data)
 
 
 def run(job: Job, wanted: list[Item], data: pathlib.Path):
@@ -120,7 +123,7 @@ def _different(job: Job) -> list[str]:
         saved = dataclasses.replace(saved, encoders=encoders)
     data = dataclasses.replace(saved.data, codec_hash=wanted.data.codec_hash)
     saved = dataclasses.replace(saved, data=data)
-    return checkpoints.changes(saved, wanted, fixed=("sample.", "train.steps"))
+    return checkpoints.changes(saved, wanted, fixed=("sample.", "train.steps", "data.codec"))
 
 
 def seconds(job: Job) -> float:

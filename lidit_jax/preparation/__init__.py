@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.preparation import features, images
 from lidit_jax.share import WHOLE, Share
 from lidit_jax.text import llm
+from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import recipe
 
@@ -59,7 +60,7 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     raw = pathlib.Path(config.data.options.get("path") or folder.parent / "elsewhere").expanduser()
     if folder.resolve().is_relative_to(raw.resolve()):
         raise errors.InputError(f"{folder} is inside {raw}, its own source; give another --data")
-    check_encoders(config, folder)  # a wrong path is told now, not after a day of pictures
+    check_encoders(config.encoders, folder)  # a wrong path is told now, not after a day of pictures
     begun = (folder / "recipe.json").exists()
     described = source.describe()
     described["options"] = sources.placeless(described["options"])
@@ -76,9 +77,9 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
         raise
 
 
-def check_encoders(config: Config, folder: pathlib.Path):
+def check_encoders(encoders: Iterable[EncoderConfig], folder: pathlib.Path):
     """Raises InputError for an LLM that cannot be had, and whose features are not in the data set yet."""
-    for encoder in config.encoders:
+    for encoder in encoders:
         if not (folder / "features" / encoder.store / "encoder.json").exists():
             llm.check(encoder, llm.default_cache())
 

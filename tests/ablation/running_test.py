@@ -150,6 +150,10 @@ def test_a_run_is_its_own_under_a_config_of_later_keys_and_of_keys_that_decide_n
     assert running.is_drawn(
         dataclasses.replace(job, config=dataclasses.replace(job.config, train=train)), wanted
     )
+    codec = dataclasses.replace(job.config.data, codec="latents:4x3")
+    with pytest.raises(InputError, match="config .data.codec: 'pixels' there, 'latents:4x3' now"):
+        other = dataclasses.replace(job.config, data=codec)
+        running.is_drawn(dataclasses.replace(job, config=other), wanted)
     sample = dataclasses.replace(job.config.sample, guidance=9.0)
     other = dataclasses.replace(job, config=dataclasses.replace(job.config, sample=sample))
     with pytest.raises(InputError, match="config .sample.guidance: .* there, 9.0 now.; give"):
@@ -157,12 +161,15 @@ def test_a_run_is_its_own_under_a_config_of_later_keys_and_of_keys_that_decide_n
 
 
 def test_what_would_come_up_at_a_runs_turn_is_told_before_the_first(made, tmp_path):
-    f, _, _, out = made
-    running.check(f, out / "data")
-    missing = dataclasses.replace(f.runs["ltr"].encoders[0], model=str(tmp_path / "none"))
-    runs = f.runs | {"ltr": dataclasses.replace(f.runs["ltr"], encoders=(missing,))}
+    _, jobs, wanted, out = made
+    running.check(jobs, wanted, out / "data")
+    missing = dataclasses.replace(jobs[1].config.encoders[0], model=str(tmp_path / "none"))
+    config = dataclasses.replace(jobs[1].config, encoders=(missing,))
+    job = dataclasses.replace(jobs[1], config=config, folder=tmp_path / "run")
     with pytest.raises(InputError, match="no such model folder"):
-        running.check(dataclasses.replace(f, runs=runs), out / "data")
+        running.check([jobs[0], job], wanted, out / "data")
+    with pytest.raises(InputError, match="is of another config .encoders: "):
+        running.check([dataclasses.replace(job, folder=jobs[1].folder)], wanted, out / "data")
 
 
 def test_the_report_has_every_run_claim_and_figure(made, tmp_path):

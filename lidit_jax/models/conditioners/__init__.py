@@ -8,7 +8,7 @@ reaches the LLM's hidden states.
 To add one: a class with `uses_time` (False: drawing asks it once, not at every step) and `entries`, a
 `FeatureEntry` for each LLM, which hold the statistics of its features; parameters name their `axes`, as
 `layers.linear` has them, so that they can be sharded; its name in `CONDITIONERS`, its switches in
-`ConditionerConfig`; its products in `benchmarking.flops`; and a variant of it in tests/models/conditioners_test.py,
+`ConditionerConfig`; what it does not use of them in `ablation.family`; its products in `benchmarking.flops`; and a variant of it in tests/models/conditioners_test.py,
 which holds it to the above.
 """
 
