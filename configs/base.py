@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
     c.objective.weighting = "none"  # or min_snr, eq7
     c.objective.min_snr_gamma = 5.0
     c.objective.time = "uniform"  # or logit_normal
-    c.objective.time_mean = 0.0  # of logit(t); positive = toward noise
+    c.objective.time_mean = 0.0  # of logit(t), of time "logit_normal"; positive = toward noise
     c.objective.time_std = 1.0
     c.objective.time_shift = 1.0  # > 1 = toward noise
 

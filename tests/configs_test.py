@@ -187,6 +187,16 @@ def test_noise_alone_is_not_asked_for_its_noise():
         parse(c)
 
 
+@pytest.mark.parametrize("key", ["time_mean", "time_std"])
+def test_a_law_of_time_that_the_uniform_one_has_not_is_refused(key):
+    c = load_config("lidit_1b", "smoke")
+    c.objective[key] = 2.2
+    with pytest.raises(errors.InputError, match="say nothing of time 'uniform'; set objective"):
+        parse(c)
+    c.objective.time = "logit_normal"
+    assert getattr(parse(c).objective, key) == 2.2
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_argument_is_refused(name):
     with pytest.raises(

@@ -93,11 +93,6 @@ class ObjectiveConfig:
         for field in ("sigma_floor", "min_snr_gamma", "time_std", "time_shift"):
             if getattr(self, field) <= 0:
                 raise errors.InputError(f"{field} {getattr(self, field)} must be above 0")
-        if self.time == "uniform" and (self.time_mean, self.time_std) != (0, 1):
-            raise errors.InputError(
-                f"time_mean {self.time_mean} and time_std {self.time_std} are of time 'logit_normal', and time is "
-                f"'uniform'; set objective.time, or leave them at 0 and 1"
-            )
         if self.weighting == "min_snr" and self.loss_view:
             raise errors.InputError(
                 f"weighting 'min_snr' scores the x0 error whatever the view, so loss_view "

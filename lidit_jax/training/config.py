@@ -220,7 +220,14 @@ def parse(config: ml_collections.ConfigDict) -> Config:
         if not isinstance(text.encoders[name], dict):
             build(EncoderConfig, text.encoders[name], f"config.text.encoders.{name}")
     tree["encoders"] = [text.encoders[name] | {"name": name} for name in text.use]
-    return build(Config, tree, "config")
+    found = build(Config, tree, "config")
+    objective = found.objective  # checked here alone: runs that have it so can be read
+    if objective.time == "uniform" and (objective.time_mean, objective.time_std) != (0, 1):
+        raise errors.InputError(
+            f"objective.time_mean {objective.time_mean} and time_std {objective.time_std} say nothing of time "
+            f"'uniform'; set objective.time to 'logit_normal', or them to 0 and 1"
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
