@@ -6,7 +6,6 @@ URLs and tags. Their thresholds are its where it gives them, ours elsewhere; R6 
 
 import dataclasses
 import hashlib
-import math
 import re
 import statistics
 import unicodedata
@@ -42,6 +41,7 @@ _KANA = re.compile(f"[{_KANA_RANGE}]+")
 _LATIN = re.compile(f"[{_LATIN_RANGE}]+")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _NO_ASCII_LETTERS = bytes(b for b in range(128) if not chr(b).isalpha())
+_HAN_ROW = re.compile(f"[{_HAN_RANGE}]+")
 _WORD = re.compile(f"[^\\s{_HAN_RANGE}]+")
 _STUTTER = re.compile(f"([{_HAN_RANGE}{_KANA_RANGE}]{{1,4}}?)\\1{{5}}")
 
@@ -219,8 +219,8 @@ def _is_tag_list(text: str) -> bool:
     """Five or more pieces between commas, bars or semicolons, of two words or fewer in the median,
     none of more than five.
 
-    Three Han characters count as two words, so that the clauses of a Chinese sentence, of four and more, are
-    no tags. The enumeration comma does not divide: it stands inside sentences.
+    Han characters in a row count as words but for one of them, so that the clauses of a Chinese sentence, of
+    four and more, are no tags. The enumeration comma does not divide: it stands inside sentences.
     """
     pieces = _SEPARATOR.split(text)
     if len(pieces) < 5:
@@ -230,7 +230,7 @@ def _is_tag_list(text: str) -> bool:
 
 
 def _words(piece: str) -> int:
-    return len(_WORD.findall(piece)) + math.ceil(_count(_HAN, piece) * 2 / 3)
+    return len(_WORD.findall(piece)) + sum(max(1, len(row) - 1) for row in _HAN_ROW.findall(piece))
 
 
 def _is_repetitive(text: str) -> bool:

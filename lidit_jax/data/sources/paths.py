@@ -23,6 +23,8 @@ def walk(folder: pathlib.Path) -> list[str]:
 
 
 def _refuse(error: OSError):
+    if is_unreachable(error):
+        raise error
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
