@@ -28,7 +28,7 @@ class FakeLLM:
     def tokenize(self, text):
         return [ord(c) for c in text[:9]] + self.suffix_ids, len(text) > 9
 
-    def encode_ids(self, kept, batch_size):
+    def encode_ids(self, kept, batch_size, static_length):
         self.windows.append(len(kept))
         return [np.stack([ids, np.ones(len(ids))], 1).astype(np.float32) for ids in kept]
 
