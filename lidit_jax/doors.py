@@ -54,6 +54,33 @@ def folder(flag: flags.FlagHolder) -> pathlib.Path:
     return _mounted(flag.name, flag.value)
 
 
+def define_moved() -> Callable[[], tuple[dict[str, str], str | None]]:
+    """Defines flags of where a run's LLMs and its VAE are here, and returns a function that reads them.
+
+    It returns names of encoders with their models, and the VAE's folder, None where the run knows it; it
+    raises InputError for what is not NAME=MODEL.
+    """
+    llm = flags.DEFINE_multi_string(
+        "llm",
+        [],
+        "NAME=MODEL: where an encoder's weights are here, if not where the run found them",
+    )
+    vae = flags.DEFINE_string("vae", None, "folder of the VAE here, if not where the run found it")
+
+    def value() -> tuple[dict[str, str], str | None]:
+        models = {}
+        for text in llm.value:
+            name, equals, model = text.partition("=")
+            if not (name and equals and model):
+                raise errors.InputError(
+                    f"--llm={text}: want NAME=MODEL, such as smollm2=/models/smollm2"
+                )
+            models[name] = model
+        return models, vae.value
+
+    return value
+
+
 def named_folders(flag: flags.FlagHolder) -> dict[str, pathlib.Path]:
     """Returns the folders of a flag that is given as NAME=FOLDER, as often as one likes.
 

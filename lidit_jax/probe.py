@@ -13,11 +13,13 @@ from absl import flags
 from lidit_jax import doors, errors, files
 from lidit_jax.probing import linear, prompts, report, states
 from lidit_jax.scenes.things import COLOURS
+from lidit_jax.text import instruct
 
 _WORKDIRS = flags.DEFINE_multi_string(
     "workdir", [], "NAME=FOLDER of a run with one LLM; may be given several times"
 )
 _out = doors.define_folder("out", "folder for probe.md, probe.json and probe.png")
+_moved = doors.define_moved()
 _COUNT = flags.DEFINE_integer("prompts", 3_000, "how many are read", lower_bound=400)
 
 
@@ -28,12 +30,18 @@ def main():
     out, drawn = _out(), prompts.draw(_COUNT.value)
     files.check_folder(out, "out")
     command = shlex.join(["python", "-m", "lidit_jax.probe", *sys.argv[1:]])
-    page = report.write(_found(runs, drawn), len(COLOURS), len(drawn), out, command)
+    page = report.write(_found(runs, drawn, *_moved()), len(COLOURS), len(drawn), out, command)
     print(page.read_text(encoding="utf-8"))
 
 
-def _found(runs: dict[str, pathlib.Path], drawn: list[prompts.MarkedPrompt]) -> report.Found:
-    encoders = {name: states.only_encoder(workdir) for name, workdir in runs.items()}
+def _found(
+    runs: dict[str, pathlib.Path],
+    drawn: list[prompts.MarkedPrompt],
+    models: dict[str, str],
+    vae: str | None,
+) -> report.Found:
+    own = [states.only_encoder(workdir) for workdir in runs.values()]
+    encoders = dict(zip(runs, instruct.moved(own, models)))
     readings = {e: states.Reading(e, drawn) for e in dict.fromkeys(encoders.values())}
     colours_PxK = np.array([p.colours for p in drawn])
 
@@ -43,7 +51,7 @@ def _found(runs: dict[str, pathlib.Path], drawn: list[prompts.MarkedPrompt]) -> 
     found = {f"features: {e.store}": told(r, r.features) for e, r in readings.items()}
     for name, encoder in encoders.items():
         reading = readings[encoder]
-        found[name] = told(reading, states.conditions(runs[name], reading))
+        found[name] = told(reading, states.conditions(runs[name], reading, vae))
     return found
 
 

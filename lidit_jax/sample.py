@@ -28,10 +28,7 @@ _SAMPLER = flags.DEFINE_string(
     "sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's"
 )
 _STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's")
-_LLM = flags.DEFINE_multi_string(
-    "llm", [], "NAME=MODEL: where an encoder's weights are here, if not where the run found them"
-)
-_VAE = flags.DEFINE_string("vae", None, "folder of the VAE here, if not where the run found it")
+_moved = doors.define_moved()
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "pictures drawn at once, over all devices; default: the run's"
 )
@@ -63,7 +60,7 @@ def main():
         raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
     mesh = _mesh(_MESH.value) if _MESH.value else None
-    llms = dict(_name_and_model(text) for text in _LLM.value)
+    llms, vae = _moved()
     wanted = [
         prompts.Prompt(p.text, size or p.size) for p in wanted for _ in range(_PER_PROMPT.value)
     ]
@@ -77,7 +74,7 @@ def main():
     )
     seeds = [_SEED.value + k for k in range(len(wanted))]
     check_wanted(wanted, seeds)
-    generator = Generator(_workdir(), sample, llms, _VAE.value, mesh, _CHECKPOINT.value)
+    generator = Generator(_workdir(), sample, llms, vae, mesh, _CHECKPOINT.value)
     if grid := generate(generator, wanted, seeds, _out(), mine):
         print(f"grid: {grid}")
 
@@ -86,13 +83,6 @@ def _mesh(sizes):
     if not all(s.strip().removeprefix("-").isdecimal() for s in sizes):
         raise errors.InputError(f"--mesh={','.join(sizes)}: want three sizes, such as 1,-1,1")
     return sharding.make_mesh(tuple(map(int, sizes)), jax.local_devices())
-
-
-def _name_and_model(text):
-    name, equals, model = text.partition("=")
-    if not (name and equals and model):
-        raise errors.InputError(f"--llm={text}: want NAME=MODEL, such as smollm2=/models/smollm2")
-    return name, model
 
 
 def _number(text):

@@ -114,6 +114,7 @@ def door(tmp_path_factory):
         ("ablate", ["--config=configs/ablations.py", "--out={tmp}/trained"], "error: --out .*trained is a run; give a folder"),
         ("ablate", ["--config=configs/shapes.py", "--out={tmp}/out"], "error: config.base is missing"),
         ("probe", ["--workdir=a={tmp}", "--out={tmp}/bad.py"], "error: --out .*bad.py: .* is a file"),
+        ("probe", ["--workdir=a={tmp}", "--out={tmp}/out", "--llm=x"], "error: --llm=x: want NAME=MODEL"),
         ("probe", ["--workdir={tmp}", "--out={tmp}/out"], "error: --workdir=.*: want NAME=FOLDER"),
         ("probe", ["--workdir=a=gs://b/c", "--out={tmp}/out"], "error: --workdir=gs://b/c: want a folder of a mounted"),
         ("probe", ["--workdir=a=b", "--workdir=a=c", "--out={tmp}/out"], "error: two of --workdir are called a"),

@@ -87,7 +87,7 @@ def _conditioner(
             yield Product("entry", "se,ed->sd", 2 * S * E * D)
         return
     if config.name != "infused":
-        raise NotImplementedError(f"the products of conditioner {config.name!r} are not counted")
+        raise ValueError(f"the products of conditioner {config.name!r} are not counted here yet")
     lengths = [P + S for P, S in zip(prefixes, prompts)]
     fused = len(prompts) > 1 and config.fusion == "refiner" and config.n_cr > 0
     pooled = fused or (config.n_ltr and config.gating)

@@ -16,6 +16,7 @@ from lidit_jax.diffusion import samplers, schedules
 from lidit_jax.generation.reading import Features, Readers, padded
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.prompts import Prompt, is_text
+from lidit_jax.text.instruct import moved
 from lidit_jax.training.config import Config, SampleConfig
 from lidit_jax.training.drawing import make_draw
 from lidit_jax.training.trained import open_to_draw, read_config
@@ -64,7 +65,8 @@ class Generator:
         or if the model does not divide over the mesh. All but the last two are told before a weight is
         read.
         """
-        own = _moved(read_config(pathlib.Path(workdir), "diffusion"), llms or {})
+        own = read_config(pathlib.Path(workdir), "diffusion")
+        own = dataclasses.replace(own, encoders=moved(own.encoders, llms or {}))
         self.sample = sample or own.sample
         samplers.make_plan(self.sample.sampler, schedules.make_schedule(own.objective.schedule))
         trained = open_to_draw(pathlib.Path(workdir), vae, mesh, step)
@@ -157,15 +159,6 @@ class Generator:
         placed = jax.device_put((text, seeds_B), sharding.batch_sharding(self.mesh))
         latents = self._draw(self.ema, self.constants, *placed, sample=self.sample, shape=shape)
         yield from zip(rows[: len(part)], np.asarray(self.codec.decode(latents)))
-
-
-def _moved(config: Config, llms: dict[str, str]) -> Config:
-    names = [e.name for e in config.encoders]
-    for name in llms:
-        if name not in names:
-            raise errors.unknown_name("encoder of the run", name, names)
-    encoders = [dataclasses.replace(e, model=llms.get(e.name, e.model)) for e in config.encoders]
-    return dataclasses.replace(config, encoders=tuple(encoders))
 
 
 def sample_config(

@@ -90,12 +90,14 @@ def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     return encoders[0]
 
 
-def conditions(workdir: pathlib.Path, reading: Reading) -> list[np.ndarray]:
+def conditions(workdir: pathlib.Path, reading: Reading, vae: str | None = None) -> list[np.ndarray]:
     """Returns what the run's DiT sees of each prompt at `TIME`, [S, D]: projected or refined tokens.
+
+    vae: the folder of the run's VAE here, if not where the run found it.
 
     Raises InputError if `workdir` holds no finished checkpoint, or was trained with another LLM.
     """
-    run = open_to_draw(workdir)
+    run = open_to_draw(workdir, vae)
     check_reads_alike(reading.llm, run.constants["text"][0])
 
     @jax.jit

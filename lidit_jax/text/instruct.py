@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import logging
@@ -86,6 +87,18 @@ class EncoderConfig:
             raise InputError(
                 f"encoder {self.name!r}: max_prompt_tokens is {self.max_prompt_tokens}; use 1 or more"
             )
+
+
+def moved(
+    encoders: Iterable[EncoderConfig], models: Mapping[str, str]
+) -> tuple[EncoderConfig, ...]:
+    """Returns encoders whose models are elsewhere, by name. Raises InputError for a name that none has."""
+    encoders = tuple(encoders)
+    names = [e.name for e in encoders]
+    for name in models:
+        if name not in names:
+            raise unknown_name("encoder of the run", name, names)
+    return tuple(dataclasses.replace(e, model=models.get(e.name, e.model)) for e in encoders)
 
 
 def prompt_parts(tokenizer: Tokenizer, config: EncoderConfig) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lidit_jax import ablation, files
+from lidit_jax import ablation, files, probe
 from lidit_jax.ablation import report, running
 from lidit_jax.errors import InputError
 from lidit_jax.probing import prompts, states
@@ -227,6 +227,18 @@ def test_the_probe_reads_what_a_runs_dit_sees(made):
         assert [s.shape for s in seen] == [(len(f), 32) for f in read.features]
         alone = states.conditions(job.folder, states.Reading(encoder, drawn[:1]))
         np.testing.assert_allclose(alone[0], seen[0], atol=1e-4)
+
+
+def test_the_probe_finds_an_llm_where_it_is_now(made, tiny_llm, tmp_path):
+    _, jobs, _, _ = made
+    runs, drawn = {"ltr": jobs[1].folder}, prompts.draw(400)
+    there = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    here = probe._found(runs, drawn, {"tiny0": str(there)}, None)
+    assert here["ltr"] == probe._found(runs, drawn, {}, None)["ltr"]
+    with pytest.raises(InputError, match="no such model folder"):
+        probe._found(runs, drawn, {"tiny0": str(tmp_path / "none")}, None)
+    with pytest.raises(InputError, match="unknown encoder of the run 'x'; known: tiny0"):
+        probe._found(runs, drawn, {"x": str(there)}, None)
 
 
 def test_the_probe_refuses_other_weights_than_the_runs(made, tiny_llm):
