@@ -46,6 +46,7 @@ _samples = doors.define_folder("samples", "folder that lidit_jax.sample wrote")
 _out = doors.define_folder("out", "folder for results.json")
 _workdir = doors.define_folder("workdir", "folder of a trained run, which draws OUT/samples")
 _prompts = doors.define_folder("prompts", "folder of the benchmark's official prompt files")
+_moved = doors.define_moved()
 _SUITE = flags.DEFINE_string("suite", None, f"what to measure: {', '.join(KNOWN)}")
 _FETCH = flags.DEFINE_bool(
     "fetch", False, "tell where the prompt files are published, and check them"
@@ -69,12 +70,12 @@ _PER_PROMPT = flags.DEFINE_integer(
     "per_prompt", None, "pictures to draw of each prompt; default: as published", lower_bound=1
 )
 # The flag that chooses what is done with a benchmark -> the flags that it reads; others are refused.
-_PROMPTS, _OUT = flags.FLAGS["prompts"], flags.FLAGS["out"]
+_PROMPTS, _OUT, _LLM, _VAE = (flags.FLAGS[name] for name in ("prompts", "out", "llm", "vae"))
 READ = {
     "fetch": (_PROMPTS,),
     "write_prompts": (_PROMPTS,),
     "samples": (_PROMPTS, _JUDGES, _MODE, _SHARE, _OUT),
-    "workdir": (_PROMPTS, _JUDGES, _MODE, _SHARE, _OUT, _PER_PROMPT),
+    "workdir": (_PROMPTS, _JUDGES, _MODE, _SHARE, _OUT, _PER_PROMPT, _LLM, _VAE),
     "results": (_OUT,),
 }
 # Flag -> the suites that read it.
@@ -169,13 +170,14 @@ def _write_prompts(benchmark: Benchmark) -> str:
 def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     folders = measuring.judge_folders(_JUDGES.value, benchmark.judges)
     mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
+    llms, vae = _moved()
     out, drawing = _out_folder(), flags.FLAGS["workdir"].value
     if not drawing:
         matching.check(items, pictures.read(_samples()))
     else:
         files.check_own_folder(out, "out")
     judges = open_judges(folders, benchmark.any_words)  # before what takes hours
-    drawn = _drawn(items, benchmark, mine) if drawing else _samples()
+    drawn = _drawn(items, benchmark, mine, llms, vae) if drawing else _samples()
     if drawn is None:
         return "nothing is judged yet: run the same command again when the other shares have drawn theirs"
     given = {"mode": _MODE.value, "command": _command(), "tiny": TINY in folders.values()}
@@ -183,12 +185,19 @@ def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     return measuring.measure(_SUITE.value, items, found, judges, out, mine, **given)
 
 
-def _drawn(items: list[Item], benchmark: Benchmark, mine: share.Share) -> pathlib.Path | None:
+def _drawn(
+    items: list[Item],
+    benchmark: Benchmark,
+    mine: share.Share,
+    llms: dict[str, str],
+    vae: str | None,
+) -> pathlib.Path | None:
     """Draws what is missing in OUT/samples, as `lidit_jax.sample` does; None if other shares are."""
     each = _PER_PROMPT.value or benchmark.per_prompt
     wanted = [prompts.Prompt(item.text) for item in items for _ in range(each)]
     folder, seeds = _out() / "samples", list(range(len(wanted)))
-    return folder if generate(Generator(_workdir()), wanted, seeds, folder, mine) else None
+    generator = Generator(_workdir(), llms=llms, vae=vae)
+    return folder if generate(generator, wanted, seeds, folder, mine) else None
 
 
 def _command() -> str:

@@ -189,6 +189,8 @@ def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
         "0 ways given; give one: --fetch, --write_prompts, --samples, --workdir, --results": [],
         "2 ways given": ["--fetch", "--samples=x"],
         "--per_prompt says nothing without --workdir; this is --samples": ["--samples=x", "--per_prompt=1"],
+        "--llm says nothing without --workdir; this is --samples": ["--samples=x", "--llm=a=b"],
+        "--vae says nothing to --suite=shapes; it is for geneval": ["--suite=shapes", "--samples=x", "--vae=y"],
         "--judges says nothing without --samples or --workdir; this is --fetch": ["--fetch", "--judges=tiny"],
         "no --prompts given": ["--samples=x"],
         "no evaluation_metadata.jsonl in": ["--samples=x", f"--prompts={tmp_path}"],
@@ -243,6 +245,7 @@ def test_mistakes_are_told_before_the_work(samples, tmp_path):
         "prompts that are not of the benchmark (1): 'a nice day'": [positional, words, drawn, no_judge, out],
         f"no folder of samples at {tmp_path}/none": [positional, words, f"--samples={tmp_path}/none", no_judge, out],
         "--share=: want i/n": ["--suite=scenes", drawn, "--share=", out],
+        "--llm=x: want NAME=MODEL": ["--suite=scenes", "--workdir=nowhere", "--llm=x", out],
         f"--out {tmp_path}/run is a run; give": ["--suite=scenes", "--workdir=nowhere", f"--out={tmp_path}/run"],
         f"--write_prompts={tmp_path}/prompts.jsonl: want a file": ["--suite=scenes", f"--write_prompts={tmp_path}/prompts.jsonl"],
     })  # fmt: skip
@@ -278,7 +281,10 @@ def test_all_prompts_through_the_doors_with_a_kill_amid_the_judging(official, wo
     status, *_ = ended(started("-m", "lidit_jax.sample", *drawing, f"--prompts={tmp_path}/prompts.jsonl", f"--out={out}/samples"))  # fmt: skip
     assert status == 0
 
-    status, told, error = ended(evaluate(*given, *drawing, "--judges=tiny", f"--out={out}"))
+    judging = [*given, *drawing, "--judges=tiny", f"--out={out}"]
+    status, _, error = ended(evaluate(*judging, "--llm=x=elsewhere"))
+    assert status == 2 and "unknown encoder of the run 'x'; known: tiny0" in error
+    status, told, error = ended(evaluate(*judging))
     assert status == 0, error
     assert f"553 pictures are already in {out}/samples" in told and "| overall |" in told
     whole = json.loads((out / "results.json").read_text())
