@@ -46,4 +46,4 @@ def main():
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True)
+    doors.run(main, reads=True, trains=True)

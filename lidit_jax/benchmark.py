@@ -165,4 +165,4 @@ def _mesh(config) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, trains=True)

@@ -169,10 +169,10 @@ def leave_room():
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-def run(main: Callable[[], None], reads: bool = False):
-    """Runs a door. An error that `_told` can tell ends it with its one line, and status 2; 1 if it may pass.
+def run(main: Callable[[], None], reads: bool = False, trains: bool = False):
+    """Runs a door. An error that `_line` can tell ends it with its one line, and status 2; 1 if it may pass.
 
-    reads: LLMs or judges too; see `leave_room`.
+    reads: LLMs or judges too; see `leave_room`. trains: what its config says, so that a plan tells its memory.
     """
     if reads:
         leave_room()
@@ -196,7 +196,7 @@ def run(main: Callable[[], None], reads: bool = False):
             print(f"{e}; the same command continues", file=sys.stderr)
             sys.exit(e.STATUS)
         except Exception as e:
-            told = _told(e)
+            told = _line(e, trains)
             if told is None and not processes.name():
                 raise
             if told is None:  # of several processes, each must be told apart, and end
@@ -211,7 +211,7 @@ def run(main: Callable[[], None], reads: bool = False):
     app.run(guarded, flags_parser=_parse_flags)
 
 
-def _told(error: Exception) -> str | None:
+def _line(error: Exception, trains: bool) -> str | None:
     """Returns the line that tells a user's mistake, what may pass, or what is full; None for any other error."""
     if full := errors.full_disk(error):
         return errors.about_file(full)
@@ -223,19 +223,20 @@ def _told(error: Exception) -> str | None:
         case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(
             error
         ) or "Out of memory" in str(error):
-            return _out_of_memory(error)
+            return _out_of_memory(error, trains)
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
             why = str(error).splitlines()[0].rstrip(".")
             return f"out of memory for LLMs or judges ({why}); use a GPU with more"
     return errors.told(error)
 
 
-def _out_of_memory(error: jax.errors.JaxRuntimeError) -> str:
+def _out_of_memory(error: jax.errors.JaxRuntimeError, trains: bool) -> str:
     """Returns what to do about an accelerator, or a CPU, that has too little memory."""
     why = str(error).splitlines()[0].rstrip(".")[:200]
     told = f"out of memory on {jax.device_count()} x {jax.devices()[0].device_kind} ({why}); "
-    if CONFIG.value is None:  # a door that reads a run
-        return told + "use devices with more, or draw fewer pictures at once (sample.batch_size)"
+    if not trains:
+        fewer, draws = "draw fewer pictures at once (sample.batch_size)", "workdir" in flags.FLAGS
+        return told + f"use devices with more, or {fewer if draws else 'JAX_PLATFORMS=cpu'}"
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     return told + (
         f"`python -m lidit_jax.benchmark --plan --config={path} --devices={jax.device_count()}` says what "

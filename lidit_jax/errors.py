@@ -48,7 +48,11 @@ def check_range(where: str, value: float, least: float, most: float = float("inf
 
 def about_file(error: OSError) -> str | None:
     """Returns the line that tells what is wrong with a file, or with its disk; None if it is neither."""
-    where = f" for {error.filename}" if error.filename else ""
+    if error.errno in _FULL:
+        where = f" for {error.filename}" if error.filename else ""
+        return f"the disk is full{where}; what is finished stays: free some space, and run it again"
+    if error.filename is None:  # of a port, or of memory that processes share
+        return None
     match error:
         case (
             FileExistsError()
@@ -60,15 +64,10 @@ def about_file(error: OSError) -> str | None:
             return f"cannot use {error.filename}: {error.strerror}; give another path"
         case FileNotFoundError():
             return f"{error.filename} is missing, or its folder cannot be made"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return f"the disk is full{where}; what is finished stays: free some space, and run it again"
-        case OSError() if (
-            error.filename is not None
-        ):  # a bad sector, a socket, a name that is too long
-            return f"cannot use {error.filename}: {error.strerror}"
-    return None
+    return f"cannot use {error.filename}: {error.strerror}"  # a bad sector, a name that is too long
 
 
+_FULL = errno.ENOSPC, errno.EDQUOT
 _UNREACHABLE = (
     errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN,
 )  # fmt: skip
@@ -84,10 +83,13 @@ def is_unreachable(error: Exception) -> bool:
     return any(os.strerror(number) in str(error) for number in _UNREACHABLE)
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether an error may pass by itself, as one of a disk or a network filesystem may."""
-    of_disk = isinstance(error, OSError) and (error.errno == errno.EIO or is_unreachable(error))
-    return isinstance(error, Passing) or of_disk
+def is_passing(error: BaseException) -> bool:
+    """Whether an error may pass by itself, as one of a disk may, or one that comes of a network filesystem's."""
+    if isinstance(error, Passing) or isinstance(error, OSError) and error.errno == errno.EIO:
+        return True
+    while error and not (isinstance(error, OSError) and is_unreachable(error)):
+        error = error.__cause__
+    return error is not None
 
 
 def told(error: Exception) -> str | None:
@@ -105,11 +107,10 @@ def full_disk(error: BaseException | None) -> OSError | None:
 
     Orbax tells it in the text of an exception of any kind, raised by whoever waits for its threads.
     """
-    full = (errno.ENOSPC, errno.EDQUOT)
     while error:
-        if isinstance(error, OSError) and error.errno in full:
+        if isinstance(error, OSError) and error.errno in _FULL:
             return error
-        for number in full:
+        for number in _FULL:
             if os.strerror(number) in str(error):
                 file = re.search(r'"(/[^"]+)"', str(error))
                 return OSError(number, os.strerror(number), *([file[1]] if file else []))

@@ -73,22 +73,23 @@ def being_written(temporary: pathlib.Path) -> Iterator[None]:
 def locked(path: str | os.PathLike) -> Iterator[None]:
     """Holds a lock on the file `path`, which is made; waits for whoever else holds it, on any machine.
 
-    The system lets go of it when a process ends, however it ends.
+    The system lets go of it when a process ends, however it ends. Where the filesystem has no locks, nothing
+    is locked.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+        take_lock(f, wait=True)
         yield
 
 
-def take_lock(f: IO) -> bool:
+def take_lock(f: IO, wait: bool = False) -> bool:
     """Takes a lock on an open file, until it is closed; False if another process has it now.
 
-    True, and nothing is locked, where the filesystem has no locks.
+    wait: until it has it no longer. True, and nothing is locked, where the filesystem has no locks.
     """
     try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:

@@ -42,7 +42,7 @@ def read(path: pathlib.Path) -> list[Prompt]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
-        raise errors.InputError(f"cannot read prompts from {path}: {e}") from None
+        raise errors.InputError(f"cannot read prompts from {path}: {e}") from e
     if kind == ".jsonl":
         lines = enumerate(text.split("\n"), 1)
         prompts = [_parsed(path, number, line) for number, line in lines if line.strip()]

@@ -151,15 +151,16 @@ COMPUTED = "jax.jit(lambda x: (x[:, None] * x).sort(0)[7])(jax.numpy.ones(2**21)
 
 
 @pytest.mark.parametrize(
-    ("call", "flags", "message"),
+    ("call", "door", "flags", "message"),
     [
-        (ALLOCATED, ["--config=configs/lidit_1b.py:smoke"], r"`python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` .*train.batch_size.*train.accumulate.*model.remat.*train.mesh"),
-        (COMPUTED, [], r"draw fewer pictures at once .sample.batch_size."),
+        (ALLOCATED, "trains=True", ["--config=configs/lidit_1b.py:smoke"], r"`python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` .*train.batch_size.*train.accumulate.*model.remat.*train.mesh"),
+        (COMPUTED, "reads=doors.define_folder('workdir', '')", [], r"draw fewer pictures at once .sample.batch_size."),
+        (ALLOCATED, "reads=True", ["--config=configs/lidit_1b.py:smoke"], r"use devices with more, or JAX_PLATFORMS=cpu$"),
     ],
 )  # fmt: skip
-def test_too_little_memory_is_one_line_that_says_what_needs_less(call, flags, message):
+def test_too_little_memory_is_one_line_that_says_what_needs_less(call, door, flags, message):
     """64 TiB, which no machine gives, are asked for: at once, or in the midst of a program."""
-    code = f"import jax; from lidit_jax import doors; doors.run(lambda: {call})"
+    code = f"import jax; from lidit_jax import doors; doors.run(lambda: {call}, {door})"
     status, stderr = python(code, *flags)
     assert status == 2 and "Traceback" not in stderr
     told = stderr.splitlines()[-1]
@@ -173,6 +174,8 @@ def test_too_little_memory_is_one_line_that_says_what_needs_less(call, flags, me
     ("error", "status", "message"),
     [
         ("OSError(errno.ESTALE, 'Stale file handle', '/mnt/a')", 1, "error: cannot use /mnt/a: Stale file handle"),
+        ("errors.InputError('x') from OSError(errno.ESTALE, 'Stale file handle')", 1, "error: x"),
+        ("errors.InputError('x') from OSError(errno.EIO, 'Input/output error')", 2, "error: x"),
         ("OSError(errno.ENAMETOOLONG, 'File name too long', 'a')", 2, "error: cannot use a: File name too long"),
         ("__import__('torch').OutOfMemoryError('CUDA out of memory. Tried to allocate 14 GiB.')", 2, "error: out of memory for LLMs or judges .CUDA out of memory. Tried to allocate 14 GiB.; use a GPU with more"),
     ],
@@ -181,7 +184,7 @@ def test_an_error_that_may_pass_has_another_status(error, status, message):
     """keep_running.sh tries again what does not end with 2."""
     code = f"""
 import errno
-from lidit_jax import doors
+from lidit_jax import doors, errors
 def main():
     raise {error}
 doors.run(main)

@@ -1,6 +1,7 @@
 """A file of ours is what was written, or it is told."""
 
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -136,3 +137,19 @@ def test_a_lock_is_waited_for_and_a_killed_process_lets_go_of_it(tmp_path):
         holder.kill()
         assert other.stdout.readline() == b"held\n"
         other.kill()
+
+
+def test_where_there_are_no_locks_nothing_is_locked(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with files.locked(tmp_path / "a.lock"), open(tmp_path / "b", "w") as f:
+        assert files.take_lock(f)
+
+
+def test_an_error_that_names_no_file_is_not_told_as_one_of_a_file():
+    for number in (errno.EACCES, errno.ENOENT, errno.EADDRINUSE):
+        assert errors.told(OSError(number, os.strerror(number))) is None
+        assert "/a" in errors.told(OSError(number, os.strerror(number), "/a"))
+    assert errors.told(OSError(errno.EDQUOT, "")).startswith("the disk is full; what is finished")

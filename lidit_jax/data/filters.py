@@ -16,7 +16,8 @@ from typing import Any
 from lidit_jax import errors
 from lidit_jax.data.buckets import Size
 
-VERSION = 2  # raise it when a rule's verdict on any pair changes
+# What a rule is called in `rules_hash`, behind its id, since its verdict on some pair changed.
+_CHANGED = {"R5-tags": ".2"}
 DUPLICATE = "R9-duplicate"  # no function of one pair: whoever sees all of them judges it
 
 _LEAST_AESTHETIC = 4.699999809  # 4.7 as the float32 that predictors store, so that 4.7 itself stays
@@ -41,7 +42,6 @@ _KANA = re.compile(f"[{_KANA_RANGE}]+")
 _LATIN = re.compile(f"[{_LATIN_RANGE}]+")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _NO_ASCII_LETTERS = bytes(b for b in range(128) if not chr(b).isalpha())
-_HAN_ROW = re.compile(f"[{_HAN_RANGE}]+")
 _WORD = re.compile(f"[^\\s{_HAN_RANGE}]+")
 _STUTTER = re.compile(f"([{_HAN_RANGE}{_KANA_RANGE}]{{1,4}}?)\\1{{5}}")
 
@@ -176,8 +176,8 @@ def first_failing(pair: Pair, rules: Iterable[str]) -> str | None:
 
 
 def rules_hash(rules: Iterable[str]) -> str:
-    """Returns 12 hex digits that change with the set of rules, and with what a rule means."""
-    told = f"{VERSION} {' '.join(expand(rules))}"
+    """Returns 12 hex digits that change with the set of rules, and with what one of them means."""
+    told = f"1 {' '.join(rule + _CHANGED.get(rule, '') for rule in expand(rules))}"
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
@@ -230,7 +230,7 @@ def _is_tag_list(text: str) -> bool:
 
 
 def _words(piece: str) -> int:
-    return len(_WORD.findall(piece)) + sum(max(1, len(row) - 1) for row in _HAN_ROW.findall(piece))
+    return len(_WORD.findall(piece)) + sum(max(1, len(row) - 1) for row in _HAN.findall(piece))
 
 
 def _is_repetitive(text: str) -> bool:

@@ -91,6 +91,8 @@ class Plan:
             with np.load(path, allow_pickle=False) as arrays:
                 return Piece(**arrays)
         except Exception as e:  # zipfile, zlib and numpy each have their own
+            if errors.is_unreachable(e):
+                raise
             raise errors.InputError(
                 f"{path} is missing or damaged; delete plan.json and run `prepare` again"
             ) from e

@@ -108,9 +108,8 @@ class Writer:
         try:
             yield
         except RuntimeError as e:
-            full = os.strerror(errno.ENOSPC) in str(e)
-            why = str(e).split(";")[0]
-            raise OSError(errno.ENOSPC if full else errno.EIO, why, str(self._path)) from e
+            number = full.errno if (full := errors.full_disk(e)) else errno.EIO
+            raise OSError(number, str(e).split(";")[0], str(self._path)) from e
 
 
 @contextlib.contextmanager

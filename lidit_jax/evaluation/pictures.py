@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from lidit_jax import files
-from lidit_jax.errors import InputError
+from lidit_jax.errors import InputError, is_unreachable
 
 MANIFEST = "manifest.json"
 # Keys that lidit_jax.sample and lidit_jax.reconstruct write.
@@ -55,6 +55,8 @@ class Picture:
         except InputError:
             raise
         except (OSError, SyntaxError, ValueError, *_BOMBS) as error:
+            if is_unreachable(error):
+                raise
             raise InputError(
                 f"cannot read the picture {self.path}: {error}; copy it again, or delete it and draw it again"
             ) from error

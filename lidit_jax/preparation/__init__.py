@@ -57,9 +57,12 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_si
 def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     """Makes the plan of the config's data set, after checking whatever can be checked before."""
     source, wanted = sources.make(config.data.source, **config.data.options), recipe_of(config)
-    raw = pathlib.Path(config.data.options.get("path") or folder.parent / "elsewhere").expanduser()
-    if folder.resolve().is_relative_to(raw.resolve()):
-        raise errors.InputError(f"{folder} is inside {raw}, its own source; give another --data")
+    if raw := config.data.options.get("path"):
+        raw = pathlib.Path(raw).expanduser()
+        if folder.resolve().is_relative_to(raw.resolve()):
+            raise errors.InputError(
+                f"{folder} is inside {raw}, its own source; give another --data"
+            )
     check_encoders(config.encoders, folder)  # a wrong path is told now, not after a day of pictures
     begun = (folder / "recipe.json").exists()
     described = source.describe()

@@ -47,6 +47,11 @@ def read_marker(shard: pathlib.Path) -> dict:
 def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
     """Writes the shards of this share that are not there yet."""
     store, shards = store_folder(plan, encoder), shard_count(plan)
+    if _channels_are_lost(
+        store, encoder
+    ):  # others may differ in a bit, so what was packed by them goes
+        for i in range(shards):
+            dataset.feature_path(store, i, shards).with_suffix(".json").unlink(missing_ok=True)
     missing = [i for i in share.of(shards) if not is_whole(store, plan, i)]
     if not missing and all((store / name).exists() for name in ("prefix.npy", "null.npy")):
         return
@@ -65,6 +70,10 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
             texts = [captions[row].text for row in rows[i]]
             features = encode.encode_captions(model, texts, batch_size, progress.update)
             write_shard(store, plan, i, texts, features, encoder.codec)
+
+
+def _channels_are_lost(store: pathlib.Path, encoder: EncoderConfig) -> bool:
+    return FEATURE_CODECS[encoder.codec].needs_channels and not (store / "channels.npy").exists()
 
 
 def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions):
@@ -116,6 +125,8 @@ def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
     missing = [i for i in range(shards) if not is_whole(store, plan, i)]
     if missing:
         return [f"shards {', '.join(map(str, missing))} of {shards} of {store.name} are missing"]
+    if _channels_are_lost(store, encoder):
+        return [f"channels.npy of {store.name}, and so all that was packed by it, is missing"]
     if (store / "encoder.json").exists():
         check_store(FeatureStore(store), encoder)
         return []

@@ -15,6 +15,7 @@ from lidit_jax.data.plan import Plan
 from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.moments import Moments
 from lidit_jax.preparation import features, images
+from lidit_jax.text import encode
 
 TOLERANCE = 0.02  # of statistics taken anew from what is stored, relative to each channel's std
 
@@ -36,10 +37,15 @@ def verify(folder: pathlib.Path) -> list[str]:
 
 
 def _told(problems: Iterator[str], what: str) -> Iterator[str]:
-    """Yields the problems of a part, and, where the part cannot be read, that."""
+    """Yields the problems of a part, and, where the part cannot be read, that.
+
+    Raises what a network filesystem that does not answer raises: it says nothing of the part.
+    """
     try:
         yield from problems
     except (errors.InputError, OSError, EOFError, RuntimeError, ValueError, LookupError) as e:
+        if errors.is_unreachable(e):
+            raise
         yield f"{what} cannot be read: {errors.in_one_line(e)}"
 
 
@@ -77,9 +83,9 @@ def _images(plan: Plan) -> Iterator[str]:
         counts = {tuple(b["size"]): sum(b["counts"]) for b in info["bins"]}
         if counts != found.counts or info["count"] != sum(found.counts.values()):
             yield f"dataset.json counts {counts}, and there are {dict(found.counts)}"
-        yield from _statistics(
-            "dataset.json", info["latent_mean"], info["latent_std"], found.latents
-        )
+        told = info["latent_mean"], info["latent_std"]
+        std_C = np.maximum(found.latents.std_C, images.STD_LEAST)
+        yield from _statistics("dataset.json", told, (found.latents.mean_C, std_C))
 
 
 class _Found:
@@ -158,7 +164,8 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
             else:
                 moments.add(hidden_SxE)
     if whole:
-        yield from _statistics(f"{store.name}/encoder.json", info["mean"], info["std"], moments)
+        found = moments.mean_C, encode.floored(moments.std_C)
+        yield from _statistics(f"{store.name}/encoder.json", (info["mean"], info["std"]), found)
     for name in ("prefix.npy", "null.npy"):
         yield from _told(_array(store / name, info["width"]), f"{store.name}/{name}")
 
@@ -181,15 +188,12 @@ def _records(path: pathlib.Path, count: int, checksum: str) -> Iterator[tuple[by
         yield rows[i], None
 
 
-def _statistics(where: str, mean, std, moments: Moments) -> Iterator[str]:
+def _statistics(where: str, told, found) -> Iterator[str]:
     """Compares mean and std as told with those of what is stored, which was rounded."""
-    told = np.asarray([mean, std])
-    apart = np.abs(told - [moments.mean_C, moments.std_C])
-    rounding = 2.0**-8 * np.abs(
-        told[0]
-    )  # of a value in bf16; of many that vary by more it has no bias
-    apart[0] = np.maximum(apart[0] - rounding * (told[1] < rounding), 0)
-    off = apart / told[1]
-    off[1] *= told[1] > 1.01 * told[1].min()  # a std may have been raised to a floor
+    told_2xC, found_2xC = np.asarray(told), np.asarray(found)
+    mean_C, std_C = told_2xC
+    # A value in bf16 is off by so much; many that vary by more have no bias.
+    rounding_C = np.where(std_C < 2.0**-8 * np.abs(mean_C), 2.0**-8 * np.abs(mean_C), 0)
+    off = np.maximum(np.abs(told_2xC - found_2xC) - rounding_C, 0) / std_C
     if not off.max() <= TOLERANCE:
         yield f"{where}: its statistics are not those of what is stored (off by {off.max():.3g} std)"

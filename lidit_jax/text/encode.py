@@ -102,9 +102,14 @@ class ChannelStatistics:
 
     @property
     def std_E(self) -> np.ndarray:
-        """The standard deviation, floored at `STD_FLOOR` of the median channel's; 1 where nothing varies."""
-        std_E = self._moments.std_C
-        return np.maximum(std_E, STD_FLOOR * np.median(std_E) or 1.0)
+        """The standard deviation, as `floored`."""
+        return floored(self._moments.std_C)
+
+
+def floored(std_E: np.ndarray) -> np.ndarray:
+    """Returns standard deviations of at least `STD_FLOOR` of the median one; 1 for 0, where that is 0 too."""
+    floor = STD_FLOOR * np.median(std_E)
+    return np.where(std_E > 0, np.maximum(std_E, floor), floor or 1.0)
 
 
 def identity(llm: "FrozenLLM") -> dict[str, Any]:

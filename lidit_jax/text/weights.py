@@ -1,6 +1,7 @@
 """Where an LLM's weights come from: whatever the user names becomes one local Hugging Face folder."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from absl import logging
 
-from lidit_jax import pretrained
+from lidit_jax import files, pretrained
 from lidit_jax.errors import InputError, in_one_line, unknown_name
 
 # Weights that come as Python packages: module, and what to install. Only the weights are wanted:
@@ -32,13 +33,29 @@ _PACKAGES = {
 class Weights:
     """A Hugging Face folder with model and tokenizer, and the hash that names the model.
 
-    sha256: of the GGUF file it was converted from; otherwise over config.json, tokenizer.json (or, without
-      one, SentencePiece's *.model) and the weight files (name and content of each), so that copies of a
-      folder have one hash.
+    gguf: the SHA-256 of the GGUF file that it was converted from, if it was.
     """
 
     folder: Path
-    sha256: str
+    gguf: str | None = None
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The GGUF file's; otherwise one over the files of the folder, all of which it reads.
+
+        They are config.json, tokenizer.json (or, without one, SentencePiece's *.model) and the weights:
+        name and content of each, so that copies of a folder have one hash.
+        """
+        if self.gguf:
+            return self.gguf
+        total = hashlib.sha256()
+        tokenizer = sorted(self.folder.glob("tokenizer.json")) or sorted(
+            self.folder.glob("*.model")
+        )
+        weights = sorted(self.folder.glob("*.safetensors"))
+        for path in [self.folder / "config.json", *tokenizer, *weights]:
+            total.update(f"{path.name} {files.checksum(path)}\n".encode())
+        return total.hexdigest()
 
 
 def locate(model: str, cache_dir: Path) -> Weights:
@@ -74,18 +91,13 @@ def _located(model: str, cache_dir: Path) -> Weights:
 def _from_folder(folder: Path) -> Weights:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+    if not any(folder.glob("*.safetensors")):
         raise InputError(
             f"{folder} has no weights: no *.safetensors file; weights that are pickled (*.bin) can hide "
             "code and are not read: load the model once where you trust it, and call save_pretrained of it "
             "and of its tokenizer"
         )
-    total = hashlib.sha256()
-    tokenizer = sorted(folder.glob("tokenizer.json")) or sorted(folder.glob("*.model"))
-    for path in [folder / "config.json", *tokenizer, *weights]:
-        total.update(f"{path.name} {_sha256(path)}\n".encode())
-    return Weights(folder, total.hexdigest())
+    return Weights(folder)
 
 
 def _from_gguf(path: Path, cache_dir: Path) -> Weights:
@@ -96,7 +108,7 @@ def _from_gguf(path: Path, cache_dir: Path) -> Weights:
         raise InputError(
             f"{path} is not a GGUF file: it starts with {magic!r}; pass a GGUF file or a model folder"
         )
-    digest = _sha256(path)
+    digest = files.checksum(path)
     folder = cache_dir / f"gguf-whole-{digest}"
     if not folder.exists():
         _convert(path, folder)
@@ -155,8 +167,8 @@ def _from_package(name: str, cache_dir: Path) -> Weights:
     inside = [Path(folder) for folder in spec.submodule_search_locations]
     if folders := [path.parent for folder in inside for path in folder.glob("*/config.json")]:
         return _from_folder(folders[0])
-    if files := [path for folder in inside for path in folder.glob("*.gguf")]:
-        return _from_gguf(files[0], cache_dir)
+    if found := [path for folder in inside for path in folder.glob("*.gguf")]:
+        return _from_gguf(found[0], cache_dir)
     target = cache_dir / f"{module}.gguf"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -190,8 +202,3 @@ def _download(model: str) -> Path:
             f"cannot find model {model!r} on the Hugging Face Hub: {in_one_line(error)} Pass a local model folder or a "
             f"GGUF file instead, or run `hf download {model}` where there is a network."
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -317,12 +317,14 @@ def test_an_unknown_rule_is_refused_with_the_nearest_first():
         filters.expand(["paper", "R5-tag"])
 
 
-def test_the_hash_tells_sets_of_rules_apart_and_their_version(monkeypatch):
+def test_the_hash_tells_sets_of_rules_apart_and_what_theirs_mean(monkeypatch):
     paper = filters.rules_hash(["paper"])
+    language = filters.rules_hash(["R7-language"])
     assert paper == filters.rules_hash(reversed(filters.expand(["paper"])))
     assert len({paper, filters.rules_hash(["strict"]), filters.rules_hash([])}) == 3
-    monkeypatch.setattr(filters, "VERSION", filters.VERSION + 1)
+    monkeypatch.setattr(filters, "_CHANGED", filters._CHANGED | {"R4-url": ".2"})
     assert filters.rules_hash(["paper"]) != paper
+    assert filters.rules_hash(["R7-language"]) == language  # sets without it stay what they are
 
 
 @pytest.mark.parametrize("unit", ["<a", "&a", "#1", "a.", "a-", "哈", "a,", "&#", "IMG_"])

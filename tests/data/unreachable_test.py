@@ -1,15 +1,20 @@
-"""A network filesystem that does not answer ends the reading of a source: nothing of it is taken for damage."""
+"""A network filesystem that does not answer ends what reads from it: nothing there is taken for damage."""
 
 import errno
 import os
 import pathlib
 import tarfile
+import types
 
 import pytest
 from pyarrow import parquet
 
-from lidit_jax.data import decoding, sources
+from lidit_jax import errors, pretrained, prompts
+from lidit_jax.data import decoding, plan, sources
 from lidit_jax.data.sources import images, paths
+from lidit_jax.evaluation import pictures
+from lidit_jax.preparation import verify
+from lidit_jax.text import weights
 from tests import tiny_sources
 
 
@@ -56,3 +61,35 @@ def test_a_file_is_not_taken_for_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(pathlib.Path, "stat", fail)
     with pytest.raises(OSError, match="Stale"):
         paths.fingerprint([tmp_path / "a"], tmp_path)
+
+
+def failing(folder):
+    """One that loads a model from a folder, as transformers does."""
+    with pretrained.loading(folder):
+        fail()
+
+
+@pytest.mark.parametrize(
+    ("read", "place"),
+    [
+        (lambda p: prompts.read(p / "a.txt"), (pathlib.Path, "read_text")),
+        (lambda p: weights.locate(str(p), p), (pathlib.Path, "glob")),
+        (
+            lambda p: pictures.Picture(p / "a.png", "", 0).load(),
+            (pictures.Image, "open"),
+        ),
+        (
+            lambda p: plan.Plan.piece(types.SimpleNamespace(folder=p, pieces=1), 0),
+            (plan.np, "load"),
+        ),
+        (lambda p: list(verify._told(map(fail, [0]), "a part")), None),
+        (failing, None),
+    ],
+)
+def test_it_may_pass(read, place, tmp_path, monkeypatch):
+    (tmp_path / "config.json").touch()
+    if place:
+        monkeypatch.setattr(*place, fail)
+    with pytest.raises((OSError, errors.InputError)) as found:
+        read(tmp_path)
+    assert errors.is_passing(found.value) and "delete" not in str(found.value)

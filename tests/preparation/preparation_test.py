@@ -257,6 +257,22 @@ def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepa
         assert 0 < np.sqrt(np.mean(np.square(off_BxSxE[wanted.mask_BxS] / std_E))) < 0.02
 
 
+def test_the_channels_of_int8_that_are_lost_are_made_again_with_all_that_was_packed_by_them(llms, raw, tmp_path):  # fmt: skip
+    c = config_of(llms, "folder", {"path": str(raw)}, shards=3)
+    c = type(c)(**vars(c) | {"encoders": (type(c.encoders[0])(**vars(c.encoders[0]) | {"codec": "int8"}),)})  # fmt: skip
+    preparation.prepare(c, tmp_path / "set")
+    before = shutil.copytree(tmp_path / "set", tmp_path / "before")
+    channels = next((tmp_path / "set").rglob("channels.npy"))
+    channels.unlink()
+    with pytest.raises(errors.InputError, match="channels.npy of .* is missing"):
+        preparation.merge(c, tmp_path / "set")
+    shards = sorted(channels.parent.glob("features-*.array_record"))
+    old = [shard.stat().st_ino for shard in shards]
+    preparation.prepare(c, tmp_path / "set")
+    assert_same(before, tmp_path / "set")
+    assert all(shard.stat().st_ino != i for shard, i in zip(shards, old, strict=True))
+
+
 def test_a_report_shows_pictures_of_every_bin_and_every_drop(prepared, tmp_path):
     folder = shutil.copytree(prepared, tmp_path / "set")
     page = report.write(folder).read_text(encoding="utf-8")

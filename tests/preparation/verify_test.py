@@ -118,6 +118,17 @@ def test_verify_finds_nothing_in_a_sound_set_and_everything_in_a_broken_one(prep
     assert len(verify.verify(folder)) >= 2
 
 
+@pytest.mark.parametrize("channel", range(3))
+def test_a_std_that_is_not_of_what_is_stored_is_told_of_every_channel(channel, prepared, tmp_path):
+    folder = broken(prepared, tmp_path)
+    std_C = json.loads((folder / "dataset.json").read_text())["latent_std"]
+    for factor in (0.5, 5):
+        wrong_C = [s * factor if c == channel else s for c, s in enumerate(std_C)]
+        change_json(folder / "dataset.json", latent_std=wrong_C)
+        (problem,) = verify.verify(folder)
+        assert "dataset.json: its statistics are not those of what is stored" in problem
+
+
 def test_a_channel_that_never_varies_is_no_problem(llms, tmp_path):
     """Though bf16, in which latents are stored, does not have its value."""
     for k in range(8):

@@ -103,7 +103,7 @@ def test_an_encoder_says_nothing_and_its_weights_are_not_read(tiny_llm, tmp_path
     """The same where its config.json is known only once the weights are located, as in a package."""
     folder = pathlib.Path(tiny_llm("bert"))
     shutil.copy(folder / "config.json", tmp_path)
-    located = weights.Weights(folder, "")
+    located = weights.Weights(folder)
     for model, locate in ((str(tmp_path), None), ("package:x", lambda *_: located)):
         config = EncoderConfig("x", model, instruction=False, template="encoder")
         with (

@@ -76,6 +76,7 @@ def test_std_has_a_floor():
     constant = ChannelStatistics(2)
     constant.add("", Features(np.float32([[3, 4]]), False))
     assert constant.std_E.tolist() == [1, 1]
+    np.testing.assert_array_equal(encode.floored(np.float64([0, 0, 0, 0.05])), [1, 1, 1, 0.05])
 
 
 def test_statistics_of_parts_merge_into_those_of_the_whole():
