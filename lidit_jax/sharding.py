@@ -168,6 +168,11 @@ def batch_parts(mesh: Mesh | AbstractMesh) -> int:
     return mesh.shape["replica"] * mesh.shape["fsdp"]
 
 
+def divisible(mesh: Mesh, rows: int) -> int:
+    """Returns the least number of rows, not below this, that divides over the mesh."""
+    return -(-rows // batch_parts(mesh)) * batch_parts(mesh)
+
+
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1):
     """Raises InputError, with sizes that work, unless micro-batches divide over the mesh."""
     parts = batch_parts(mesh) * accumulate

@@ -1,8 +1,10 @@
 """How processes find their place and meet: all are there, and are about to do the same."""
 
 import errno
+import fcntl
 import http.server
 import json
+import resource
 import socket
 import threading
 import time
@@ -205,6 +207,28 @@ def test_a_cluster_names_the_place(env, wanted, monkeypatch):
     for name in {"CUDA_VISIBLE_DEVICES"} & env.keys():
         monkeypatch.setenv(name, env[name])
     assert clusters.from_cluster({"TPU_SKIP_MDS_QUERY": "1"} | env) == wanted
+
+
+def test_gpus_that_no_process_would_use_are_told(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    env = SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x4)", "TPU_SKIP_MDS_QUERY": "1"}
+    with pytest.raises(errors.InputError, match="each of 2 processes .* sees 4 GPUs and would use"):
+        clusters.from_cluster(env)
+
+
+def test_a_line_of_any_number_is_known_to_be_open_or_not():
+    """`select` refuses those from 1024 on, which process 0 of so many has."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    meeting._allow_files(2000)
+    here, there = socket.socketpair()
+    far = socket.socket(fileno=fcntl.fcntl(here.fileno(), fcntl.F_DUPFD, 1500))
+    try:
+        with here, far:
+            assert meeting._is_open(far)
+            there.close()
+            assert not meeting._is_open(far)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from lidit_jax import files
-from lidit_jax.processes import Stopped
+from lidit_jax.processes import Stopped, heeding_sigterm
 from tests import several
 from tests.same_run import assert_same_run
 from tests.tiny_prepared import broken, change_record, not_finite
@@ -107,6 +107,15 @@ def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
     assert end.status == 0 and f"resuming {workdir} at step {saved.name}" in end.out, end
     lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
     assert lines == list(range(1, int(saved.name) + 2))
+
+
+def test_what_jax_says_but_once_of_a_stop_is_remembered(monkeypatch):
+    said = iter([False, True])  # a third question would raise
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
+    asked = "lidit_jax.processes.multihost_utils.reached_preemption_sync_point"
+    monkeypatch.setattr(asked, lambda _: next(said))
+    with heeding_sigterm() as told_to_stop:
+        assert [told_to_stop() for _ in range(4)] == [False, True, True, True]
 
 
 @pytest.mark.slow

@@ -183,9 +183,8 @@ def _else(family: Family, config: Config) -> str:
     """Returns what a run's config has otherwise than the first run's, of what `_switches` does not tell."""
     first = checkpoints.to_json(next(iter(family.runs.values())))
     found = checkpoints.differences(first, checkpoints.to_json(config))
-    return ", ".join(
-        f"{key} {now}" for key, _, now in found if key not in ("encoders", "seed", *_TOLD)
-    )
+    told = ("encoders", "seed", *_TOLD)
+    return ", ".join(f"{key} {now}" for key, _, now in found if not key.startswith(told))
 
 
 def parameters(job: Job) -> int:

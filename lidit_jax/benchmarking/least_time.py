@@ -37,19 +37,13 @@ def of(step: Step, setting: Setting, chip: Chip, products: list[flops.Product]) 
     return LeastTime(each * share / chip.flops, _seconds_of_traffic(step, setting, chip))
 
 
-def traffic(step: Step, setting: Setting) -> float:
-    """Returns the bytes that a device receives in a step, by formula, in the compute dtype.
+def collected(step: Step, setting: Setting) -> dict[str, float]:
+    """Returns, for each axis of the mesh, the bytes of what is gathered or scattered over it in a step, whole.
 
-    For each micro-batch parameters are gathered, and gradients scattered, over fsdp; then gradients are
-    summed among replicas, each receiving them twice (a ring's reduction). What travels over tensor
-    with activations is not counted.
+    By formula, in the compute dtype: for each micro-batch parameters are gathered, and gradients scattered,
+    over fsdp; then gradients are summed among replicas, each receiving them twice (a ring's reduction). What
+    travels over tensor with activations is not counted.
     """
-    sizes = step.mesh.shape
-    return sum(size * (1 - 1 / sizes[axis]) for axis, size in _collected(step, setting).items())
-
-
-def _collected(step: Step, setting: Setting) -> dict[str, float]:
-    """Returns, for each axis, the bytes of what is gathered or scattered over it in a step, whole."""
     sizes = step.mesh.shape
     size = jnp.dtype(step.config.model.dtype).itemsize
     whole = size * sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
@@ -64,7 +58,7 @@ def _seconds_of_traffic(step: Step, setting: Setting, chip: Chip) -> float:
     the same, and is handed on within.
     """
     within, between = 0.0, 0.0
-    for axis, size in _collected(step, setting).items():
+    for axis, size in collected(step, setting).items():
         devices, near = step.mesh.shape[axis], _near(step.mesh, axis, chip)
         from_others = size * (1 - near / devices) / near
         between += from_others

@@ -126,17 +126,17 @@ def measure(
         names a VAE, its decoder is measured too; "latents:8x16" stands for one and is not.
       steps: of the config's sampler.
       guidance: 1 = off.
-      batch: pictures at once, over all devices.
+      batch: pictures at once, over all devices, rounded up to what the mesh divides as drawing is.
       tokens: text tokens that a prompt is padded to.
       rounds: how often everything is timed, after a first time that compiles it.
       mesh: None is `sharding.drawing_mesh`.
 
-    Raises InputError where the config cannot be drawn with, or the batch does not divide over the mesh.
+    Raises InputError where the config cannot be drawn with.
     """
     sampler = dataclasses.replace(config.sample.sampler, steps=steps)
-    sample = SampleConfig(guidance, sampler, batch)
     model = _RandomModel(config, mesh)
-    sharding.check_batch(model.mesh, batch)
+    batch = sharding.divisible(model.mesh, batch)
+    sample = SampleConfig(guidance, sampler, batch)
     codec = make_codec(config.data.codec)
     shape = latent_size(codec, config.data.size, config.model.patch)
     text_shape = tuple((tokens, e.width) for e in config.encoders)
@@ -156,7 +156,7 @@ def measure(
         parameters=model.parameters,
         pictures=batch,
         evaluations=len(model.times(sample)),
-        rows=1 if guidance == 1 else 2,
+        rows=2 if sample.is_guided else 1,
         **{"decode": None} | times,
     )
 
@@ -191,7 +191,7 @@ class _RandomModel:
     def parts(self, sample: SampleConfig, shape, text) -> dict[str, Callable[[], jax.Array]]:
         """Returns the program that draws, and programs of its parts, ready to be called."""
         draw = make_draw(self.graphdef, self.objective, self.mesh)
-        guided, times = sample.guidance != 1, self.times(sample)
+        guided, times = sample.is_guided, self.times(sample)
         rows, everywhere = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
         given = (text, np.arange(sample.batch_size, dtype=np.uint32))
         placed, times = jax.device_put(text, rows), jax.device_put(times, everywhere)

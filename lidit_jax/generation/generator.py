@@ -128,10 +128,9 @@ class Generator:
     def _batch_sizes(self, wanted: Sequence[Wanted]) -> dict[tuple[int, int], int]:
         """Returns how many pictures of a size are drawn at once: what the config says, but no more than
         there are, rounded up to the parts that the mesh splits a batch into."""
-        parts = sharding.batch_parts(self.mesh)
         counts = collections.Counter(w.size for w in wanted)
         return {
-            size: -(-min(self.sample.batch_size, count) // parts) * parts
+            size: sharding.divisible(self.mesh, min(self.sample.batch_size, count))
             for size, count in counts.items()
         }
 

@@ -234,11 +234,11 @@ def heeding_sigterm() -> Iterator[Callable[[], bool]]:
     Processes that JAX has joined agree by its own means on the step, and all of them must ask. Of a lone
     one only the main thread may wait for signals; in another it is never told.
     """
+    came = []  # no Event: its lock is not to be taken by a handler within a handler
     if jax.distributed.is_initialized():
         # JAX compares how often it was asked: with steps, a resumed run would miss what came before.
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(_asked))
+        yield lambda: bool(came) or _heard(came)
         return
-    came = []  # no Event: its lock is not to be taken by a handler within a handler
     if threading.current_thread() is not threading.main_thread():
         yield lambda: bool(came)
         return
@@ -250,6 +250,13 @@ def heeding_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 _asked = itertools.count(1)
+
+
+def _heard(came: list) -> bool:
+    """Asks JAX, which says so but once, whether SIGTERM has come, and keeps that in `came`."""
+    if multihost_utils.reached_preemption_sync_point(next(_asked)):
+        came.append(True)
+    return bool(came)
 
 
 @contextlib.contextmanager

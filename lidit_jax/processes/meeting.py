@@ -7,6 +7,7 @@ JAX's own start would abort each process, and not say which one is missing.
 
 import contextlib
 import json
+import resource
 import select
 import socket
 import time
@@ -15,6 +16,7 @@ from typing import Any
 from lidit_jax import errors
 from lidit_jax.processes.place import Place
 
+_FILES = 256  # that a process has open for itself
 SHOWN = 5  # differences in one message
 _LONGEST = 1 << 24  # bytes of one message: a config is some kilobytes
 
@@ -111,6 +113,9 @@ def _join(items: list) -> str:
 def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
     """Process 0's part."""
     deadline = time.monotonic() + timeout
+    _allow_files(
+        _FILES + 4 * place.processes
+    )  # JAX's coordinator, later in this process, has some too
     guests: list[tuple[socket.socket, dict]] = []
     with contextlib.ExitStack() as lines:
         listener = lines.enter_context(_listen(place))
@@ -120,6 +125,11 @@ def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
                 line, _ = listener.accept()
             except TimeoutError:
                 break
+            except OSError as e:
+                raise errors.InputError(
+                    f"process 0 cannot be reached by all {place.processes} processes ({e.strerror}); raise its "
+                    f"limit of open files (`ulimit -n`)"
+                ) from e
             lines.enter_context(line)
             guest = _read(line, 5.0)
             if guest and "facts" in guest:  # else some other program's: a health check, a port scan
@@ -184,4 +194,14 @@ def _read(line: socket.socket, timeout: float) -> dict | None:
 
 def _is_open(line: socket.socket) -> bool:
     """Returns whether the other side, which now only listens, is still there."""
-    return not select.select([line], [], [], 0)[0]
+    news = select.poll()  # which, unlike `select`, knows files of any number
+    news.register(line, select.POLLIN)
+    return not news.poll(0)
+
+
+def _allow_files(count: int):
+    """Raises the limit of this process' open files to so many, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -27,6 +27,7 @@ TASKS = ("diffusion", "vae")
 OPTIMIZERS = ("adamw", "muon")
 MOST = 2**53  # up to which JSON's readers agree on integers
 MOST_STEPS = 2**31 - 1  # a state counts its steps in an int32
+_LONGEST = 1e6  # hours, minutes or seconds: a century, two years, eleven days
 MOST_AT_ONCE = 1024  # threads or processes of one machine
 
 
@@ -134,8 +135,9 @@ class TrainConfig:
             errors.check_range(f"train.{name}", getattr(self, name), 1)
         for name in ("steps", "batch_size"):
             errors.check_range(f"train.{name}", getattr(self, name), -math.inf, MOST_STEPS)
-        for name in ("preview_every", "keep_hours", "watchdog_minutes", "grace"):
-            errors.check_range(f"train.{name}", getattr(self, name), 0)
+        errors.check_range("train.preview_every", self.preview_every, 0)
+        for name in ("keep_hours", "watchdog_minutes", "grace"):
+            errors.check_range(f"train.{name}", getattr(self, name), 0, _LONGEST)
         errors.check_range("train.drop_prompt", self.drop_prompt, 0, 1)
 
 
@@ -150,6 +152,11 @@ class SampleConfig:
     def __post_init__(self):
         errors.check_range("sample.batch_size", self.batch_size, 1)
         errors.check_range("sample.guidance", self.guidance, 0)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the empty prompt is evaluated too."""
+        return self.guidance != 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,7 @@ def draw(
     The LLMs' features are computed once, by the caller.
     """
     B = keys_B.shape[0]
-    condition_at = conditions(model, text, guided=config.guidance != 1)
+    condition_at = conditions(model, text, guided=config.is_guided)
 
     def denoise(x_t, t_B, condition):
         return objectives.to_x0(objective, model.dit(x_t, model.time(t_B), condition), x_t, t_B)
@@ -55,14 +55,14 @@ def draw(
     def prompted(x_t, t_B):
         return denoise(x_t, t_B, condition_at(t_B))
 
-    def both(x_t, t_B):
+    def guided(x_t, t_B):
         x0 = denoise(_pairs(x_t, x_t), _pairs(t_B, t_B), condition_at(t_B))
         x0_Bx2xHxWxC = x0.reshape(B, 2, *shape)
-        return x0_Bx2xHxWxC[:, 0], x0_Bx2xHxWxC[:, 1]
+        return guidance.combine(x0_Bx2xHxWxC[:, 0], x0_Bx2xHxWxC[:, 1], config.guidance)
 
-    denoise_guided = guidance.guided(prompted, both, config.guidance)
     schedule = schedules.make_schedule(objective.schedule)
-    return model.to_raw(samplers.sample(config.sampler, schedule, denoise_guided, keys_B, shape))
+    chosen = guided if config.is_guided else prompted
+    return model.to_raw(samplers.sample(config.sampler, schedule, chosen, keys_B, shape))
 
 
 def conditions(

@@ -20,7 +20,7 @@ class HeldOut:
 
     Compiled when it is made: what does not compile, or does not fit, is told before the first step.
 
-    alive: is called as often as a batch is scored.
+    alive: is called as often as a program is compiled, and a batch scored.
     """
 
     def __init__(self, run: opening.Run, alive: Callable[[], None] = lambda: None):
@@ -31,7 +31,7 @@ class HeldOut:
         # Of every bin: as many steps as there are pictures have drawn from each.
         specs = self._reader.specs(self._size, 0, len(self._reader.dataset))
         tell = "held-out program" if self._chief else ""
-        self._score = programs.compile_each(run.score(), run.like, specs, tell)
+        self._score = programs.compile_each(run.score(), run.like, specs, tell, alive)
         self._alive, self._unreadable = alive, 0
 
     def scores(

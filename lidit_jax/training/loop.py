@@ -86,17 +86,19 @@ def train(
 class _Tools:
     """What a run has compiled: its step, and what looks at a state between two of them."""
 
-    update: step.Step
+    update: step.Step | None
     preview: Preview | None
-    judge: HeldOut | None
+    held_out: HeldOut | None
 
     @classmethod
     def made(cls, run: opening.Run, done: int, pulse: Pulse) -> "_Tools":
-        """Compiles what the steps after `done` want."""
+        """Compiles what the steps after `done` want; none may be left."""
         t, tell = run.config.train, "program" if jax.process_index() == 0 else ""
-        specs = run.reader.specs(t.batch_size, done, t.steps)
-        update = programs.compile_each(run.update(), run.like, specs, tell)
-        preview = Preview(run) if t.preview_every else None
+        update = preview = None
+        if done < t.steps:
+            specs = run.reader.specs(t.batch_size, done, t.steps)
+            update = programs.compile_each(run.update(), run.like, specs, tell, pulse.watch)
+            preview = Preview(run) if t.preview_every else None
         return cls(update, preview, HeldOut(run, pulse.watch) if run.held_out else None)
 
 
@@ -118,7 +120,7 @@ def _score_last(
     log: Logbook,
 ) -> int | None:
     """Tells how the last step's state does; returns that step where the scheduler stops it again."""
-    scores = tools.judge.scores(current, told_to_stop)
+    scores = tools.held_out.scores(current, told_to_stop)
     if scores is None:
         return done
     log.scored(done, scores)
@@ -142,7 +144,7 @@ def _steps(
     def saving_in_time(stopped: bool):
         return processes.within(t.grace if stopped else 0, "saving after SIGTERM")
 
-    with checkpoints.Saver(run.workdir, t) as saver:
+    with checkpoints.Saver(run.workdir, t) as saver, contextlib.closing(tracer):
         saver.rehearse(current)
         for now in range(done + 1, t.steps + 1):
             tracer.before(now)
@@ -162,6 +164,7 @@ def _steps(
             if looked_at and not stopped:
                 # Before its checkpoint: a kill loses neither.
                 log.picture(now, tools.preview.grid(current))
+                looked_at = False
             due = now // t.save_every > log.saved_at // t.save_every
             if due or last or stopped:
                 with saving_in_time(stopped):
@@ -169,9 +172,9 @@ def _steps(
             # While steps are skipped it is not known whether it is the state that is to blame.
             due = last or due and not log.in_a_row
             scores = {}
-            if tools.judge and due:
+            if tools.held_out and due:
                 # None where there is no time for it: it is due after a restart, at the next step, if any.
-                scores = None if stopped else tools.judge.scores(current, told_to_stop)
+                scores = None if stopped else tools.held_out.scores(current, told_to_stop)
                 if scores is None:
                     scores, stopped, due = {}, True, False
                 else:
@@ -191,6 +194,5 @@ def _steps(
                 if looked_at:  # the state is safe by now
                     log.picture(now, tools.preview.grid(current))
                 break
-        tracer.close()
         log.tell_saved(now, saver)
     return now if stopped else None

@@ -162,10 +162,8 @@ def set_up(
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(opened.task, optimizer, mesh)
     # Orbax looks into a folder with all processes or with none: first, all must see the same one.
-    begins_from = None
     with processes.sharing(workdir), processes.together():
-        if t.init_from and checkpoints.last_step(workdir) is None:
-            begins_from = handover.check(config, workdir, like, opened.constants)
+        _claim(workdir, config, like, opened.constants, write=False)
         run = Run(
             config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
             constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like, held_out=reader,
@@ -176,15 +174,35 @@ def set_up(
                     f"train.keep_best is {t.keep_best!r}, which is only known with --held_out=FOLDER"
                 )
             checkpoints.check_keep_best(t, run.metrics())
-        checkpoints.claim(workdir, config, write)
-    if write:
-        run = dataclasses.replace(run, lock=_lock(workdir))
-    with processes.together():
-        if write and jax.process_index() == 0:
-            _remove_leftovers(workdir)
-            if begins_from:
-                origin.pin(workdir, begins_from)
+    if not write:
+        return run
+    run = dataclasses.replace(run, lock=_lock(workdir))
+    try:
+        with processes.together():
+            # Once more: whoever had the lock until now may have begun another run there.
+            begins_from = _claim(workdir, config, like, opened.constants, write=True)
+            if jax.process_index() == 0:
+                _remove_leftovers(workdir)
+                if begins_from:
+                    origin.pin(workdir, begins_from)
+    except BaseException:
+        run.close()
+        raise
     return run
+
+
+def _claim(
+    workdir: pathlib.Path, config: Config, like: state.TrainState, constants: dict, write: bool
+) -> origin.Origin | None:
+    """Makes `workdir` this run's, or only checks that it may be. Returns where `train.init_from` has it begin.
+
+    Raises InputError if it is another's, or the run cannot begin from that.
+    """
+    begins_from = None
+    if config.train.init_from and checkpoints.last_step(workdir) is None:
+        begins_from = handover.check(config, workdir, like, constants)
+    checkpoints.claim(workdir, config, write)
+    return begins_from
 
 
 def _lock(workdir: pathlib.Path) -> IO | None:
@@ -196,6 +214,7 @@ def _lock(workdir: pathlib.Path) -> IO | None:
     while True:  # in turns, so that no process waits for long in a collective
         with processes.together():
             if jax.process_index() == 0:
+                workdir.mkdir(parents=True, exist_ok=True)
                 file = file or (workdir / "lock").open("w")
                 free = files.take_lock(file)
                 if not free and time.monotonic() >= end:

@@ -39,17 +39,20 @@ def compile_each(
     like: TrainState,
     specs: Sequence[Batch],
     tell: str = "",
+    alive: Callable[[], None] = lambda: None,
 ) -> Callable[[TrainState, Batch], T]:
     """Returns a jitted function, compiled by now for batches of these specs and of no others.
 
     A data set's bins are of one shape each; a program that is first wanted after hours of training
-    would stop every process then. tell: what a program is called in the line that is printed as each is
-    done; "" prints none.
+    would stop every process then. One after the other, since the compiler of TPUs keeps all cores busy
+    with one. tell: what a program is called in the line that is printed as each is done; "" prints none.
+    alive: is called as each is done.
     """
     programs = {}
     for number, spec in enumerate(specs, 1):
         begun = time.perf_counter()
         programs[_shape(spec)] = function.lower(like, spec).compile()
+        alive()
         if tell:
             _, height, width, _ = _shape(spec)
             took = time.perf_counter() - begun

@@ -129,20 +129,12 @@ def test_slow_links_prefer_larger_micro_batches_to_less_recomputation(monkeypatc
     assert found == {1e30: Setting("none", 1, 8), 1e-9: Setting("full", 8, 1)}
 
 
-def test_traffic_by_hand():
-    """4 devices gather 3/4 of every parameter twice and receive 3/4 of every gradient; replicas sum a quarter."""
-    step = on_mesh((2, 4, 1), dtype="bfloat16")
-    parameters = sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
-    for accumulate in (1, 8):
-        wanted = accumulate * 2 * parameters * (3 * 3 / 4 + 2 / 4 / 2)
-        setting = Setting("none", 8 // accumulate, accumulate)
-        assert least_time.traffic(step, setting) == pytest.approx(wanted)
-
-
 @pytest.mark.parametrize(
     ("sizes", "joined", "within", "between"),
     [
-        ((2, 4, 1), 0, 3 * 3 / 4 + 2 / 4 / 2, 0),  # links join all
+        # links join all: 4 devices gather 3/4 of every parameter twice and receive 3/4 of every gradient;
+        # replicas sum a quarter
+        ((2, 4, 1), 0, 3 * 3 / 4 + 2 / 4 / 2, 0),
         ((2, 4, 1), 8, 3 * 3 / 4 + 2 / 4 / 2, 0),  # one machine
         ((2, 4, 1), 4, 3 * 3 / 4, 2 / 4 / 2),  # gathered within a machine, summed between two
         ((2, 4, 1), 2, 3 * (3 / 4 - 1 / 4), 3 / 4 + 2 / 4 / 2),  # half from the other, by two links
@@ -155,10 +147,11 @@ def test_what_comes_from_other_machines_comes_once_and_over_the_links_of_all(
 ):
     step = on_mesh(sizes, dtype="bfloat16")
     whole = 2 * sum(math.prod(p.shape) for p in jax.tree.leaves(step.like.params))
-    for far in (1e30, 1.0):
+    for far, accumulate in ((1e30, 1), (1.0, 1), (1.0, 8)):
         chip = chips.Chip(0, 1.0, link=9.0, far=far, joined=joined)
-        time = least_time.of(step, Setting("none", 8, 1), chip, flops.forward(step.task))
-        assert time.traffic == pytest.approx(whole * max(within / 9, between / far))
+        setting = Setting("none", 8 // accumulate, accumulate)
+        time = least_time.of(step, setting, chip, flops.forward(step.task))
+        assert time.traffic == pytest.approx(accumulate * whole * max(within / 9, between / far))
 
 
 @pytest.mark.slow
@@ -167,7 +160,9 @@ def test_the_compiled_step_receives_hardly_more_than_by_formula(compiled):
     step, programs = compiled
     for found in programs.values():
         counted = sum(c.bytes for c in found.collectives.by_kind.values())
-        assert 0.5 < counted / least_time.traffic(step, found.setting) < 1.1
+        whole, sizes = least_time.collected(step, found.setting), step.mesh.shape
+        received = sum(size * (1 - 1 / sizes[axis]) for axis, size in whole.items())
+        assert 0.5 < counted / received < 1.1
 
 
 class StandIn:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lidit_jax import errors, sharding
+from lidit_jax import sharding
 from lidit_jax.benchmarking import sampling
 from lidit_jax.benchmarking.sampling import SamplingSpeed, Seconds
 from lidit_jax.models.conditioners import ConditionerConfig
@@ -41,9 +41,9 @@ def test_a_vae_that_is_not_here_is_left_out_and_no_guidance_is_one_row():
     assert speed.decode is None and "decoding" not in speed.table() and speed.rows == 1
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(errors.InputError, match="batch_size 3 does not divide over 8"):
-        sampling.measure(config(), steps=2, guidance=1.0, batch=3)
+def test_a_batch_is_rounded_up_to_what_the_mesh_divides():
+    speed = sampling.measure(config(codec="latents:2x3"), steps=2, guidance=1.0, batch=3, tokens=8, rounds=1)  # fmt: skip
+    assert speed.pictures == 8
 
 
 def test_the_table_adds_up():

@@ -98,5 +98,8 @@ def test_each_program_is_told_as_it_is_done(capsys):
     assert told[0] == "" and told[1].startswith("program 1 of 2, for 8 x 4 latents: ")
     assert told[2].startswith("program 2 of 2, for 2 x 6 latents: ")
     update(jnp.float32(0), fake(BatchShape(2, (2, 6, 3), ((3, 5),))))
-    programs.compile_each(jax.jit(step), jax.eval_shape(lambda: jnp.float32(0)), specs)
-    assert capsys.readouterr().out == ""
+    done = []
+    programs.compile_each(
+        jax.jit(step), jax.eval_shape(lambda: jnp.float32(0)), specs, alive=lambda: done.append(1)
+    )
+    assert capsys.readouterr().out == "" and len(done) == 2

@@ -116,14 +116,49 @@ def test_two_do_not_train_in_one_folder_at_once(config, data, workdir, tmp_path,
     first = (run / "lock").open("w")
     files.held_alone(first, "trains")
     monkeypatch.setattr(opening, "WAIT", 0.0)
+    told = (run / "config.json").read_bytes()
+    train = dataclasses.replace(config.train, log_every=config.train.log_every + 1)
     with pytest.raises(errors.InputError, match="another process trains in .* remove .*/run/lock"):
-        opening.set_up(config, data, run)
-    assert unfinished.exists()
+        opening.set_up(dataclasses.replace(config, train=train), data, run)
+    assert unfinished.exists() and (run / "config.json").read_bytes() == told
     opening.set_up(config, data, run, write=False).close()  # who only looks is let in
     monkeypatch.setattr(opening, "WAIT", 60.0)
     threading.Timer(1, first.close).start()
     opening.set_up(config, data, run).close()
     assert not unfinished.exists()
+
+
+def test_who_waited_for_a_folder_does_not_go_on_with_anothers_run(config, data, tmp_path, monkeypatch):  # fmt: skip
+    """Both found it empty when they looked first."""
+    run = tmp_path / "run"
+    taken = opening._lock
+
+    def meanwhile(folder):
+        checkpoints.claim(folder, config)
+        return taken(folder)
+
+    monkeypatch.setattr(opening, "_lock", meanwhile)
+    run.mkdir()
+    with pytest.raises(
+        errors.InputError, match="holds another config's run .*seed: 0 there, 7 now"
+    ):
+        opening.set_up(dataclasses.replace(config, seed=7), data, run)
+    monkeypatch.setattr(opening, "_lock", taken)
+    told = files.read_json(run / "config.json", "config")
+    assert told["seed"] == 0 and files.take_lock((run / "lock").open("w"))
+
+
+def test_what_differs_between_llms_is_named(config):
+    (encoder,) = config.encoders
+    other = dataclasses.replace(
+        config, encoders=(dataclasses.replace(encoder, max_prompt_tokens=9),)
+    )
+    was = encoder.max_prompt_tokens
+    assert checkpoints.changes(config, other) == [
+        f"encoders.0.max_prompt_tokens: {was} there, 9 now"
+    ]
+    two = dataclasses.replace(config, encoders=(encoder, dataclasses.replace(encoder, name="b")))
+    assert [line.partition(":")[0] for line in checkpoints.changes(config, two)] == ["encoders"]
 
 
 READERS = """

@@ -92,9 +92,17 @@ def _is_free(key: str, config: Config) -> bool:
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields what differs between two nests of dicts: the key, as "train.steps", and both values."""
+    """Yields what differs between two nests of dicts and lists of them: the key, as "train.steps", and both values."""
+    if _are_alike(old, new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         for k in sorted(old.keys() | new.keys()):
             yield from differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)
     elif old != new:
         yield key, old, new
+
+
+def _are_alike(old: Any, new: Any) -> bool:
+    """Returns whether two values are lists of as many dicts."""
+    lists = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
+    return lists and all(isinstance(value, dict) for value in (*old, *new))

@@ -17,6 +17,8 @@ from lidit_jax.training.checkpoints import damage, naming, record
 from lidit_jax.training.config import TrainConfig
 from lidit_jax.training.state import TrainState
 
+_LONGEST = 86_400  # seconds of one save. Orbax' own 1,200 are too few for 167 GB over a network of 1 Gbit/s
+
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
@@ -56,7 +58,9 @@ class Saver:
             step: _record_or_none(folder / str(step)) for step in damage.steps_in(folder)
         }
         options = ocp.CheckpointManagerOptions(
-            create=True, preservation_policy=_Policy(config, self._records)
+            create=True,
+            preservation_policy=_Policy(config, self._records),
+            async_options=ocp.AsyncOptions(timeout_secs=_LONGEST),
         )
         handlers = {item: _array_handler() for item in naming.ALL}
         handlers[record.ITEM] = ocp.JsonCheckpointHandler()
