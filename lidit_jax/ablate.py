@@ -1,4 +1,4 @@
-"""Door: a family of runs that differ in one switch each -> one report on whether the switches help.
+"""A family of runs that differ in one switch each -> one report on whether the switches help.
 
 python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
 """

@@ -1,4 +1,4 @@
-"""Door: what a run needs and how fast it goes, measured or foretold. One mode at a time.
+"""What a run needs and how fast it goes, measured or foretold. One mode at a time.
 
 python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4

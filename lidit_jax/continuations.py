@@ -1,4 +1,4 @@
-"""Door: what each LLM of a config says to a prompt, with the instruction and without (the paper's Fig. 4).
+"""What each LLM of a config says to a prompt, with the instruction and without (the paper's Fig. 4).
 
 python -m lidit_jax.continuations --config=configs/shapes_two_llms.py
 """

@@ -169,10 +169,13 @@ def leave_room():
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-def run(main: Callable[[], None], reads: bool = False, trains: bool = False):
+def run(
+    main: Callable[[], None], reads: bool = False, trains: bool = False, configured: bool = True
+):
     """Runs a door. An error that `_line` can tell ends it with its one line, and status 2; 1 if it may pass.
 
     reads: LLMs or judges too; see `leave_room`. trains: what its config says, so that a plan tells its memory.
+    configured: by --config; else there is no such flag, and what a run says of itself counts.
     """
     if reads:
         leave_room()
@@ -208,6 +211,10 @@ def run(main: Callable[[], None], reads: bool = False, trains: bool = False):
             # Status 2 says that the same command would fail again.
             processes.leave(1 if errors.is_passing(e) else 2)
 
+    if not configured:
+        delattr(flags.FLAGS, "config")
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # for --help, which shows the door's own
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(guarded, flags_parser=_parse_flags)
 
 

@@ -1,4 +1,4 @@
-"""Door: a folder of pictures -> results.json and a table.
+"""A folder of pictures -> results.json and a table.
 
 python -m lidit_jax.evaluate --suite=recall --config=configs/quickstart.py --samples=out/quickstart/samples --out=out/quickstart/recall
 

@@ -1,4 +1,4 @@
-"""Door: a trained VAE -> a folder that `data.codec` names, and that diffusers reads.
+"""A trained VAE -> a folder that `data.codec` names, and that diffusers reads.
 
 python -m lidit_jax.export --workdir=out/vae_openmoji/run --out=out/vae_openmoji/vae
 """
@@ -15,4 +15,4 @@ def main():
 
 
 if __name__ == "__main__":
-    doors.run(main)
+    doors.run(main, configured=False)

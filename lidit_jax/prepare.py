@@ -1,4 +1,4 @@
-"""Door: a source of captioned pictures -> a data set on disk.
+"""A source of captioned pictures -> a data set on disk.
 
 python -m lidit_jax.prepare --config=configs/quickstart.py --data=out/quickstart/data
 """

@@ -1,4 +1,4 @@
-"""Door: trained runs -> what the tokens of one thing know of another, in the LLM and after the refiners.
+"""Trained runs -> what the tokens of one thing know of another, in the LLM and after the refiners.
 
 python -m lidit_jax.probe --workdir=base=RUN --workdir=ltr=OTHER_RUN --out=out/probe
 """
@@ -56,4 +56,4 @@ def _found(
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True)
+    doors.run(main, reads=True, configured=False)

@@ -1,4 +1,4 @@
-"""Door: the pictures that a config holds out, through a VAE and back.
+"""The pictures that a config holds out, through a VAE and back.
 
 python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=out/vae_openmoji/vae --out=out/vae_openmoji/decoded
 """

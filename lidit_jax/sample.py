@@ -1,4 +1,4 @@
-"""Door: a trained run and prompts -> PNGs, a grid and a manifest.
+"""A trained run and prompts -> PNGs, a grid and a manifest.
 
 python -m lidit_jax.sample --workdir=out/quickstart/run --prompt="red heart" --prompt="sushi" --out=out/mine
 """
@@ -92,4 +92,4 @@ def _number(text):
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True)
+    doors.run(main, reads=True, configured=False)

@@ -1,4 +1,4 @@
-"""Door: a data set -> a trained run. Started again, it continues from the last checkpoint.
+"""A data set -> a trained run. Started again, it continues from the last checkpoint.
 
 python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/data --workdir=out/quickstart/run
 python -m lidit_jax.train --workdir=out/quickstart/run --checkpoint_info

@@ -100,6 +100,7 @@ def door(tmp_path_factory):
         ("prepare", ["--config=configs/own_data.py:folder", "--data={tmp}/out"], "error: source folder needs its option 'path'"),
         ("prepare", ["--data={tmp}/out", "--verify"], "error: no plan "),
         ("prepare", ["--data={tmp}/out", "--report"], "error: no finished data set "),
+        ("sample", ["--workdir={tmp}", "--out={tmp}/out", "--prompt=a", "--config=configs/quickstart.py"], "error: config key or flag: Unknown command line flag config"),
         ("export", ["--workdir={tmp}", "--out={tmp}/out"], "error: no run's config .train there first. at "),
         ("reconstruct", ["--config=configs/vae.py:smoke", "--vae={tmp}/none", "--out={tmp}/out"], "error: unknown codec .*; known: pixels; or name a folder"),
         ("sample", ["--workdir={tmp}", "--out={tmp}/out"], "error: no prompt given"),
@@ -205,6 +206,17 @@ doors.run(main, reads=True)
 """
     status, stderr = python(code)
     assert status == 0, stderr
+
+
+def test_help_shows_every_flag_of_a_door(tmp_path):
+    shown = {}
+    for door in ("train", "sample"):
+        ran = subprocess.run([sys.executable, "-m", f"lidit_jax.{door}", "--help"], capture_output=True, text=True)  # fmt: skip
+        shown[door] = set(re.findall(r"^  --(?:\[no\])?(\w+):", ran.stdout, re.M))
+    joining = {"coordinator", "processes", "process_id", "cluster", "start_timeout", "cpu_devices"}
+    assert {"config", "data", "workdir", "held_out", "replay"} | joining <= shown["train"]
+    assert {"workdir", "out", "llm", "vae", "prompt", "mesh"} <= shown["sample"]
+    assert "config" not in shown["sample"]
 
 
 DOORS = ["prepare", "train", "sample", "evaluate", "export", "reconstruct"]
