@@ -39,7 +39,7 @@ scenes: .venv/ready
 	$(RUN).evaluate --suite=scenes --workdir=out/$@/run --out=out/$@/judged
 	@echo "pictures: out/$@/judged/samples/grid.png"
 
-# Many hours: 16 runs of three seeds. Stopped, it continues.
+# 16 runs, three seeds each: about a day on one core (docs/science.md). Stopped, it continues.
 ablations: .venv/ready
 	$(RUN).ablate --config=configs/ablations.py --seeds=3 --out=out/ablations
 

@@ -5,6 +5,11 @@ python -m lidit_jax.prepare --config=configs/ablations_paper.py:ltr,webdataset -
 python -m lidit_jax.train --config=configs/ablations_paper.py:ltr,webdataset --config.data.codec=VAE \
     --data=DATA --workdir=RUN
 
+All runs share DATA. Give `prepare` once for each: the first makes the pictures, later ones add an LLM's
+features; each run wants a --workdir of its own, and `evaluate --suite=compbench` judges it. `data.source`
+is one source, so ImageNet and CC12M are to be written as tars, or as Parquet, in one folder first; without
+aesthetic scores, see lidit_1b.
+
 The argument is a run of configs/ablations.py (without one it is `full`, the last row of Table 2), and
 what lidit_1b's may be: a source of lidit_jax.data.sources, or smoke. The paper trains on ImageNet,
 captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and Qwen1.5-7B on pictures

@@ -107,8 +107,9 @@ def get_config() -> ConfigDict:
     c.optim.ema = 0.9999
 
     c.guard = ConfigDict()  # skips steps that would spoil a run
-    c.guard.spike = 0.0  # standard deviations, of loss or gradient norm, above the mean of the
-    c.guard.window = 200  # last so many updates; 0 = only what is not finite is skipped
+    # Also skip a step whose loss or gradient norm is so many standard deviations above its recent mean;
+    c.guard.spike = 0.0  # 0 = skip only what is not finite
+    c.guard.window = 200  # updates that this mean is taken over, 2 or more
     c.guard.patience = 10  # skipped steps in a row that end the run
 
     c.train = ConfigDict()

@@ -10,7 +10,7 @@ python -m lidit_jax.train --config=configs/lidit_10b_1024.py:webdataset --config
     --config.train.init_from=RUN_512 --data=DATA_1024 --workdir=RUN_1024
 
 The paper gives the resolution and no more; batch, steps, learning rate and what is high quality are
-decided here, see docs/model.md.
+decided here, see docs/model.md. As with lidit_1b, pictures want aesthetic scores, or give other rules.
 """
 
 from ml_collections import ConfigDict

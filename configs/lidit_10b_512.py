@@ -9,7 +9,7 @@ python -m lidit_jax.prepare --config=configs/lidit_10b_512.py:webdataset --confi
 python -m lidit_jax.train --config=configs/lidit_10b_512.py:webdataset --config.data.codec=VAE \
     --data=DATA_512 --workdir=RUN_512
 
-As lidit_1b, it wants a source and a VAE. lidit_10b_1024 goes on from here. On 64 v5p chips a mesh of
+As lidit_1b, it wants a source, a VAE, and aesthetic scores or other rules. lidit_10b_1024 goes on from here. On 64 v5p chips a mesh of
 (4, 16, 1) moves less than the default (docs/plan.md).
 """
 

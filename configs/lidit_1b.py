@@ -9,6 +9,8 @@ python -m lidit_jax.prepare --config=configs/lidit_1b.py:webdataset --config.dat
 python -m lidit_jax.train --config=configs/lidit_1b.py:webdataset --config.data.codec=VAE --data=DATA \
     --workdir=RUN
 
+The rules drop every picture without an aesthetic score (R1), which CC12M and ImageNet have not. Without
+scores give both commands --config.data.rules="('R2-resolution','R3-shape','R4-url','R5-tags')".
 The argument is a source of lidit_jax.data.sources, and VAE the folder of a 16-channel, 8x VAE: one
 trained with configs/vae.py, or a public one in the layout of diffusers.
 """

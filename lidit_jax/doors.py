@@ -213,7 +213,9 @@ def run(
 
     if not configured:
         delattr(flags.FLAGS, "config")
-    for flag in flags.FLAGS.get_key_flags_for_module(__name__):  # for --help, which shows the door's own
+    for flag in flags.FLAGS.get_key_flags_for_module(
+        __name__
+    ):  # for --help, which shows the door's own
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(guarded, flags_parser=_parse_flags)
 

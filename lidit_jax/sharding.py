@@ -20,7 +20,7 @@ MESH_AXES = ("replica", "fsdp", "tensor")
 
 # Logical axis -> mesh axis. A dimension that no entry maps is not split.
 LOGICAL_TO_MESH = {
-    "embed": "fsdp",  # the model width on the input side of a matrix
+    "embed": "fsdp",  # the model width, on the one side of a matrix that has it, or on its input side
     "heads": "tensor",
     "parts": None,  # queries, keys and values made by one matrix
     "mlp": "tensor",  # the hidden width of an FFN
