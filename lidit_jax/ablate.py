@@ -3,20 +3,17 @@
 python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
 """
 
-import shlex
-import sys
-
 from absl import flags
 
-from lidit_jax import ablation, doors, errors, files, share
+from lidit_jax import ablation, doors, errors, files
 from lidit_jax.ablation import report, running
 from lidit_jax.training import heap
 
 _out = doors.define_folder("out", "folder for the data set, the runs and report/")
 _RUNS = flags.DEFINE_list("runs", None, "names of runs of the config; default: all")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "each run is made with seeds 0, 1, ...", lower_bound=1)
-_SHARE = flags.DEFINE_string(
-    "share", None, "i/n: make only every n-th run, from the i-th; other machines make the others"
+_share = doors.define_share(
+    "make only every n-th run, from the i-th; other machines make the others"
 )
 _REPORT = flags.DEFINE_bool("report", False, "make no run; report those that are done")
 
@@ -30,7 +27,7 @@ def main():
         raise errors.InputError("--runs names no run; leave it out for all of the config")
     files.check_own_folder(_out(), "out")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
-    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
+    mine = _share()
     made = () if _REPORT.value else mine.of(len(jobs))
     running.check([jobs[i] for i in made], wanted, _out() / "data")
     for i in made:
@@ -40,7 +37,7 @@ def main():
         left = [f"{j.name}, seed {j.seed}" for j in jobs if not running.is_drawn(j, wanted)]
         if left:
             print(f"{len(left)} runs are not in {_out()} yet: {'; '.join(left)}")
-        command = shlex.join(["python", "-m", "lidit_jax.ablate", *sys.argv[1:]])
+        command = doors.command("ablate")
         if len(left) < len(jobs):
             print(f"report: {report.write(family, jobs, wanted, _out() / 'report', command)}")
 

@@ -10,8 +10,6 @@ python -m lidit_jax.benchmark --input --config=configs/lidit_1b.py
 
 import contextlib
 import pathlib
-import shlex
-import sys
 import tempfile
 
 from absl import flags
@@ -90,9 +88,8 @@ def main():
     text, told = run()
     print(text)
     if _OUT.value:
-        command = shlex.join(["python", "-m", "lidit_jax.benchmark", *sys.argv[1:]])
         path = doors.folder(_OUT) / f"{chosen[0]}.json"
-        files.write_json(path, {"command": command} | told, sealed=False)
+        files.write_json(path, {"command": doors.command("benchmark")} | told, sealed=False)
 
 
 def _plan():
@@ -152,16 +149,8 @@ def _lengths() -> assumed.Lengths:
 
 
 def _mesh(config) -> tuple[int, int, int]:
-    """The mesh that --mesh names, else the config's. Raises InputError unless it is three integers."""
-    if not _MESH.value:
-        return config.train.mesh
-    try:
-        sizes = tuple(int(size) for size in _MESH.value.split(","))
-    except ValueError:
-        sizes = ()
-    if len(sizes) != 3:
-        raise errors.InputError(f"--mesh={_MESH.value}: want replica,fsdp,tensor, such as 1,64,1")
-    return sizes
+    """The mesh that --mesh names, else the config's."""
+    return doors.mesh_sizes(_MESH.value) if _MESH.value else config.train.mesh
 
 
 if __name__ == "__main__":

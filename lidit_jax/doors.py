@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +14,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from lidit_jax import errors, processes
+from lidit_jax import errors, processes, share
 from lidit_jax.processes import clusters, place
+from lidit_jax.share import WHOLE, Share
 from lidit_jax.training.config import parse
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -79,6 +81,28 @@ def define_moved() -> Callable[[], tuple[dict[str, str], str | None]]:
         return models, vae.value
 
     return value
+
+
+def define_share(meaning: str) -> Callable[[], Share]:
+    """Defines --share=i/n, and returns a function that reads it: the whole, unless given."""
+    flag = flags.DEFINE_string("share", None, f"i/n: {meaning}")
+    return lambda: WHOLE if flag.value is None else share.parse(flag.value)
+
+
+def mesh_sizes(text: str) -> tuple[int, int, int]:
+    """Returns the sizes of a --mesh. Raises InputError unless it is three integers."""
+    try:
+        replica, fsdp, tensor = map(int, text.split(","))
+    except ValueError:
+        raise errors.InputError(
+            f"--mesh={text}: want replica,fsdp,tensor, such as 1,-1,1"
+        ) from None
+    return replica, fsdp, tensor
+
+
+def command(door: str) -> str:
+    """Returns the command line that this door was called by."""
+    return shlex.join(["python", "-m", f"lidit_jax.{door}", *sys.argv[1:]])
 
 
 def named_folders(flag: flags.FlagHolder) -> dict[str, pathlib.Path]:

@@ -18,8 +18,6 @@ python -m lidit_jax.evaluate --suite=positional --results=base=out/base --result
 
 import json
 import pathlib
-import shlex
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -61,16 +59,16 @@ _JUDGES = flags.DEFINE_multi_string(
     "judges", [], "detector=FOLDER, vqa=FOLDER, clip=FOLDER; or tiny, to try it without weights"
 )
 _MODE = flags.DEFINE_enum("mode", MODES[0], MODES, "score as the published code does, or repaired")
-_SHARE = flags.DEFINE_string(
-    "share",
-    None,
-    "i/n: draw only the i-th of n shares and, once all are drawn, judge it; others do the others",
+_share = doors.define_share(
+    "draw only the i-th of n shares and, once all are drawn, judge it; others do the others"
 )
 _PER_PROMPT = flags.DEFINE_integer(
     "per_prompt", None, "pictures to draw of each prompt; default: as published", lower_bound=1
 )
 # The flag that chooses what is done with a benchmark -> the flags that it reads; others are refused.
-_PROMPTS, _OUT, _LLM, _VAE = (flags.FLAGS[name] for name in ("prompts", "out", "llm", "vae"))
+_PROMPTS, _OUT, _LLM, _VAE, _SHARE = (
+    flags.FLAGS[name] for name in ("prompts", "out", "llm", "vae", "share")
+)
 READ = {
     "fetch": (_PROMPTS,),
     "write_prompts": (_PROMPTS,),
@@ -116,7 +114,9 @@ def _suite() -> str:
         told["notes"] = [comparability.RANDOM]
     scores = SUITES[_SUITE.value](judged, trained_on, judges)
     told |= pictures.how_drawn(judged)
-    written = results.write_results(out, _SUITE.value, len(judged), scores, _command(), **told)
+    written = results.write_results(
+        out, _SUITE.value, len(judged), scores, doors.command("evaluate"), **told
+    )
     return results.table(written)
 
 
@@ -169,7 +169,7 @@ def _write_prompts(benchmark: Benchmark) -> str:
 
 def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     folders = measuring.judge_folders(_JUDGES.value, benchmark.judges)
-    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
+    mine = _share()
     llms, vae = _moved()
     out, drawing = _out_folder(), flags.FLAGS["workdir"].value
     if not drawing:
@@ -180,7 +180,11 @@ def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     drawn = _drawn(items, benchmark, mine, llms, vae) if drawing else _samples()
     if drawn is None:
         return "nothing is judged yet: run the same command again when the other shares have drawn theirs"
-    given = {"mode": _MODE.value, "command": _command(), "tiny": TINY in folders.values()}
+    given = {
+        "mode": _MODE.value,
+        "command": doors.command("evaluate"),
+        "tiny": TINY in folders.values(),
+    }
     found = pictures.read(drawn)
     return measuring.measure(_SUITE.value, items, found, judges, out, mine, **given)
 
@@ -198,10 +202,6 @@ def _drawn(
     folder, seeds = _out() / "samples", list(range(len(wanted)))
     generator = Generator(_workdir(), llms=llms, vae=vae)
     return folder if generate(generator, wanted, seeds, folder, mine) else None
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "lidit_jax.evaluate", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -7,13 +7,11 @@ import math
 
 from absl import flags
 
-from lidit_jax import doors, errors, files, share
+from lidit_jax import doors, errors, files
 from lidit_jax.preparation import estimate, merge, prepare, prepare_plan, report, verify
 
 _data = doors.define_folder("data", "folder of the data set to make")
-_SHARE = flags.DEFINE_string(
-    "share", None, "i/n: make only every n-th piece, from the i-th; the others elsewhere"
-)
+_share = doors.define_share("make only every n-th piece, from the i-th; the others elsewhere")
 _MERGE = flags.DEFINE_bool(
     "merge", False, "finish a data set whose pieces are all there; make none"
 )
@@ -34,7 +32,7 @@ _REPORT = flags.DEFINE_bool(
 
 def main():
     chosen = [f.name for f in (_MERGE, _ESTIMATE, _VERIFY, _REPORT) if f.value]
-    if _SHARE.value is not None:
+    if flags.FLAGS["share"].present:
         chosen.append("share")
     if len(chosen) > 1:
         raise errors.InputError(
@@ -57,7 +55,7 @@ def main():
         prepare(
             doors.config(),
             _writable(),
-            share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value),
+            _share(),
         )
 
 

@@ -4,8 +4,6 @@ python -m lidit_jax.probe --workdir=base=RUN --workdir=ltr=OTHER_RUN --out=out/p
 """
 
 import pathlib
-import shlex
-import sys
 
 import numpy as np
 from absl import flags
@@ -29,7 +27,7 @@ def main():
     runs = doors.named_folders(_WORKDIRS)
     out, drawn = _out(), prompts.draw(_COUNT.value)
     files.check_folder(out, "out")
-    command = shlex.join(["python", "-m", "lidit_jax.probe", *sys.argv[1:]])
+    command = doors.command("probe")
     page = report.write(_found(runs, drawn, *_moved()), len(COLOURS), len(drawn), out, command)
     print(page.read_text(encoding="utf-8"))
 

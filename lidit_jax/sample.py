@@ -8,7 +8,7 @@ import pathlib
 import jax
 from absl import flags
 
-from lidit_jax import doors, errors, prompts, sharding, share
+from lidit_jax import doors, errors, prompts, sharding
 from lidit_jax.data import plan
 from lidit_jax.generation import Generator, check_wanted, generate, sample_config
 
@@ -32,10 +32,8 @@ _moved = doors.define_moved()
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "pictures drawn at once, over all devices; default: the run's"
 )
-_SHARE = flags.DEFINE_string(
-    "share", None, "i/n: draw only the i-th of n shares; other machines draw the others"
-)
-_MESH = flags.DEFINE_list(
+_share = doors.define_share("draw only the i-th of n shares; other machines draw the others")
+_MESH = flags.DEFINE_string(
     "mesh",
     None,
     "replica,fsdp,tensor of this machine's devices, -1 = what is left; default: a copy of the weights "
@@ -58,8 +56,10 @@ def main():
     size = tuple(_number(s) for s in _SIZE.value) if _SIZE.value else None
     if size and len(size) != 2:
         raise errors.InputError(f"--size={','.join(_SIZE.value)}: want height,width in pixels")
-    mine = share.WHOLE if _SHARE.value is None else share.parse(_SHARE.value)
-    mesh = _mesh(_MESH.value) if _MESH.value else None
+    mine = _share()
+    mesh = None
+    if _MESH.value:
+        mesh = sharding.make_mesh(doors.mesh_sizes(_MESH.value), jax.local_devices())
     llms, vae = _moved()
     wanted = [
         prompts.Prompt(p.text, size or p.size) for p in wanted for _ in range(_PER_PROMPT.value)
@@ -77,12 +77,6 @@ def main():
     generator = Generator(_workdir(), sample, llms, vae, mesh, _CHECKPOINT.value)
     if grid := generate(generator, wanted, seeds, _out(), mine):
         print(f"grid: {grid}")
-
-
-def _mesh(sizes):
-    if not all(s.strip().removeprefix("-").isdecimal() for s in sizes):
-        raise errors.InputError(f"--mesh={','.join(sizes)}: want three sizes, such as 1,-1,1")
-    return sharding.make_mesh(tuple(map(int, sizes)), jax.local_devices())
 
 
 def _number(text):

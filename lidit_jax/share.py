@@ -1,4 +1,4 @@
-"""Which part of a job this process does, where several do it without talking to one another."""
+"""How a job is divided: into shares, whose processes do not talk to one another, and into pieces of neighbours."""
 
 import dataclasses
 
@@ -18,6 +18,11 @@ class Share:
 
 
 WHOLE = Share()
+
+
+def bounds(count: int, i: int, n: int) -> range:
+    """Returns the i-th of `n` pieces of range(count): neighbours, and as many in each to within one."""
+    return range(i * count // n, (i + 1) * count // n)
 
 
 def parse(text: str) -> Share:

@@ -18,10 +18,9 @@ from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.pipeline import Reader
 from lidit_jax.data.plan import Plan
 from lidit_jax.data.sources.example import Caption, Drawing, Example
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.models.vae import make_codec
 from lidit_jax.preparation import features, images, recipe_of
-from lidit_jax.share import WHOLE
+from lidit_jax.share import WHOLE, bounds
 from lidit_jax.text import encode
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config
@@ -71,7 +70,7 @@ def write(wanted: Made, folder: pathlib.Path):
     config, noise = wanted.config, Noise(wanted)
     dataset.claim(folder, wanted.recipe())
     plan = planning.make(_Pictures(wanted.rows), recipe_of(config), folder)
-    images.write(config.data, _Pictures(wanted.rows), plan, WHOLE, 64, noise)
+    images.write(config.data, _Pictures(wanted.rows), plan, WHOLE, codec=noise)
     images.finish(config.data, plan, noise)
     for encoder in config.encoders:
         _write_features(encoder, plan)

@@ -33,7 +33,7 @@ from lidit_jax.data.buckets import Size
 from lidit_jax.data.feature_codecs import FEATURE_CODECS, FeatureCodec
 from lidit_jax.data.judging import HELD_OUT, TRAIN
 from lidit_jax.data.plan import captions_path
-from lidit_jax.data.sources.pieces import bounds
+from lidit_jax.share import bounds
 
 FORMAT = 3
 REMEDY = "delete it and run `prepare` again"
@@ -127,10 +127,11 @@ def read_array(path: pathlib.Path) -> np.ndarray:
 # What dataset.json and encoder.json are read for.
 OF_SET = ("bins", "captions", "codec_identity", "count", "downsample", "latent_mean", "latent_std")
 OF_SET += ("preview",)
-OF_STORE = ("captions", "codec", "longest", "mean", "prefix_len", "shards", "std", "width")
+OF_STORE = ("bytes", "captions", "codec", "longest", "mean", "prefix_len", "shards", "std", "width")
 
 
-_RECENT = 1024  # captions that a store keeps unpacked: they recur, as names of classes do
+# Captions that a store keeps unpacked, since some recur, as names of classes do: so many, or bytes of them.
+_RECENT, _RECENT_BYTES = 1024, 2**27
 
 
 class FeatureStore:
@@ -146,7 +147,8 @@ class FeatureStore:
             [feature_path(folder, i, shards) for i in range(shards)],
             [len(bounds(captions, i, shards)) for i in range(shards)],
         )
-        self.stored = functools.lru_cache(_RECENT)(self._stored)
+        each = max(self.info["bytes"] / captions, 1)
+        self.stored = functools.lru_cache(min(_RECENT, int(_RECENT_BYTES / each)))(self._stored)
 
     def __len__(self):
         return len(self._rows)

@@ -20,18 +20,8 @@ if TYPE_CHECKING:
 
 JUDGED = 64  # prompts in prompts.jsonl
 PREVIEWED = 16  # prompts of the training previews, if the recipe names none
-LENGTHS = (
-    20,
-    40,
-    60,
-    80,
-    120,
-    160,
-    240,
-    320,
-    480,
-    1000,
-)  # upper edges of plan.json's caption lengths
+# Upper edges of plan.json's caption lengths.
+LENGTHS = (20, 40, 60, 80, 120, 160, 240, 320, 480, 1000)
 
 
 def numbered(rows: "Rows") -> np.ndarray:

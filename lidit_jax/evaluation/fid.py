@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lidit_jax.errors import InputError
-from lidit_jax.evaluation.judges.records import Embedder, Judges
+from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.evaluation.recall import Reference
 from lidit_jax.moments import Moments
@@ -21,11 +21,14 @@ def suite(
 ) -> dict[str, float]:
     """Returns {"fid_clip"} with judges.clip, or else {"fid_pixels"}, against the training set's pictures.
 
+    "CLIP-FID" (Kynkäänniemi et al., arXiv 2203.06026) is of CLIP's features at the length that it gives them, as
+    clean-fid takes them. Not comparable with a FID on Inception's.
+
     Raises InputError without references.
     """
     if references is None:
         raise InputError("fid needs the pictures of a data set: give --config=configs/NAME.py")
-    features = clip_features(judges.clip) if judges.clip else pixel_features
+    features = judges.clip.features if judges.clip else pixel_features
     name = "fid_clip" if judges.clip else "fid_pixels"
     return {name: fid((p.load() for p in pictures), (image for _, image in references), features)}
 
@@ -58,15 +61,6 @@ def frechet_distance(
 def _root(covariance_ExE: np.ndarray) -> np.ndarray:
     values_E, vectors_ExE = np.linalg.eigh(covariance_ExE)
     return (vectors_ExE * np.sqrt(np.maximum(values_E, 0))) @ vectors_ExE.T
-
-
-def clip_features(clip: Embedder) -> Features:
-    """Returns CLIP's embeddings as features: "CLIP-FID" (Kynkäänniemi et al., arXiv 2203.06026).
-
-    Of the length that CLIP gives them, as clean-fid takes them. Not comparable with a FID on
-    Inception's features.
-    """
-    return clip.features
 
 
 def pixel_features(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -19,11 +19,10 @@ import numpy as np
 from PIL import Image
 
 from lidit_jax import errors, files
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.evaluation.pictures import MANIFEST
 from lidit_jax.generation.generator import Generator, Wanted, check_wanted
 from lidit_jax.prompts import Prompt
-from lidit_jax.share import WHOLE, Share
+from lidit_jax.share import WHOLE, Share, bounds
 
 GRID = 64  # pictures in grid.png
 WRITERS = 4  # threads that write pictures while the next ones are drawn

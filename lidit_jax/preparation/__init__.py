@@ -30,7 +30,7 @@ from lidit_jax.training.config import Config
 from lidit_jax.training.inputs import recipe
 
 
-def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_size: int = 32):
+def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE):
     """Makes the config's data set in `folder`, with a feature store per encoder, or this share of it.
 
     Raises InputError if the folder holds another recipe's data.
@@ -41,10 +41,10 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE, batch_si
             f"{share.count} shares of {pieces} pieces; data.shards, as the set was begun with, is the most"
         )
     plan, source = prepare_plan(config, folder)
-    images.write(config.data, source, plan, share, batch_size)
+    images.write(config.data, source, plan, share)
     unfinished = images.finish(config.data, plan)
     for encoder in config.encoders:
-        features.write(encoder, plan, share, batch_size)
+        features.write(encoder, plan, share)
         unfinished += features.finish(encoder, plan)
     for line in unfinished:
         print(line)

@@ -43,37 +43,35 @@ class Line:
         return cells + ([f"{hours * price:,.2f}"] if price else [])
 
 
-def estimate(
-    config: Config, plan: Plan, source: Source, pictures: int = 0, batch_size: int = 32
-) -> list[Line]:
+def estimate(config: Config, plan: Plan, source: Source, pictures: int = 0) -> list[Line]:
     """Returns a line per stage of what `prepare` writes, for the plan or for `pictures` of its kind."""
     planned = sum(map(sum, plan.info["counts"]))
     scale = pictures / planned if pictures else 1.0
-    lines = [_pictures(config.data, plan, source, planned * scale, batch_size)]
+    lines = [_pictures(config.data, plan, source, planned * scale)]
     captions = Captions(plan.folder, plan.info["captions"])
     texts = [captions[row].text for row in records.spaced(len(captions), CAPTIONS)]
     for encoder in config.encoders:
-        lines.append(_features(encoder, texts, len(captions) * scale, batch_size))
+        lines.append(_features(encoder, texts, len(captions) * scale))
     return lines
 
 
-def _pictures(data: DataConfig, plan: Plan, source: Source, count: float, batch_size: int) -> Line:
+def _pictures(data: DataConfig, plan: Plan, source: Source, count: float) -> Line:
     """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
     codec = make_codec(data.codec)
     every = (pair for i in range(plan.pieces) for pair in images.planned(source, plan, i))
     some = list(itertools.islice(every, max(PICTURES, 4 * decoding.CHUNK * data.workers)))
     size = plan.bins[int(np.argmax([sum(c) for c in plan.info["counts"]]))]
     rows, jobs = zip(*((row, decoding.Job(job.picture, size)) for row, job in some))
-    codec.encode(np.zeros((batch_size, *size, 3), np.uint8))
+    codec.encode(np.zeros((images.BATCH, *size, 3), np.uint8))
     with decoding.decoders(data.workers) as decode:
         for _ in decode(jobs[: decoding.CHUNK * data.workers]):
             pass  # starts every process
         start, written = time.perf_counter(), 0
         made = [(row, d.pixels_HxWx3) for row, d in zip(rows, decode(jobs)) if not d.reason]
-        for first in range(0, len(made), batch_size):
-            part = made[first : first + batch_size]
+        for first in range(0, len(made), images.BATCH):
+            part = made[first : first + images.BATCH]
             pixels = [image for _, image in part]
-            latents = codec.encode(np.stack(pixels + pixels[-1:] * (batch_size - len(part))))
+            latents = codec.encode(np.stack(pixels + pixels[-1:] * (images.BATCH - len(part))))
             for (row, _), latent_HxWxC in zip(part, np.asarray(latents)):
                 written += len(records.pack_image(row.record(latent_HxWxC)))
         seconds = time.perf_counter() - start
@@ -81,10 +79,10 @@ def _pictures(data: DataConfig, plan: Plan, source: Source, count: float, batch_
     return Line("pictures", count, written / done, seconds / done)
 
 
-def _features(encoder: EncoderConfig, texts: list[str], count: float, batch_size: int) -> Line:
+def _features(encoder: EncoderConfig, texts: list[str], count: float) -> Line:
     """Reads the sample once to warm up, then once to measure."""
     model = llm.load(encoder, llm.default_cache())
-    model.encode(texts[:batch_size])
+    model.encode(texts[: images.BATCH])
     start = time.perf_counter()
     features = model.encode(texts)
     seconds = (time.perf_counter() - start) / len(texts)

@@ -12,8 +12,7 @@ from lidit_jax.data import dataset, records
 from lidit_jax.data.dataset import Captions, FeatureStore
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
 from lidit_jax.data.plan import Plan
-from lidit_jax.data.sources.pieces import bounds
-from lidit_jax.share import Share
+from lidit_jax.share import Share, bounds
 from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.inputs import check_store
@@ -44,7 +43,7 @@ def read_marker(shard: pathlib.Path) -> dict:
     return files.read_json(path, "marker of a shard", remedy=dataset.REMEDY, holds=holds)
 
 
-def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
+def write(encoder: EncoderConfig, plan: Plan, share: Share):
     """Writes the shards of this share that are not there yet."""
     store, shards = store_folder(plan, encoder), shard_count(plan)
     if _channels_are_lost(
@@ -68,8 +67,10 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share, batch_size: int):
     with tqdm(total=total, desc=f"captions read by {encoder.name}", mininterval=2) as progress:
         for i in missing:
             texts = [captions[row].text for row in rows[i]]
-            features = encode.encode_captions(model, texts, batch_size, progress.update)
+            features = encode.encode_captions(model, texts, progress=progress.update)
             write_shard(store, plan, i, texts, features, encoder.codec)
+    del model
+    llm.give_back()
 
 
 def _channels_are_lost(store: pathlib.Path, encoder: EncoderConfig) -> bool:

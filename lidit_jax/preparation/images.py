@@ -25,6 +25,7 @@ from lidit_jax.moments import Moments
 from lidit_jax.share import Share
 from lidit_jax.training.config import DataConfig
 
+BATCH = 32  # pictures that the VAE encodes at once
 STD_LEAST = 1e-6  # of a latent channel that never varies
 NOT_FINITE = "latent-not-finite"  # why a picture is dropped that the VAE makes no numbers of
 
@@ -52,7 +53,7 @@ def write(
     source: Source,
     plan: Plan,
     share: Share,
-    batch_size: int,
+    batch_size: int = BATCH,
     codec: Codec | None = None,
 ):
     """Writes the pieces of this share that are not there yet.

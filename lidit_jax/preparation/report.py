@@ -78,8 +78,8 @@ def _sizes(folder: pathlib.Path) -> dict[str, int]:
 
 def _sheet(dataset: Dataset, bin: int) -> str:
     """Returns a bin's contact sheet: pictures evenly spaced over it, each with its first caption."""
-    first, count = sum(dataset.counts[:bin]), dataset.counts[bin]
-    shown = [dataset.image(first + i) for i in records.spaced(count, SHOWN)]
+    rows = dataset.rows_of(bin)
+    shown = [dataset.image(rows[i]) for i in records.spaced(len(rows), SHOWN)]
     codec = make_codec(dataset.info["codec"])
     if codec.identity() != dataset.info["codec_identity"]:
         raise errors.InputError(
@@ -90,7 +90,7 @@ def _sheet(dataset: Dataset, bin: int) -> str:
     grid = files.picture_grid(list(pictures), columns=max(1, min(8, 960 // width)))
     captions = (dataset.captions[(r.captions + r.synthetic)[0]].text for r in shown)
     told = html.escape(" · ".join(text[:80] for text in captions))
-    return f'<h2>{height} x {width}: {count:,}</h2><img src="{_inline(grid)}"><p>{told}</p>'
+    return f'<h2>{height} x {width}: {len(rows):,}</h2><img src="{_inline(grid)}"><p>{told}</p>'
 
 
 def _inline(image_HxWx3: np.ndarray) -> str:

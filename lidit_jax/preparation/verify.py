@@ -12,9 +12,9 @@ from lidit_jax import errors, files
 from lidit_jax.data import dataset, records
 from lidit_jax.data.dataset import Captions
 from lidit_jax.data.plan import Plan
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.moments import Moments
 from lidit_jax.preparation import features, images
+from lidit_jax.share import bounds
 from lidit_jax.text import encode
 
 TOLERANCE = 0.02  # of statistics taken anew from what is stored, relative to each channel's std

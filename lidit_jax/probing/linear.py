@@ -1,6 +1,7 @@
 """A linear probe: ridge regression onto one-hot classes, and how often its largest output is right."""
 
 import numpy as np
+from scipy.stats import binomtest
 
 from lidit_jax.evaluation.intervals import Score
 
@@ -48,8 +49,5 @@ def _predicted(x_PxD: np.ndarray, y_PxJ: np.ndarray, classes: int, train: np.nda
 
 def wilson(right: int, count: int) -> Score:
     """Returns a share with Wilson's 95% interval (E. B. Wilson, JASA 22, 1927)."""
-    z = 1.959964
-    share = right / count
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return Score(share, max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return Score(right / count, float(interval.low), float(interval.high))

@@ -63,6 +63,14 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
     return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
 
 
+def give_back():
+    """Gives back a GPU's memory of LLMs that are gone, which torch keeps, for JAX in the same process."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     """Returns where the weights are, the tokenizer and the transformers config."""
     found = weights.locate(config.model, Path(cache_dir).expanduser())

@@ -9,8 +9,8 @@ import pytest
 from lidit_jax import errors, prompts
 from lidit_jax.data import buckets, dataset, filters, judging, plan_texts, planning
 from lidit_jax.data.sources.example import Caption, Drawing, Example, Unusable
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.prompts import Prompt
+from lidit_jax.share import bounds
 
 
 @dataclasses.dataclass

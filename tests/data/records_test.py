@@ -13,7 +13,7 @@ import pytest
 
 from lidit_jax import errors, files
 from lidit_jax.data import records
-from lidit_jax.data.sources.pieces import bounds
+from lidit_jax.share import bounds
 
 
 def test_an_image_record_round_trips_at_bf16():

@@ -114,5 +114,5 @@ def test_clip_is_asked_of_many_pictures_at_a_time_and_few_are_held():
 
 def test_clip_features_are_its_embeddings():
     """Not those of length 1 that texts are compared with."""
-    found = fid.clip_features(Turned())([np.zeros((8, 8, 3), np.uint8)] * 2)
+    found = Turned().features([np.zeros((8, 8, 3), np.uint8)] * 2)
     np.testing.assert_array_equal(found, [[3, 0], [3, 0]])

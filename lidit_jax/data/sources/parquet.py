@@ -9,8 +9,8 @@ from lidit_jax.data.sources import paths
 from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, InMemory
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import InputError, is_unreachable, unknown_name
+from lidit_jax.share import bounds
 
 BATCH = 32  # rows whose pictures are in memory at once, beside the pages that they are in
 _READ = {"pre_buffer": False, "buffer_size": 2**20}  # or a whole row group is, of any size

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lidit_jax.data.sources.example import Caption, Drawing, Example, on_white
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import check_range, unknown_name
 from lidit_jax.scenes import held_out, phrasing, rendering, things
+from lidit_jax.share import bounds
 
 VERSION = 1  # raise it when a change of the world changes the pictures of a given seed
 # How often a training picture is of each group.

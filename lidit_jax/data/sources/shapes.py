@@ -8,8 +8,8 @@ import numpy as np
 
 from lidit_jax import shapes_world
 from lidit_jax.data.sources.example import Caption, Drawing, Example, on_white
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import check_range, unknown_name
+from lidit_jax.share import bounds
 
 VERSION = 2  # raise it when a change of the world changes the pictures of a given seed
 SINGLE = 1 / 8  # of the training pictures show one object, of which there are few scenes

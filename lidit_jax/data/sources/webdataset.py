@@ -16,8 +16,8 @@ from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields
 from lidit_jax.data.sources.folder import SUFFIXES
 from lidit_jax.data.sources.images import Encoded, FileSlice
-from lidit_jax.data.sources.pieces import bounds
 from lidit_jax.errors import is_unreachable
+from lidit_jax.share import bounds
 
 
 class WebDataset:

@@ -103,12 +103,16 @@ def _segment(k: int) -> Values:
     return lambda p, r: [r["segments"][k]["exact"]] if p.group == "four" else []
 
 
+def _place(prompt: Item, record: Record) -> list[float]:
+    return [record["place"]] if prompt.group == "relation" else []
+
+
 _SEVERAL = ("two", "three", "four")
 _METRICS: dict[str, Values] = {
     **{a: _said(a) for a in judging_scenes.ATTRIBUTES},
     "binding": lambda p, r: [s["exact"] for s in r["segments"]] if p.group in _SEVERAL else [],
     "count": lambda p, r: [r["count"]],
-    "position": lambda p, r: [r["place"]] if p.group == "relation" else [],
+    "position": _place,
     "all_correct": lambda p, r: [r["all_correct"]],
     **{f"segment_{k + 1}": _segment(k) for k in range(things.MOST)},
     **{kind: _of("all_correct", kind=kind) for kind in held_out.KINDS},
@@ -117,7 +121,7 @@ _METRICS: dict[str, Values] = {
     "geneval_two_object": _every("shape", "two"),
     "geneval_counting": lambda p, r: _every("shape", "counting")(p, r) and [_exactly(r)],
     "geneval_colors": _every("colour", "one"),
-    "geneval_position": lambda p, r: [r["place"]] if p.group == "relation" else [],
+    "geneval_position": _place,
     "geneval_color_attr": _every("colour", "two"),
 }
 
