@@ -174,7 +174,7 @@ processes.use_cpu(1)
 processes.start(Place(f"localhost:{port}", 2, int(i)), dict, 60)
 mesh = sharding.make_mesh((1, 2, 1))
 processes.connect(mesh)
-processes._NEWS = 1 if how == "never" else 30
+processes.agreeing._NEWS = 1 if how == "never" else 30
 listed, is_dir, read, first = pathlib.Path.iterdir, pathlib.Path.is_dir, record.read, []
 
 def seen(path):
