@@ -20,7 +20,7 @@ from lidit_jax.data import buckets, filters, planning
 from lidit_jax.data.judging import Recipe, judge
 from lidit_jax.data.plan import Plan, key_hash
 from lidit_jax.data.sources.example import Caption, Drawing, Example
-from lidit_jax.data.sources.pieces import bounds
+from lidit_jax.share import bounds
 
 _THINGS = (
     "a red fox",

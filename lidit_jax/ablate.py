@@ -43,4 +43,4 @@ def main():
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True, trains=True)
+    doors.run(main, reads=True, less="a smaller base.train.batch_size or base.sample.batch_size")

@@ -154,4 +154,4 @@ def _mesh(config) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    doors.run(main, trains=True)
+    doors.run(main, less=f"fewer pictures at once (--batch); of --train, {doors.TRAIN_LESS}")

@@ -193,13 +193,23 @@ def leave_room():
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
+# What wants less memory than a config does, where that is trained; {plan} is the command that says how much.
+TRAIN_LESS = (
+    "a smaller train.batch_size, more train.accumulate, model.remat=full, or a train.mesh with more devices "
+    "along fsdp; {plan} says what a run needs"
+)
+
+
 def run(
-    main: Callable[[], None], reads: bool = False, trains: bool = False, configured: bool = True
+    main: Callable[[], None],
+    reads: bool = False,
+    configured: bool = True,
+    less: str = "JAX_PLATFORMS=cpu",
 ):
     """Runs a door. An error that `_line` can tell ends it with its one line, and status 2; 1 if it may pass.
 
-    reads: LLMs or judges too; see `leave_room`. trains: what its config says, so that a plan tells its memory.
-    configured: by --config; else there is no such flag, and what a run says of itself counts.
+    reads: LLMs or judges too; see `leave_room`. configured: by --config; else there is no such flag, and
+    what a run says of itself counts. less: what helps where the devices have too little memory.
     """
     if reads:
         leave_room()
@@ -223,7 +233,7 @@ def run(
             print(f"{e}; the same command continues", file=sys.stderr)
             sys.exit(e.STATUS)
         except Exception as e:
-            told = _line(e, trains)
+            told = _line(e, less)
             if told is None and not processes.name():
                 raise
             if told is None:  # of several processes, each must be told apart, and end
@@ -237,14 +247,13 @@ def run(
 
     if not configured:
         delattr(flags.FLAGS, "config")
-    for flag in flags.FLAGS.get_key_flags_for_module(
-        __name__
-    ):  # for --help, which shows the door's own
+    # For --help, which shows the flags that a door itself defines.
+    for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(guarded, flags_parser=_parse_flags)
 
 
-def _line(error: Exception, trains: bool) -> str | None:
+def _line(error: Exception, less: str) -> str | None:
     """Returns the line that tells a user's mistake, what may pass, or what is full; None for any other error."""
     if full := errors.full_disk(error):
         return errors.about_file(full)
@@ -256,26 +265,21 @@ def _line(error: Exception, trains: bool) -> str | None:
         case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(
             error
         ) or "Out of memory" in str(error):
-            return _out_of_memory(error, trains)
+            return _out_of_memory(error, less)
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
             why = str(error).splitlines()[0].rstrip(".")
             return f"out of memory for LLMs or judges ({why}); use a GPU with more"
     return errors.told(error)
 
 
-def _out_of_memory(error: jax.errors.JaxRuntimeError, trains: bool) -> str:
+def _out_of_memory(error: jax.errors.JaxRuntimeError, less: str) -> str:
     """Returns what to do about an accelerator, or a CPU, that has too little memory."""
-    why = str(error).splitlines()[0].rstrip(".")[:200]
-    told = f"out of memory on {jax.device_count()} x {jax.devices()[0].device_kind} ({why}); "
-    if not trains:
-        fewer, draws = "draw fewer pictures at once (sample.batch_size)", "workdir" in flags.FLAGS
-        return told + f"use devices with more, or {fewer if draws else 'JAX_PLATFORMS=cpu'}"
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    return told + (
-        f"`python -m lidit_jax.benchmark --plan --config={path} --devices={jax.device_count()}` says what "
-        f"a run needs. Less of it: a smaller train.batch_size, more train.accumulate, model.remat=full, "
-        f"or a train.mesh with more devices along fsdp"
-    )
+    count, why = jax.device_count(), str(error).splitlines()[0].rstrip(".")[:200]
+    if "{plan}" in less:
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        plan = f"python -m lidit_jax.benchmark --plan --config={path} --devices={count}"
+        less = less.format(plan=f"`{plan}`")
+    return f"out of memory on {count} x {jax.devices()[0].device_kind} ({why}); use devices with more, or {less}"
 
 
 def _cause(error: BaseException) -> str:

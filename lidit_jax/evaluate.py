@@ -205,4 +205,4 @@ def _drawn(
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True)
+    doors.run(main, reads=True, less="draw by lidit_jax.sample, fewer at once (--batch_size)")

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import struct
 import uuid
 import zlib
@@ -18,6 +19,8 @@ import numpy as np
 from PIL import Image
 
 from lidit_jax import errors
+
+UNLIMITED = 2**20  # open files, where the system sets no limit
 
 SEAL = "sealed"  # the key of a JSON file's hash of its own content
 BY_HAND = "by hand"  # what a person writes there who has changed the file
@@ -86,7 +89,7 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 def take_lock(f: IO, wait: bool = False) -> bool:
     """Takes a lock on an open file, until it is closed; False if another process has it now.
 
-    wait: until it has it no longer. True, and nothing is locked, where the filesystem has no locks.
+    wait: until that one lets go of it. True, and nothing is locked, where the filesystem has no locks.
     """
     try:
         fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -105,6 +108,15 @@ def held_alone(f: IO, what: str):
     """
     if not take_lock(f):
         raise errors.InputError(f"another process {what} now; wait for it, or stop it")
+
+
+def allow_open() -> int:
+    """Lets this process open as many files as the system allows it, which may be more than at first; returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = UNLIMITED if hard == resource.RLIM_INFINITY else hard
+    if soft not in (most, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def check_folder(folder: pathlib.Path, flag: str):

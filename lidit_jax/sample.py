@@ -86,4 +86,4 @@ def _number(text):
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True, configured=False)
+    doors.run(main, reads=True, configured=False, less="fewer pictures at once (--batch_size)")

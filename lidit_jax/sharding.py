@@ -168,7 +168,7 @@ def batch_parts(mesh: Mesh | AbstractMesh) -> int:
     return mesh.shape["replica"] * mesh.shape["fsdp"]
 
 
-def divisible(mesh: Mesh, rows: int) -> int:
+def rounded_up(mesh: Mesh, rows: int) -> int:
     """Returns the least number of rows, not below this, that divides over the mesh."""
     return -(-rows // batch_parts(mesh)) * batch_parts(mesh)
 

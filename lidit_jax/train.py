@@ -72,4 +72,4 @@ def _profile_steps() -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    doors.run(main, trains=True)
+    doors.run(main, less=doors.TRAIN_LESS)

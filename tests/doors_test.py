@@ -154,8 +154,8 @@ COMPUTED = "jax.jit(lambda x: (x[:, None] * x).sort(0)[7])(jax.numpy.ones(2**21)
 @pytest.mark.parametrize(
     ("call", "door", "flags", "message"),
     [
-        (ALLOCATED, "trains=True", ["--config=configs/lidit_1b.py:smoke"], r"`python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` .*train.batch_size.*train.accumulate.*model.remat.*train.mesh"),
-        (COMPUTED, "reads=doors.define_folder('workdir', '')", [], r"draw fewer pictures at once .sample.batch_size."),
+        (ALLOCATED, "less=doors.TRAIN_LESS", ["--config=configs/lidit_1b.py:smoke"], r"train.batch_size.*train.accumulate.*model.remat.*train.mesh.*; `python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py(:smoke)? --devices=1` says"),
+        (COMPUTED, "less='fewer pictures'", [], r"use devices with more, or fewer pictures$"),
         (ALLOCATED, "reads=True", ["--config=configs/lidit_1b.py:smoke"], r"use devices with more, or JAX_PLATFORMS=cpu$"),
     ],
 )  # fmt: skip

@@ -135,7 +135,7 @@ def measure(
     """
     sampler = dataclasses.replace(config.sample.sampler, steps=steps)
     model = _RandomModel(config, mesh)
-    batch = sharding.divisible(model.mesh, batch)
+    batch = sharding.rounded_up(model.mesh, batch)
     sample = SampleConfig(guidance, sampler, batch)
     codec = make_codec(config.data.codec)
     shape = latent_size(codec, config.data.size, config.model.patch)

@@ -16,7 +16,7 @@ from typing import Any
 from lidit_jax import errors
 from lidit_jax.data.buckets import Size
 
-# What a rule is called in `rules_hash`, behind its id, since its verdict on some pair changed.
+# Rules whose verdict on some pair has changed since the first data sets; the suffix goes into `rules_hash`.
 _CHANGED = {"R5-tags": ".2"}
 DUPLICATE = "R9-duplicate"  # no function of one pair: whoever sees all of them judges it
 

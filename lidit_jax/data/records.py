@@ -10,7 +10,6 @@ import errno
 import itertools
 import os
 import pathlib
-import resource
 from collections.abc import Iterable, Iterator, Sequence
 from operator import index
 from typing import Any
@@ -22,7 +21,6 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from lidit_jax import errors, files
 
-UNLIMITED = 2**20  # open files, where the system sets no limit
 # For reads in any order: nothing ahead, and of a file no more than this, in bytes.
 _READING, _BUFFER = "readahead_buffer_size:0", 2**15
 
@@ -147,7 +145,8 @@ def read_shards(paths: list[pathlib.Path], counts: Sequence[int] | None = None) 
 
     Raises InputError if one is missing or damaged, or if they are too many.
     """
-    _allow_open_files(len(paths))
+    if len(paths) > files.allow_open():
+        raise _too_many_files(len(paths))
     for path in paths:
         if not path.exists():
             raise errors.InputError(
@@ -231,16 +230,6 @@ def _check_reached(path: pathlib.Path, error: Exception):
 
 def _damaged(path: pathlib.Path, why: str) -> errors.InputError:
     return errors.InputError(f"shard {path} is damaged ({why}); delete it and run `prepare` again")
-
-
-def _allow_open_files(count: int):
-    """Lets this process open as many files as the system allows it, once and for all that it reads."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = UNLIMITED if hard == resource.RLIM_INFINITY else hard
-    if count > most:
-        raise _too_many_files(count)
-    if soft not in (most, resource.RLIM_INFINITY):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _too_many_files(count: int) -> errors.InputError:

@@ -130,7 +130,7 @@ class Generator:
         there are, rounded up to the parts that the mesh splits a batch into."""
         counts = collections.Counter(w.size for w in wanted)
         return {
-            size: sharding.divisible(self.mesh, min(self.sample.batch_size, count))
+            size: sharding.rounded_up(self.mesh, min(self.sample.batch_size, count))
             for size, count in counts.items()
         }
 

@@ -14,7 +14,7 @@ from lidit_jax.data.plan import Plan
 from lidit_jax.data.sources.example import Source
 from lidit_jax.models.vae import make_codec
 from lidit_jax.preparation import images
-from lidit_jax.text import llm
+from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config, DataConfig
 
@@ -82,7 +82,7 @@ def _pictures(data: DataConfig, plan: Plan, source: Source, count: float) -> Lin
 def _features(encoder: EncoderConfig, texts: list[str], count: float) -> Line:
     """Reads the sample once to warm up, then once to measure."""
     model = llm.load(encoder, llm.default_cache())
-    model.encode(texts[: images.BATCH])
+    model.encode(texts[: encode.BATCH])
     start = time.perf_counter()
     features = model.encode(texts)
     seconds = (time.perf_counter() - start) / len(texts)

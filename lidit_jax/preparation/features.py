@@ -30,11 +30,19 @@ def shard_count(plan: Plan) -> int:
 
 
 def is_whole(store: pathlib.Path, plan: Plan, shard: int) -> bool:
-    """Returns whether a shard is written, of this plan's captions."""
+    """Returns whether a shard is written, of this plan's captions, and by the channels that are there."""
     path = dataset.feature_path(store, shard, shard_count(plan))
     if not path.exists() or not path.with_suffix(".json").exists():
         return False
-    return read_marker(path).get("plan", "") == plan.identity
+    marker, channels = read_marker(path), _channels(store)
+    # Markers of before there was this entry are taken at their word.
+    return marker.get("plan") == plan.identity and marker.get("channels", channels) == channels
+
+
+def _channels(store: pathlib.Path) -> str | None:
+    """Returns the checksum of what int8 packs and unpacks by, if there is such a file."""
+    path = store / "channels.npy"
+    return files.checksum(path) if path.exists() else None
 
 
 def read_marker(shard: pathlib.Path) -> dict:
@@ -46,11 +54,6 @@ def read_marker(shard: pathlib.Path) -> dict:
 def write(encoder: EncoderConfig, plan: Plan, share: Share):
     """Writes the shards of this share that are not there yet."""
     store, shards = store_folder(plan, encoder), shard_count(plan)
-    if _channels_are_lost(
-        store, encoder
-    ):  # others may differ in a bit, so what was packed by them goes
-        for i in range(shards):
-            dataset.feature_path(store, i, shards).with_suffix(".json").unlink(missing_ok=True)
     missing = [i for i in share.of(shards) if not is_whole(store, plan, i)]
     if not missing and all((store / name).exists() for name in ("prefix.npy", "null.npy")):
         return
@@ -71,10 +74,6 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share):
             write_shard(store, plan, i, texts, features, encoder.codec)
     del model
     llm.give_back()
-
-
-def _channels_are_lost(store: pathlib.Path, encoder: EncoderConfig) -> bool:
-    return FEATURE_CODECS[encoder.codec].needs_channels and not (store / "channels.npy").exists()
 
 
 def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions):
@@ -102,7 +101,7 @@ def write_shard(
     The store has its prefix.npy, which says how wide features are, and, for int8, its channels.npy.
     """
     path = dataset.feature_path(store, shard, shard_count(plan))
-    codec = dataset.feature_codec(store, codec_name)
+    codec, channels = dataset.feature_codec(store, codec_name), _channels(store)
     width = dataset.read_array(store / "prefix.npy").shape[1]
     statistics, squared_E = encode.ChannelStatistics(width), np.zeros(width)
     files.remove_leftovers(path)
@@ -112,7 +111,12 @@ def write_shard(
             packed = codec.pack(f.hidden_SxE)
             squared_E += ((codec.unpack(packed).astype(np.float64) - f.hidden_SxE) ** 2).sum(0)
             writer.write(msgpack.packb(packed))
-    marker = {"plan": plan.identity, "sha256": files.checksum(path), "bytes": path.stat().st_size}
+    marker = {
+        "plan": plan.identity,
+        "channels": channels,
+        "sha256": files.checksum(path),
+        "bytes": path.stat().st_size,
+    }
     marker |= {"statistics": statistics.to_json(), "squared_error": squared_E.tolist()}
     files.write_json(path.with_suffix(".json"), marker)
 
@@ -126,8 +130,6 @@ def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
     missing = [i for i in range(shards) if not is_whole(store, plan, i)]
     if missing:
         return [f"shards {', '.join(map(str, missing))} of {shards} of {store.name} are missing"]
-    if _channels_are_lost(store, encoder):
-        return [f"channels.npy of {store.name}, and so all that was packed by it, is missing"]
     if (store / "encoder.json").exists():
         check_store(FeatureStore(store), encoder)
         return []

@@ -53,7 +53,6 @@ def write(
     source: Source,
     plan: Plan,
     share: Share,
-    batch_size: int = BATCH,
     codec: Codec | None = None,
 ):
     """Writes the pieces of this share that are not there yet.
@@ -73,7 +72,7 @@ def write(
             (plan.folder / "dataset.json").unlink(
                 missing_ok=True
             )  # written again when all is there
-            _PieceWriter(plan, i, codec, batch_size, progress).write(source, decode)
+            _PieceWriter(plan, i, codec, progress).write(source, decode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +122,9 @@ def _changed(plan: Plan, how: str) -> errors.InputError:
 class _PieceWriter:
     """Writes one piece; a bin's pictures wait until they are a batch for the VAE."""
 
-    def __init__(self, plan: Plan, piece: int, codec: Codec, batch_size: int, progress: tqdm):
+    def __init__(self, plan: Plan, piece: int, codec: Codec, progress: tqdm):
         self.plan, self.piece, self.place = plan, piece, (piece, plan.pieces)
-        self.codec, self.batch_size, self.progress = codec, batch_size, progress
+        self.codec, self.progress = codec, progress
         self.waiting: list[list] = [[] for _ in plan.bins]
         self.counts = [0] * len(plan.bins)
         self.ledger: list[tuple[str, str]] = []
@@ -176,7 +175,7 @@ class _PieceWriter:
         self.ledger += [(row.key, reason) for reason in reasons]
         if not decoded.reason:
             self.waiting[row.bin].append((row, decoded.pixels_HxWx3))
-            if len(self.waiting[row.bin]) == self.batch_size:
+            if len(self.waiting[row.bin]) == BATCH:
                 self._encode(row.bin)
 
     def _encode(self, bin: int):
@@ -185,7 +184,7 @@ class _PieceWriter:
         if not waiting:
             return
         images = [pixels for _, pixels in waiting]
-        images += images[-1:] * (self.batch_size - len(images))
+        images += images[-1:] * (BATCH - len(images))
         latents = np.asarray(self.codec.encode(np.stack(images)))
         for (row, _), latent_HxWxC in zip(waiting, latents):
             if not np.isfinite(latent_HxWxC).all():

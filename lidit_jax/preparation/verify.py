@@ -192,8 +192,9 @@ def _statistics(where: str, told, found) -> Iterator[str]:
     """Compares mean and std as told with those of what is stored, which was rounded."""
     told_2xC, found_2xC = np.asarray(told), np.asarray(found)
     mean_C, std_C = told_2xC
-    # A value in bf16 is off by so much; many that vary by more have no bias.
-    rounding_C = np.where(std_C < 2.0**-8 * np.abs(mean_C), 2.0**-8 * np.abs(mean_C), 0)
-    off = np.maximum(np.abs(told_2xC - found_2xC) - rounding_C, 0) / std_C
+    step_C = 2.0**-8 * np.abs(mean_C)  # by so much a value in bf16 may be off
+    # Many that vary by more than that have no bias; they vary by a little more.
+    rounding_2xC = [np.where(std_C < step_C, step_C, 0), np.hypot(std_C, step_C) - std_C]
+    off = np.maximum(np.abs(told_2xC - found_2xC) - rounding_2xC, 0) / std_C
     if not off.max() <= TOLERANCE:
         yield f"{where}: its statistics are not those of what is stored (off by {off.max():.3g} std)"

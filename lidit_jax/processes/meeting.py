@@ -6,17 +6,16 @@ JAX's own start would abort each process, and not say which one is missing.
 """
 
 import contextlib
+import errno
 import json
-import resource
 import select
 import socket
 import time
 from typing import Any
 
-from lidit_jax import errors
+from lidit_jax import errors, files
 from lidit_jax.processes.place import Place
 
-_FILES = 256  # that a process has open for itself
 SHOWN = 5  # differences in one message
 _LONGEST = 1 << 24  # bytes of one message: a config is some kilobytes
 
@@ -113,9 +112,7 @@ def _join(items: list) -> str:
 def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
     """Process 0's part."""
     deadline = time.monotonic() + timeout
-    _allow_files(
-        _FILES + 4 * place.processes
-    )  # JAX's coordinator, later in this process, has some too
+    files.allow_open()  # one for each process, here and in JAX's coordinator
     guests: list[tuple[socket.socket, dict]] = []
     with contextlib.ExitStack() as lines:
         listener = lines.enter_context(_listen(place))
@@ -126,6 +123,10 @@ def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
             except TimeoutError:
                 break
             except OSError as e:
+                if e.errno not in (errno.EMFILE, errno.ENFILE):
+                    if time.monotonic() > deadline:
+                        break
+                    continue  # a line broke before it was taken
                 raise errors.InputError(
                     f"process 0 cannot be reached by all {place.processes} processes ({e.strerror}); raise its "
                     f"limit of open files (`ulimit -n`)"
@@ -197,11 +198,3 @@ def _is_open(line: socket.socket) -> bool:
     news = select.poll()  # which, unlike `select`, knows files of any number
     news.register(line, select.POLLIN)
     return not news.poll(0)
-
-
-def _allow_files(count: int):
-    """Raises the limit of this process' open files to so many, as far as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import socket
 
+from absl import logging
+
 from lidit_jax import errors
 
 
@@ -64,13 +66,13 @@ def from_flags(
 def own_device(local_id: int, local_count: int) -> int | None:
     """Returns which accelerator is the `local_id`-th process' of a machine with `local_count` of them.
 
-    None, for all that it sees, where it is alone there, or where the scheduler shows it just one. Raises
-    InputError where accelerators would be left without a process.
+    None, for all that it sees, where it is alone there, or where the scheduler shows it just one.
     """
     shown = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
-    if len(shown) > local_count > 1:
-        raise errors.InputError(
-            f"each of {local_count} processes of this machine sees {len(shown)} GPUs and would use one; start one "
-            f"for each GPU, or one for all of a machine's"
-        )
+    if len(shown) > local_count > 1 and local_id == 0:
+        logging.warning(
+            "each of %d processes of this machine sees %d GPUs and uses one of them: start one for each GPU, or "
+            "one for all",
+            local_count, len(shown),
+        )  # fmt: skip
     return None if local_count == 1 or len(shown) == 1 else local_id

@@ -20,6 +20,7 @@ _WINDOW = 16
 # A channel's std is at least this fraction of the median channel's, so that a channel that never
 # varied in the data set cannot blow up on a prompt where it does. Real channels lie far above it.
 STD_FLOOR = 0.01
+BATCH = 32  # captions that an LLM reads at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Features:
 def encode_captions(
     llm: "FrozenLLM",
     texts: Iterable[str],
-    batch_size: int = 32,
+    batch_size: int = BATCH,
     progress: Callable[[int], Any] = lambda count: None,
     static_length: Callable[[int], int] | None = None,
 ) -> Iterator[Features]:
@@ -107,7 +108,7 @@ class ChannelStatistics:
 
 
 def floored(std_E: np.ndarray) -> np.ndarray:
-    """Returns standard deviations of at least `STD_FLOOR` of the median one; 1 for 0, where that is 0 too."""
+    """Returns standard deviations of at least `STD_FLOOR` of the median one; where that is 0, those of 0 become 1."""
     floor = STD_FLOOR * np.median(std_E)
     return np.where(std_E > 0, np.maximum(std_E, floor), floor or 1.0)
 

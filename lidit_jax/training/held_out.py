@@ -20,7 +20,7 @@ class HeldOut:
 
     Compiled when it is made: what does not compile, or does not fit, is told before the first step.
 
-    alive: is called as often as a program is compiled, and a batch scored.
+    alive: is called after each program that is compiled, and each batch that is scored.
     """
 
     def __init__(self, run: opening.Run, alive: Callable[[], None] = lambda: None):

@@ -92,7 +92,7 @@ class _Tools:
 
     @classmethod
     def made(cls, run: opening.Run, done: int, pulse: Pulse) -> "_Tools":
-        """Compiles what the steps after `done` want; none may be left."""
+        """Compiles what the steps after `done` want, of which there may be none."""
         t, tell = run.config.train, "program" if jax.process_index() == 0 else ""
         update = preview = None
         if done < t.steps:

@@ -168,7 +168,7 @@ def test_what_would_come_up_at_a_runs_turn_is_told_before_the_first(made, tmp_pa
     job = dataclasses.replace(jobs[1], config=config, folder=tmp_path / "run")
     with pytest.raises(InputError, match="no such model folder"):
         running.check([jobs[0], job], wanted, out / "data")
-    with pytest.raises(InputError, match="is of another config .encoders.0.model: "):
+    with pytest.raises(InputError, match="is of another config .encoders.tiny0.model: "):
         running.check([dataclasses.replace(job, folder=jobs[1].folder)], wanted, out / "data")
 
 

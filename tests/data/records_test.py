@@ -66,7 +66,7 @@ def test_as_many_files_are_open_as_all_of_a_data_set_has(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         for path in paths:
             records.read_shards([path])
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, records.UNLIMITED)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, files.UNLIMITED)
         assert hard > 256
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

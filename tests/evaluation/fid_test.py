@@ -1,5 +1,7 @@
 """The Fréchet distance is that of Gaussians; CLIPScore is a cosine in percent."""
 
+import types
+
 import numpy as np
 import pytest
 from scipy import linalg
@@ -7,6 +9,7 @@ from scipy import linalg
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import fid
 from lidit_jax.evaluation.clip_score import clip_score
+from lidit_jax.evaluation.judges.records import Judges
 
 
 def pictures(count, seed=0, noise=0.0, size=32):
@@ -112,7 +115,20 @@ def test_clip_is_asked_of_many_pictures_at_a_time_and_few_are_held():
     assert asked == [64, 64, 22]
 
 
-def test_clip_features_are_its_embeddings():
-    """Not those of length 1 that texts are compared with."""
-    found = Turned().features([np.zeros((8, 8, 3), np.uint8)] * 2)
-    np.testing.assert_array_equal(found, [[3, 0], [3, 0]])
+def test_clip_fid_is_of_its_embeddings():
+    """Not of those of length 1 that texts are compared with."""
+
+    class Embedded(Turned):
+        def images(self, images):
+            raise AssertionError("made of length 1")
+
+        def features(self, images):
+            return np.stack([image.mean((0, 1)) for image in images])
+
+    def shown(*greys):
+        images = [np.full((8, 8, 3), grey, np.uint8) for grey in greys]
+        return [types.SimpleNamespace(load=lambda image=image: image) for image in images]
+
+    references = [("", picture.load()) for picture in shown(10, 30)]
+    found = fid.suite(shown(20, 40), references, Judges(clip=Embedded()))
+    assert found == {"fid_clip": pytest.approx(3 * 10**2)}  # of means; the covariances are alike

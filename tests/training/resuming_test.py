@@ -155,7 +155,7 @@ def test_what_differs_between_llms_is_named(config):
     )
     was = encoder.max_prompt_tokens
     assert checkpoints.changes(config, other) == [
-        f"encoders.0.max_prompt_tokens: {was} there, 9 now"
+        f"encoders.{encoder.name}.max_prompt_tokens: {was} there, 9 now"
     ]
     two = dataclasses.replace(config, encoders=(encoder, dataclasses.replace(encoder, name="b")))
     assert [line.partition(":")[0] for line in checkpoints.changes(config, two)] == ["encoders"]

@@ -93,8 +93,8 @@ def _is_free(key: str, config: Config) -> bool:
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields what differs between two nests of dicts and lists of them: the key, as "train.steps", and both values."""
-    if _are_alike(old, new):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if _names(old) and _names(old) == _names(new):
+        old, new = (dict(zip(_names(each), each)) for each in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
         for k in sorted(old.keys() | new.keys()):
             yield from differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)
@@ -102,7 +102,7 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
         yield key, old, new
 
 
-def _are_alike(old: Any, new: Any) -> bool:
-    """Returns whether two values are lists of as many dicts."""
-    lists = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
-    return lists and all(isinstance(value, dict) for value in (*old, *new))
+def _names(value: Any) -> list[str] | None:
+    """Returns the names of a list of dicts that have some, such as the config's encoders."""
+    named = isinstance(value, list) and all(isinstance(v, dict) and "name" in v for v in value)
+    return [v["name"] for v in value] if named else None
