@@ -58,7 +58,7 @@ def outcome(given: Given, scratch: pathlib.Path, seconds: int = SECONDS) -> Outc
     except Hangs:
         return Outcome(BAD, f"hangs: not done after {seconds} s")
     except Exception as error:
-        told = str(error) if isinstance(error, Refused) else doors._told(error)
+        told = str(error) if isinstance(error, Refused) else doors._line(error, "")
         if told is None:
             return Outcome(BAD, _last_lines(error))
         what, line = REFUSED, told.splitlines()[0] if told.strip() else ""
