@@ -227,7 +227,7 @@ def run(
             print(
                 "stopped; what is finished stays, and the same command continues", file=sys.stderr
             )
-            processes.leave(130)
+            processes.leave(130, at_once=True)
         except processes.Stopped as e:
             processes.end()
             print(f"{e}; the same command continues", file=sys.stderr)

@@ -121,8 +121,9 @@ def _suite() -> str:
 
 
 def _out_folder() -> pathlib.Path:
-    """Returns --out. Raises InputError before there is anything to write, if nothing can be."""
-    files.check_folder(_out(), "out")
+    """Returns --out. Raises InputError before there is anything to write, if nothing can be, or others' would go."""
+    files.check_own_folder(_out(), "out")
+    results.check_place(_SUITE.value, _out())
     return _out()
 
 
@@ -174,8 +175,6 @@ def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     out, drawing = _out_folder(), flags.FLAGS["workdir"].value
     if not drawing:
         matching.check(items, pictures.read(_samples()))
-    else:
-        files.check_own_folder(out, "out")
     judges = open_judges(folders, benchmark.any_words)  # before what takes hours
     drawn = _drawn(items, benchmark, mine, llms, vae) if drawing else _samples()
     if drawn is None:

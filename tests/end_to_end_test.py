@@ -296,9 +296,7 @@ def test_training_refuses_a_data_set_that_is_not_the_configs(llms, data, tmp_pat
         loop.train(tiny.parse(c), data, tmp_path / "run")
     c = tiny.config_dict(llms[:1])
     c.text.encoders.tiny0.layer = -2
-    with pytest.raises(
-        errors.InputError, match="run `prepare` with encoder 'tiny0-instruction-layer-2-"
-    ):
+    with pytest.raises(errors.InputError, match="no text features 'tiny0-instruction-layer-2-"):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     c = tiny.config_dict(llms[:1])
     c.text.encoders.tiny0.width = 999

@@ -77,10 +77,12 @@ def check_equal(found: dict, wanted: dict, where: pathlib.Path):
         for k, v in wanted.items()
         if found.get(k) != v
     ]
-    if found.get("described") != wanted.get("described", found.get("described")):
+    was, now = found.get("described") or {}, wanted.get("described", found.get("described")) or {}
+    if was != now:
+        changed = (k for k in was | now if was.get(k) != now.get(k))
+        told = "; ".join(f"its {k} was {was.get(k)!r}, now {now.get(k)!r}" for k in changed)
         raise errors.InputError(
-            f"the source has changed since {where} was made: it was {found.get('described')}, and is "
-            f"now {wanted['described']}; use another folder"
+            f"the source has changed since {where} was made ({told}); give another folder for what it holds now"
         )
     if different:
         raise errors.InputError(
@@ -139,7 +141,11 @@ class FeatureStore:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        what = f"text features (run `prepare` with encoder {folder.name!r} in text.use)"
+        made = sorted(path.parent.name for path in folder.parent.glob("*/encoder.json"))
+        what = (
+            f"text features {folder.name!r} (of {', '.join(made) or 'no LLM'} there are some; run `prepare` to its end, "
+            f"with the same --config.text... flags)"
+        )
         self.info = _read_info(folder / "encoder.json", what, OF_STORE)
         self.codec = feature_codec(folder, self.info["codec"])
         shards, captions = self.info["shards"], self.info["captions"]

@@ -53,7 +53,11 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
         bins = _merge_small(rows, recipe)
         if not rows.kept_N.any():
             why = _told(rows, ledger) or f"source {source.describe()['name']} is empty"
-            raise errors.InputError(f"no picture is left: {why}")
+            hint = "; the caption of a.jpg is a.txt or a.json beside it, or in the folder's metadata.csv"
+            wanted = (
+                hint if source.describe()["name"] == "folder" and "caption-missing" in why else ""
+            )
+            raise errors.InputError(f"no picture is left: {why}{wanted}")
         id_M = plan_texts.numbered(rows)
         identity = _claim(folder, rows, id_M, bins)
         info = _write(rows, id_M, bins, recipe, folder)
@@ -245,6 +249,10 @@ def _merge_small(rows: Rows, recipe: Recipe) -> buckets.Bins:
     number = np.full(len(counts), -1, np.int16)
     number[list(stay)] = range(len(stay))
     moved = np.flatnonzero(rows.kept_N & (number[rows.bin_N] < 0))
+    if len(moved):
+        print(
+            f"{len(moved):,} pictures go to other bins: theirs have fewer than data.min_bin={recipe.least_of_part}"
+        )
     rows.bin_N[rows.kept_N] = number[rows.bin_N[rows.kept_N]]
     for row in moved:
         size = tuple(rows.size_Nx2[row].tolist())

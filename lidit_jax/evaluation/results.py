@@ -37,6 +37,16 @@ def write_results(
     return results
 
 
+def check_place(suite: str, out: Path):
+    """Raises InputError if a folder has the results of another suite."""
+    path = out / "results.json"
+    if (
+        path.exists()
+        and (other := files.read_json(path, "results", sealed=False).get("suite")) != suite
+    ):
+        raise InputError(f"--out {out} has the results of {other}; give another folder")
+
+
 def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Returns what results.json of each folder holds: alike in ALIKE.
 

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import itertools
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from concurrent import futures
@@ -94,10 +95,17 @@ class Request:
     def begun(self) -> bool:
         """Whether the folder has the manifest.
 
-        Raises InputError if it has another request's, if it is a run or a data set, or cannot be made.
+        Raises InputError if it has another request's, or a picture that would be overwritten, if it is a run or
+        a data set, or cannot be made.
         """
         path = self.out / MANIFEST
         files.check_own_folder(self.out, "out")
+        if self.out.is_dir() and not path.exists():
+            ours = {self.grid.name, *(picture["file"] for picture in self.manifest["pictures"])}
+            if theirs := sorted(ours & set(os.listdir(self.out))):
+                raise errors.InputError(
+                    f"{self.out} has {theirs[0]} without a {MANIFEST}, so that it is of something else; give another --out"
+                )
         if path.exists() and files.read_json(path, "manifest") != self.manifest:
             raise errors.InputError(
                 f"{self.out} holds another request's pictures; give another --out"

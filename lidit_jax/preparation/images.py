@@ -215,7 +215,8 @@ def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str
     _write_ledger(plan.folder, markers)
     info = _summary(data, plan, markers, codec or make_codec(data.codec))
     if not info["count"]:
-        raise errors.InputError(f"no picture is left: {info['dropped']}")
+        why = ", ".join(f"{reason} dropped {count}" for reason, count in info["dropped"].items())
+        raise errors.InputError(f"no picture is left: {why}")
     files.write_json(plan.folder / "dataset.json", info)
     print(_table(info))
     return []

@@ -178,12 +178,13 @@ def end():
         jax.distributed.shutdown()
 
 
-def leave(status: int):
+def leave(status: int, at_once: bool = False):
     """Ends this process by an error. An orderly end would wait for the others, who may wait for it.
 
+    at_once: a lone one too, though XLA may be compiling, which an orderly end would take its memory from.
     Process 0 stays for a moment: when it goes JAX aborts the others, who may have the same error to tell.
     """
-    if jax.distributed.is_initialized():
+    if at_once or jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(_LINGER if jax.process_index() == 0 and jax.process_count() > 1 else 0)

@@ -106,12 +106,11 @@ def _open(config: Config, folder: pathlib.Path) -> Dataset:
     opened = Dataset(folder)
     dataset.check_claimed(folder, recipe(config))
     _check_sizes(config, opened)
+    advice = " (prepare with a larger data.min_bin)" if len(opened.bins) > 1 else ""
     for size, count in zip(opened.bins, opened.counts):
-        small = count < config.train.batch_size and len(opened.bins) > 1
-        if small and jax.process_index() == 0:
+        if count < config.train.batch_size and jax.process_index() == 0:
             print(
-                f"bin {size[0]} x {size[1]} has fewer pictures, {count}, than a batch: some come twice in "
-                f"one (prepare with a larger data.min_bin)"
+                f"bin {size[0]} x {size[1]} has fewer pictures, {count}, than a batch: some come twice in one{advice}"
             )
     return opened
 

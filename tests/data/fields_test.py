@@ -159,3 +159,12 @@ def test_what_no_record_can_hold_is_left_out():
     )
     assert found["width"] is None and found["height"] is None and found["id"] is None
     assert found["n"] == 2**40 and all(name.isascii() for name in found)
+
+
+def test_lines_end_alike_wherever_they_were_written():
+    """Else an LLM reads other tokens, and a caption is not found again."""
+    assert (
+        fields.texts(b"\xef\xbb\xbfa cat\r\non a mat\r\n")
+        == ["a cat\non a mat"]
+        == fields.texts("a cat\non a mat")
+    )

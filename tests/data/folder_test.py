@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lidit_jax.data import sources
-from lidit_jax.data.sources import Unusable
+from lidit_jax.data.sources import Unusable, table
 from lidit_jax.data.sources.images import ImageError
 from lidit_jax.errors import InputError
 from tests.tiny_sources import encode, every, picture, write_folder, write_table
@@ -120,7 +120,7 @@ def test_a_row_with_too_many_cells_is_named(folder):
     [
         ({"a.txt": "a cat"}, "none of the 1 files below .* is a picture; wanted .jpg"),
         ({"a.png": PICTURE, "metadata.csv": "file,caption\n"}, "metadata.csv has no rows; wanted"),
-        ({"a.png": PICTURE, "metadata.csv": "file,caption\na.png,x\n"}, "known: file, caption"),
+        ({"a.png": PICTURE, "metadata.csv": "file,caption\na.png,x\n"}, "no column .file_name., .* but ..caption., .file..$"),
         (
             {"a.png": PICTURE, "metadata.csv": "file_name,text\na.png,x\n"},
             r"column of .*metadata.csv 'caption'; known: text",
@@ -174,3 +174,16 @@ def test_names_are_found_as_they_are_written_elsewhere(folder):
 def test_suffixes_may_be_capitals(folder):
     (example,) = folder({"A.PNG": PICTURE, "A.TXT": "a cat"})
     assert [c.text for c in example.captions] == ["a cat"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"file_name;caption\na.png;a cat\n", "has no column 'file_name', with commas between"),
+        ("file_name,caption\na.png,a cat\n".encode("utf-16"), "is not UTF-8; save it as that"),
+    ],
+)  # fmt: skip
+def test_a_table_that_a_spreadsheet_wrote_otherwise_is_told(content, message, tmp_path):
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        table.read(tmp_path / "metadata.csv")

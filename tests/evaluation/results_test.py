@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from lidit_jax.errors import InputError
+from lidit_jax.evaluation import results
 from lidit_jax.evaluation.benchmarks import comparability
 from lidit_jax.evaluation.results import comparison, table, write_results
 
@@ -126,3 +128,11 @@ def test_notes_tell_judges_chunkers_and_fewer_pictures():
     assert alike.startswith(
         "position, counting: the same however prompts are drawn, so that no interval"
     )
+
+
+def test_results_of_another_suite_are_not_overwritten(tmp_path):
+    results.check_place("fid", tmp_path)
+    results.write_results(tmp_path, "fid", 3, {"fid": 1.0}, "command")
+    results.check_place("fid", tmp_path)
+    with pytest.raises(InputError, match="has the results of fid; give another folder"):
+        results.check_place("clip_score", tmp_path)

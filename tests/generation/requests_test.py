@@ -97,6 +97,15 @@ def test_pictures_want_a_folder_of_their_own(generator, tmp_path, monkeypatch, p
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["000001.png", "grid.png"])
+def test_pictures_of_the_users_own_are_not_overwritten(name, generator, tmp_path):
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine too")
+    with pytest.raises(errors.InputError, match=f"has {name} without a manifest.json"):
+        generate(generator, PROMPTS[:3], SEEDS[:3], tmp_path)
+    assert sorted(p.read_text() for p in tmp_path.iterdir()) == ["mine", "mine too"]
+
+
 def test_a_request_that_comes_second_to_a_folder_is_refused(generator, tmp_path, monkeypatch):
     """Both found the folder empty; the other wrote its manifest while this one drew."""
     out, draw = tmp_path / "out", generator.draw

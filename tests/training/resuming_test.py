@@ -148,6 +148,12 @@ def test_who_waited_for_a_folder_does_not_go_on_with_anothers_run(config, data, 
     assert told["seed"] == 0 and files.take_lock((run / "lock").open("w"))
 
 
+def test_who_wants_more_steps_is_told_the_way(config, data, workdir, tmp_path):
+    train = dataclasses.replace(config.train, steps=6)
+    with pytest.raises(errors.InputError, match="train.steps: 4 there, 6 now.; give another --workdir, with train.init_from="):  # fmt: skip
+        opening.set_up(dataclasses.replace(config, train=train), data, workdir)
+
+
 def test_what_differs_between_llms_is_named(config):
     (encoder,) = config.encoders
     other = dataclasses.replace(

@@ -86,9 +86,11 @@ class Fields:
 def texts(value: Any) -> list[str]:
     """Returns the texts in a text, UTF-8 bytes, a list of those, or nothing: stripped, each once.
 
+    Lines end in "\\n", also where they were written on Windows.
+
     Raises UnicodeError if one is not UTF-8, TypeError if the value is something else.
     """
-    stripped = (text.strip() for text in _flat(value))
+    stripped = (text.replace("\r\n", "\n").strip() for text in _flat(value))
     return list(dict.fromkeys(text for text in stripped if text))
 
 

@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Iterator
 
 from lidit_jax.data.sources.fields import Row
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import InputError
+from lidit_jax.prompts import is_text
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 KEY = "file_name"  # the column with the picture's path, relative to the table
@@ -31,10 +32,14 @@ def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
         except csv.Error as e:
             raise InputError(f"{path} is no table: {e}; look for a quote that is not closed") from e
     columns = {name for _, row in rows if row for name in row}
+    if any("\0" in name or not is_text(name) for name in columns):
+        raise InputError(f"{path} is not UTF-8; save it as that")
     if not columns:
         raise InputError(f"{path} has no rows; wanted one for each picture, with {KEY}")
     if KEY not in columns:
-        raise unknown_name(f"column of {path}", KEY, columns)
+        raise InputError(
+            f"{path} has no column {KEY!r}, with commas between columns, but {sorted(columns)}"
+        )
     return [_named(path, number, row) for number, row in rows]
 
 

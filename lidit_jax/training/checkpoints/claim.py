@@ -52,9 +52,11 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
         read = files.read_json(path, "run's config", remedy=RESTORE)
         saved = build(Config, read, str(path))  # with keys that it is too old for
         if different := changes(saved, config):
+            longer = any(line.startswith("train.steps:") for line in different)
+            onward = f", with train.init_from={workdir} to go on from this one" if longer else ""
             raise errors.InputError(
                 f"{workdir} holds another config's run ({'; '.join(different)}); "
-                f"give another --workdir, or the same config"
+                f"give another --workdir{onward}, or the same config"
             )
     # Not once more: the others may be reading it, and NFS takes a replaced file from under a reader.
     if write and read != to_json(config) and jax.process_index() == 0:
