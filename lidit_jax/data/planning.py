@@ -53,11 +53,9 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
         bins = _merge_small(rows, recipe)
         if not rows.kept_N.any():
             why = _told(rows, ledger) or f"source {source.describe()['name']} is empty"
-            hint = "; the caption of a.jpg is a.txt or a.json beside it, or in the folder's metadata.csv"
-            wanted = (
-                hint if source.describe()["name"] == "folder" and "caption-missing" in why else ""
-            )
-            raise errors.InputError(f"no picture is left: {why}{wanted}")
+            if "caption-missing" in why and source.describe()["name"] == "folder":
+                why += "; the caption of a.jpg is a.txt or a.json beside it, or in the folder's metadata.csv"
+            raise errors.InputError(f"no picture is left: {why}")
         id_M = plan_texts.numbered(rows)
         identity = _claim(folder, rows, id_M, bins)
         info = _write(rows, id_M, bins, recipe, folder)

@@ -120,7 +120,10 @@ def test_a_row_with_too_many_cells_is_named(folder):
     [
         ({"a.txt": "a cat"}, "none of the 1 files below .* is a picture; wanted .jpg"),
         ({"a.png": PICTURE, "metadata.csv": "file,caption\n"}, "metadata.csv has no rows; wanted"),
-        ({"a.png": PICTURE, "metadata.csv": "file,caption\na.png,x\n"}, "no column .file_name., .* but ..caption., .file..$"),
+        (
+            {"a.png": PICTURE, "metadata.csv": "file,caption\na.png,x\n"},
+            "no column .file_name., .* but ..caption., .file..$",
+        ),
         (
             {"a.png": PICTURE, "metadata.csv": "file_name,text\na.png,x\n"},
             r"column of .*metadata.csv 'caption'; known: text",
