@@ -128,10 +128,11 @@ def _out_folder() -> pathlib.Path:
 
 
 def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Reference]:
-    """Yields the references; told["n_references"] is then how many: a FID depends on it."""
-    for count, reference in enumerate(shown, 1):
-        told["n_references"] = count
-        yield reference
+    """Yields the references; told["n_references"] is then how many are decoded: a FID depends on it."""
+    told["n_references"] = 0
+    for captions, image in shown:
+        told["n_references"] += image is not None
+        yield captions, image
 
 
 def _benchmark(benchmark: Benchmark) -> str | None:

@@ -12,7 +12,8 @@ _out = doors.define_folder("out", "folder for the pictures, originals/, grid.png
 
 
 def main():
-    pictures = references(held_out(doors.config()))
+    every = references(held_out(doors.config()))
+    pictures = ((captions, image) for captions, image in every if image is not None)
     print(f"grid: {reconstruct(str(_vae()), pictures, _out())}")
 
 

@@ -364,6 +364,14 @@ def test_a_resumed_run_on_data_of_other_statistics_is_refused(config, data, work
         loop.train(config, other, half)
 
 
+def test_a_finished_run_on_other_latents_is_refused(config, data, workdir, tmp_path):
+    other = shutil.copytree(data, tmp_path / "data")
+    info = json.loads((other / "dataset.json").read_text())
+    files.write_json(other / "dataset.json", info | {"latent_mean": info["latent_std"]})
+    with pytest.raises(errors.InputError, match="its latent_mean is otherwise than in the checkpo"):
+        loop.train(config, other, workdir)
+
+
 def test_a_run_asks_not_where_a_sources_pictures_are(config, data, workdir, capsys):
     """Another machine, or another mount, may have them elsewhere; a training reads none."""
     options = config.data.options | {"path": "/elsewhere"}

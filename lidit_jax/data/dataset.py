@@ -31,7 +31,7 @@ from lidit_jax import errors, files
 from lidit_jax.data import records
 from lidit_jax.data.buckets import Size
 from lidit_jax.data.feature_codecs import FEATURE_CODECS, FeatureCodec
-from lidit_jax.data.judging import HELD_OUT, TRAIN
+from lidit_jax.data.judging import TRAIN
 from lidit_jax.data.plan import captions_path
 from lidit_jax.share import bounds
 
@@ -88,17 +88,6 @@ def check_equal(found: dict, wanted: dict, where: pathlib.Path):
         raise errors.InputError(
             f"{where} was made otherwise: {'; '.join(different)}. Change the config, or use another folder"
         )
-
-
-def share_pictures(one: dict, other: dict) -> bool:
-    """Returns whether two data sets have pictures in common, as far as their recipes tell.
-
-    They tell it of one source as it is now; where a file was added since, or moved, they are of two.
-    """
-    if one.get("described") != other.get("described"):
-        return False
-    held_out = {r["part"]: r["hold_out"] for r in (one, other)}
-    return len(held_out) == 1 or held_out[HELD_OUT] > held_out[TRAIN]
 
 
 def image_path(folder: pathlib.Path, size: Size, piece: int, pieces: int) -> pathlib.Path:

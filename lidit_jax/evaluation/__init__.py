@@ -7,7 +7,7 @@
     intervals  results  figures    how sure a number is, on disk, drawn
 
 SUITES maps a name to a function of (pictures, references, judges) that returns {score: value}.
-`references` are (captions, uint8 image) pairs of the training set, or None; `judges` those at hand;
+`references` are `recall.Reference`s of the training set, or None; `judges` those at hand;
 a suite says what it needs of them. Benchmarks, with prompts of their own, are in `benchmarks.BENCHMARKS`.
 """
 

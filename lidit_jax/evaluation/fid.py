@@ -30,7 +30,8 @@ def suite(
         raise InputError("fid needs the pictures of a data set: give --config=configs/NAME.py")
     features = judges.clip.features if judges.clip else pixel_features
     name = "fid_clip" if judges.clip else "fid_pixels"
-    return {name: fid((p.load() for p in pictures), (image for _, image in references), features)}
+    real = (image for _, image in references if image is not None)
+    return {name: fid((p.load() for p in pictures), real, features)}
 
 
 def fid(drawn: Iterable[np.ndarray], real: Iterable[np.ndarray], features: Features) -> float:

@@ -8,7 +8,8 @@ from PIL import Image
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.pictures import Picture
 
-Reference = tuple[tuple[str, ...], np.ndarray]  # captions, uint8 [height, width, 3]
+# captions, and uint8 [height, width, 3], or None for a picture that cannot be decoded
+Reference = tuple[tuple[str, ...], np.ndarray | None]
 
 
 _SIDE = 16  # pixels to which pictures are reduced
@@ -20,32 +21,41 @@ def recall(pictures: list[Picture], references: Iterable[Reference] | None) -> d
     Distance is L2 in RGB, after an area-average to 16 x 16 pixels. A reference is the
     prompt's own if the prompt is one of its captions. References that are the same picture (the
     flags of Norway and of Svalbard) do not push one another back.
+    A prompt of references alone that cannot be decoded is not judged: {"not_judged"} is how many, if any.
     Raises InputError without references, or if a prompt is no reference's caption.
     """
     owners: dict[str, list[int]] = {}
     shrunk = []
-    for i, (captions, image) in enumerate(references or ()):
-        shrunk.append(_shrunk(image))
-        for caption in captions:
-            owners.setdefault(caption, []).append(i)
+    for captions, image in references or ():
+        owned = [owners.setdefault(caption, []) for caption in captions]
+        if image is not None:
+            for own in owned:
+                own.append(len(shrunk))
+            shrunk.append(_shrunk(image))
     if not shrunk:
         raise InputError(
             "recall needs references, the captions and pictures of a data set: give --config=configs/NAME.py"
         )
+    for picture in pictures:
+        if picture.prompt not in owners:
+            raise InputError(
+                f"{picture.path}: its prompt {picture.prompt!r} is not a caption of the references; "
+                "recall can only judge prompts of the training set"
+            )
+    judged = [p for p in pictures if owners[p.prompt]]
+    if not judged:
+        raise InputError("no prompt's own reference can be decoded; give other --samples")
     reference_RxP = np.stack(shrunk)
-    ranks = np.array([_rank(p, owners, reference_RxP) for p in pictures])
-    return {f"top{k}": float(np.mean(ranks < k)) for k in (1, 5)}
+    ranks = np.array([_rank(p, owners[p.prompt], reference_RxP) for p in judged])
+    scores = {f"top{k}": float(np.mean(ranks < k)) for k in (1, 5)}
+    left_out = len(pictures) - len(judged)
+    return scores | ({"not_judged": float(left_out)} if left_out else {})
 
 
-def _rank(picture: Picture, owners: dict[str, list[int]], reference_RxP) -> int:
+def _rank(picture: Picture, owned: list[int], reference_RxP) -> int:
     """Returns how many references are nearer than the nearest of the prompt's own."""
-    if picture.prompt not in owners:
-        raise InputError(
-            f"{picture.path}: its prompt {picture.prompt!r} is not a caption of the references; "
-            "recall can only judge prompts of the training set"
-        )
     distance_R = np.sum((reference_RxP - _shrunk(picture.load())) ** 2, axis=1)
-    return int(np.sum(distance_R < distance_R[owners[picture.prompt]].min()))
+    return int(np.sum(distance_R < distance_R[owned].min()))
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:

@@ -67,7 +67,12 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     begun = (folder / "recipe.json").exists()
     described = source.describe()
     described["options"] = sources.placeless(described["options"])
-    dataset.claim(folder, recipe(config) | {"described": described})
+    try:
+        dataset.claim(folder, recipe(config) | {"described": described})
+    except errors.InputError as e:
+        if begun and not any((folder / made).exists() for made in ("images", "features")):
+            raise errors.InputError(f"{e}; or remove {folder}, which holds only a plan") from e
+        raise
     try:
         return planning.make(source, wanted, folder), source
     except errors.InputError:
@@ -135,10 +140,10 @@ def recipe_of(config: Config) -> judging.Recipe:
     )
 
 
-def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
-    """Yields captions and uint8 picture, as it is trained on, of every example of the config's data set.
+def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray | None]]:
+    """Yields captions and uint8 picture, as it is trained on, of every example that the config's data set plans.
 
-    What cannot be decoded is left out. The source is planned anew, beside no data set.
+    None stands for a picture that cannot be decoded. The source is planned anew, beside no data set.
     """
     data = config.data
     source = sources.make(data.source, **data.options)
@@ -147,10 +152,8 @@ def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
         texts = dataset.Captions(plan.folder, plan.info["captions"])
         for i in range(plan.pieces):
             for row, job in images.planned(source, plan, i):
-                decoded = decoding.decode(job)
-                if not decoded.reason:
-                    captions = tuple(texts[c].text for c in row.captions + row.synthetic)
-                    yield captions, decoded.pixels_HxWx3
+                captions = tuple(texts[c].text for c in row.captions + row.synthetic)
+                yield captions, decoding.decode(job).pixels_HxWx3
 
 
 def held_out(config: Config) -> Config:

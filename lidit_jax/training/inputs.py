@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from lidit_jax import errors
-from lidit_jax.data import dataset, filters, pipeline, sources
+from lidit_jax.data import dataset, filters, overlap, pipeline, sources
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.models.vae import latent_size, make_codec
@@ -182,10 +182,15 @@ def open_held_out(
     theirs = dataset.read_recipe(folder, ("codec", "hold_out"))
     known = dataset.read_recipe(ours, ("codec", "hold_out"))
     dataset.check_equal(theirs, {"codec": known["codec"]}, folder)
-    if dataset.share_pictures(known, theirs):
+    if overlap.share_pictures(known, theirs):
         raise errors.InputError(
             f"{folder} has pictures that are trained on, of the source of {ours}; prepare both with the "
             f"same data.hold_out, such as 0.05, and this one with data.part=held_out"
+        )
+    if jax.process_index() == 0 and (alike := overlap.count_alike(ours, folder)):
+        print(
+            f"{alike:,} of the {len(opened):,} pictures of {folder} have the key, size and a caption of one that "
+            f"is trained on; if they are the same, prepare both with data.hold_out, this one with data.part=held_out"
         )
     _check_sizes(config, opened)
     stores = _stores(config, opened) if config.task == "diffusion" else []

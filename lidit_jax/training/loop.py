@@ -53,6 +53,8 @@ def train(
         pulse.watch()
         done, saved = checkpoints.last_step(workdir), None
         if done is not None and done >= t.steps and not _unscored(run, done):
+            with processes.together(), contextlib.suppress(checkpoints.Damaged):
+                run.check_data(checkpoints.record_of(workdir, done))
             if chief:
                 print(f"{workdir} is already trained to step {done}")
             return

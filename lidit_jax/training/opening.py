@@ -112,9 +112,8 @@ class Run:
         Raises InputError where it was trained on other data, or with another LLM, and where none is whole.
         """
         found = checkpoints.last_whole(self.workdir, self.like)
-        current, place = found.state, found.record
-        check_same_data(place["data"], self.reader.dataset.statistics, self.data)
-        self._check_same_held_out(place.get("held_out"))
+        current = found.state
+        self.check_data(found.record)
         if self.config.train.init_from or self.config.task == "vae":
             handover.check_constants(
                 current.constants, self.constants, self.config, str(self.workdir)
@@ -122,11 +121,15 @@ class Run:
         else:
             known, measured = map(checkpoints.by_name, (current.constants, self.constants))
             check_same_data(known, measured, self.data)
-        self.batches.set_state(place["batches"])
+        self.batches.set_state(found.record["batches"])
         return found
 
-    def _check_same_held_out(self, known: dict | None):
-        """Raises InputError where the best checkpoint would be chosen by losses on two data sets."""
+    def check_data(self, told: dict):
+        """Raises InputError where a checkpoint's record tells of other data, or of a best checkpoint that would
+        be chosen by losses on two data sets.
+        """
+        check_same_data(told["data"], self.reader.dataset.statistics, self.data)
+        known = told.get("held_out")
         by_held_out = self.config.train.keep_best.startswith(step.HELD_OUT)
         if by_held_out and self.held_out and known not in (None, self.held_out.dataset.statistics):
             raise errors.InputError(

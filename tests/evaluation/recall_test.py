@@ -66,6 +66,17 @@ def test_the_whole_picture_counts(samples, references):
         assert recall(read, layout)["top1"] == 0.0
 
 
+def test_a_prompt_whose_only_picture_cannot_be_decoded_is_not_judged(samples, references):
+    read = samples((captions[0], image) for captions, image in references[:6])
+    references[3] = (references[3][0], None)
+    references.append((references[5][0], None))  # which has another one
+    assert recall(read, references) == {"top1": 1.0, "top5": 1.0, "not_judged": 1.0}
+    read = samples((captions[0], references[0][1]) for captions, _ in references[:4])
+    assert recall(read, references)["top1"] == pytest.approx(1 / 3)
+    with pytest.raises(InputError, match="no prompt's own reference can be decoded"):
+        recall(samples([("thing 3", references[0][1])]), references)
+
+
 def test_a_prompt_without_reference_is_refused(samples, references):
     read = samples([("a stranger", references[0][1])])
     with pytest.raises(InputError, match="'a stranger' is not a caption of the references"):

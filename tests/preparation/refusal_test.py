@@ -49,7 +49,8 @@ def test_references_lack_a_picture_whose_size_is_not_what_its_source_says(llms, 
     preparation.prepare(config, tmp_path / "set")
     ledger = (tmp_path / "set" / "ledger.jsonl").read_text(encoding="utf-8")
     assert '"R3-size"' in ledger
-    assert len(list(preparation.references(config))) == len(Dataset(tmp_path / "set")) == 9
+    shown = [image is not None for _, image in preparation.references(config)]
+    assert len(shown) == 10 and sum(shown) == len(Dataset(tmp_path / "set")) == 9
 
 
 def test_references_have_the_sizes_that_are_trained_at(llms, raw, tmp_path):
@@ -83,6 +84,16 @@ def test_a_plan_that_failed_leaves_the_folder_to_another_recipe(llms, raw, tmp_p
         preparation.prepare(config_of(llms, "folder", options, hold_out=0.999), tmp_path / "set")
     preparation.prepare(config_of(llms, "folder", options), tmp_path / "set")
     assert verify.verify(tmp_path / "set") == []
+
+
+def test_a_folder_of_a_plan_alone_may_be_removed_for_another(llms, raw, prepared, tmp_path):
+    one = config_of(llms, "folder", {"path": str(raw)})
+    other = config_of(llms, "folder", {"path": str(raw)}, limit=4)
+    preparation.prepare_plan(one, tmp_path / "set")
+    with pytest.raises(errors.InputError, match="limit is 0, the config wants 4.*only a plan"):
+        preparation.prepare(other, tmp_path / "set")
+    with pytest.raises(errors.InputError, match="use another folder$"):
+        preparation.prepare(other, prepared)
 
 
 def test_a_bin_that_the_network_does_not_divide_is_refused_before_training(llms, raw, prepared):

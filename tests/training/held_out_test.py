@@ -10,7 +10,6 @@ import pytest
 from flax import nnx
 
 from lidit_jax import errors, preparation, rng
-from lidit_jax.data import dataset
 from lidit_jax.processes import Stopped
 from lidit_jax.training import checkpoints, loop, opening
 from lidit_jax.training.checkpoints import record
@@ -156,22 +155,6 @@ def test_a_run_that_is_scored_trains_as_one_that_is_not(config, data, held_out, 
 
 
 # What cannot judge a run.
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "shared"),
-    [
-        (("train", 0.1), ("held_out", 0.1), False),
-        (("train", 0.1), ("held_out", 0.05), False),
-        (("train", 0.1), ("held_out", 0.2), True),
-        (("train", 0.1), ("train", 0.1), True),
-        (("held_out", 0.1), ("held_out", 0.1), True),
-    ],
-)
-def test_parts_of_one_source_have_pictures_in_common_as_their_shares_say(one, other, shared):
-    one, other = ({"described": "a", "part": p, "hold_out": h} for p, h in (one, other))
-    assert dataset.share_pictures(one, other) == dataset.share_pictures(other, one) == shared
-    assert not dataset.share_pictures(one, other | {"described": "b"})
 
 
 def refused(config, data, folder, tmp_path, why):

@@ -23,6 +23,8 @@ from lidit_jax.errors import InputError, is_unreachable
 from lidit_jax.share import bounds
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# Pictures that nothing here decodes; they are told of as "image-unknown".
+OTHERS = (".avif", ".heic", ".heif", ".jp2", ".jxl")
 
 
 class Folder:
@@ -43,7 +45,7 @@ class Folder:
         if not self._root.is_dir():
             raise InputError(f"source folder: no folder {path}; give one that holds pictures")
         self._files = set(paths.walk(self._root))
-        pictures = sorted(f for f in self._files if f.lower().endswith(SUFFIXES))
+        pictures = sorted(f for f in self._files if f.lower().endswith(SUFFIXES + OTHERS))
         if not pictures:
             raise InputError(
                 f"source folder: none of the {len(self._files)} files below {path} is a picture; "

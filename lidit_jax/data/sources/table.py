@@ -27,10 +27,7 @@ def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
     Bytes that are not UTF-8 become surrogates. Raises InputError without rows, or the column file_name.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        try:
-            rows = list(_csv_rows(file) if path.suffix == ".csv" else _jsonl_rows(file))
-        except csv.Error as e:
-            raise InputError(f"{path} is no table: {e}; look for a quote that is not closed") from e
+        rows = list(_csv_rows(file, path) if path.suffix == ".csv" else _jsonl_rows(file))
     columns = {name for _, row in rows if row for name in row}
     if any("\0" in name or not is_text(name) for name in columns):
         raise InputError(f"{path} is not UTF-8; save it as that")
@@ -43,10 +40,17 @@ def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
     return [_named(path, number, row) for number, row in rows]
 
 
-def _csv_rows(file: Iterator[str]) -> Iterator[tuple[int, Row | None]]:
+def _csv_rows(file: Iterator[str], path: pathlib.Path) -> Iterator[tuple[int, Row | None]]:
     csv.field_size_limit(2**24)  # characters; the default is 131,072
-    for number, row in enumerate(csv.DictReader(file, strict=True), 1):
-        yield number, None if None in row else row  # more cells than columns
+    reader = csv.DictReader(file, strict=True)
+    try:
+        for number, row in enumerate(reader, 1):
+            yield number, None if None in row else row  # more cells than columns
+    except csv.Error as e:
+        raise InputError(
+            f"{path} is no table: {e}, in the row that begins at line {reader.line_num + 1}; look for a quote "
+            f"that is not closed"
+        ) from e
 
 
 def _jsonl_rows(file: Iterator[str]) -> Iterator[tuple[int, Row | None]]:

@@ -19,6 +19,7 @@ from lidit_jax.training.checkpoints.reading import (
     check_there,
     identity,
     last_step,
+    record_of,
     restore,
     restore_ema,
     restore_fields,
@@ -38,6 +39,6 @@ from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
 
 __all__ = [
     "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "changes", "check_keep_best", "check_there", "claim", "differences",
-    "identity", "info", "last_step", "last_whole", "remove_unfinished", "restore", "restore_ema", "restore_fields", "saved_constants",
+    "identity", "info", "last_step", "last_whole", "record_of", "remove_unfinished", "restore", "restore_ema", "restore_fields", "saved_constants",
     "saved_shapes", "set_aside", "steps", "steps_here", "to_json", "was_due",
 ]  # fmt: skip

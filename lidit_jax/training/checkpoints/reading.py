@@ -66,9 +66,14 @@ def restore_fields(
     return record.identity(told), naming.fields(like, names, items)
 
 
+def record_of(workdir: pathlib.Path, step: int) -> dict:
+    """Returns the record of a checkpoint, as this process sees it. Raises Damaged."""
+    return record.read(folder_of(workdir, step))
+
+
 def identity(workdir: pathlib.Path, step: int) -> str:
     """Returns the `record.identity` of a checkpoint, as this process sees it. Raises Damaged."""
-    return record.identity(record.read(folder_of(workdir, step)))
+    return record.identity(record_of(workdir, step))
 
 
 def was_due(workdir: pathlib.Path, step: int) -> bool:
@@ -77,7 +82,7 @@ def was_due(workdir: pathlib.Path, step: int) -> bool:
     As this process sees it; True of one that is damaged.
     """
     try:
-        return record.read(folder_of(workdir, step)).get("due", step) == step
+        return record_of(workdir, step).get("due", step) == step
     except damage.Damaged:
         return True
 
