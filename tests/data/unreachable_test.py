@@ -45,6 +45,14 @@ def test_captions_are_not_lost(name, place, tmp_path, monkeypatch):
         list(source.piece(0, 1))
 
 
+def test_a_glob_is_not_taken_for_empty(tmp_path, monkeypatch):
+    path = tiny_sources.write_tars(tmp_path / "raw") / "0*.tar"
+    assert len(paths.find(path, ".tar", "webdataset")) == 2
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(OSError, match="Stale"):
+        paths.find(path, ".tar", "webdataset")
+
+
 class Gone:
     open = fail
 

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import itertools
 import os
 import pathlib
 from collections.abc import Iterable
@@ -39,6 +40,8 @@ def find(path: str | os.PathLike, suffix: str, source: str) -> list[pathlib.Path
     elif place.is_file():  # its name may have what means something in a glob
         found = [place]
     else:
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), place.parts)
+        _check_reachable(pathlib.Path(*fixed))  # `glob` takes what does not answer for empty
         found = [pathlib.Path(p) for p in sorted(glob.glob(str(place), recursive=True))]
     chosen = [p for p in found if p.name.endswith(suffix)]
     if not chosen:
@@ -48,6 +51,14 @@ def find(path: str | os.PathLike, suffix: str, source: str) -> list[pathlib.Path
             f"give the path of a *{suffix} file, of a folder, or a glob"
         )
     return chosen
+
+
+def _check_reachable(folder: pathlib.Path):
+    try:
+        os.listdir(folder)
+    except OSError as e:
+        if is_unreachable(e):
+            raise
 
 
 def fingerprint(paths: Iterable[pathlib.Path], root: pathlib.Path) -> str:
