@@ -256,6 +256,7 @@ def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
         (lambda c: c.text.update(use=("smolm2",)), "unknown encoder in text.use 'smolm2'; known: smollm2"),
         (lambda c: c.train.update(save_every=0), "train.save_every is 0; use 1 or more"),
         (lambda c: c.train.update(drop_prompt=1.5), "train.drop_prompt is 1.5; use a value in"),
+        (lambda c: c.train.update(drop_prompt=0.0), "guidance 2.0 goes away from the empty prompt, which is never"),
         (lambda c: c.text.update(used=("gemma3",)), "unknown key in config.text 'used'; known: use"),
         (lambda c: c.text.update(use=("smollm2", "smollm2")), "want one or more encoders, each once"),
         (lambda c: c.text.update(use=()), "want one or more encoders"),

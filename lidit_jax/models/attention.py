@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lidit_jax.models.layers import linear, rms_norm
+from lidit_jax.models.layers import biased, linear, rms_norm
 from lidit_jax.models.mixing import attend
 
 
@@ -32,11 +32,10 @@ class Heads(nnx.Module):
         """Returns the chosen parts, each [B, N, T, K]: heads before tokens, as batched products want them."""
         B, T, D = x_BxTxD.shape
         kernel_DxNxPxK = self.kernel[:, :, parts].astype(self.dtype)
-        bias_NxPxK = self.bias[:, parts].astype(self.dtype)
         _, N, P, K = kernel_DxNxPxK.shape
         # As one product of two matrices: more axes to sum over cost the CPU's gradients their speed.
         y = x_BxTxD.reshape(B * T, D) @ kernel_DxNxPxK.reshape(D, N * P * K)
-        y_BxTxNxPxK = y.reshape(B, T, N, P, K) + bias_NxPxK[None, None]
+        y_BxTxNxPxK = biased(y.reshape(B, T, N, P, K), self.bias[:, parts])
         return tuple(y_BxTxNxPxK.transpose(3, 0, 2, 1, 4))
 
 

@@ -21,12 +21,11 @@ class Constant(nnx.Variable):
 
 
 def linear(d_in, d_out, axes, *, dtype, rngs, init=_xavier):
-    """Returns `nnx.Linear` with a bias and logical axes (in, out) on its kernel."""
-    return nnx.Linear(
+    """Returns `Linear` with logical axes (in, out) on its kernel."""
+    return Linear(
         d_in,
         d_out,
         dtype=dtype,
-        dot_general=_matrix_product,
         kernel_init=init,
         rngs=rngs,
         kernel_metadata={"axes": axes},
@@ -34,14 +33,39 @@ def linear(d_in, d_out, axes, *, dtype, rngs, init=_xavier):
     )
 
 
-def _matrix_product(x, kernel_IxO, dimensions, **options):
-    """`jax.lax.dot_general` for `nnx.Linear`, as one product of two matrices, whatever the axes of x.
+class Linear(nnx.Linear):
+    """`nnx.Linear` as one product of two matrices, whatever the axes of x, and with `biased`.
 
     More axes to sum over would cost the kernel's gradient half of its speed on a CPU.
     """
-    del dimensions  # the last of x with the first of the kernel
-    y = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel_IxO, **options)
-    return y.reshape(*x.shape[:-1], -1)
+
+    def __call__(self, x):
+        x_NxI = x.reshape(-1, self.in_features).astype(self.dtype)
+        y_NxO = biased(x_NxI @ self.kernel[...].astype(self.dtype), self.bias[...])
+        return y_NxO.reshape(*x.shape[:-1], self.out_features)
+
+
+class Conv(nnx.Conv):
+    """`nnx.Conv` whose bias is added in f32, so that the gradient of that is summed in it, as in `biased`."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, promote_dtype=_but_bias, **options)
+
+    def __call__(self, x_BxHxWxD):
+        return super().__call__(x_BxHxWxD).astype(self.dtype)
+
+
+def _but_bias(of, *, dtype):
+    x, kernel, bias = of
+    return x.astype(dtype), kernel.astype(dtype), bias
+
+
+def biased(y, bias):
+    """Returns y + bias in the dtype of y. The bias is f32, and so is the sum that is its gradient.
+
+    In bf16 a sum of a million numbers, one for each cell of a batch, stops growing at 256 times their size.
+    """
+    return y + jnp.broadcast_to(bias, y.shape).astype(y.dtype)
 
 
 def multiplied_in(model: nnx.Module) -> dict[tuple, jnp.dtype]:

@@ -67,7 +67,7 @@ class PositionBlock(nnx.Module):
         self.dtype = dtype
 
         def conv():
-            return nnx.Conv(
+            return layers.Conv(
                 width, width, (3, 3), padding="SAME", dtype=dtype, rngs=rngs,
                 kernel_init=nnx.initializers.xavier_uniform(),
                 kernel_metadata={"axes": (None, None, "embed", "embed_out")},
@@ -167,7 +167,7 @@ class TextConstants(nnx.Module):
         hidden_BxSxE = jnp.where(drop_B[:, None, None], null_1xSxE, text.hidden_BxSxE)
         keep_BxS = jnp.where(drop_B[:, None], null_mask_1xS, text.keep_BxS)
         mask_BxS = jnp.where(drop_B[:, None], null_mask_1xS, text.mask_BxS)
-        prefix_BxPxE = jnp.broadcast_to(self.prefix_PxE[None], (B, P, E)).astype(hidden_BxSxE.dtype)
+        prefix_BxPxE = jnp.broadcast_to(self.prefix_PxE[None], (B, P, E))
         seen_BxP = jnp.broadcast_to((jnp.arange(P) > 0)[None], (B, P))
         return TextFeatures(
             jnp.concatenate([prefix_BxPxE, hidden_BxSxE], 1),

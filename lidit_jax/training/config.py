@@ -234,6 +234,12 @@ def parse(config: ml_collections.ConfigDict) -> Config:
             f"objective.time_mean {objective.time_mean} and time_std {objective.time_std} say nothing of time "
             f"'uniform'; set objective.time to 'logit_normal', or them to 0 and 1"
         )
+    if found.task == "diffusion" and not found.train.init_from:
+        if not found.train.drop_prompt and found.sample.is_guided:
+            raise errors.InputError(
+                f"sample.guidance {found.sample.guidance} goes away from the empty prompt, which is never learned with "
+                f"train.drop_prompt 0; set that to 0.1, or sample.guidance to 1"
+            )
     return found
 
 

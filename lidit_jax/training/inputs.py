@@ -12,8 +12,7 @@ from lidit_jax import errors
 from lidit_jax.data import dataset, filters, overlap, pipeline, sources
 from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.models.lidit import LiDiT
-from lidit_jax.models.vae import latent_size, make_codec
-from lidit_jax.models.vae.discriminator import LEAST_SIDE
+from lidit_jax.models.vae import discriminator, latent_size, make_codec, perceptual
 from lidit_jax.text import llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config
@@ -120,12 +119,15 @@ def _check_sizes(config: Config, opened: Dataset):
     for size in opened.bins:
         latent_size(make_codec(config.data.codec), size, config.cells)
     least = min(min(size) for size in opened.bins)
-    discriminates = config.task == "vae" and config.vae.discriminator_weight
-    if discriminates and least < LEAST_SIDE:
-        raise errors.InputError(
-            f"{opened.folder} has pictures of {least} px, and the discriminator needs {LEAST_SIDE}; "
-            f"use larger pictures, or vae.discriminator_weight=0"
-        )
+    for judge, used, needed, without in (
+        ("discriminator", config.vae.discriminator_weight, discriminator.LEAST_SIDE, "discriminator_weight=0"),
+        ("perceptual loss", config.vae.perceptual, perceptual.LEAST_SIDE, "perceptual=''"),
+    ):  # fmt: skip
+        if config.task == "vae" and used and least < needed:
+            raise errors.InputError(
+                f"{opened.folder} has pictures of {least} px, and the {judge} needs {needed}; use larger pictures, "
+                f"or vae.{without}"
+            )
 
 
 def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader, dict]:

@@ -151,12 +151,7 @@ def test_batch_rows_do_not_mix(config):
 def test_time_is_used_if_and_only_if_declared(config):
     model, f = make(config), features()
     change = jnp.abs(run(model, f, e_t(0)).tokens_BxSxD - run(model, f, e_t(1)).tokens_BxSxD).max()
-    gateless = config.n_ltr == 0 or not config.gating
-    assert model.uses_time == {"direct": False, "infused": True}[config.name]
-    if not model.uses_time:
-        assert change == 0
-    elif not (gateless and config.fusion == "concat"):
-        assert change > 1e-3
+    assert change > 1e-3 if model.uses_time else change == 0
 
 
 @every_variant

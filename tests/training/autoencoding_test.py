@@ -180,6 +180,21 @@ def test_a_resumed_run_on_other_pictures_is_refused(run, tmp_path):
         loop.train(config, other, half)
 
 
+def test_pictures_too_small_for_a_loss_are_refused(vgg_file, tmp_path):
+    small = dataclasses.replace(config_of().data, size=(8, 8))
+    preparation.prepare(dataclasses.replace(config_of(), data=small), tmp_path / "set")
+    for vae, why in (
+        ({"perceptual": vgg_file}, "pictures of 8 px, and the perceptual loss needs 16; .*perceptual=''"),
+        ({"discriminator_weight": 0.5}, "the discriminator needs 32; .*discriminator_weight=0"),
+    ):  # fmt: skip
+        with pytest.raises(errors.InputError, match=why):
+            loop.train(
+                dataclasses.replace(config_of(**vae), data=small),
+                tmp_path / "set",
+                tmp_path / "run",
+            )
+
+
 @pytest.mark.slow
 def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_without(
     run, vgg_file, tmp_path

@@ -69,8 +69,6 @@ class CollaborativeBranch(nnx.Module):
 class Infused(nnx.Module):
     """Entry -> linguistic token refiner -> collaborative refiner -> kept tokens -> norm -> concat."""
 
-    uses_time = True
-
     def __init__(self, config, sources, width, heads, *, dtype, scan, rngs):
         n = len(sources)
         n_cr = config.n_cr if n > 1 and config.fusion == "refiner" else 0
@@ -85,7 +83,8 @@ class Infused(nnx.Module):
         self.entries = nnx.List(
             [FeatureEntry(s, width, config.feature_norm, **build) for s in sources]
         )
-        controlled = (config.n_ltr and config.gating) or n_cr
+        controlled = bool(config.n_ltr and config.gating or n_cr)
+        self.uses_time = controlled
         self.pools = nnx.List(
             [
                 layers.linear(width, width, ("embed", "embed_out"), **build)

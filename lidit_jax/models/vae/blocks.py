@@ -15,7 +15,7 @@ from lidit_jax.sharding import split_batch
 
 def conv(d_in, d_out, config, *, rngs, size=3, axes=("embed", "embed_out"), **options):
     """Returns a convolution that keeps the size; `axes` are those of d_in and d_out."""
-    return nnx.Conv(
+    return layers.Conv(
         d_in, d_out, (size, size), dtype=jnp.dtype(config.dtype), rngs=rngs,
         kernel_metadata={"axes": (None, None, *axes)}, bias_metadata={"axes": (None,)}, **options,
     )  # fmt: skip

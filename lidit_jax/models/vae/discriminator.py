@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from flax import nnx
 
+from lidit_jax.models import layers
+
 LEAST_SIDE = 32  # of a picture, in pixels
 
 
@@ -20,7 +22,7 @@ class PatchDiscriminator(nnx.Module):
         widths = (width, 2 * width, 4 * width, 8 * width)
 
         def conv(d_in, d_out, strides, axes=("embed", "embed_out")):
-            return nnx.Conv(
+            return layers.Conv(
                 d_in, d_out, (4, 4), strides, padding=1, dtype=dtype, rngs=rngs,
                 kernel_init=nnx.initializers.normal(0.02),
                 kernel_metadata={"axes": (None, None, *axes)}, bias_metadata={"axes": (None,)},

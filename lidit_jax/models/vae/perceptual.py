@@ -11,6 +11,8 @@ from lidit_jax.models.vae import tensors
 # VGG16's 3x3 convolutions: width and count per stage; a 2x2 max pooling stands between stages.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
+LEAST_SIDE = 16  # of a picture, in pixels: four poolings leave one cell of it
+
 # ImageNet's mean and standard deviation per channel, for pictures in [-1, 1].
 MEAN = (-0.030, -0.088, -0.188)
 STD = (0.458, 0.448, 0.450)
@@ -53,7 +55,7 @@ def lpips(weights: tuple[VGGStage, ...], x_BxHxWx3, y_BxHxWx3):
     """Returns the distance of pictures in [-1, 1], f32 [B]; 0 where they are equal.
 
     The sum over stages of the mean over positions of the weighted squared difference of features
-    of unit length (1801.03924, eq. 1). Pictures are at least 16 pixels a side.
+    of unit length (1801.03924, eq. 1). Pictures are at least LEAST_SIDE pixels a side.
     """
     features_x, features_y = _features(weights, x_BxHxWx3), _features(weights, y_BxHxWx3)
     total_B = jnp.zeros(len(x_BxHxWx3))
