@@ -37,6 +37,7 @@ from lidit_jax.share import bounds
 
 FORMAT = 3
 REMEDY = "delete it and run `prepare` again"
+SYSTEMS_OWN = ("lost+found", "Thumbs.db", "desktop.ini")  # in a folder that is empty to a person
 
 
 def claim(folder: pathlib.Path, recipe: dict):
@@ -46,10 +47,11 @@ def claim(folder: pathlib.Path, recipe: dict):
     """
     path = folder / "recipe.json"
     if not path.exists():
-        strange = folder.exists() and any(not p.name.endswith(".tmp") for p in folder.iterdir())
+        there = (p.name for p in folder.iterdir()) if folder.exists() else ()
+        strange = [name for name in there if not name.startswith(".") and name not in SYSTEMS_OWN]
         if strange and not path.exists():  # another process may just have written it
             raise errors.InputError(
-                f"{folder} is not empty and holds no data set; give an empty or new folder"
+                f"{folder} is not empty ({min(strange)}) and holds no data set; give an empty or new folder"
             )
         files.write_json(path, recipe, first=True)
     check_claimed(folder, recipe)

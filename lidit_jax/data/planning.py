@@ -52,10 +52,7 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
         _drop_late(rows, recipe)
         bins = _merge_small(rows, recipe)
         if not rows.kept_N.any():
-            why = _told(rows, ledger) or f"source {source.describe()['name']} is empty"
-            if "caption-missing" in why and source.describe()["name"] == "folder":
-                why += "; the caption of a.jpg is a.txt or a.json beside it, or in the folder's metadata.csv"
-            raise errors.InputError(f"no picture is left: {why}")
+            raise errors.InputError(f"no picture is left: {_why_none(rows, ledger, source)}")
         id_M = plan_texts.numbered(rows)
         identity = _claim(folder, rows, id_M, bins)
         info = _write(rows, id_M, bins, recipe, folder)
@@ -86,9 +83,14 @@ def _claim(folder: pathlib.Path, rows: "Rows", id_M: np.ndarray, bins: buckets.B
         "kept": int(rows.kept_N.sum()),
         "rows": len(rows.key_N),
     }
-    path = identity_path(folder)
-    files.write_json(path, ours, first=True)
+    path, pieces = identity_path(folder), len(rows.starts) - 1
+    files.write_json(path, ours | {"pieces": pieces}, first=True)
     first = files.read_json(path, "identity of a plan", holds=tuple(ours))
+    if first.get("pieces", pieces) != pieces:
+        raise errors.InputError(
+            f"{folder} was begun in {first['pieces']} pieces, and data.shards is {pieces}; give that number, or "
+            f"another folder"
+        )
     if first["identity"] != ours["identity"]:
         raise errors.InputError(
             f"{folder} is planned otherwise, {first['kept']} pictures of {first['rows']} rows, and is now found "
@@ -304,7 +306,26 @@ def _write(
     }
 
 
-def _told(rows: Rows, ledger: _Ledger) -> str:
+# What to do about some reasons, where no picture is left; of a source's name, or of any.
+_REMEDIES = {
+    ("caption-missing", "folder"): "the caption of a.jpg is a.txt or a.json beside it, or in metadata.csv in the "
+    "folder that `path` names",
+    ("image-missing", "webdataset"): "a sample's files stand side by side in its tar (tar --sort=name)",
+    ("tar-compressed", "webdataset"): "decompress the tars",
+    ("image-unknown", None): "convert the pictures to JPEG, PNG or WebP",
+}  # fmt: skip
+
+
+def _why_none(rows: Rows, ledger: _Ledger, source: Source) -> str:
+    """Returns how many were dropped for which reason, and what to do."""
+    name = source.describe()["name"]
     late = collections.Counter(LATE[i] for i in rows.late_N[rows.late_N > 0])
     reasons = (late + ledger.dropped).most_common()
-    return ", ".join(f"{reason} dropped {n}" for reason, n in reasons)
+    if not reasons:
+        return f"source {name} is empty"
+    remedies = [
+        remedy
+        for (reason, of), remedy in _REMEDIES.items()
+        if of in (None, name) and reason in dict(reasons)
+    ]
+    return "; ".join([", ".join(f"{reason} dropped {n}" for reason, n in reasons), *remedies])

@@ -75,7 +75,7 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
         raise
     try:
         return planning.make(source, wanted, folder), source
-    except errors.InputError:
+    except Exception:
         if not begun and not identity_path(folder).exists():
             # Nothing was made; another recipe may have the folder.
             (folder / "recipe.json").unlink(missing_ok=True)

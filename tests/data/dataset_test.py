@@ -14,9 +14,12 @@ def test_a_folder_belongs_to_one_recipe(tmp_path):
         dataset.claim(folder, {"size": [64, 64], "source": "shapes"})
     other = tmp_path / "other"
     other.mkdir()
-    (other / "thesis.txt").write_text("x")
-    with pytest.raises(errors.InputError, match="is not empty and holds no data set"):
+    for name in (".DS_Store", "desktop.ini", "thesis.txt"):
+        (other / name).write_text("x")
+    with pytest.raises(errors.InputError, match="is not empty .thesis.txt. and holds no data set"):
         dataset.claim(other, {})
+    (other / "thesis.txt").unlink()
+    dataset.claim(other, {"size": [32, 32]})
 
 
 @pytest.mark.parametrize("what", ["dataset.json", "encoder.json"])

@@ -39,6 +39,8 @@ def test_texts_are_stripped_and_given_once(value, expected):
         ({"caption": b"caf\xe9"}, "caption-not-utf8"),
         ({"caption": "caf\udce9"}, "caption-not-utf8"),
         ({"caption": "fine", "synthetic": ["caf\udce9"]}, "caption-not-utf8"),
+        ({"caption": "c\0a\0t\0"}, "caption-not-utf8"),
+        ({"caption": bytes(40)}, "caption-not-utf8"),
         ({"caption": 7}, "caption-unreadable"),
         ({"caption": [{"text": "a cat"}]}, "caption-unreadable"),
     ],
@@ -146,7 +148,7 @@ def test_metadata_is_json():
 
 def test_a_missing_column_is_named_with_those_there():
     Fields().check(["image", "caption"], "x")  # "synthetic" need not be there
-    with pytest.raises(InputError, match="unknown column of x 'caption'; known: captions, image"):
+    with pytest.raises(InputError, match="column of x .data.options.caption. 'caption'; known: c"):
         Fields().check(["image", "captions"], "x")
     with pytest.raises(InputError, match="'cogvlm'; known: "):
         Fields("caption", "cogvlm").check(["image", "caption"], "x")

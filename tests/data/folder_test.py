@@ -1,6 +1,7 @@
 """Folders: pictures with captions beside them or in a table; what lacks one or the other is named."""
 
 import json
+import unicodedata
 
 import pytest
 
@@ -110,10 +111,40 @@ def test_a_csv_may_have_quotes_commas_lines_and_a_mark(folder):
 def test_a_row_with_too_many_cells_is_named(folder):
     csv = "file_name,caption\na.png,a cat\nb.png,a cat, and a dog\n"
     found = folder({"a.png": PICTURE, "b.png": PICTURE, "metadata.csv": csv})
-    assert [e for e in found if isinstance(e, Unusable)] == [
-        Unusable("b", "caption-missing"),
-        Unusable("metadata.csv:2", "caption-unreadable"),
-    ]
+    assert [e for e in found if isinstance(e, Unusable)] == [Unusable("b", "caption-unreadable")]
+
+
+def test_several_rows_of_a_picture_are_its_captions(folder):
+    csv = "file_name,caption,synthetic,url\na.png,one,first,x\nb.png,a dog,,y\n./a.png,two,,z\n"
+    one, other = folder({"a.png": PICTURE, "b.png": PICTURE, "metadata.csv": csv})
+    found = [(c.text, c.origin) for c in one.captions]
+    assert found == [("one", "original"), ("two", "original"), ("first", "synthetic")]
+    assert one.metadata == {"url": "x"} and [c.text for c in other.captions] == ["a dog"]
+
+
+def test_pictures_of_a_table_that_differ_in_their_suffix_alone_are_two(folder):
+    csv = "file_name,caption\na.jpg,a cat\na.png,two dogs\n"
+    one, other = folder({"a.jpg": PICTURE, "a.png": PICTURE, "metadata.csv": csv})
+    assert (one.key, other.key) == ("a", "a.png") and other.captions[0].text == "two dogs"
+
+
+def test_links_to_folders_are_followed_once(folder, tmp_path):
+    away = tmp_path.with_name(tmp_path.name + "_away")
+    (away / "in").mkdir(parents=True)
+    (away / "in" / "b.png").write_bytes(PICTURE)
+    (away / "in" / "round").symlink_to(away)
+    for name in ("more", "again"):
+        (tmp_path / name).symlink_to(away)
+    (tmp_path / "self").symlink_to(tmp_path)
+    found = folder({"a.png": PICTURE, "a.txt": "a cat"})
+    assert [e.key for e in found] == ["a", "again/in/b"]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_composed_in_one_name_alone(folder, forms):
+    picture, text = (unicodedata.normalize(form, "caf\u00e9") for form in forms)
+    (example,) = folder({f"{picture}.png": PICTURE, f"{text}.txt": "a cat"})
+    assert example.key == picture and example.captions[0].text == "a cat"
 
 
 @pytest.mark.parametrize(
@@ -127,11 +158,23 @@ def test_a_row_with_too_many_cells_is_named(folder):
         ),
         (
             {"a.png": PICTURE, "metadata.csv": "file_name,text\na.png,x\n"},
-            r"column of .*metadata.csv 'caption'; known: text",
+            r"column of .*metadata.csv .data.options.caption. 'caption'; known: text",
         ),
         (
             {"a.png": PICTURE, "metadata.csv": "", "metadata.jsonl": ""},
             "has metadata.csv and metadata.jsonl; remove one",
+        ),
+        (
+            {"a.png": PICTURE, "metadata.csv": "file_name,caption\na.png,a cat, on a mat\n"},
+            "no row of .*metadata.csv can be read: .*file_name, caption; .*in quotes",
+        ),
+        (
+            {"a.png": PICTURE, "metadata.jsonl": '[{"file_name": "a.png"}]'},
+            "no line of .*metadata.jsonl is a JSON object",
+        ),
+        (
+            {"a.png": PICTURE, "metadata.csv": "file_name,caption,caption\na.png,one,two\n"},
+            "metadata.csv has two columns 'caption'; rename one",
         ),
     ],
 )

@@ -111,21 +111,62 @@ def test_a_damaged_row_group_does_not_take_the_others(tmp_path):
     content[start : start + 200] = b"\xff" * 200
     file.write_bytes(content)
     found = every("parquet", path=tmp_path)
-    assert Unusable("train-00000/group-1", "parquet-damaged") in found
-    assert len([e for e in found if not isinstance(e, Unusable)]) == 8
+    lost = [Unusable(f"train-00000/0000000{row}", "parquet-damaged") for row in (2, 3)]
+    assert len(found) == 10 and found[2:4] == lost
+    assert not any(isinstance(e, Unusable) for e in found[:2] + found[4:])
 
 
 def test_columns_that_are_wrong_are_refused(tmp_path):
     columns = {"image": [PICTURE], "caption": ["x"], "score": [1]}
     file = write(tmp_path / "a.parquet", columns)
     for options, message in (
-        ({"image": "imag"}, "column of .*a.parquet 'imag'; known: image, "),
+        ({"image": "imag"}, "column of .*a.parquet .data.options.image. 'imag'; known: image, "),
         ({"caption": "text"}, "'text'; known: caption, image, score"),
         ({"synthetic": "cogvlm"}, "'cogvlm'; known: "),
         ({"image": "score"}, "column 'score' is int64; wanted binary, or a struct"),
     ):
         with pytest.raises(InputError, match=message):
             sources.make("parquet", path=file, **options)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pyarrow.array([{"en": "a cat"}]),
+        pyarrow.array([[{"text": "a cat"}]]),
+        pyarrow.array([0], pyarrow.timestamp("ns")),
+        pyarrow.array([7]),
+    ],
+    ids=lambda texts: str(texts.type),
+)
+def test_a_caption_column_of_no_texts_is_refused(tmp_path, texts):
+    file = write(tmp_path / "a.parquet", {"image": [PICTURE], "caption": texts})
+    with pytest.raises(InputError, match="'caption' is .*; wanted texts, or lists of texts"):
+        sources.make("parquet", path=file)
+
+
+def test_captions_may_be_any_texts(tmp_path):
+    for texts in (
+        pyarrow.array([b"a cat"]),
+        pyarrow.array(["a cat"]).dictionary_encode(),
+        pyarrow.array([["a cat"]], pyarrow.large_list(pyarrow.large_string())),
+        pyarrow.array([["a cat"]], pyarrow.list_(pyarrow.string(), 1)),
+    ):
+        file = write(tmp_path / "a.parquet", {"image": [PICTURE], "caption": texts})
+        (found,) = every("parquet", path=file)
+        assert [c.text for c in found.captions] == ["a cat"]
+    file = write(tmp_path / "a.parquet", {"image": [PICTURE], "caption": pyarrow.nulls(1)})
+    assert every("parquet", path=file) == [Unusable("a/00000000", "caption-missing")]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    columns = [[PICTURE], ["one"], ["two"]]
+    table = pyarrow.Table.from_arrays(
+        list(map(pyarrow.array, columns)), ["image", "caption", "caption"]
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="has two columns 'caption'; rename one"):
+        sources.make("parquet", path=tmp_path)
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path):

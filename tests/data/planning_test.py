@@ -28,6 +28,9 @@ class Listed:
     def prompts(self, count):
         return []
 
+    def describe(self):
+        return {"name": "listed"}
+
 
 def example(key, *captions, size=(100, 100), **metadata):
     texts = tuple(c if isinstance(c, Caption) else Caption(c) for c in captions)
@@ -232,6 +235,14 @@ def test_a_plan_of_nothing_says_what_dropped_it_all(tmp_path):
     with pytest.raises(errors.InputError, match="no picture is left: .*R4-url dropped 1"):
         make(tmp_path, examples, rules=("R4-url",))
     assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_plan_that_was_begun_in_other_pieces_says_so(tmp_path):
+    examples = [example(f"k{i}", f"text {i}") for i in range(9)]
+    make(tmp_path, examples, pieces=3)
+    (tmp_path / "plan.json").unlink()
+    with pytest.raises(errors.InputError, match="begun in 3 pieces, and data.shards is 4; give"):
+        make(tmp_path, examples, pieces=4)
 
 
 def test_prompts_and_preview_are_captions_that_the_rules_left(tmp_path):

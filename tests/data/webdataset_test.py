@@ -131,7 +131,54 @@ def test_what_is_no_tar_is_named(tmp_path):
     )
     write(tmp_path / "e.tar", [])
     found = every("webdataset", path=tmp_path)
-    assert found == [Unusable(f"{name}.tar", "tar-damaged") for name in "abc"]
+    why = {"a.tar": "tar-damaged", "b.tar": "tar-damaged", "c.tar": "tar-compressed"}
+    assert found == [Unusable(name, reason) for name, reason in why.items()]
+
+
+def test_tars_are_told_by_small_and_capital_suffixes_and_compressed_ones_are_counted(tmp_path):
+    plain = write(tmp_path / "a.TAR", [("1.jpg", PICTURE), ("1.txt", b"a cat")])
+    for name in ("b.tar.gz", "c.tgz"):
+        (tmp_path / name).write_bytes(gzip.compress(plain.read_bytes()))
+    one, *others = every("webdataset", path=tmp_path)
+    assert one.key == "a/1" and one.captions[0].text == "a cat"
+    assert others == [Unusable(name, "tar-compressed") for name in ("b.tar.gz", "c.tgz")]
+
+
+def test_what_is_behind_the_end_of_a_tar_is_told(tmp_path):
+    files = [(f"{k}.jpg", PICTURE) for k in range(9)]
+    one, other = (write(tmp_path / f"{n}.tar", files) for n in "ab")
+    joined = tmp_path / "joined" / "c.tar"
+    joined.parent.mkdir()
+    joined.write_bytes(one.read_bytes() + other.read_bytes())
+    *before, last = every("webdataset", path=joined)
+    assert len(before) >= 8 and last == Unusable("c.tar", "tar-damaged")
+    content = bytearray(one.read_bytes())
+    with tarfile.open(one) as opened:
+        offset = opened.getmember("5.jpg").offset
+    content[offset : offset + tarfile.BLOCKSIZE] = bytes(tarfile.BLOCKSIZE)
+    joined.write_bytes(content)
+    assert every("webdataset", path=joined)[-1] == Unusable("c.tar", "tar-damaged")
+
+
+def test_nothing_of_a_sample_is_lost_without_a_word(tmp_path):
+    twice = [(name, text) for text in (b"a cat", b"a dog") for name in ("0.jpg", "0.txt")]
+    files = [(name, PICTURE if name.endswith("jpg") else text) for name, text in twice]
+    files += [("1.jpg", PICTURE), ("1.png", PICTURE), ("1.txt", b"a cat")]
+    files += [(f"at 10.{k}{suffix}", PICTURE) for k in "01" for suffix in (".png", ".txt")]
+    found = every("webdataset", path=write(tmp_path / "a.tar", files))
+    assert [e.captions[0].text for e in found[:2]] == ["a cat", "a dog"]
+    assert [e.key for e in found[:3]] == ["a/0", "a/0", "a/1"]
+    assert found[3:] == [
+        Unusable("a/1.png", "image-second"),
+        Unusable("a/at 10.0.png", "name-dots"),
+        Unusable("a/at 10.1.png", "name-dots"),
+    ]
+
+
+def test_accents_may_be_composed_in_one_name_alone(tmp_path):
+    files = [("cafe\u0301.jpg", PICTURE), ("caf\u00e9.txt", b"a cat"), ("d.jpg", PICTURE)]
+    one, _ = every("webdataset", path=write(tmp_path / "a.tar", files))
+    assert one.key == "a/cafe\u0301" and one.captions[0].text == "a cat"
 
 
 def test_the_number_of_samples_is_known_or_estimated(tmp_path):

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import gzip
 import json
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from lidit_jax import errors, preparation, share
-from lidit_jax.data import dataset
+from lidit_jax.data import dataset, planning
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.models.vae import make_codec
 from lidit_jax.preparation import images, verify
@@ -84,6 +85,24 @@ def test_a_plan_that_failed_leaves_the_folder_to_another_recipe(llms, raw, tmp_p
         preparation.prepare(config_of(llms, "folder", options, hold_out=0.999), tmp_path / "set")
     preparation.prepare(config_of(llms, "folder", options), tmp_path / "set")
     assert verify.verify(tmp_path / "set") == []
+
+
+def test_what_to_do_is_said_where_no_picture_is_left(llms, tmp_path):
+    raw = tiny_sources.write_table(tmp_path / "raw" / "train").parent
+    folder = config_of(llms, "folder", {"path": str(raw)})
+    with pytest.raises(errors.InputError, match="metadata.csv in the folder that `path` names"):
+        preparation.prepare(folder, tmp_path / "set")
+    (raw / "a.tar.gz").write_bytes(gzip.compress(b"x"))
+    tars = config_of(llms, "webdataset", {"path": str(raw)})
+    with pytest.raises(errors.InputError, match="tar-compressed dropped 1; decompress the tars"):
+        preparation.prepare(tars, tmp_path / "set")
+
+
+def test_a_plan_that_crashed_leaves_nothing(llms, raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "_drop_late", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        preparation.prepare(config_of(llms, "folder", {"path": str(raw)}), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
 
 
 def test_a_folder_of_a_plan_alone_may_be_removed_for_another(llms, raw, prepared, tmp_path):

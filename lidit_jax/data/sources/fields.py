@@ -16,8 +16,11 @@ REASONS = {  # of an Unusable
     "caption-not-utf8": "a caption is not UTF-8",
     "caption-unreadable": "the JSON or the row with its captions cannot be read",
     "image-missing": "captions without a picture",
-    "tar-damaged": "a tar is cut, damaged or none; what was before has been given",
-    "parquet-damaged": "a row group cannot be read; what was before has been given",
+    "image-second": "a tar's sample has more than one picture; the first has been given",
+    "name-dots": "a picture's name in a tar has dots before its suffix: up to the first, samples have one name",
+    "tar-damaged": "a tar is cut, damaged, none, or two in one file; what was before has been given",
+    "tar-compressed": "a compressed tar, of which no picture can be read by itself",
+    "parquet-damaged": "a row of a row group that cannot be read; what was before has been given",
 }
 
 # The names that rules read, and other names that data sets have for the same. LAION's WIDTH and
@@ -48,9 +51,9 @@ class Fields:
     def check(self, columns: Iterable[str], where: str):
         """Raises InputError if a column is missing; one named "synthetic" may be."""
         columns = list(columns)
-        for name in (self.caption, self.synthetic):
+        for option, name in (("caption", self.caption), ("synthetic", self.synthetic)):
             if name not in columns and name != "synthetic":
-                raise unknown_name(f"column of {where}", name, columns)
+                raise unknown_name(f"column of {where} (data.options.{option})", name, columns)
 
     def example(self, key: str, picture: Picture, row: Row) -> Example | Unusable:
         """Returns the example of a row, or why it is none."""
@@ -99,12 +102,19 @@ def _flat(value: Any) -> Iterator[str]:
         for item in value:
             yield from _flat(item)
     elif isinstance(value, bytes):
-        yield value.decode("utf-8-sig")
+        yield _text(value.decode("utf-8-sig"))
     elif isinstance(value, str):
-        value.encode("utf-8")  # fails on the surrogates that stand for bytes that are not UTF-8
-        yield value
+        yield _text(value)
     elif value is not None and value == value:  # NaN is how tables write nothing
         raise TypeError(f"a caption is {type(value).__name__}; wanted a text")
+
+
+def _text(value: str) -> str:
+    """Returns it; UnicodeError with surrogates, which stand for bytes that are not UTF-8, or with zeros, as UTF-16 has."""
+    if "\0" in value:
+        raise UnicodeError("a text has zeros")
+    value.encode("utf-8")
+    return value
 
 
 def metadata(row: Row) -> Row:

@@ -4,7 +4,7 @@
     hill.png  hill.json  {"caption": ..., "synthetic": ..., "aesthetic": 5.1, ...}
 
 or `metadata.csv` / `metadata.jsonl` in the folder itself, with a column `file_name` (Hugging Face's
-imagefolder); files beside the pictures are then not read.
+imagefolder); files beside the pictures are then not read. Several rows of a picture are several captions.
 """
 
 import functools
@@ -28,7 +28,8 @@ OTHERS = (".avif", ".heic", ".heif", ".jp2", ".jxl")
 
 
 class Folder:
-    """The pictures below `path`, by name; the key is the name without suffix.
+    """The pictures below `path`, by name; the key is the name without suffix, or with it where a table has
+    another picture of that name before.
 
     caption, synthetic: the JSON fields, or the table's columns, that hold a text or a list of texts;
       all others are metadata.
@@ -77,17 +78,39 @@ class Folder:
         """Returns the table's rows, and the pictures that it does not name, by name."""
         read = table.read(self._table)
         self._fields.check({c for _, row in read for c in row or ()}, str(self._table))
-        rows = [(self._written(name), row) for name, row in read]
+        of_picture: dict[str, list[Row]] = {}
+        rows: list[tuple[str, Row | None]] = []
+        for name, row in ((self._written(name), row) for name, row in read):
+            if row is None:
+                rows.append((name, row))
+            else:
+                of_picture.setdefault(name, []).append(row)
+        rows += [(name, self._joined(of)) for name, of in of_picture.items()]
         named = {name for name, _ in rows}
-        unnamed = [(picture, {}) for picture in pictures if picture not in named]
-        return sorted(rows + unnamed, key=lambda row: row[0])
+        rows += [(picture, {}) for picture in pictures if picture not in named]
+        rows.sort(key=lambda row: row[0])
+        first: dict[str, str] = {}
+        self._twins = {name for name, _ in rows if first.setdefault(_key(name), name) != name}
+        return rows
+
+    def _joined(self, rows: list[Row]) -> Row:
+        """Returns one picture's rows as one, with the captions of all; else it is the first."""
+        captions = (self._fields.caption, self._fields.synthetic)
+        if len(rows) == 1:
+            return rows[0]
+        return rows[0] | {field: [row.get(field) for row in rows] for field in captions}
 
     def _written(self, name: str) -> str:
         """Returns the file that a table means by a name: "./a.jpg", "b\\a.jpg", accents composed or not."""
         if name in self._files:
             return name
-        plain = posixpath.normpath(name.replace("\\", "/"))
-        return self._composed.get(unicodedata.normalize("NFC", plain), name)
+        return self._there(posixpath.normpath(name.replace("\\", "/"))) or name
+
+    def _there(self, name: str) -> str | None:
+        """Returns the file of this name, whether or not its accents are composed, if there is one."""
+        return (
+            name if name in self._files else self._composed.get(unicodedata.normalize("NFC", name))
+        )
 
     @functools.cached_property
     def _composed(self) -> dict[str, str]:
@@ -95,11 +118,13 @@ class Folder:
         return {unicodedata.normalize("NFC", name): name for name in self._files}
 
     def _tabled(self, name: str, row: Row | None) -> Example | Unusable:
-        if row is None:
-            return Unusable(name, "caption-unreadable")
         if name not in self._files:
-            return Unusable(_key(name), "image-missing")
-        return self._fields.example(_key(name), self._picture(name), row)
+            reason = "caption-unreadable" if row is None else "image-missing"
+            return Unusable(name if row is None else _key(name), reason)
+        key = name if name in self._twins else _key(name)
+        if row is None:
+            return Unusable(key, "caption-unreadable")
+        return self._fields.example(key, self._picture(name), row)
 
     def _beside(self, name: str, _: None) -> Example | Unusable:
         try:
@@ -111,8 +136,9 @@ class Folder:
         return self._fields.example_of_files(_key(name), self._picture(name), text, record)
 
     def _read(self, key: str, suffix: str) -> bytes | None:
-        names = [name for name in (key + suffix, key + suffix.upper()) if name in self._files]
-        return (self._root / names[0]).read_bytes() if names else None
+        names = (self._there(key + end) for end in (suffix, suffix.upper()))
+        name = next(filter(None, names), None)
+        return (self._root / name).read_bytes() if name else None
 
     def _picture(self, name: str) -> Encoded:
         return Encoded(FilePath(str(self._root / name)))

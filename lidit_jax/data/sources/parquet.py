@@ -91,26 +91,39 @@ class Parquet:
 
     def _check_columns(self, schema, where: str):
         image = self.options["image"]
+        for name in set(schema.names):
+            if schema.names.count(name) > 1:
+                raise InputError(f"{where} has two columns {name!r}; rename one")
         if image not in schema.names:
-            raise unknown_name(f"column of {where}", image, schema.names)
+            raise unknown_name(f"column of {where} (data.options.image)", image, schema.names)
         if not _holds_bytes(schema.field(image).type):
             raise InputError(
                 f"{where}: column {image!r} is {schema.field(image).type}; "
                 "wanted binary, or a struct with the field bytes"
             )
         self._fields.check(schema.names, where)
+        for option in ("caption", "synthetic"):
+            name = self.options[option]
+            if name in schema.names and not _holds_texts(schema.field(name).type):
+                raise InputError(
+                    f"{where}: column {name!r} is {schema.field(name).type}; wanted texts, or lists of texts "
+                    f"(data.options.{option})"
+                )
 
     def _read(self, group: _Group) -> Iterator[Example | Unusable]:
         import pyarrow
 
         name = os.path.relpath(group.path, self._root).removesuffix(".parquet")
+        due = group.first
         try:
-            for number, row in enumerate(self._rows(group), group.first):
-                yield self._example(f"{name}/{number:08d}", row)
+            for row in self._rows(group):
+                yield self._example(f"{name}/{due:08d}", row)
+                due += 1
         except (pyarrow.ArrowInvalid, OSError) as e:
             if is_unreachable(e):
                 raise
-            yield Unusable(f"{name}/group-{group.index}", "parquet-damaged")
+            lost = range(due, group.first + group.rows)
+            yield from (Unusable(f"{name}/{row:08d}", "parquet-damaged") for row in lost)
 
     def _rows(self, group: _Group) -> Iterator[Row]:
         from pyarrow import parquet
@@ -146,6 +159,16 @@ def _holds_bytes(kind) -> bool:
     if types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
     return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _holds_texts(kind) -> bool:
+    """Does it hold texts, lists of them, or nothing at all?"""
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return not types.is_dictionary(kind.value_type) and _holds_texts(kind.value_type)
+    kinds = (_is_text, types.is_binary, types.is_large_binary, types.is_null)
+    return any(is_kind(_plain(kind)) for is_kind in kinds)
 
 
 def _is_scalar(kind) -> bool:

@@ -13,11 +13,16 @@ from lidit_jax.errors import InputError, is_unreachable
 def walk(folder: pathlib.Path) -> list[str]:
     """Returns the files below `folder` as sorted relative paths with "/"; hidden ones are left out.
 
-    Links to folders are not followed. Raises InputError if a folder cannot be read.
+    Links to folders are followed, to each folder once. Raises InputError if a folder cannot be read.
     """
-    found = []
-    for root, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [f for f in folders if not f.startswith(".")]
+    found, seen = [], {os.path.realpath(folder)}
+    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        visible = sorted(f for f in folders if not f.startswith("."))
+        real = {f: os.path.realpath(os.path.join(root, f)) for f in visible}
+        folders[:] = [
+            f for f in {real[f]: f for f in reversed(visible)}.values() if real[f] not in seen
+        ]
+        seen |= set(real.values())
         relative = pathlib.PurePath(root).relative_to(folder)
         found += [(relative / f).as_posix() for f in files if not f.startswith(".")]
     return sorted(found)
@@ -29,10 +34,12 @@ def _refuse(error: OSError):
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
-def find(path: str | os.PathLike, suffix: str, source: str) -> list[pathlib.Path]:
+def find(
+    path: str | os.PathLike, suffix: str, source: str, also: tuple[str, ...] = ()
+) -> list[pathlib.Path]:
     """Returns the files with `suffix` that `path` means: a file, a folder (searched through) or a glob.
 
-    Raises InputError if there are none. `source` is the name of the source that asks.
+    also: other suffixes, of files that the source tells of. Small or capital letters are the same. Raises InputError if there are none. `source` is the name of the source that asks.
     """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
@@ -43,7 +50,7 @@ def find(path: str | os.PathLike, suffix: str, source: str) -> list[pathlib.Path
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), place.parts)
         _check_reachable(pathlib.Path(*fixed))  # `glob` takes what does not answer for empty
         found = [pathlib.Path(p) for p in sorted(glob.glob(str(place), recursive=True))]
-    chosen = [p for p in found if p.name.endswith(suffix)]
+    chosen = [p for p in found if p.name.lower().endswith((suffix, *also))]
     if not chosen:
         others = f"; there are {len(found)} other files" if found else ""
         raise InputError(

@@ -22,38 +22,55 @@ def find(folder: pathlib.Path) -> pathlib.Path | None:
 
 
 def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
-    """Returns (file name, other columns) of each row; a line that is none has its number and None.
+    """Returns (file name, other columns) of each row; of a line that is none, None, and its number for a name that it has not.
 
-    Bytes that are not UTF-8 become surrogates. Raises InputError without rows, or the column file_name.
+    Bytes that are not UTF-8 become surrogates. Raises InputError without rows, or the column file_name, or if a
+    column is there twice.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = list(_csv_rows(file, path) if path.suffix == ".csv" else _jsonl_rows(file))
-    columns = {name for _, row in rows if row for name in row}
+        columns, rows = _csv(file, path) if path.suffix == ".csv" else _jsonl(file)
     if any("\0" in name or not is_text(name) for name in columns):
         raise InputError(f"{path} is not UTF-8; save it as that")
-    if not columns:
+    if not rows:
         raise InputError(f"{path} has no rows; wanted one for each picture, with {KEY}")
+    if not columns:
+        raise InputError(f"no line of {path} is a JSON object; wanted one for each picture")
     if KEY not in columns:
         raise InputError(
             f"{path} has no column {KEY!r}, with commas between columns, but {sorted(columns)}"
         )
-    return [_named(path, number, row) for number, row in rows]
+    for name in columns:
+        if columns.count(name) > 1:
+            raise InputError(f"{path} has two columns {name!r}; rename one")
+    read = [_named(path, number, row) for number, row in rows]
+    if all(row is None for _, row in read):
+        raise InputError(
+            f"no row of {path} can be read: each has other cells than its header, {', '.join(columns)}; put a "
+            f"text with commas in quotes"
+        )
+    return read
 
 
-def _csv_rows(file: Iterator[str], path: pathlib.Path) -> Iterator[tuple[int, Row | None]]:
+_Numbered = list[tuple[int, Row | None]]
+
+
+def _csv(file: Iterator[str], path: pathlib.Path) -> tuple[list[str], _Numbered]:
+    """Returns the columns and the numbered rows."""
     csv.field_size_limit(2**24)  # characters; the default is 131,072
     reader = csv.DictReader(file, strict=True)
     try:
-        for number, row in enumerate(reader, 1):
-            yield number, None if None in row else row  # more cells than columns
+        rows = list(enumerate(reader, 1))
     except csv.Error as e:
         raise InputError(
             f"{path} is no table: {e}, in the row that begins at line {reader.line_num + 1}; look for a quote "
             f"that is not closed"
         ) from e
+    return list(reader.fieldnames or ()), rows
 
 
-def _jsonl_rows(file: Iterator[str]) -> Iterator[tuple[int, Row | None]]:
+def _jsonl(file: Iterator[str]) -> tuple[list[str], _Numbered]:
+    """Returns the columns of all rows, and the numbered rows, of which one that is none is None."""
+    columns, rows = {}, []
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -61,10 +78,15 @@ def _jsonl_rows(file: Iterator[str]) -> Iterator[tuple[int, Row | None]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        yield number, row if isinstance(row, dict) else None
+        row = row if isinstance(row, dict) else None
+        columns |= dict.fromkeys(row or ())
+        rows.append((number, row))
+    return list(columns), rows
 
 
 def _named(path: pathlib.Path, number: int, row: Row | None) -> tuple[str, Row | None]:
     if not row or not isinstance(row.get(KEY), str):
         return f"{path.name}:{number}", None
+    if None in row:  # more cells than columns
+        return row[KEY], None
     return row[KEY], {name: value for name, value in row.items() if name != KEY}

@@ -8,16 +8,20 @@ import json
 import os
 import pathlib
 import tarfile
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
 from lidit_jax.data.sources import paths
 from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields
-from lidit_jax.data.sources.folder import SUFFIXES
+from lidit_jax.data.sources.folder import OTHERS, SUFFIXES
 from lidit_jax.data.sources.images import Encoded, FileSlice
 from lidit_jax.errors import is_unreachable
 from lidit_jax.share import bounds
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # how files begin that are so
 
 
 class WebDataset:
@@ -25,7 +29,7 @@ class WebDataset:
 
     A sample is what has one name up to its first dot: a picture, a .txt (its caption), a .json (its
     fields). The key is the tar's name and the sample's. Pictures stay in the tar until they are
-    asked for, so tars must not be compressed. A tar that is cut gives what is before the cut.
+    asked for, so a compressed tar gives nothing. A tar that is cut gives what is before the cut.
     caption, synthetic: the JSON fields that hold a text or a list of texts; others are metadata.
     Raises InputError if there is no tar.
     """
@@ -35,7 +39,7 @@ class WebDataset:
     ):
         self.options = {"path": str(path), "caption": caption, "synthetic": synthetic}
         self._fields = Fields(caption, synthetic)
-        self._tars = paths.find(path, ".tar", "webdataset")
+        self._tars = paths.find(path, ".tar", "webdataset", also=COMPRESSED)
         self._root = paths.common_root(self._tars)
 
     def __len__(self) -> int:
@@ -69,31 +73,41 @@ class WebDataset:
     def _read(self, path: pathlib.Path) -> Iterator[Example | Unusable]:
         name = os.path.relpath(path, self._root)
         try:
+            with open(path, "rb") as file:
+                if file.read(8).startswith(_MAGIC):
+                    yield Unusable(name, "tar-compressed")
+                    return
             with tarfile.open(path, "r:") as tar:
                 for key, members in _samples(tar):
-                    yield self._example(f"{name.removesuffix('.tar')}/{key}", tar, members)
+                    yield from self._examples(f"{os.path.splitext(name)[0]}/{key}", tar, members)
         except (tarfile.TarError, OSError) as e:
             if is_unreachable(e):
                 raise
             yield Unusable(name, "tar-damaged")
 
-    def _example(
+    def _examples(
         self, key: str, tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]
-    ) -> Example | Unusable:
-        picture = next((m for suffix, m in members.items() if suffix in SUFFIXES), None)
-        if picture is None:
-            return Unusable(key, "image-missing")
+    ) -> Iterator[Example | Unusable]:
+        pictures = [suffix for suffix in members if suffix in SUFFIXES + OTHERS]
+        if not pictures:
+            dotted = [s for s in members if s.endswith(SUFFIXES + OTHERS)]
+            yield from (Unusable(key + suffix, "name-dots") for suffix in dotted)
+            if not dotted:
+                yield Unusable(key, "image-missing")
+            return
         text, record = (
             tar.extractfile(members[s]).read() if s in members else None for s in (".txt", ".json")
         )
+        picture = members[pictures[0]]
         place = FileSlice(tar.name, picture.offset_data, picture.size)
-        return self._fields.example_of_files(key, Encoded(place), text, record)
+        yield self._fields.example_of_files(key, Encoded(place), text, record)
+        yield from (Unusable(key + suffix, "image-second") for suffix in pictures[1:])
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Yields (name, files by suffix) of neighbours with one name, reading headers alone.
 
-    Raises ReadError where the tar is cut or damaged, once the samples that are surely whole are out.
+    Accents may be composed in one name and not in the other. Raises ReadError where the tar is cut or damaged, once the samples that are surely whole are out.
     """
     key, members = "", {}
     while (member := tar.next()) is not None:
@@ -102,14 +116,19 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
         if not member.isfile() or os.path.basename(member.name).startswith("."):
             continue
         found, suffix = _split(member.name)
-        if found != key and members:
+        if members and (_composed(found) != _composed(key) or suffix in members):
             yield key, members
             members = {}
-        key = found
+        if not members:
+            key = found
         members[suffix] = member
     _check_end(tar)
     if members:
         yield key, members
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -120,9 +139,17 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _check_end(tar: tarfile.TarFile):
-    """Raises ReadError unless zeros end the tar: `tarfile` stops at a damaged header without a word."""
+    """Raises ReadError unless zeros end the tar, and nothing is behind them.
+
+    `tarfile` stops at a damaged header, or where another tar is appended, without a word.
+    """
     tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    ended = False
+    while rest := tar.fileobj.read(2**20):
+        ended = True
+        if any(rest):
+            raise tarfile.ReadError(f"{tar.name} goes on behind its end")
+    if not ended:
         raise tarfile.ReadError(f"{tar.name} has no end")
 
 
@@ -130,5 +157,5 @@ def _successes(tar: pathlib.Path) -> int | None:
     """Returns the number of samples in the tar's _stats.json, None if there is none."""
     try:
         return int(json.loads(tar.with_name(f"{tar.stem}_stats.json").read_bytes())["successes"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return None
