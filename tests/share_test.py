@@ -12,6 +12,14 @@ def test_shares_cover_the_pieces_once_each(count):
     assert share.WHOLE.of(7) == range(7)
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 100])
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_pieces_follow_each_other_and_are_about_equal(count, n):
+    pieces = [share.bounds(count, i, n) for i in range(n)]
+    assert [k for piece in pieces for k in piece] == list(range(count))
+    assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+
+
 @pytest.mark.parametrize("text", ["2/2", "1", "-1/2", "a/b", "1/0", "", "0/4/2"])
 def test_what_is_no_share_is_refused(text):
     with pytest.raises(errors.InputError, match=f"--share={text}: want i/n"):

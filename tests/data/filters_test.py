@@ -52,6 +52,7 @@ def test_shape(size, kept):
         (4.71, True),
         (9, True),
         ("5.1", True),
+        (4.7, True),
         ("4.2", False),
         ("good", False),
         (None, False),

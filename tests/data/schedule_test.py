@@ -20,6 +20,17 @@ def test_a_bins_batches_come_in_turn_and_in_proportion(counts):
 
 
 @pytest.mark.parametrize("counts", COUNTS)
+def test_steps_follow_the_times_that_batches_are_due_at(counts):
+    schedule, total = Schedule(counts), sum(counts)
+    due = sorted(
+        ((k + 0.5) * total / n, bin, k)
+        for bin, n in enumerate(counts)
+        for k in range(300 * n // total + 2)
+    )
+    assert [schedule(step) for step in range(300)] == [(bin, k) for _, bin, k in due[:300]]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
 def test_a_step_far_from_the_start_is_found_without_the_ones_before(counts):
     schedule, start = Schedule(counts), 10**7
     seen = [schedule(step) for step in range(start, start + 200)]

@@ -67,6 +67,14 @@ def test_of_pictures():
     assert fid.fid(large, real, features) == pytest.approx(0, abs=1e-6)
 
 
+def test_features_of_pixels_are_of_parts_where_they_are():
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[16:24, 40:48] = (255, 51, 0)  # the third part from above, the sixth from the left
+    mean_YxXx3, std_YxXx3 = fid.pixel_features([picture]).reshape(2, 8, 8, 3)
+    assert mean_YxXx3[2, 5].tolist() == pytest.approx([1, 0.2, 0])
+    assert mean_YxXx3.sum() == pytest.approx(1.2) and not std_YxXx3.any()
+
+
 def test_two_pictures_of_a_kind_are_wanted():
     with pytest.raises(InputError, match="1 drawn pictures; .* two or more"):
         fid.fid(pictures(1), pictures(3), fid.pixel_features)

@@ -36,6 +36,15 @@ def test_the_bounds_are_quantiles_of_resamples():
     assert (fixed.low, fixed.value, fixed.high) == (0.5, 0.5, 0.5)  # one of each, always
 
 
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_many_prompts_have_the_interval_of_a_normal_mean(share):
+    tally = Tally(np.arange(1000) < 1000 * share, np.ones(1000))
+    score = intervals.scores({"m": tally}, {}, resamples=20_000)["m"]
+    half = 1.96 * np.sqrt(share * (1 - share) / 1000)
+    assert score.low == pytest.approx(share - half, abs=0.05 * half)
+    assert score.high == pytest.approx(share + half, abs=0.05 * half)
+
+
 def test_groups_keep_their_numbers_and_every_prompt_is_drawn():
     strata = ["a"] * 5 + ["b"] * 2 + ["a"]
     times_RxP = intervals.draws(strata, 400, np.random.default_rng(0))
