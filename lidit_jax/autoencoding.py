@@ -22,6 +22,9 @@ BATCH = 16
 def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
     """Writes the EMA of a VAE's run to `out`, as diffusers saves an AutoencoderKL; returns its step.
 
+    The config's scaling_factor and shift_factor are the run's, and not measured: 1 and 0, unless given. Nothing here
+    reads them; a program that does wants 1 / std and mean of its latents there.
+
     Raises InputError if `workdir` holds no trained VAE, or if `out` is a run or a data set.
     """
     files.check_own_folder(out, "out")

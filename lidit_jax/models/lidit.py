@@ -20,7 +20,8 @@ class ModelConfig:
 
     width, depth, heads, patch: the DiT's (1152, 28, 16, 2 in LI-DiT-1B).
     dtype: compute dtype, "bfloat16" or "float32"; parameters are always f32.
-    remat: which products the backward pass computes again, "none" or "full" (`stacking.REMAT_POLICIES`).
+    remat: what the backward pass of the stacks of blocks computes again, "none" or "full"
+      (`stacking.REMAT_POLICIES`); the collaborative refiner and what comes before the stacks keep theirs.
     unroll: blocks per iteration of the loop over blocks; a small model on a CPU runs faster with all.
     """
 
