@@ -180,7 +180,7 @@ def read_json(
     a hash is checked where there is one.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
         value = json.loads(text, parse_constant=_no_number)
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None

@@ -259,7 +259,7 @@ def test_a_picture_that_would_fill_the_memory_is_not_decoded(tmp_path):
     for side in (60_000, 9_000):
         (tmp_path / "bomb.png").write_bytes(bomb(side))
         with pytest.raises(errors.InputError, match="bomb.png"):
-            pictures.Picture(tmp_path / "bomb.png", "a", 0).load()
+            pictures.Picture(tmp_path / "bomb.png", "a", 0, tmp_path).load()
 
 
 def test_a_judge_reads_no_format_that_pillow_runs_programs_for(tmp_path):
@@ -267,4 +267,4 @@ def test_a_judge_reads_no_format_that_pillow_runs_programs_for(tmp_path):
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
     )
     with pytest.raises(errors.InputError, match="cannot read the picture"):
-        pictures.Picture(tmp_path / "page.png", "a", 0).load()
+        pictures.Picture(tmp_path / "page.png", "a", 0, tmp_path).load()

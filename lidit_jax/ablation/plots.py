@@ -96,7 +96,9 @@ def side_by_side(
         _text(figure, grid[1 + 2 * k, :], "\n".join(lines), x=0, ha="left")
         for column, (name, folder) in enumerate(drawn.items()):
             axes = figure.add_subplot(grid[2 + 2 * k, column])
-            axes.imshow(Picture(folder / file, prompts[file], 0).load(), interpolation="nearest")
+            axes.imshow(
+                Picture(folder / file, prompts[file], None, folder).load(), interpolation="nearest"
+            )
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set(**(_RIGHT if file in right[name] else _WRONG))

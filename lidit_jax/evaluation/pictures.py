@@ -2,7 +2,7 @@
 
     manifest.json   {"pictures": [{"file": "000000.png", "prompt": "a red circle", "seed": 0}, ...]}
 
-Of its other keys, HOW says how they were drawn, for results to tell; those beside it are ignored here.
+"seed" may be missing. Of its other keys, HOW says how they were drawn, for results to tell; those beside it are ignored here.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lidit_jax import files
 from lidit_jax.errors import InputError, is_unreachable
@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 HOW = ("run", "step", "guidance", "sampler", "vae")
 SHOWN = 20  # names in an error
 MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
-_FIELDS = {"file": str, "prompt": str, "seed": int}
+_FIELDS = {"file": str, "prompt": str}
 _FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow has others run programs
 _MODES = ("RGB", "L", "P", "1")  # what Pillow makes RGB of without a loss
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -30,12 +30,20 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
+    """A picture that the manifest of a folder lists. seed: None where that does not tell it."""
+
     path: Path
     prompt: str
-    seed: int
+    seed: int | None
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Where it is in its folder, with "/"."""
+        return self.path.relative_to(self.folder).as_posix()
 
     def load(self) -> np.ndarray:
-        """Returns the picture, uint8 [height, width, 3].
+        """Returns the picture, uint8 [height, width, 3], turned as its EXIF orientation says.
 
         Raises InputError if it is no picture, or not one that is RGB or grey of 8 bits: what shows through
         a transparent pixel is not in the file.
@@ -46,6 +54,9 @@ class Picture:
                     raise InputError(
                         f"{self.path} is of {image.width}x{image.height}, more than {MOST_PIXELS:,} pixels"
                     )
+                image = ImageOps.exif_transpose(image)
+                if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+                    return np.asarray(image.convert("RGB"))
                 if image.mode not in _MODES or image.has_transparency_data:
                     raise InputError(
                         f"{self.path} is transparent, or not of 8 bits of RGB or grey (mode {image.mode}); "
@@ -81,13 +92,16 @@ def read(folder: str | Path) -> list[Picture]:
         raise InputError(f"no folder of samples at {folder}")
     manifest = folder / MANIFEST
     if not manifest.is_file():
-        raise InputError(f"{folder} has no {MANIFEST}; wanted a folder written by lidit_jax.sample")
+        raise InputError(
+            f"{folder} has no {MANIFEST}, which lidit_jax.sample writes; for other pictures write one: "
+            f'{{"pictures": [{{"file": "a/0.png", "prompt": "a red circle"}}, ...]}}'
+        )
     content = files.read_json(manifest, "manifest", sealed=False)  # it may be another program's
     entries = content.get("pictures")
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{manifest} lists no pictures; wanted a list under the key 'pictures'")
     pictures = [_picture(folder, manifest, i, entry) for i, entry in enumerate(entries)]
-    missing = [p.path.name for p in pictures if not p.path.is_file()]
+    missing = [p.name for p in pictures if not p.path.is_file()]
     if missing:
         raise InputError(
             f"{manifest} names {len(missing)} files that are not in {folder}: {listed(missing)}"
@@ -100,19 +114,15 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def folder_of(pictures: Sequence[Picture]) -> Path:
-    """Returns the folder that has the manifest of pictures which `read` returned."""
-    return next(p for p in pictures[0].path.parents if (p / MANIFEST).is_file())
-
-
 def how_drawn(pictures: Sequence[Picture]) -> dict[str, Any]:
     """Returns what results tell of how pictures were drawn: HOW, where their manifest has it, and "seeds".
 
-    "seeds": the least and the greatest. Raises InputError as `read` does of the manifest.
+    "seeds": the least and the greatest, where all are told. Raises InputError as `read` does of the manifest.
     """
-    told = files.read_json(folder_of(pictures) / MANIFEST, "manifest", sealed=False)
+    manifest = files.read_json(pictures[0].folder / MANIFEST, "manifest", sealed=False)
+    told = {key: manifest[key] for key in HOW if key in manifest}
     seeds = [picture.seed for picture in pictures]
-    return {key: told[key] for key in HOW if key in told} | {"seeds": [min(seeds), max(seeds)]}
+    return told if None in seeds else told | {"seeds": [min(seeds), max(seeds)]}
 
 
 def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:
@@ -121,6 +131,11 @@ def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:
             raise InputError(
                 f"{manifest}: picture {index} is {entry!r}; wanted {field!r}, a {kind.__name__}"
             )
+    seed = entry.get("seed")
+    if not (seed is None or isinstance(seed, int) or isinstance(seed, float) and seed.is_integer()):
+        raise InputError(
+            f"{manifest}: picture {index} has the seed {seed!r}; wanted a whole number"
+        )
     path = folder / entry["file"]
     try:
         inside = folder.resolve() in path.resolve().parents
@@ -130,4 +145,4 @@ def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:
         raise InputError(
             f"{manifest}: picture {index} is {entry['file']!r}, outside of {folder}; want one in it"
         )
-    return Picture(path, entry["prompt"], entry["seed"])
+    return Picture(path, entry["prompt"], None if seed is None else int(seed), folder)

@@ -31,4 +31,4 @@ def _original(picture: Picture) -> Picture:
     path = picture.path.parent / "originals" / picture.path.name
     if not path.is_file():
         raise InputError(f"no original of {picture.path} at {path}; {_REMEDY}")
-    return Picture(path, "", 0)
+    return Picture(path, "", None, picture.folder)

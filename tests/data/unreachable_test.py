@@ -83,7 +83,7 @@ def failing(folder):
         (lambda p: prompts.read(p / "a.txt"), (pathlib.Path, "read_text")),
         (lambda p: weights.locate(str(p), p), (pathlib.Path, "glob")),
         (
-            lambda p: pictures.Picture(p / "a.png", "", 0).load(),
+            lambda p: pictures.Picture(p / "a.png", "", 0, p).load(),
             (pictures.Image, "open"),
         ),
         (

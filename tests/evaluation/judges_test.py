@@ -190,6 +190,15 @@ def test_a_judge_of_another_kind_is_refused_unloaded(folder, monkeypatch, kind, 
             open_judges({other: str(folder(name))})
 
 
+def test_weights_that_are_not_finite_are_refused(copy):
+    path = copy(CLIP)
+    weights = safetensors.torch.load_file(path / "model.safetensors")
+    weights["text_projection.weight"][0, 0] = float("nan")
+    safetensors.torch.save_file(weights, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="its weight text_projection.weight has a NaN"):
+        open_judges({"clip": str(path)})
+
+
 def test_weights_that_lack_a_tensor_or_are_cut_off_are_refused(copy):
     path = copy(CLIP)
     weights = safetensors.torch.load_file(path / "model.safetensors")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import pictures
@@ -28,14 +28,15 @@ def entry(**changes):
 @pytest.mark.parametrize(
     "manifest, message",
     [
-        (None, "has no manifest.json"),
+        (None, "has no manifest.json.*for other pictures write one: .*a red circle"),
         ("{", "is damaged, not the manifest it should be: Expecting"),
         ([], "is damaged, .* no JSON object"),
         ({}, "lists no pictures"),
         ({"pictures": []}, "lists no pictures"),
         ({"pictures": ["0.png"]}, "picture 0 is '0.png'; wanted 'file', a str"),
         (entry(prompt=None), "picture 0 is .*; wanted 'prompt', a str"),
-        (entry(seed="0"), "picture 0 is .*; wanted 'seed', a int"),
+        (entry(seed="0"), "picture 0 has the seed '0'; wanted a whole number"),
+        (entry(seed=0.5), "picture 0 has the seed 0.5; wanted a whole number"),
         (entry(), "names 1 files that are not in .*: 0.png"),
         *(
             (entry(file=name), "outside of .*; want one in it")
@@ -66,17 +67,40 @@ GREY, COLOUR = (
 )
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_pictures_of_other_programs_need_no_seed_and_their_manifest_may_have_a_mark(tmp_path):
+    entries = [{"file": "a/0.png", "prompt": "p"}, {"file": "0.png", "prompt": "q", "seed": 7.0}]
+    text = json.dumps({"pictures": entries, "guidance": 4})
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8-sig")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps({"pictures": [], "guidance": 99}))
+    for name in ("a/0.png", "0.png"):
+        Image.fromarray(COLOUR).save(tmp_path / name)
+    read = pictures.read(tmp_path)
+    assert [(p.name, p.seed) for p in read] == [("a/0.png", None), ("0.png", 7)]
+    assert pictures.how_drawn(read) == {"guidance": 4}
+    assert pictures.how_drawn(read[1:]) == {"guidance": 4, "seeds": [7, 7]}
+
+
+def test_a_picture_is_turned_as_it_says(tmp_path):
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 3
+    Image.fromarray(COLOUR).save(tmp_path / "0.png", exif=turned)
+    assert (Picture(tmp_path / "0.png", "", 0, tmp_path).load() == COLOUR[::-1, ::-1]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
 def test_every_lossless_mode_is_read_as_it_looks(tmp_path, mode):
     image = Image.fromarray(COLOUR).convert(mode)
     image.save(tmp_path / "0.png")
-    assert (Picture(tmp_path / "0.png", "", 0).load() == np.asarray(image.convert("RGB"))).all()
+    assert (
+        Picture(tmp_path / "0.png", "", 0, tmp_path).load() == np.asarray(image.convert("RGB"))
+    ).all()
 
 
 @pytest.mark.parametrize(
     "image, options",
     [
-        (Image.fromarray(COLOUR).convert("RGBA"), {}),
+        (Image.fromarray(np.dstack([COLOUR, np.full((4, 6), 254, np.uint8)])), {}),
         (Image.fromarray(GREY).convert("LA"), {}),
         (Image.fromarray(COLOUR), {"transparency": (0, 0, 0)}),
         (Image.fromarray(GREY).convert("P"), {"transparency": 0}),
@@ -86,4 +110,4 @@ def test_every_lossless_mode_is_read_as_it_looks(tmp_path, mode):
 def test_transparency_and_more_than_8_bits_are_refused(tmp_path, image, options):
     image.save(tmp_path / "0.png", **options)
     with pytest.raises(InputError, match="0.png is transparent, or not of 8 bits .*; save it so"):
-        Picture(tmp_path / "0.png", "", 0).load()
+        Picture(tmp_path / "0.png", "", 0, tmp_path).load()

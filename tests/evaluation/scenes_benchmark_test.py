@@ -55,7 +55,9 @@ def test_shares_are_of_the_segments_that_say_it():
     )
     assert value["geneval_single_object"] == (1, 1) and value["geneval_two_object"] == (0, 1)
     assert value["geneval_counting"] == (0, 1) and value["geneval_colors"] == (0, 1)
-    assert value["geneval_position"] == (1, 1) and value["geneval_color_attr"] == (1, 1)
+    assert value["geneval_position"] == (1, 1) and value["geneval_color_attr"] == (0, 1)
+    wrong = [(item("one", RED), record({"shape": False, "colour": True}))]
+    assert BENCHMARK.score(*zip(*wrong), "fixed").metrics["geneval_colors"].sum_P.sum() == 0
 
 
 def test_segments_are_told_by_position_in_prompts_of_four():

@@ -31,12 +31,12 @@ SUBSTITUTES = {
             (),
         ),
         "Owlv2ForObjectDetection": Substitute(
-            "GenEval-OWLv2: the detector is OWLv2, which draws no masks, and for whose scores the "
-            "thresholds were not made"
+            "GenEval-OWLv2: the detector is OWLv2, which draws no masks, may tell an object more than once, "
+            "and for whose scores the thresholds were not made"
         ),
         "GroundingDinoForObjectDetection": Substitute(
-            "GenEval-DINO: the detector is Grounding DINO, which draws no masks, and for whose scores "
-            "the thresholds were not made"
+            "GenEval-DINO: the detector is Grounding DINO, which draws no masks, may tell an object more than "
+            "once, and for whose scores the thresholds were not made"
         ),
     },
     "compbench": {

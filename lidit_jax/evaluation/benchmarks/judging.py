@@ -15,7 +15,7 @@ from lidit_jax.errors import InputError
 from lidit_jax.evaluation.benchmarks import journal, matching
 from lidit_jax.evaluation.benchmarks.benchmark import Benchmark, Item, Record
 from lidit_jax.evaluation.judges.records import Judges
-from lidit_jax.evaluation.pictures import MANIFEST, Picture, folder_of
+from lidit_jax.evaluation.pictures import MANIFEST, Picture
 from lidit_jax.share import WHOLE, Share
 
 
@@ -40,11 +40,10 @@ def judge_pictures(
     if a picture cannot be read, or if a journal is damaged or about something else.
     """
     per_prompt = matching.check(items, pictures)
-    folder = folder_of(pictures)
-    names = [picture.path.relative_to(folder).as_posix() for picture in pictures]
-    head = _head(benchmark, items, judges) | {"manifest": files.checksum(folder / MANIFEST)}
+    manifest = files.checksum(pictures[0].folder / MANIFEST)
+    head = _head(benchmark, items, judges) | {"manifest": manifest}
     known = journal.read_all(out, head)
-    keys = [(name, files.checksum(picture.path)) for name, picture in zip(names, pictures)]
+    keys = [(picture.name, files.checksum(picture.path)) for picture in pictures]
     mine = [k for k in share.of(len(keys)) if keys[k] not in known]
     told = (
         (keys[k], _judged(benchmark, pictures[k], items[k // per_prompt], judges))

@@ -37,29 +37,31 @@ def _check_numbers(items: Sequence[Item], pictures: Sequence[Picture]) -> int:
 
 def _check_order(items: Sequence[Item], pictures: Sequence[Picture], per_prompt: int):
     misplaced = [
-        f"{picture.path.name} of {picture.prompt!r}"
+        f"{picture.name} of {picture.prompt!r}"
         for k, picture in enumerate(pictures)
         if picture.prompt != items[k // per_prompt].text
     ]
-    _refuse(misplaced, "pictures that are not in the order of the prompts")
+    _refuse(misplaced, "pictures that are not in the order of the prompts", _ORDER)
 
 
 def _check_files(pictures: Sequence[Picture]):
     """Looks at each file's ends only: what is between shows when it is judged."""
-    times = collections.Counter(picture.path for picture in pictures)
-    _refuse(
-        [path.name for path in times if times[path] > 1], "files that are listed more than once"
-    )
+    paths = [picture.path.resolve() for picture in pictures]
+    times = collections.Counter(paths)
+    twice = dict.fromkeys(p.name for p, path in zip(pictures, paths) if times[path] > 1)
+    _refuse(list(twice), "files that are listed more than once", "each picture is one file's")
     height, width = pictures[0].load().shape[:2]
-    others = [p.path.name for p in pictures if not files.is_whole_png(p.path, (height, width))]
-    first = pictures[0].path.name
-    _refuse(others, f"files that are no whole PNG of {width}x{height} pixels, the size of {first}")
+    others = [p.name for p in pictures if not files.is_whole_png(p.path, (height, width))]
+    size = f"{width}x{height} pixels, the size of {pictures[0].name}"
+    _refuse(others, f"files that are no whole PNG of {size}", "save them so")
 
 
-def _refuse(wrong: Sequence[str], what: str):
+# What to do; `_refuse` tells it.
+_TEXTS = "the manifest's prompts are, letter for letter, those that --write_prompts writes"
+_ORDER = f"{_TEXTS}, in their order"
+
+
+def _refuse(wrong: Sequence[str], what: str, remedy: str = _TEXTS):
     """Raises InputError if anything is wrong."""
     if wrong:
-        raise InputError(
-            f"{what} ({len(wrong)}): {listed(wrong)}; want the pictures that lidit_jax.sample draws of the file "
-            "that --write_prompts writes"
-        )
+        raise InputError(f"{what} ({len(wrong)}): {listed(wrong)}; {remedy}")

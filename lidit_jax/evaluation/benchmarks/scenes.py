@@ -36,8 +36,8 @@ class Scenes:
     t2i_*        pictures of several things where every segment that says it is right, as
                  T2I-CompBench multiplies what it asks; `t2i_avg` is their mean
     geneval_*    pictures right as GenEval's six tags have it; `geneval` is their mean: an object of
-                 the right shape; two; exactly so many; one of the right colour; two in relation; two
-                 of the right colours
+                 the right shape; two; exactly so many; one of the right shape and colour; two in
+                 relation; two of the right shapes and colours
     """
 
     official = False
@@ -94,6 +94,17 @@ def _every(attribute: str, *groups: str) -> Values:
     return values
 
 
+def _coloured(group: str) -> Values:
+    """Whether all things are there in the colours that are said, as GenEval's clauses want both."""
+
+    def values(p, r):
+        right = [s["shape"] and s.get("colour", True) for s in r["segments"]]
+        said = any("colour" in s for s in r["segments"])
+        return [all(right)] if said and p.group == group else []
+
+    return values
+
+
 def _of(name: str, **of: Any) -> Values:
     """A key of the record, of prompts whose meta are these."""
     return lambda p, r: [r[name]] if all(p.meta[k] == v for k, v in of.items()) else []
@@ -120,9 +131,9 @@ _METRICS: dict[str, Values] = {
     "geneval_single_object": _every("shape", "one"),
     "geneval_two_object": _every("shape", "two"),
     "geneval_counting": lambda p, r: _every("shape", "counting")(p, r) and [_exactly(r)],
-    "geneval_colors": _every("colour", "one"),
+    "geneval_colors": _coloured("one"),
     "geneval_position": _place,
-    "geneval_color_attr": _every("colour", "two"),
+    "geneval_color_attr": _coloured("two"),
 }
 
 

@@ -89,7 +89,7 @@ def _size(folder: Path) -> str:
 def model(folder: Path):
     """Returns the model of a folder, frozen, in float32, on the GPU if torch has one.
 
-    Raises InputError if it cannot be read, or if its weights lack a tensor of the model.
+    Raises InputError if it cannot be read, or if its weights lack a tensor of the model, or are not finite.
     """
     import torch
     import transformers
@@ -104,6 +104,11 @@ def model(folder: Path):
             **pretrained.SAFE,
         )
     pretrained.check_complete(str(folder), info)
+    for name, weight in loaded.named_parameters():
+        if not weight.isfinite().all():
+            raise InputError(
+                f"{folder}: its weight {name} has a NaN or an infinity; get a sound copy"
+            )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return loaded.to(device).eval().requires_grad_(False)
 
