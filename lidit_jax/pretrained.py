@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
+from typing import Any
 
 from lidit_jax.errors import InputError, in_one_line
 
@@ -31,4 +33,38 @@ def check_complete(model: str, loading_info: dict, unused: str | None = None):
         raise InputError(
             f"the weights of {model} lack {len(missing)} of the model's tensors, such as {missing[0]}; "
             "get a complete copy"
+        )
+
+
+# How names of tensors may begin that are those of a model within.
+_WITHIN = (
+    "",
+    "model.",
+    "transformer.",
+    "language_model.",
+    "model.language_model.",
+    "language_model.model.",
+)
+_BUFFERS = (".inv_freq", ".position_ids", ".masked_bias", ".attn.bias", ".attention.bias")
+
+
+def check_used(model: str, loading_info: dict, loaded: Any):
+    """Raises InputError where weights have a tensor of one of the model's blocks that is not read.
+
+    They are then packed, or an adapter's, or of another architecture than config.json says. Those of other parts
+    (heads, what sees pictures) may be there. loaded: the model of transformers.
+    """
+    blocks = {name for name, module in loaded.named_modules() if re.search(r"(^|\.)\d+$", name)}
+    lists = {name.rpartition(".")[0] for name in blocks}
+    begins = {*_WITHIN, f"{loaded.base_model_prefix}."}
+
+    def is_of_a_block(key: str) -> bool:
+        rests = [key.removeprefix(begin) for begin in begins if key.startswith(begin)]
+        of = [re.match(r"(.*?)\.\d+\.", rest) for rest in rests]
+        return any(m and m[1] in lists for m in of) and not key.endswith(_BUFFERS)
+
+    if unused := sorted(filter(is_of_a_block, loading_info["unexpected_keys"])):
+        raise InputError(
+            f"the weights of {model} have {len(unused)} tensors that its config.json has no place for, such as "
+            f"{unused[0]}: they are packed, an adapter's, or another model's; get the plain model, in bf16 or f32"
         )

@@ -43,6 +43,8 @@ def read(path: pathlib.Path) -> list[Prompt]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise errors.InputError(f"cannot read prompts from {path}: {e}") from e
+    if "\0" in text:
+        raise errors.InputError(f"{path} has zeros in it, as UTF-16 has; save it as UTF-8")
     if kind == ".jsonl":
         lines = enumerate(text.split("\n"), 1)
         prompts = [_parsed(path, number, line) for number, line in lines if line.strip()]

@@ -6,7 +6,7 @@ import pathlib
 
 from lidit_jax import pretrained
 from lidit_jax.errors import InputError
-from lidit_jax.text import instruct, weights
+from lidit_jax.text import instruct, llm, weights
 from lidit_jax.text.instruct import EncoderConfig
 
 PROMPT = "a blue backpack and a red orange"  # the paper's
@@ -30,9 +30,20 @@ def continuation(
     with pretrained.loading(config.model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
         hf_config = _hf_config(config, found.folder)
+        text_config = hf_config.get_text_config()
+        vocabulary = getattr(text_config, "vocab_size", None)
+        instruct.check_reads(tokenizer, config, vocabulary)
+        instruct.keep_as_text(tokenizer, config, vocabulary)
         encoder_decoder = hf_config.is_encoder_decoder
+        read = _ids(tokenizer, config, prompt, encoder_decoder)
+        most = llm.most_tokens(tokenizer, text_config)
+        if len(read) + tokens > most:
+            raise InputError(
+                f"{config.model} reads and writes at most {most} tokens; {len(read)} are to be read and {tokens} written: "
+                f"give fewer --tokens, or a shorter prompt"
+            )
         model = _model(config, found.folder, hf_config)
-    ids = torch.tensor([_ids(tokenizer, config, prompt, encoder_decoder)])
+    ids = torch.tensor([read])
     eos = tokenizer.eos_token_id
     # Of how the folder's generation_config.json would have it written, its special tokens alone are taken.
     own = model.generation_config.to_dict()
@@ -46,8 +57,14 @@ def continuation(
             max_new_tokens=tokens,
             do_sample=False,
             pad_token_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        )[0]
-    new = written if encoder_decoder else written[ids.shape[1] :]
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+    if not written.logits[0].isfinite().all():
+        raise InputError(
+            f"{config.model}: what it computes is not finite: its weights are damaged; get a complete copy"
+        )
+    new = written.sequences[0] if encoder_decoder else written.sequences[0, ids.shape[1] :]
     return tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
@@ -77,6 +94,7 @@ def _hf_config(config: EncoderConfig, folder: pathlib.Path):
 
 def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
     """Returns the model that writes, in eval mode. Raises InputError if its weights are not complete."""
+    import torch
     import transformers
 
     if hf_config.is_encoder_decoder:
@@ -87,19 +105,22 @@ def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
         auto = (
             transformers.AutoModelForImageTextToText
         )  # of which the language model alone is asked
+    # As it was saved, but never in fp16: late blocks overflow it.
+    half = getattr(hf_config.get_text_config(), "dtype", None) == torch.float16
     model, info = auto.from_pretrained(
-        folder, dtype="auto", output_loading_info=True, use_safetensors=True, **pretrained.SAFE
-    )
+        folder, dtype=torch.float32 if half else "auto", output_loading_info=True, use_safetensors=True,
+        **pretrained.SAFE,
+    )  # fmt: skip
     pretrained.check_complete(config.model, info)
     return model.eval()
 
 
 def _ids(tokenizer, config: EncoderConfig, prompt: str, encoder_decoder: bool) -> list[int]:
     """Returns what the LLM is given to read, up to where it is to write."""
-    if encoder_decoder:
-        return tokenizer(prompt).input_ids
     prefix, suffix = instruct.prompt_parts(tokenizer, config)
     kept, cut = instruct.tokenize_prompt(tokenizer, prompt, suffix, config.max_prompt_tokens)
     instruct.warn_truncated(config, int(cut), 1, prompt)
+    if encoder_decoder:
+        return prefix + kept
     read = prefix + kept[: -len(suffix)]
     return read if config.template == "base" else read + instruct.reply_ids(tokenizer)

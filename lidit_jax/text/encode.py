@@ -42,12 +42,17 @@ def encode_captions(
 
     `progress` is called with the number of texts finished since its last call, e.g. `tqdm().update`.
     static_length: see `FrozenLLM.encode_ids`.
+    Raises InputError for features that are not finite.
     """
     texts = iter(texts)
     while window := list(itertools.islice(texts, _WINDOW * batch_size)):
         kept, cut = zip(*map(llm.tokenize, window), strict=True)
         hidden = llm.encode_ids(kept, batch_size, static_length)
-        for hidden_SxE, truncated in zip(hidden, cut, strict=True):
+        for text, hidden_SxE, truncated in zip(window, hidden, cut, strict=True):
+            if not np.isfinite(hidden_SxE).all():
+                raise InputError(
+                    f"the features of {text!r} are not finite: the LLM's weights are damaged; get a complete copy"
+                )
             yield Features(hidden_SxE, truncated)
         progress(len(window))
 
@@ -65,11 +70,6 @@ class ChannelStatistics:
         self._moments = Moments(width)
 
     def add(self, text: str, features: Features) -> None:
-        """Raises InputError on features that are not finite."""
-        if not np.isfinite(features.hidden_SxE).all():
-            raise InputError(
-                f"the features of {text!r} are not finite: the LLM's weights are damaged; get a complete copy"
-            )
         self._moments.add(features.hidden_SxE)
         self.captions, self.longest = self.captions + 1, max(self.longest, len(features.hidden_SxE))
         if features.truncated:

@@ -8,7 +8,9 @@ prompt of classifier-free guidance, keeps the end token alone.
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -139,12 +141,24 @@ def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | N
         )
 
 
+def keep_as_text(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | None):
+    """Has `tokenize_prompt` take as text what spells a token that the template uses, or that the model does not know.
+
+    Some tokenizers have such tokens among those that they do not call special.
+    """
+    used = {*itertools.chain(*prompt_parts(tokenizer, config))}
+    known = vocabulary or math.inf
+    added = tokenizer.added_tokens_decoder.items()
+    if control := [t for i, t in added if (i in used or i >= known) and not t.special]:
+        tokenizer.add_tokens(control, special_tokens=True)
+
+
 def tokenize_prompt(
     tokenizer: Tokenizer, prompt: str, suffix_ids: list[int], max_tokens: int
 ) -> tuple[list[int], bool]:
     """Returns the kept ids of a prompt (at most `max_tokens`, then the suffix), and whether it was cut.
 
-    Text that spells a special token, such as "<|im_end|>", stays text.
+    Text that spells a special token, such as "<|im_end|>", stays text; see `keep_as_text`.
     """
     ids = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids
     return ids[:max_tokens] + suffix_ids, len(ids) > max_tokens
@@ -175,17 +189,22 @@ def _rendered(tokenizer, before: str, reply: bool = False) -> str:
     The turn is a text, or, where the template shows no text, the list of its parts that templates of
     multi-modal models may want.
     """
-    text = before + _SENTINEL
-    for content in (text, [{"type": "text", "text": text}]):
-        rendered = tokenizer.apply_chat_template(
+    text, template = before + _SENTINEL, _FIXED_DATE + tokenizer.get_chat_template()
+
+    def rendered(content) -> str:
+        return tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
-            chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
+            chat_template=template,
             tokenize=False,
             add_generation_prompt=reply,
         )
-        if _SENTINEL in rendered:
-            break
-    return rendered
+
+    parts = [{"type": "text", "text": text}]
+    try:
+        whole = rendered(text)
+    except Exception:  # a template may raise what it likes
+        return rendered(parts)
+    return whole if _SENTINEL in whole else rendered(parts)
 
 
 def _chat_parts(tokenizer, before):
@@ -208,7 +227,7 @@ def _chat_parts(tokenizer, before):
 def _encoder_parts(tokenizer):
     """Reads the special tokens that the tokenizer itself puts around a text."""
     content = _ids(tokenizer, _SENTINEL)
-    whole = tokenizer(_SENTINEL).input_ids
+    whole = tokenizer(_SENTINEL, split_special_tokens=False).input_ids
     starts = [i for i in range(len(whole)) if whole[i : i + len(content)] == content]
     end = starts[0] + len(content) if starts else len(whole)
     if end == len(whole):
@@ -219,7 +238,7 @@ def _encoder_parts(tokenizer):
 
 
 def _ids(tokenizer, text):
-    return tokenizer(text, add_special_tokens=False).input_ids
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=False).input_ids
 
 
 def _end_of_text(tokenizer):

@@ -24,8 +24,9 @@ def default_cache() -> Path:
 
 def check(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     """Raises InputError for what can be told of a model without reading its weights."""
-    _, _, hf_config = _open(config, cache_dir)
+    found, _, hf_config = _open(config, cache_dir)
     _check_measured(config, "width", hf_config.get_text_config().hidden_size)
+    _check_unpacked(config, found, hf_config)
 
 
 def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "FrozenLLM":
@@ -37,6 +38,7 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
     Raises InputError when the model cannot be had, or does not fit the config.
     """
     found, tokenizer, hf_config = _open(config, cache_dir)
+    _check_unpacked(config, found, hf_config)
     import torch
     import transformers
 
@@ -58,9 +60,13 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
             **pretrained.SAFE,
         )
         pretrained.check_complete(config.model, info, unused="pooler")
-    if config.template != "encoder":
-        model = model.get_decoder()  # the language model of a multi-modal model
-    return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
+        if not _is_quantised(hf_config):
+            pretrained.check_used(config.model, info, model)
+        if config.template != "encoder":
+            model = model.get_decoder()  # the language model of a multi-modal model
+        elif hf_config.is_encoder_decoder and auto is transformers.AutoModel:
+            model = model.get_encoder()
+        return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
 
 
 def give_back():
@@ -79,16 +85,35 @@ def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     with pretrained.loading(config.model):
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
         hf_config = transformers.AutoConfig.from_pretrained(found.folder, **pretrained.SAFE)
-        vocabulary = getattr(hf_config.get_text_config(), "vocab_size", None)
+        text_config = hf_config.get_text_config()
+        vocabulary = getattr(text_config, "vocab_size", None)
         instruct.check_reads(tokenizer, config, vocabulary)
-        blocks = hf_config.get_text_config().num_hidden_layers
+        instruct.keep_as_text(tokenizer, config, vocabulary)
+        blocks = text_config.num_hidden_layers
     if config.template != "encoder" and hf_config.is_encoder_decoder:
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
     if -config.layer > blocks + 1:
         raise InputError(
             f"{config.model} has {blocks} blocks: layer must be in -{blocks + 1}..-1, not {config.layer}"
         )
+    _check_length(config, tokenizer, text_config)
     return found, tokenizer, hf_config
+
+
+def _is_quantised(hf_config) -> bool:
+    """Whether transformers is told how the weights are packed."""
+    return bool(getattr(hf_config, "quantization_config", None))
+
+
+def _check_unpacked(config: instruct.EncoderConfig, found: weights.Weights, hf_config):
+    """Raises InputError for weights that are packed in a way that transformers is not told of."""
+    with pretrained.loading(config.model):
+        name = None if _is_quantised(hf_config) else weights.packed(found.folder)
+    if name:
+        raise InputError(
+            f"{config.model}: {name} is of 8 bits or less, and config.json has no quantization_config that says "
+            f"how to read it; get the model in bf16 or f32"
+        )
 
 
 def _check_measured(config: instruct.EncoderConfig, name: str, value: int):
@@ -119,7 +144,7 @@ class FrozenLLM:
         # What transformers calls the keys and values of what was read: "cache" from 5.24 on.
         taken = inspect.signature(model.forward).parameters
         self._cache_name = "cache" if "cache" in taken else "past_key_values"
-        self._check_length()
+        self._most_tokens = most_tokens(tokenizer, model.config)
         self._read_prefix()
         _check_measured(config, "width", self.width)
         _check_measured(config, "prefix_len", len(self._prefix_PxE))
@@ -288,16 +313,30 @@ class FrozenLLM:
         if not _close(self._forward(probe_2xS)[0], wanted_2xSxE):
             model.layers, model.norm, self._state_index = blocks, norm, layer
 
-    def _check_length(self):
-        limits = [self.tokenizer.model_max_length]
-        limits += [n for n in [getattr(self._model.config, "max_position_embeddings", None)] if n]
-        self._most_tokens = min(limits)
-        most = self._most_tokens - len(self.prefix_ids) - 1
-        if self.config.max_prompt_tokens > most:
-            raise InputError(
-                f"{self.config.model} reads at most {self._most_tokens} tokens, {len(self.prefix_ids)} of them "
-                f"prefix: max_prompt_tokens={self.config.max_prompt_tokens} must be at most {most}"
-            )
+
+def most_tokens(tokenizer, text_config) -> int:
+    """Returns how many tokens an LLM reads; a large number where nothing says it."""
+    limits = [tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None)]
+    named = (getattr(text_config, name, None) for name in ("rope_parameters", "rope_scaling"))
+    scaling = next((s for s in named if isinstance(s, dict)), {})
+    if "longrope" in (scaling.get("rope_type"), scaling.get("type")):
+        # Beyond it, and in a batch with a prompt that is, tokens have other positions.
+        original = "original_max_position_embeddings"
+        limits.append(scaling.get(original) or getattr(text_config, original, None))
+    return min((int(n) for n in limits if n and n >= 1), default=2**31)
+
+
+def _check_length(config: instruct.EncoderConfig, tokenizer, text_config):
+    """Raises InputError for a model that cannot read as much as it is given."""
+    limit, prefix = most_tokens(tokenizer, text_config), instruct.prompt_parts(tokenizer, config)[0]
+    most = limit - len(prefix) - 1
+    if config.max_prompt_tokens > most:
+        remedy = f"max_prompt_tokens={config.max_prompt_tokens} must be at most {most}"
+        if most < 1:
+            remedy = "that leaves none for a prompt; use instruction=False, or another LLM"
+        raise InputError(
+            f"{config.model} reads at most {limit} tokens, {len(prefix)} of them prefix: {remedy}"
+        )
 
 
 def _close(x, y, relative: float = 1e-3) -> bool:

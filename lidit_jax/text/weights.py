@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import importlib.util
 import os
-import struct
 import tempfile
 from pathlib import Path
 
@@ -43,15 +42,14 @@ class Weights:
     def sha256(self) -> str:
         """The GGUF file's; otherwise one over the files of the folder, all of which it reads.
 
-        They are config.json, tokenizer.json (or, without one, SentencePiece's *.model) and the weights:
+        They are config.json, tokenizer.json (or, without one, SentencePiece's *.model, or a vocabulary) and the weights:
         name and content of each, so that copies of a folder have one hash.
         """
         if self.gguf:
             return self.gguf
         total = hashlib.sha256()
-        tokenizer = sorted(self.folder.glob("tokenizer.json")) or sorted(
-            self.folder.glob("*.model")
-        )
+        known = ("tokenizer.json", "*.model", "vocab.*")
+        tokenizer = next(filter(None, (sorted(self.folder.glob(name)) for name in known)), [])
         weights = sorted(self.folder.glob("*.safetensors"))
         for path in [self.folder / "config.json", *tokenizer, *weights]:
             total.update(f"{path.name} {files.checksum(path)}\n".encode())
@@ -89,6 +87,11 @@ def _located(model: str, cache_dir: Path) -> Weights:
 
 
 def _from_folder(folder: Path) -> Weights:
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder} holds an adapter (adapter_config.json), which is not read: merge it into its model by peft's "
+            f"merge_and_unload, save that with its tokenizer, and name its folder"
+        )
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):
@@ -98,6 +101,18 @@ def _from_folder(folder: Path) -> Weights:
             "and of its tokenizer"
         )
     return Weights(folder)
+
+
+def packed(folder: Path) -> str | None:
+    """Returns the name of a tensor of 8 bits or less in a folder's weights, if there is one; reads headers alone."""
+    import safetensors
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safetensors.safe_open(path, "np") as tensors:
+            for name in tensors.keys():
+                if tensors.get_slice(name).get_dtype().startswith(("I8", "U8", "F8", "F4")):
+                    return name
+    return None
 
 
 def _from_gguf(path: Path, cache_dir: Path) -> Weights:
@@ -131,12 +146,18 @@ def _convert(path: Path, folder: Path) -> None:
     if hasattr(transformers, "GgufConfig"):
         dense["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
+        scaled = _scaled_rope(path)
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(**source, **dense)
         pretrained.check_complete(str(path), info)
+        if scaled and "'rope_type': 'default'" in str(model.config.to_dict()):
+            raise InputError(
+                f"{path} scales its positions ({scaled}), which transformers does not read from GGUF; use the "
+                f"folder of *.safetensors of the same model"
+            )
     except InputError:
         raise
-    except (struct.error, ValueError, IndexError, KeyError, NotImplementedError) as error:
+    except Exception as error:  # what a damaged file has them raise is of every kind
         raise InputError(
             f"cannot read {path} ({in_one_line(error)}); the file may be truncated (compare its size "
             "with the original) or of an architecture that transformers cannot load from GGUF"
@@ -150,6 +171,24 @@ def _convert(path: Path, folder: Path) -> None:
         except OSError:
             if not folder.exists():  # otherwise another process was faster
                 raise
+
+
+def _scaled_rope(path: Path) -> str | None:
+    """Returns by which entry a GGUF file has its rotary positions scaled, if it has.
+
+    Raises InputError for a part of a file.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    if (parts := reader.fields.get("split.count")) and (count := int(parts.contents())) > 1:
+        raise InputError(
+            f"{path} is one of {count} parts; join them by `llama-gguf-split --merge` and name the whole"
+        )
+    if any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
+        return "rope_freqs.weight"
+    named = (name for name in reader.fields if name.endswith(".rope.scaling.type"))
+    return next((n for n in named if reader.fields[n].contents() != "none"), None)
 
 
 def _from_package(name: str, cache_dir: Path) -> Weights:

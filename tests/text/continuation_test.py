@@ -5,6 +5,7 @@ import shutil
 from unittest import mock
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -97,6 +98,30 @@ def test_an_encoder_decoder_decodes_what_it_has_read(tiny_llm, tmp_path):
         logits = model(input_ids=read, decoder_input_ids=torch.tensor([ids])).logits[0, -1]
         ids.append(int(logits.argmax()))
     assert said == tokenizer.decode(ids, skip_special_tokens=True).strip() and said
+    with mock.patch.object(transformers.T5ForConditionalGeneration, "generate") as generate:
+        generate.side_effect = RuntimeError("stop here")
+        with pytest.raises(RuntimeError, match="stop here"):
+            continuation(config, "a </s> b", tmp_path)
+        given = generate.call_args.args[0][0].tolist()
+    end = tokenizer.convert_tokens_to_ids("</s>")
+    assert given.count(end) == 1 and given[-1] == end  # what the prompt spells is text
+
+
+def test_what_cannot_be_written_is_told(tiny_llm, tmp_path):
+    folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    config = EncoderConfig("x", str(folder))
+    with pytest.raises(InputError, match="reads and writes at most .* tokens; .* are to be read"):
+        continuation(config, PROMPT, tmp_path, tokens=10**6)
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="what it computes is not finite"):
+        continuation(config, PROMPT, tmp_path, tokens=5)
+    tokenizer = tiny_llms.tokenizer_of("llama")
+    tokenizer.chat_template = "{{ raise_exception('no turn') }}"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match="cannot load .*no turn"):
+        continuation(config, PROMPT, tmp_path)
 
 
 def test_an_encoder_says_nothing_and_its_weights_are_not_read(tiny_llm, tmp_path):

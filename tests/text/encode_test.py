@@ -97,8 +97,12 @@ def test_statistics_of_parts_merge_into_those_of_the_whole():
 
 
 def test_features_that_are_not_finite():
-    with pytest.raises(InputError, match="features of 'a cat' are not finite"):
-        ChannelStatistics(2).add("a cat", Features(np.float32([[1, np.nan]]), False))
+    llm = FakeLLM()
+    llm.tokenize = lambda text: ([np.nan if c == "z" else 1 for c in text], False)
+    stream = encode.encode_captions(llm, ["a cat", "a zebra"])
+    assert next(stream).hidden_SxE.shape == (5, 2)
+    with pytest.raises(InputError, match="features of 'a zebra' are not finite"):
+        next(stream)
 
 
 def test_description_survives_json_and_says_what_was_cut(caplog):

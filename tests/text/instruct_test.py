@@ -145,6 +145,33 @@ def test_text_cannot_spell_a_special_token(chat_tokenizer):
     assert chat_tokenizer.decode(ids) == text
 
 
+def test_text_cannot_spell_what_a_template_uses_though_it_is_not_called_special():
+    """Nor what the model does not know; other added tokens are words."""
+    tokenizer = tiny_llms.byte_tokenizer(
+        ("<bos>", "<eos>"), bos_token="<bos>", eos_token="<eos>", chat_template=tiny_llms.CHATML
+    )
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", "<b>", "<image>"])
+    config = EncoderConfig("x", "x")
+    before = instruct.prompt_parts(tokenizer, config)
+    instruct.keep_as_text(tokenizer, config, vocabulary=len(tokenizer) - 1)
+    assert instruct.prompt_parts(tokenizer, config) == before
+    text = "a <|im_end|><image><b> cat"
+    ids, _ = instruct.tokenize_prompt(tokenizer, text, [], 255)
+    words = [tokenizer.convert_ids_to_tokens(i) for i in ids if len(tokenizer.decode([i])) > 1]
+    assert words == ["<b>"] and tokenizer.decode(ids) == text
+
+
+def test_a_template_is_read_whole_whatever_the_tokenizer_does_with_special_tokens(chat_tokenizer):
+    wanted = parts(chat_tokenizer)
+    chat_tokenizer.split_special_tokens = True
+    assert parts(chat_tokenizer) == wanted
+
+
+def test_a_template_that_raises_on_a_text_is_given_parts():
+    refuses = "{% if messages[0]['content'] is string %}{{ raise_exception('a list') }}{% endif %}"
+    assert parts(chat(refuses + PARTS)) == (f"<|im_start|>{INSTRUCTION}\n", "<|im_end|>")
+
+
 def test_template_hash_names_prefix_suffix_and_layer():
     same = [instruct.template_hash(*args) for args in [([1, 2], [3], -3)] * 2]
     others = [

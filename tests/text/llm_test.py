@@ -1,9 +1,12 @@
 """FrozenLLM: the cached, batched, truncated run gives what one plain Hugging Face run gives."""
 
+import json
 import shutil
+import types
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from lidit_jax.data.pipeline import padded_length
@@ -203,6 +206,62 @@ def test_a_model_that_keeps_no_keys_and_values(tmp_path):
     told = "does not give the keys and values|cannot read what follows the prefix after it"
     with pytest.raises(InputError, match=f"({told}).*use another LLM"):
         llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
+
+
+def test_an_encoder_decoder_is_read_by_its_encoder(tmp_path):
+    config = transformers.BartConfig(
+        vocab_size=260, d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.BartForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer = tiny_llms.tokenizer_of("t5")
+    tokenizer.save_pretrained(tmp_path)
+    config = EncoderConfig("x", str(tmp_path), False, "encoder", layer=-1)
+    (found,) = llm.load(config, tmp_path).encode(["a cat"])
+    ids = torch.tensor([tokenizer("a cat").input_ids])
+    wanted = model.get_encoder()(ids).last_hidden_state[0].detach()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_what_cannot_be_run_is_told_in_one_line(tmp_path):
+    config = transformers.CLIPConfig(
+        text_config={"vocab_size": 260, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+        vision_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32},
+    )  # fmt: skip
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    tiny_llms.tokenizer_of("t5").save_pretrained(tmp_path)
+    config = EncoderConfig("x", str(tmp_path), False, "encoder", layer=-1, max_prompt_tokens=60)
+    with pytest.raises(InputError, match="cannot load .*: "):
+        llm.load(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("positions", "told"), [(300, "must be at most 151"), (100, "that leaves none for a prompt")]
+)
+def test_a_model_that_reads_too_little_is_told_without_its_weights(
+    tiny_llm, tmp_path, positions, told
+):
+    folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    config = json.loads((folder / "config.json").read_text())
+    config["max_position_embeddings"] = positions
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=f"reads at most {positions} tokens, 148 of them.*{told}"):
+        llm.check(EncoderConfig("llama", str(folder)), tmp_path)
+
+
+def test_how_much_is_read_is_the_least_of_what_is_said():
+    def most(length, **config):
+        tokenizer = types.SimpleNamespace(model_max_length=length)
+        return llm.most_tokens(tokenizer, types.SimpleNamespace(**config))
+
+    scaling = {"rope_type": "longrope", "original_max_position_embeddings": 4096}
+    assert most(300.0, max_position_embeddings=512) == 300
+    assert most(1e30, max_position_embeddings=-1) >= 2**31
+    assert most(1e30, max_position_embeddings=2**17, rope_parameters=scaling) == 4096
+    assert most(1e30, max_position_embeddings=2**17, rope_scaling={"type": "yarn"}) == 2**17
 
 
 def test_an_encoder_needs_no_pooler(tiny_llm, tmp_path):

@@ -156,9 +156,34 @@ def lost_tensor(folder):
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
+def changed(**tensors):
+    """Returns what changes or adds tensors of the weights, each made of the up_proj of block 1."""
+
+    def damage(folder):
+        known = safetensors.numpy.load_file(folder / "model.safetensors")
+        of = known["model.layers.1.mlp.up_proj.weight"]
+        known |= {name: make(of) for name, make in tensors.items()}
+        safetensors.numpy.save_file(known, folder / "model.safetensors", {"format": "pt"})
+
+    return damage
+
+
+def adapter(folder):
+    (folder / "adapter_config.json").write_text("{}")
+
+
+UP = "model.layers.1.mlp.up_proj"
+MORE = "have 1 tensors that its config.json has no place for, such as .*"
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
+        (adapter, "holds an adapter .*merge it"),
+        (changed(**{f"{UP}.scale_weight": lambda of: of}), f"{MORE}up_proj.scale_weight"),
+        (changed(**{f"{UP}.bias": lambda of: of[:, 0]}), f"{MORE}up_proj.bias"),
+        (changed(**{"model.layers.4.mlp.up_proj.weight": lambda of: of}), f"{MORE}layers.4.mlp"),
+        (changed(**{f"{UP}.weight": lambda of: of.astype(np.int8)}), f"{UP}.weight is of 8 bits"),
         (unknown_model_type, "cannot load .*no-such-model"),
         (cut_weights, "cannot load .*file not fully covered"),
         (other_sizes, "cannot load "),
@@ -173,6 +198,14 @@ def test_damaged_folder(tiny_llm, tmp_path, damage, message):
     damage(copy)
     with pytest.raises(InputError, match=message):
         llm.load(instruct.EncoderConfig("x", str(copy)), tmp_path)
+
+
+def test_tensors_of_other_parts_may_be_there(tiny_llm, tmp_path):
+    copy = Path(shutil.copytree(tiny_llm("llama"), tmp_path / "copy"))
+    names = ("score.weight", "visual.blocks.0.mlp.up_proj.weight", "mtp.layers.0.up.weight")
+    changed(**{name: lambda of: of for name in names})(copy)
+    config = instruct.EncoderConfig("x", str(copy))
+    assert llm.load(config, tmp_path).encode(["a cat"])[0].shape[1] == 16
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bert", "t5"])
@@ -248,6 +281,20 @@ def test_package_with_a_missing_part_leaves_nothing(package):
 def test_gguf_that_lacks_a_tensor(tmp_path):
     tiny_llms.write_gguf(tmp_path / "model.gguf", leave_out="blk.1.ffn_up.weight")
     with pytest.raises(InputError, match="model.gguf lack 1 of the model's tensors"):
+        locate(tmp_path / "model.gguf", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factors": True}, "scales its positions .rope_freqs.weight.*use the folder"),
+        ({"scaling": "linear"}, "scales its positions .llama.rope.scaling.type.*use the folder"),
+        ({"parts": 3}, "is one of 3 parts; join them by `llama-gguf-split --merge`"),
+    ],
+)
+def test_gguf_that_would_be_read_otherwise(tmp_path, changes, message):
+    tiny_llms.write_gguf(tmp_path / "model.gguf", **changes)
+    with pytest.raises(InputError, match=message):
         locate(tmp_path / "model.gguf", tmp_path / "cache")
 
 
