@@ -327,3 +327,11 @@ def test_masked_mean_by_hand():
     x = jnp.arange(12.0).reshape(2, 3, 2)
     mask = jnp.array([[True, False, True], [False, True, False]])
     np.testing.assert_allclose(layers.masked_mean(x, mask), [[2, 3], [8, 9]])
+
+
+def test_without_gates_a_refiner_adds_all_that_it_reads():
+    block = RefinerBlock(D, HEADS, False, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x, mask = jax.random.normal(jax.random.key(1), (B, 7, D)), jnp.ones((B, 1, 7), bool)
+    read = x + block.attention(block.norm1(x), mask)
+    wanted = read + block.ffn(block.norm2(read))
+    np.testing.assert_allclose(block(x, e_t(), mask), wanted, rtol=1e-5, atol=1e-5)
