@@ -45,7 +45,11 @@ _WITHIN = (
     "model.language_model.",
     "language_model.model.",
 )
-_BUFFERS = (".inv_freq", ".position_ids", ".masked_bias", ".attn.bias", ".attention.bias")
+# Of names that are no weights: masks and angles that models once kept, and what predicts a further token.
+_BUFFERS = re.compile(
+    r"\.(inv_freq|position_ids|(masked|attn|attention)\.?_?bias|causal_mask)$|\.rotary_emb\."
+)
+_FURTHER = re.compile(r"\.(eh_proj|enorm|hnorm|shared_head)\.")
 
 
 def check_used(model: str, loading_info: dict, loaded: Any):
@@ -54,16 +58,23 @@ def check_used(model: str, loading_info: dict, loaded: Any):
     They are then packed, or an adapter's, or of another architecture than config.json says. Those of other parts
     (heads, what sees pictures) may be there. loaded: the model of transformers.
     """
-    blocks = {name for name, module in loaded.named_modules() if re.search(r"(^|\.)\d+$", name)}
+    blocks = [name for name, _ in loaded.named_modules() if re.search(r"(^|\.)\d+$", name)]
     lists = {name.rpartition(".")[0] for name in blocks}
     begins = {*_WITHIN, f"{loaded.base_model_prefix}."}
 
-    def is_of_a_block(key: str) -> bool:
-        rests = [key.removeprefix(begin) for begin in begins if key.startswith(begin)]
-        of = [re.match(r"(.*?)\.\d+\.", rest) for rest in rests]
-        return any(m and m[1] in lists for m in of) and not key.endswith(_BUFFERS)
+    def block_of(key: str) -> str | None:
+        """Returns the block of the model, one that it has or one more of a list, that a tensor is of."""
+        for rest in (key.removeprefix(begin) for begin in begins if key.startswith(begin)):
+            if (m := re.match(r"((.*?)\.\d+)\.", rest)) and m[2] in lists:
+                return m[1]
+        return None
 
-    if unused := sorted(filter(is_of_a_block, loading_info["unexpected_keys"])):
+    keys = loading_info["unexpected_keys"]
+    further = {block_of(key) for key in keys if _FURTHER.search(key)}
+    unused = sorted(
+        key for key in keys if block_of(key) not in (None, *further) and not _BUFFERS.search(key)
+    )
+    if unused:
         raise InputError(
             f"the weights of {model} have {len(unused)} tensors that its config.json has no place for, such as "
             f"{unused[0]}: they are packed, an adapter's, or another model's; get the plain model, in bf16 or f32"

@@ -89,10 +89,10 @@ def tiny_model(family):
     return hf.T5ForConditionalGeneration(config)
 
 
-def write_gguf(path, leave_out=None, scaling=None, factors=False, parts=1):
+def write_gguf(path, leave_out=None, scaling=None, factors=None, parts=1):
     """Writes a GGUF file whose f32 weights equal those of `tiny_model("llama")`, less one tensor.
 
-    scaling: of rotary positions, by name; factors: by a tensor; parts: as if it were one of several.
+    scaling: of rotary positions; factors: the same in a tensor; parts: as if it were one of several.
     """
     import gguf
     import numpy as np
@@ -110,10 +110,10 @@ def write_gguf(path, leave_out=None, scaling=None, factors=False, parts=1):
     out.add_rope_dimension_count(config.head_dim)
     out.add_rope_freq_base(10000.0)
     if scaling:
-        out.add_rope_scaling_type(gguf.RopeScalingType(scaling))
-        out.add_rope_scaling_factor(8.0)
+        out.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        out.add_rope_scaling_factor(scaling)
     if factors:
-        out.add_tensor("rope_freqs.weight", np.ones(config.head_dim // 2, np.float32))
+        out.add_tensor("rope_freqs.weight", np.full(config.head_dim // 2, factors, np.float32))
     if parts > 1:
         out.add_uint16("split.count", parts)
     out.add_layer_norm_rms_eps(config.rms_norm_eps)

@@ -32,6 +32,15 @@ from lidit_jax.data.sources.images import ImageError
 # Reasons that only show beside other rows; a row has the index of its own, 0 where it has none.
 LATE = ("", "key-duplicate", filters.DUPLICATE, "limit", "R2-resolution")
 
+# What to do about some reasons, where no picture is left; of a source's name, or of any.
+_REMEDIES = {
+    ("caption-missing", "folder"): "the caption of a.jpg is a.txt or a.json beside it, or in metadata.csv in the "
+    "folder that `path` names",
+    ("image-missing", "webdataset"): "a sample's files stand side by side in its tar (tar --sort=name)",
+    ("tar-compressed", "webdataset"): "decompress the tars",
+    ("image-unknown", None): "convert the pictures to JPEG, PNG or WebP",
+}  # fmt: skip
+
 
 def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
     """Writes the plan of `source`, or finds it written.
@@ -304,16 +313,6 @@ def _write(
         "rules": list(recipe.rules),
         "rules_hash": filters.rules_hash(recipe.rules),
     }
-
-
-# What to do about some reasons, where no picture is left; of a source's name, or of any.
-_REMEDIES = {
-    ("caption-missing", "folder"): "the caption of a.jpg is a.txt or a.json beside it, or in metadata.csv in the "
-    "folder that `path` names",
-    ("image-missing", "webdataset"): "a sample's files stand side by side in its tar (tar --sort=name)",
-    ("tar-compressed", "webdataset"): "decompress the tars",
-    ("image-unknown", None): "convert the pictures to JPEG, PNG or WebP",
-}  # fmt: skip
 
 
 def _why_none(rows: Rows, ledger: _Ledger, source: Source) -> str:

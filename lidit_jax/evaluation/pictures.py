@@ -7,6 +7,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Picture:
     @property
     def name(self) -> str:
         """Where it is in its folder, with "/"."""
-        return self.path.relative_to(self.folder).as_posix()
+        return Path(os.path.relpath(self.path, self.folder)).as_posix()
 
     def load(self) -> np.ndarray:
         """Returns the picture, uint8 [height, width, 3], turned as its EXIF orientation says.

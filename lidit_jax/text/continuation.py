@@ -6,7 +6,7 @@ import pathlib
 
 from lidit_jax import pretrained
 from lidit_jax.errors import InputError
-from lidit_jax.text import instruct, llm, weights
+from lidit_jax.text import instruct, llm
 from lidit_jax.text.instruct import EncoderConfig
 
 PROMPT = "a blue backpack and a red orange"  # the paper's
@@ -23,21 +23,17 @@ def continuation(
     Raises InputError if the weights cannot be had, or are those of an encoder alone, which says nothing.
     """
     _refuse_encoder(config)
-    found = weights.locate(config.model, cache_dir)
+    found, tokenizer, hf_config = llm.opened(config, cache_dir)
+    _check_says(config, hf_config)
+    llm.check_unpacked(config, found, hf_config)
     import torch
     import transformers
 
+    encoder_decoder = hf_config.is_encoder_decoder
     with pretrained.loading(config.model):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **pretrained.SAFE)
-        hf_config = _hf_config(config, found.folder)
-        text_config = hf_config.get_text_config()
-        vocabulary = getattr(text_config, "vocab_size", None)
-        instruct.check_reads(tokenizer, config, vocabulary)
-        instruct.keep_as_text(tokenizer, config, vocabulary)
-        encoder_decoder = hf_config.is_encoder_decoder
         read = _ids(tokenizer, config, prompt, encoder_decoder)
-        most = llm.most_tokens(tokenizer, text_config)
-        if len(read) + tokens > most:
+        most = llm.most_tokens(tokenizer, hf_config.get_text_config())
+        if not encoder_decoder and len(read) + tokens > most:
             raise InputError(
                 f"{config.model} reads and writes at most {most} tokens; {len(read)} are to be read and {tokens} written: "
                 f"give fewer --tokens, or a shorter prompt"
@@ -69,27 +65,26 @@ def continuation(
 
 
 def _refuse_encoder(config: EncoderConfig):
-    """Raises InputError where a folder's config.json is an encoder's, before its weights are read.
+    """Raises InputError where a folder's config.json is an encoder's, before its weights are looked for.
 
     Any other model is located first, and what is missing is told there.
     """
     folder = pathlib.Path(os.path.expanduser(config.model))
     installed = importlib.util.find_spec("transformers")
     if config.template == "encoder" and installed and (folder / "config.json").is_file():
+        import transformers
+
         with pretrained.loading(config.model):
-            _hf_config(config, folder)
+            hf_config = transformers.AutoConfig.from_pretrained(folder, **pretrained.SAFE)
+        _check_says(config, hf_config)
 
 
-def _hf_config(config: EncoderConfig, folder: pathlib.Path):
-    """Returns the transformers config of a folder. Raises InputError if it is that of an encoder alone."""
-    import transformers
-
-    hf_config = transformers.AutoConfig.from_pretrained(folder, **pretrained.SAFE)
+def _check_says(config: EncoderConfig, hf_config):
+    """Raises InputError for a transformers config of an encoder alone."""
     if config.template == "encoder" and not hf_config.is_encoder_decoder:
         raise InputError(
             f"{config.model} is an encoder: it reads and says nothing; name another LLM"
         )
-    return hf_config
 
 
 def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
@@ -112,6 +107,7 @@ def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
         **pretrained.SAFE,
     )  # fmt: skip
     pretrained.check_complete(config.model, info)
+    llm.check_used(config, hf_config, info, model)
     return model.eval()
 
 

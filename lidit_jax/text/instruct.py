@@ -142,14 +142,16 @@ def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | N
 
 
 def keep_as_text(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | None):
-    """Has `tokenize_prompt` take as text what spells a token that the template uses, or that the model does not know.
+    """Has `tokenize_prompt` take as text what spells a token that the template adds, or that the model does not know.
 
-    Some tokenizers have such tokens among those that they do not call special.
+    Some tokenizers have such tokens among those that they do not call special. Words that a template has, too, such
+    as line ends, stay tokens.
     """
-    used = {*itertools.chain(*prompt_parts(tokenizer, config))}
+    used = {*itertools.chain(*prompt_parts(tokenizer, config))} - {*_ids(tokenizer, INSTRUCTION)}
     known = vocabulary or math.inf
-    added = tokenizer.added_tokens_decoder.items()
-    if control := [t for i, t in added if (i in used or i >= known) and not t.special]:
+    added = [(i, t) for i, t in tokenizer.added_tokens_decoder.items() if not t.special]
+    control = [t for i, t in added if i >= known or i in used and t.content.strip()]
+    if control:
         tokenizer.add_tokens(control, special_tokens=True)
 
 

@@ -24,9 +24,9 @@ def default_cache() -> Path:
 
 def check(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     """Raises InputError for what can be told of a model without reading its weights."""
-    found, _, hf_config = _open(config, cache_dir)
+    found, _, hf_config = opened(config, cache_dir)
     _check_measured(config, "width", hf_config.get_text_config().hidden_size)
-    _check_unpacked(config, found, hf_config)
+    check_unpacked(config, found, hf_config)
 
 
 def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "FrozenLLM":
@@ -37,8 +37,8 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
     A GGUF file is converted once, into `cache_dir`.
     Raises InputError when the model cannot be had, or does not fit the config.
     """
-    found, tokenizer, hf_config = _open(config, cache_dir)
-    _check_unpacked(config, found, hf_config)
+    found, tokenizer, hf_config = opened(config, cache_dir)
+    check_unpacked(config, found, hf_config)
     import torch
     import transformers
 
@@ -60,13 +60,12 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
             **pretrained.SAFE,
         )
         pretrained.check_complete(config.model, info, unused="pooler")
-        if not _is_quantised(hf_config):
-            pretrained.check_used(config.model, info, model)
+        check_used(config, hf_config, info, model)
         if config.template != "encoder":
             model = model.get_decoder()  # the language model of a multi-modal model
         elif hf_config.is_encoder_decoder and auto is transformers.AutoModel:
             model = model.get_encoder()
-        return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
+    return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
 
 
 def give_back():
@@ -77,8 +76,11 @@ def give_back():
         torch.cuda.empty_cache()
 
 
-def _open(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
-    """Returns where the weights are, the tokenizer and the transformers config."""
+def opened(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
+    """Returns where the weights are, the tokenizer and the transformers config; no weights are read.
+
+    Raises InputError where they do not fit the config, or each other.
+    """
     found = weights.locate(config.model, Path(cache_dir).expanduser())
     import transformers
 
@@ -105,7 +107,7 @@ def _is_quantised(hf_config) -> bool:
     return bool(getattr(hf_config, "quantization_config", None))
 
 
-def _check_unpacked(config: instruct.EncoderConfig, found: weights.Weights, hf_config):
+def check_unpacked(config: instruct.EncoderConfig, found: weights.Weights, hf_config):
     """Raises InputError for weights that are packed in a way that transformers is not told of."""
     with pretrained.loading(config.model):
         name = None if _is_quantised(hf_config) else weights.packed(found.folder)
@@ -114,6 +116,12 @@ def _check_unpacked(config: instruct.EncoderConfig, found: weights.Weights, hf_c
             f"{config.model}: {name} is of 8 bits or less, and config.json has no quantization_config that says "
             f"how to read it; get the model in bf16 or f32"
         )
+
+
+def check_used(config: instruct.EncoderConfig, hf_config, loading_info: dict, model):
+    """As `pretrained.check_used`; what is packed has tensors of its own, which transformers was told of."""
+    if not _is_quantised(hf_config):
+        pretrained.check_used(config.model, loading_info, model)
 
 
 def _check_measured(config: instruct.EncoderConfig, name: str, value: int):
@@ -251,7 +259,8 @@ class FrozenLLM:
         P, end = len(self.prefix_ids), self.suffix_ids[0]
         other = end - 1 if end else 1
         probe_2xS = torch.tensor([[*self.prefix_ids, end, end], [*self.prefix_ids, end, other]])
-        wanted_2xSxE, _ = self._forward(probe_2xS)
+        with pretrained.loading(self.config.model):
+            wanted_2xSxE, _ = self._forward(probe_2xS)
         if not wanted_2xSxE.isfinite().all():
             raise InputError(
                 f"{self.config.model}: features are not finite: the weights are damaged; get a complete copy"

@@ -1,13 +1,17 @@
 """Where an LLM's weights come from: whatever the user names becomes one local Hugging Face folder."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -42,14 +46,15 @@ class Weights:
     def sha256(self) -> str:
         """The GGUF file's; otherwise one over the files of the folder, all of which it reads.
 
-        They are config.json, tokenizer.json (or, without one, SentencePiece's *.model, or a vocabulary) and the weights:
-        name and content of each, so that copies of a folder have one hash.
+        They are config.json, tokenizer.json (or, without one, SentencePiece's *.model, or vocabulary and merges) and
+        the weights: name and content of each, so that copies of a folder have one hash.
         """
         if self.gguf:
             return self.gguf
         total = hashlib.sha256()
-        known = ("tokenizer.json", "*.model", "vocab.*")
-        tokenizer = next(filter(None, (sorted(self.folder.glob(name)) for name in known)), [])
+        kinds = (("tokenizer.json",), ("*.model",), ("vocab.*", "merges.txt"))
+        found = ([p for name in kind for p in sorted(self.folder.glob(name))] for kind in kinds)
+        tokenizer = next(filter(None, found), [])
         weights = sorted(self.folder.glob("*.safetensors"))
         for path in [self.folder / "config.json", *tokenizer, *weights]:
             total.update(f"{path.name} {files.checksum(path)}\n".encode())
@@ -90,7 +95,8 @@ def _from_folder(folder: Path) -> Weights:
     if (folder / "adapter_config.json").is_file():
         raise InputError(
             f"{folder} holds an adapter (adapter_config.json), which is not read: merge it into its model by peft's "
-            f"merge_and_unload, save that with its tokenizer, and name its folder"
+            f"merge_and_unload, save that with its tokenizer, and name its folder; if that is what is there, remove "
+            f"adapter_config.json"
         )
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
@@ -104,13 +110,18 @@ def _from_folder(folder: Path) -> Weights:
 
 
 def packed(folder: Path) -> str | None:
-    """Returns the name of a tensor of 8 bits or less in a folder's weights, if there is one; reads headers alone."""
+    """Returns the name of a weight of 8 bits or less that a model in a folder has, if any; reads headers alone."""
     import safetensors
 
-    for path in sorted(folder.glob("*.safetensors")):
+    paths, index = sorted(folder.glob("*.safetensors")), folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = files.read_json(index, "index of weights", sealed=False, holds=("weight_map",))
+        paths = [path for path in paths if path.name in named["weight_map"].values()]
+    for path in paths:
         with safetensors.safe_open(path, "np") as tensors:
             for name in tensors.keys():
-                if tensors.get_slice(name).get_dtype().startswith(("I8", "U8", "F8", "F4")):
+                kind = tensors.get_slice(name).get_dtype()
+                if name.endswith(".weight") and kind.startswith(("I8", "U8", "F8", "F4")):
                     return name
     return None
 
@@ -125,9 +136,33 @@ def _from_gguf(path: Path, cache_dir: Path) -> Weights:
         )
     digest = files.checksum(path)
     folder = cache_dir / f"gguf-whole-{digest}"
+    with _told(path):
+        scaled = _scaled_positions(path)
     if not folder.exists():
         _convert(path, folder)
+    kinds = set(re.findall(r'"rope_type": "(\w+)"', (folder / "config.json").read_text()))
+    if scaled and kinds <= {"default"}:
+        raise InputError(
+            f"{path} scales its positions ({scaled}), which transformers does not read from GGUF; use the "
+            f"folder of *.safetensors of the same model"
+        )
     return Weights(folder, digest)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tells in one line what a GGUF file cannot be read for."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # what a damaged file has gguf and transformers raise is of every kind
+        raise InputError(
+            f"cannot read {path} ({in_one_line(error)}); the file may be truncated (compare its size "
+            "with the original) or of an architecture that transformers cannot load from GGUF"
+        ) from error
 
 
 def _convert(path: Path, folder: Path) -> None:
@@ -145,23 +180,10 @@ def _convert(path: Path, folder: Path) -> None:
     dense = {"dtype": torch.float32, "output_loading_info": True}
     if hasattr(transformers, "GgufConfig"):
         dense["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    try:
-        scaled = _scaled_rope(path)
+    with _told(path):
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(**source, **dense)
         pretrained.check_complete(str(path), info)
-        if scaled and "'rope_type': 'default'" in str(model.config.to_dict()):
-            raise InputError(
-                f"{path} scales its positions ({scaled}), which transformers does not read from GGUF; use the "
-                f"folder of *.safetensors of the same model"
-            )
-    except InputError:
-        raise
-    except Exception as error:  # what a damaged file has them raise is of every kind
-        raise InputError(
-            f"cannot read {path} ({in_one_line(error)}); the file may be truncated (compare its size "
-            "with the original) or of an architecture that transformers cannot load from GGUF"
-        ) from error
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch:
         partial = Path(scratch) / "model"
         tokenizer.save_pretrained(partial)
@@ -173,7 +195,7 @@ def _convert(path: Path, folder: Path) -> None:
                 raise
 
 
-def _scaled_rope(path: Path) -> str | None:
+def _scaled_positions(path: Path) -> str | None:
     """Returns by which entry a GGUF file has its rotary positions scaled, if it has.
 
     Raises InputError for a part of a file.
@@ -181,14 +203,20 @@ def _scaled_rope(path: Path) -> str | None:
     import gguf
 
     reader = gguf.GGUFReader(path)
-    if (parts := reader.fields.get("split.count")) and (count := int(parts.contents())) > 1:
+
+    def told(end: str) -> Any:
+        found = (field for name, field in reader.fields.items() if name.endswith(end))
+        return next((field.contents() for field in found), None)
+
+    if (count := told("split.count") or 1) > 1:
         raise InputError(
             f"{path} is one of {count} parts; join them by `llama-gguf-split --merge` and name the whole"
         )
-    if any(tensor.name == "rope_freqs.weight" for tensor in reader.tensors):
-        return "rope_freqs.weight"
-    named = (name for name in reader.fields if name.endswith(".rope.scaling.type"))
-    return next((n for n in named if reader.fields[n].contents() != "none"), None)
+    for tensor in reader.tensors:
+        if re.match(r"rope_(freqs|factors_\w+)\.weight$", tensor.name) and (tensor.data != 1).any():
+            return tensor.name
+    kind, factor = told(".rope.scaling.type"), told(".rope.scaling.factor")
+    return f"{kind} by {factor}" if kind not in (None, "none") and factor != 1 else None
 
 
 def _from_package(name: str, cache_dir: Path) -> Weights:

@@ -122,6 +122,24 @@ def test_several_rows_of_a_picture_are_its_captions(folder):
     assert one.metadata == {"url": "x"} and [c.text for c in other.captions] == ["a dog"]
 
 
+def test_a_bad_row_takes_no_good_one_of_its_picture(folder):
+    rows = ["file_name,caption", "a.png,one", "a.png,caf\udce9", "a.png,", "a.png,two, or three"]
+    csv = "\n".join(rows).encode(errors="surrogateescape")
+    *bad, good = folder({"a.png": PICTURE, "metadata.csv": csv})
+    assert bad == [Unusable("a", "caption-not-utf8"), Unusable("a", "caption-unreadable")]
+    assert [c.text for c in good.captions] == ["one"]
+
+
+def test_a_picture_that_is_decoded_comes_before_one_that_is_not(folder):
+    files = {"a.heic": b"x", "a.png": PICTURE, "a.txt": "a cat", "b.heic": b"x", "b.txt": "a dog"}
+    assert [(e.key, e.captions[0].text) for e in folder(files)] == [("a", "a cat"), ("b", "a dog")]
+
+
+def test_spreadsheets_may_have_columns_without_a_name(folder):
+    (example,) = folder({"a.png": PICTURE, "metadata.csv": "file_name,caption,,\na.png,x,,\n"})
+    assert example.captions[0].text == "x"
+
+
 def test_pictures_of_a_table_that_differ_in_their_suffix_alone_are_two(folder):
     csv = "file_name,caption\na.jpg,a cat\na.png,two dogs\n"
     one, other = folder({"a.jpg": PICTURE, "a.png": PICTURE, "metadata.csv": csv})
@@ -136,8 +154,10 @@ def test_links_to_folders_are_followed_once(folder, tmp_path):
     for name in ("more", "again"):
         (tmp_path / name).symlink_to(away)
     (tmp_path / "self").symlink_to(tmp_path)
-    found = folder({"a.png": PICTURE, "a.txt": "a cat"})
-    assert [e.key for e in found] == ["a", "again/in/b"]
+    (tmp_path / "up").symlink_to(tmp_path.parent)
+    (tmp_path / "also").symlink_to(tmp_path / "real")
+    found = folder({"a.png": PICTURE, "a.txt": "a cat", "real/c.png": PICTURE})
+    assert [e.key for e in found] == ["a", "again/in/b", "real/c"]
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
@@ -175,6 +195,10 @@ def test_accents_may_be_composed_in_one_name_alone(folder, forms):
         (
             {"a.png": PICTURE, "metadata.csv": "file_name,caption,caption\na.png,one,two\n"},
             "metadata.csv has two columns 'caption'; rename one",
+        ),
+        (
+            {"a.png": PICTURE, "metadata.jsonl": '{"file_name": 7, "caption": "x"}'},
+            "no row of .*metadata.jsonl can be read: no line has a text as its 'file_name'",
         ),
     ],
 )
@@ -233,4 +257,4 @@ def test_suffixes_may_be_capitals(folder):
 def test_a_table_that_a_spreadsheet_wrote_otherwise_is_told(content, message, tmp_path):
     (tmp_path / "metadata.csv").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        table.read(tmp_path / "metadata.csv")
+        table.read(tmp_path / "metadata.csv", ("caption",))

@@ -81,6 +81,13 @@ def test_pictures_of_other_programs_need_no_seed_and_their_manifest_may_have_a_m
     assert pictures.how_drawn(read[1:]) == {"guidance": 4, "seeds": [7, 7]}
 
 
+def test_a_manifest_may_name_files_absolutely(tmp_path, monkeypatch):
+    Image.fromarray(COLOUR).save(tmp_path / "0.png")
+    (tmp_path / "manifest.json").write_text(json.dumps(entry(file=str(tmp_path / "0.png"))))
+    monkeypatch.chdir(tmp_path.parent)
+    assert [p.name for p in pictures.read(tmp_path.name)] == ["0.png"]
+
+
 def test_a_picture_is_turned_as_it_says(tmp_path):
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 3

@@ -150,15 +150,15 @@ def test_text_cannot_spell_what_a_template_uses_though_it_is_not_called_special(
     tokenizer = tiny_llms.byte_tokenizer(
         ("<bos>", "<eos>"), bos_token="<bos>", eos_token="<eos>", chat_template=tiny_llms.CHATML
     )
-    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", "<b>", "<image>"])
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", "<b>", "\n", "color", "<image>"])
     config = EncoderConfig("x", "x")
     before = instruct.prompt_parts(tokenizer, config)
     instruct.keep_as_text(tokenizer, config, vocabulary=len(tokenizer) - 1)
     assert instruct.prompt_parts(tokenizer, config) == before
-    text = "a <|im_end|><image><b> cat"
+    text = "a <|im_end|><image><b> cat\nof one color"
     ids, _ = instruct.tokenize_prompt(tokenizer, text, [], 255)
-    words = [tokenizer.convert_ids_to_tokens(i) for i in ids if len(tokenizer.decode([i])) > 1]
-    assert words == ["<b>"] and tokenizer.decode(ids) == text
+    words = [tokenizer.convert_ids_to_tokens(i) for i in ids if i in tokenizer.added_tokens_decoder]
+    assert words == ["<b>", "\n", "color"] and tokenizer.decode(ids) == text
 
 
 def test_a_template_is_read_whole_whatever_the_tokenizer_does_with_special_tokens(chat_tokenizer):

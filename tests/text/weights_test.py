@@ -202,8 +202,13 @@ def test_damaged_folder(tiny_llm, tmp_path, damage, message):
 
 def test_tensors_of_other_parts_may_be_there(tiny_llm, tmp_path):
     copy = Path(shutil.copytree(tiny_llm("llama"), tmp_path / "copy"))
-    names = ("score.weight", "visual.blocks.0.mlp.up_proj.weight", "mtp.layers.0.up.weight")
-    changed(**{name: lambda of: of for name in names})(copy)
+    names = (
+        "score.weight", "visual.blocks.0.mlp.up_proj.weight", "mtp.layers.0.up.weight",
+        "model.layers.0.self_attn.rotary_emb.cos_cached", "model.layers.0.attn.causal_mask",
+        "model.layers.4.eh_proj.weight", "model.layers.4.mlp.up_proj.weight",
+    )  # fmt: skip
+    masks = {"model.layers.0.attn.bias": lambda of: of.astype(np.uint8)}
+    changed(**{name: lambda of: of for name in names}, **masks)(copy)
     config = instruct.EncoderConfig("x", str(copy))
     assert llm.load(config, tmp_path).encode(["a cat"])[0].shape[1] == 16
 
@@ -287,15 +292,21 @@ def test_gguf_that_lacks_a_tensor(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"factors": True}, "scales its positions .rope_freqs.weight.*use the folder"),
-        ({"scaling": "linear"}, "scales its positions .llama.rope.scaling.type.*use the folder"),
+        ({"factors": 2.0}, "scales its positions .rope_freqs.weight.*use the folder"),
+        ({"scaling": 8.0}, "scales its positions .linear by 8.0.*use the folder"),
         ({"parts": 3}, "is one of 3 parts; join them by `llama-gguf-split --merge`"),
     ],
 )
 def test_gguf_that_would_be_read_otherwise(tmp_path, changes, message):
     tiny_llms.write_gguf(tmp_path / "model.gguf", **changes)
-    with pytest.raises(InputError, match=message):
-        locate(tmp_path / "model.gguf", tmp_path / "cache")
+    for _ in range(2):  # converted, it is refused again
+        with pytest.raises(InputError, match=message):
+            locate(tmp_path / "model.gguf", tmp_path / "cache")
+
+
+def test_gguf_whose_positions_are_scaled_by_one(tmp_path):
+    tiny_llms.write_gguf(tmp_path / "model.gguf", factors=1.0, scaling=1.0)
+    assert locate(tmp_path / "model.gguf", tmp_path / "cache").folder.is_dir()
 
 
 def test_package_that_is_not_installed(tmp_path, monkeypatch):

@@ -110,7 +110,10 @@ def _flat(value: Any) -> Iterator[str]:
 
 
 def _text(value: str) -> str:
-    """Returns it; UnicodeError with surrogates, which stand for bytes that are not UTF-8, or with zeros, as UTF-16 has."""
+    """Returns it.
+
+    Raises UnicodeError with surrogates, which stand for bytes that are not UTF-8, or with zeros, as UTF-16 has.
+    """
     if "\0" in value:
         raise UnicodeError("a text has zeros")
     value.encode("utf-8")

@@ -7,6 +7,7 @@ or `metadata.csv` / `metadata.jsonl` in the folder itself, with a column `file_n
 imagefolder); files beside the pictures are then not read. Several rows of a picture are several captions.
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -46,21 +47,25 @@ class Folder:
         if not self._root.is_dir():
             raise InputError(f"source folder: no folder {path}; give one that holds pictures")
         self._files = set(paths.walk(self._root))
-        pictures = sorted(f for f in self._files if f.lower().endswith(SUFFIXES + OTHERS))
+        pictures = [f for f in self._files if f.lower().endswith(SUFFIXES)]
+        known = {_key(f) for f in pictures}
+        others = (f for f in self._files if f.lower().endswith(OTHERS))
+        pictures = sorted([*pictures, *(f for f in others if _key(f) not in known)])
         if not pictures:
             raise InputError(
                 f"source folder: none of the {len(self._files)} files below {path} is a picture; "
                 f"wanted {' '.join(SUFFIXES)}"
             )
         self._table = table.find(self._root)
-        self._rows = self._read_table(pictures) if self._table else [(p, None) for p in pictures]
+        self._rows = self._read_table(pictures) if self._table else [(p, []) for p in pictures]
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def piece(self, i: int, n: int) -> Iterator[Example | Unusable]:
         read = self._tabled if self._table else self._beside
-        return (read(*self._rows[k]) for k in bounds(len(self), i, n))
+        for k in bounds(len(self), i, n):
+            yield from read(*self._rows[k])
 
     def prompts(self, count: int) -> list[str]:
         return []
@@ -74,31 +79,17 @@ class Folder:
             "options": self.options,
         }
 
-    def _read_table(self, pictures: list[str]) -> list[tuple[str, Row | None]]:
-        """Returns the table's rows, and the pictures that it does not name, by name."""
-        read = table.read(self._table)
+    def _read_table(self, pictures: list[str]) -> list[tuple[str, list[Row | None]]]:
+        """Returns each picture with the table's rows of it, by name; those that it does not name have an empty one."""
+        read = table.read(self._table, (self._fields.caption, self._fields.synthetic))
         self._fields.check({c for _, row in read for c in row or ()}, str(self._table))
-        of_picture: dict[str, list[Row]] = {}
-        rows: list[tuple[str, Row | None]] = []
-        for name, row in ((self._written(name), row) for name, row in read):
-            if row is None:
-                rows.append((name, row))
-            else:
-                of_picture.setdefault(name, []).append(row)
-        rows += [(name, self._joined(of)) for name, of in of_picture.items()]
-        named = {name for name, _ in rows}
-        rows += [(picture, {}) for picture in pictures if picture not in named]
-        rows.sort(key=lambda row: row[0])
+        rows: dict[str, list[Row | None]] = {}
+        for name, row in read:
+            rows.setdefault(self._written(name), []).append(row)
+        rows |= {picture: [{}] for picture in pictures if picture not in rows}
         first: dict[str, str] = {}
-        self._twins = {name for name, _ in rows if first.setdefault(_key(name), name) != name}
-        return rows
-
-    def _joined(self, rows: list[Row]) -> Row:
-        """Returns one picture's rows as one, with the captions of all; else it is the first."""
-        captions = (self._fields.caption, self._fields.synthetic)
-        if len(rows) == 1:
-            return rows[0]
-        return rows[0] | {field: [row.get(field) for row in rows] for field in captions}
+        self._twins = {name for name in sorted(rows) if first.setdefault(_key(name), name) != name}
+        return sorted(rows.items(), key=lambda of: of[0])
 
     def _written(self, name: str) -> str:
         """Returns the file that a table means by a name: "./a.jpg", "b\\a.jpg", accents composed or not."""
@@ -117,23 +108,43 @@ class Folder:
         """The files by their names in Unicode's composed form; a Mac's names are not."""
         return {unicodedata.normalize("NFC", name): name for name in self._files}
 
-    def _tabled(self, name: str, row: Row | None) -> Example | Unusable:
+    def _tabled(self, name: str, rows: list[Row | None]) -> Iterator[Example | Unusable]:
+        """Yields the example of a picture's rows, with the captions of all; and what is wrong with a row."""
         if name not in self._files:
-            reason = "caption-unreadable" if row is None else "image-missing"
-            return Unusable(name if row is None else _key(name), reason)
+            for row in rows:
+                yield (
+                    Unusable(name, "caption-unreadable")
+                    if row is None
+                    else Unusable(_key(name), "image-missing")
+                )
+            return
         key = name if name in self._twins else _key(name)
-        if row is None:
-            return Unusable(key, "caption-unreadable")
-        return self._fields.example(key, self._picture(name), row)
+        found = [
+            Unusable(key, "caption-unreadable")
+            if row is None
+            else self._fields.example(key, self._picture(name), row)
+            for row in rows
+        ]
+        good = [e for e in found if isinstance(e, Example)]
+        yield from (
+            e
+            for e in found
+            if isinstance(e, Unusable) and not (good and e.reason == "caption-missing")
+        )
+        if good:
+            captions = dict.fromkeys(c for e in good for c in e.captions)
+            ordered = sorted(captions, key=lambda c: c.origin == "synthetic")
+            yield dataclasses.replace(good[0], captions=tuple(ordered))
 
-    def _beside(self, name: str, _: None) -> Example | Unusable:
+    def _beside(self, name: str, _: list) -> Iterator[Example | Unusable]:
         try:
             text, record = (self._read(_key(name), suffix) for suffix in (".txt", ".json"))
         except OSError as e:
             if is_unreachable(e):
                 raise
-            return Unusable(_key(name), "caption-unreadable")
-        return self._fields.example_of_files(_key(name), self._picture(name), text, record)
+            yield Unusable(_key(name), "caption-unreadable")
+            return
+        yield self._fields.example_of_files(_key(name), self._picture(name), text, record)
 
     def _read(self, key: str, suffix: str) -> bytes | None:
         names = (self._there(key + end) for end in (suffix, suffix.upper()))

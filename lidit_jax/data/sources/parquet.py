@@ -91,7 +91,7 @@ class Parquet:
 
     def _check_columns(self, schema, where: str):
         image = self.options["image"]
-        for name in set(schema.names):
+        for name in (image, self.options["caption"], self.options["synthetic"]):
             if schema.names.count(name) > 1:
                 raise InputError(f"{where} has two columns {name!r}; rename one")
         if image not in schema.names:
@@ -104,7 +104,7 @@ class Parquet:
         self._fields.check(schema.names, where)
         for option in ("caption", "synthetic"):
             name = self.options[option]
-            if name in schema.names and not _holds_texts(schema.field(name).type):
+            if name in schema.names and _holds_no_texts(schema.field(name).type):
                 raise InputError(
                     f"{where}: column {name!r} is {schema.field(name).type}; wanted texts, or lists of texts "
                     f"(data.options.{option})"
@@ -113,7 +113,7 @@ class Parquet:
     def _read(self, group: _Group) -> Iterator[Example | Unusable]:
         import pyarrow
 
-        name = os.path.relpath(group.path, self._root).removesuffix(".parquet")
+        name = os.path.splitext(os.path.relpath(group.path, self._root))[0]
         due = group.first
         try:
             for row in self._rows(group):
@@ -161,14 +161,13 @@ def _holds_bytes(kind) -> bool:
     return types.is_binary(kind) or types.is_large_binary(kind)
 
 
-def _holds_texts(kind) -> bool:
-    """Does it hold texts, lists of them, or nothing at all?"""
+def _holds_no_texts(kind) -> bool:
+    """Does it hold what is never a text: structs, maps, times, or lists of those?"""
     from pyarrow import types
 
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return not types.is_dictionary(kind.value_type) and _holds_texts(kind.value_type)
-    kinds = (_is_text, types.is_binary, types.is_large_binary, types.is_null)
-    return any(is_kind(_plain(kind)) for is_kind in kinds)
+    if inner := getattr(kind, "value_type", None):
+        return types.is_map(kind) or _holds_no_texts(inner)
+    return types.is_struct(kind) or types.is_temporal(kind)
 
 
 def _is_scalar(kind) -> bool:

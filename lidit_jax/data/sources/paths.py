@@ -13,18 +13,23 @@ from lidit_jax.errors import InputError, is_unreachable
 def walk(folder: pathlib.Path) -> list[str]:
     """Returns the files below `folder` as sorted relative paths with "/"; hidden ones are left out.
 
-    Links to folders are followed, to each folder once. Raises InputError if a folder cannot be read.
+    Links to folders are followed, but not to one that is, holds, or is in what is walked through already.
+    Raises InputError if a folder cannot be read.
     """
-    found, seen = [], {os.path.realpath(folder)}
-    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        visible = sorted(f for f in folders if not f.startswith("."))
-        real = {f: os.path.realpath(os.path.join(root, f)) for f in visible}
-        folders[:] = [
-            f for f in {real[f]: f for f in reversed(visible)}.values() if real[f] not in seen
-        ]
-        seen |= set(real.values())
-        relative = pathlib.PurePath(root).relative_to(folder)
-        found += [(relative / f).as_posix() for f in files if not f.startswith(".")]
+    found, walked, due = [], [], [folder]
+    while due:
+        start = due.pop(0)
+        real = pathlib.Path(os.path.realpath(start))
+        if any(real.is_relative_to(w) or w.is_relative_to(real) for w in walked):
+            continue
+        walked.append(real)
+        for root, folders, files in os.walk(start, onerror=_refuse):
+            visible = sorted(f for f in folders if not f.startswith("."))
+            links = [f for f in visible if os.path.islink(os.path.join(root, f))]
+            due += [pathlib.Path(root, f) for f in links]
+            folders[:] = [f for f in visible if f not in links]
+            relative = pathlib.PurePath(root).relative_to(folder)
+            found += [(relative / f).as_posix() for f in files if not f.startswith(".")]
     return sorted(found)
 
 
@@ -39,7 +44,8 @@ def find(
 ) -> list[pathlib.Path]:
     """Returns the files with `suffix` that `path` means: a file, a folder (searched through) or a glob.
 
-    also: other suffixes, of files that the source tells of. Small or capital letters are the same. Raises InputError if there are none. `source` is the name of the source that asks.
+    also: other suffixes, of files that the source tells of. Letters may be small or capital.
+    Raises InputError if there are none. `source` is the name of the source that asks.
     """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():

@@ -3,7 +3,7 @@
 import csv
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lidit_jax.data.sources.fields import Row
 from lidit_jax.errors import InputError
@@ -21,11 +21,12 @@ def find(folder: pathlib.Path) -> pathlib.Path | None:
     return found[0] if found else None
 
 
-def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
-    """Returns (file name, other columns) of each row; of a line that is none, None, and its number for a name that it has not.
+def read(path: pathlib.Path, captions: Sequence[str]) -> list[tuple[str, Row | None]]:
+    """Returns (file name, other columns) of each row.
 
-    Bytes that are not UTF-8 become surrogates. Raises InputError without rows, or the column file_name, or if a
-    column is there twice.
+    Of a line that is none it is None, and the name, where it has none, the line's number. Bytes that are not
+    UTF-8 become surrogates. captions: names of columns.
+    Raises InputError without rows, or the column file_name, or if that or one of captions is there twice.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         columns, rows = _csv(file, path) if path.suffix == ".csv" else _jsonl(file)
@@ -39,15 +40,15 @@ def read(path: pathlib.Path) -> list[tuple[str, Row | None]]:
         raise InputError(
             f"{path} has no column {KEY!r}, with commas between columns, but {sorted(columns)}"
         )
-    for name in columns:
+    for name in (KEY, *captions):
         if columns.count(name) > 1:
             raise InputError(f"{path} has two columns {name!r}; rename one")
     read = [_named(path, number, row) for number, row in rows]
     if all(row is None for _, row in read):
-        raise InputError(
-            f"no row of {path} can be read: each has other cells than its header, {', '.join(columns)}; put a "
-            f"text with commas in quotes"
-        )
+        why = f"each has other cells than its header, {', '.join(columns)}; put a text with commas in quotes"
+        if path.suffix != ".csv":
+            why = f"no line has a text as its {KEY!r}"
+        raise InputError(f"no row of {path} can be read: {why}")
     return read
 
 

@@ -7,6 +7,7 @@
 import json
 import os
 import pathlib
+import re
 import tarfile
 import unicodedata
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ from lidit_jax.errors import is_unreachable
 from lidit_jax.share import bounds
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # how files begin that are so
+_MAGIC = re.compile(
+    rb"\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ|\x28\xb5\x2f\xfd"
+)  # how such files begin
 
 
 class WebDataset:
@@ -74,7 +77,7 @@ class WebDataset:
         name = os.path.relpath(path, self._root)
         try:
             with open(path, "rb") as file:
-                if file.read(8).startswith(_MAGIC):
+                if _MAGIC.match(file.read(16)):
                     yield Unusable(name, "tar-compressed")
                     return
             with tarfile.open(path, "r:") as tar:
@@ -88,9 +91,10 @@ class WebDataset:
     def _examples(
         self, key: str, tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]
     ) -> Iterator[Example | Unusable]:
-        pictures = [suffix for suffix in members if suffix in SUFFIXES + OTHERS]
+        known = SUFFIXES + OTHERS
+        pictures = sorted((s for s in members if s in known), key=lambda s: s in OTHERS)
         if not pictures:
-            dotted = [s for s in members if s.endswith(SUFFIXES + OTHERS)]
+            dotted = [s for s in members if s.endswith(known)]
             yield from (Unusable(key + suffix, "name-dots") for suffix in dotted)
             if not dotted:
                 yield Unusable(key, "image-missing")
@@ -122,9 +126,11 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
         if not members:
             key = found
         members[suffix] = member
-    _check_end(tar)
-    if members:
+    ended, behind = _end(tar)
+    if members and ended:
         yield key, members
+    if not ended or behind:
+        raise tarfile.ReadError(f"{tar.name} has {'more behind its' if ended else 'no'} end")
 
 
 def _composed(name: str) -> str:
@@ -138,19 +144,14 @@ def _split(name: str) -> tuple[str, str]:
     return folder + slash + (stem or "."), dot + suffix.lower()
 
 
-def _check_end(tar: tarfile.TarFile):
-    """Raises ReadError unless zeros end the tar, and nothing is behind them.
+def _end(tar: tarfile.TarFile) -> tuple[bool, bool]:
+    """Returns whether zeros end what was read of a tar, and whether there is more behind them.
 
     `tarfile` stops at a damaged header, or where another tar is appended, without a word.
     """
     tar.fileobj.seek(tar.offset)
-    ended = False
-    while rest := tar.fileobj.read(2**20):
-        ended = True
-        if any(rest):
-            raise tarfile.ReadError(f"{tar.name} goes on behind its end")
-    if not ended:
-        raise tarfile.ReadError(f"{tar.name} has no end")
+    ended = tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    return ended, any(any(rest) for rest in iter(lambda: tar.fileobj.read(2**20), b""))
 
 
 def _successes(tar: pathlib.Path) -> int | None:

@@ -3,10 +3,16 @@
 import collections
 from collections.abc import Sequence
 
+from PIL import Image
+
 from lidit_jax import files
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.pictures import Picture, listed
+
+# What to do; `_refuse` tells it.
+_TEXTS = "the manifest's prompts are, letter for letter, those that --write_prompts writes"
+_ORDER = f"{_TEXTS}, in their order"
 
 
 def check(items: Sequence[Item], pictures: Sequence[Picture]) -> int:
@@ -50,15 +56,12 @@ def _check_files(pictures: Sequence[Picture]):
     times = collections.Counter(paths)
     twice = dict.fromkeys(p.name for p, path in zip(pictures, paths) if times[path] > 1)
     _refuse(list(twice), "files that are listed more than once", "each picture is one file's")
-    height, width = pictures[0].load().shape[:2]
+    pictures[0].load()
+    with Image.open(pictures[0].path) as first:  # as it is stored: `load` may turn it
+        width, height = first.size
     others = [p.name for p in pictures if not files.is_whole_png(p.path, (height, width))]
     size = f"{width}x{height} pixels, the size of {pictures[0].name}"
     _refuse(others, f"files that are no whole PNG of {size}", "save them so")
-
-
-# What to do; `_refuse` tells it.
-_TEXTS = "the manifest's prompts are, letter for letter, those that --write_prompts writes"
-_ORDER = f"{_TEXTS}, in their order"
 
 
 def _refuse(wrong: Sequence[str], what: str, remedy: str = _TEXTS):
