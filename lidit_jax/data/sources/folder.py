@@ -80,7 +80,7 @@ class Folder:
         }
 
     def _read_table(self, pictures: list[str]) -> list[tuple[str, list[Row | None]]]:
-        """Returns each picture with the table's rows of it, by name; those that it does not name have an empty one."""
+        """Returns each picture's rows of the table, by name; a picture that it does not name has an empty one."""
         read = table.read(self._table, (self._fields.caption, self._fields.synthetic))
         self._fields.check({c for _, row in read for c in row or ()}, str(self._table))
         rows: dict[str, list[Row | None]] = {}
@@ -88,7 +88,9 @@ class Folder:
             rows.setdefault(self._written(name), []).append(row)
         rows |= {picture: [{}] for picture in pictures if picture not in rows}
         first: dict[str, str] = {}
-        self._twins = {name for name in sorted(rows) if first.setdefault(_key(name), name) != name}
+        twins = {name for name in sorted(rows) if first.setdefault(_key(name), name) != name}
+        lines = {name for name in rows if name not in self._files and None in rows[name]}
+        self._whole = twins | lines  # names that are keys with all that they have
         return sorted(rows.items(), key=lambda of: of[0])
 
     def _written(self, name: str) -> str:
@@ -99,9 +101,8 @@ class Folder:
 
     def _there(self, name: str) -> str | None:
         """Returns the file of this name, whether or not its accents are composed, if there is one."""
-        return (
-            name if name in self._files else self._composed.get(unicodedata.normalize("NFC", name))
-        )
+        composed = unicodedata.normalize("NFC", name)
+        return name if name in self._files else self._composed.get(composed)
 
     @functools.cached_property
     def _composed(self) -> dict[str, str]:
@@ -110,31 +111,23 @@ class Folder:
 
     def _tabled(self, name: str, rows: list[Row | None]) -> Iterator[Example | Unusable]:
         """Yields the example of a picture's rows, with the captions of all; and what is wrong with a row."""
-        if name not in self._files:
-            for row in rows:
-                yield (
-                    Unusable(name, "caption-unreadable")
-                    if row is None
-                    else Unusable(_key(name), "image-missing")
-                )
-            return
-        key = name if name in self._twins else _key(name)
-        found = [
-            Unusable(key, "caption-unreadable")
-            if row is None
-            else self._fields.example(key, self._picture(name), row)
-            for row in rows
-        ]
+        key = name if name in self._whole else _key(name)
+        found = [self._of_row(name, key, row) for row in rows]
         good = [e for e in found if isinstance(e, Example)]
-        yield from (
-            e
-            for e in found
-            if isinstance(e, Unusable) and not (good and e.reason == "caption-missing")
-        )
+        for e in found:
+            if isinstance(e, Unusable) and not (good and e.reason == "caption-missing"):
+                yield e
         if good:
             captions = dict.fromkeys(c for e in good for c in e.captions)
             ordered = sorted(captions, key=lambda c: c.origin == "synthetic")
             yield dataclasses.replace(good[0], captions=tuple(ordered))
+
+    def _of_row(self, name: str, key: str, row: Row | None) -> Example | Unusable:
+        if row is None:
+            return Unusable(key, "caption-unreadable")
+        if name not in self._files:
+            return Unusable(key, "image-missing")
+        return self._fields.example(key, self._picture(name), row)
 
     def _beside(self, name: str, _: list) -> Iterator[Example | Unusable]:
         try:
