@@ -2,7 +2,8 @@
 
     manifest.json   {"pictures": [{"file": "000000.png", "prompt": "a red circle", "seed": 0}, ...]}
 
-"seed" may be missing. Of its other keys, HOW says how they were drawn, for results to tell; those beside it are ignored here.
+"seed" may be missing. Of its other keys, HOW says how they were drawn, for results to tell; those beside
+it are ignored here.
 """
 
 import contextlib

@@ -20,7 +20,8 @@ def continuation(
 
     A chat model answers the turn that its template makes of instruction and prompt; a base model goes on
     with the text; an encoder-decoder, such as T5, decodes what it has read.
-    Raises InputError if the weights cannot be had, or are those of an encoder alone, which says nothing.
+    Raises InputError if the weights cannot be had, are not finite, or are those of an encoder alone, which says
+    nothing; and for more tokens than the LLM has places for.
     """
     _refuse_encoder(config)
     found, tokenizer, hf_config = llm.opened(config, cache_dir)
@@ -35,8 +36,8 @@ def continuation(
         most = llm.most_tokens(tokenizer, hf_config.get_text_config())
         if not encoder_decoder and len(read) + tokens > most:
             raise InputError(
-                f"{config.model} reads and writes at most {most} tokens; {len(read)} are to be read and {tokens} written: "
-                f"give fewer --tokens, or a shorter prompt"
+                f"{config.model} reads and writes at most {most} tokens; {len(read)} are to be read and "
+                f"{tokens} written: give fewer --tokens, or a shorter prompt"
             )
         model = _model(config, found.folder, hf_config)
     ids = torch.tensor([read])

@@ -111,7 +111,8 @@ class WebDataset:
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Yields (name, files by suffix) of neighbours with one name, reading headers alone.
 
-    Accents may be composed in one name and not in the other. Raises ReadError where the tar is cut or damaged, once the samples that are surely whole are out.
+    Accents may be composed in one name and not in the other.
+    Raises ReadError where the tar is cut or damaged, once the samples that are surely whole are out.
     """
     key, members = "", {}
     while (member := tar.next()) is not None:
