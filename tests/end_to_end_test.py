@@ -400,10 +400,11 @@ def test_what_is_not_finite_is_never_saved(llms, data, tmp_path):
         FloatingPointError, match="2 steps in a row were skipped, the last at step 3: loss is inf"
     ):
         loop.train(broken, data, tmp_path / "run")
-    for step in (tmp_path / "run" / "checkpoints").iterdir():
-        if step.name.isdigit():
-            saved = arrays(tmp_path / "run", int(step.name))
-            assert all(np.isfinite(a).all() for k, a in saved.items() if "params" in k)
+    assert 1 in checkpoints.steps(tmp_path / "run")
+    for step in checkpoints.steps(tmp_path / "run"):
+        saved = arrays(tmp_path / "run", step)
+        weights = {k: a for k, a in saved.items() if "params" in k or "ema" in k}
+        assert weights and all(np.isfinite(a).all() for a in weights.values())
 
 
 def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_training(llms, data, tmp_path):

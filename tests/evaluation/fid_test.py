@@ -8,7 +8,7 @@ from scipy import linalg
 
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import fid
-from lidit_jax.evaluation.clip_score import clip_score
+from lidit_jax.evaluation.clip_score import clip_score, suite
 from lidit_jax.evaluation.judges.records import Judges
 
 
@@ -102,6 +102,12 @@ def test_clip_score_is_the_mean_cosine_in_percent_never_negative():
     picture = np.zeros((8, 8, 3), np.uint8)
     assert clip_score([(picture, "60")], Turned()) == pytest.approx(50)
     assert clip_score([(picture, "0"), (picture, "180")], Turned()) == pytest.approx(50)
+
+
+def test_each_picture_is_scored_by_its_own_prompt(samples):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    drawn = samples([("0", picture), ("60", picture)])
+    assert suite(drawn, None, Judges(clip=Turned())) == {"clip_score": pytest.approx(75)}
 
 
 def test_clip_is_asked_of_many_pictures_at_a_time_and_few_are_held():

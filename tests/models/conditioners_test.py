@@ -12,7 +12,7 @@ from flax import nnx
 from lidit_jax.batch import TextFeatures
 from lidit_jax.models import layers, stacking
 from lidit_jax.models.conditioners import CONDITIONERS, ConditionerConfig, TextSource, build
-from lidit_jax.models.conditioners.entry import concat_tokens
+from lidit_jax.models.conditioners.entry import FeatureEntry, concat_tokens
 from lidit_jax.models.conditioners.infused import RefinerBlock
 from tests.models.lidit_test import count, run, woken
 
@@ -335,3 +335,33 @@ def test_without_gates_a_refiner_adds_all_that_it_reads():
     read = x + block.attention(block.norm1(x), mask)
     wanted = read + block.ffn(block.norm2(read))
     np.testing.assert_allclose(block(x, e_t(), mask), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_an_llm_queries_the_other_llms_tokens_and_not_its_own():
+    model, f = make(ConditionerConfig(n_ltr=0)), features()
+    for pool in model.pools:  # or a token would move all others by the context
+        pool.kernel[...] = jnp.zeros_like(pool.kernel[...])
+    moved = influence(model, f, 0, 0, SOURCES[0].prefix_len + 2)
+    assert moved[2] > 1e-3 and np.delete(moved[:6], 2).max() == 0 and moved[6:].max() > 1e-5
+
+
+@pytest.mark.parametrize("context", ["prompt", "all"])
+def test_the_context_is_of_the_prompt_or_of_all(context):
+    model, f = make(ConditionerConfig(context=context)), features()
+
+    def instruction_moved(i, x):
+        is_of_it = np.arange(x.hidden_BxSxE.shape[1]) < x.prefix_len
+        return x.hidden_BxSxE + is_of_it[None, :, None]
+
+    one, other = (
+        model._context(model.pools[0], model.entries[0](g[0]), g[0], e_t())
+        for g in (f, edit(f, instruction_moved))
+    )
+    assert (np.abs(one - other).max() > 1e-3) == (context == "all")
+
+
+def test_rms_forgets_the_length_of_a_token():
+    entry = FeatureEntry(SOURCES[0], D, "rms", dtype=jnp.float32, rngs=nnx.Rngs(0))
+    one, *_ = features()
+    (longer,) = edit((one,), lambda i, x: 100 * x.hidden_BxSxE)
+    np.testing.assert_allclose(entry(longer), entry(one), atol=1e-4)

@@ -48,3 +48,18 @@ def test_they_compute_what_flax_does(ours, theirs, shape, dtype):
     one, other = (np.asarray(model(x), np.float32) for model in made)
     limit = 1e-6 if dtype == jnp.float32 else 2**-7
     np.testing.assert_allclose(one, other, rtol=limit, atol=limit)
+
+
+def test_modulation_is_of_a_norm_of_mean_0_and_variance_1():
+    x, zero = 5 + 3 * jax.random.normal(jax.random.key(0), (2, 7, 64)), jnp.zeros((2, 1, 64))
+    y = layers.modulate(x, zero, zero)
+    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var(-1), 1, atol=1e-4)
+    np.testing.assert_allclose(layers.modulate(x, zero + 1, zero + 2), 2 * y + 2, atol=1e-5)
+
+
+def test_time_is_embedded_as_in_dit():
+    t_B = np.array([0.0, 0.25, 1.0])
+    angle_BxF = 1000 * t_B[:, None] * 10_000.0 ** (-np.arange(128) / 128)
+    wanted = np.concatenate([np.cos(angle_BxF), np.sin(angle_BxF)], 1)
+    np.testing.assert_allclose(layers.sincos(jnp.asarray(t_B), 256), wanted, atol=2e-4)

@@ -18,6 +18,7 @@ from lidit_jax.models.lidit import Block, LiDiT, ModelConfig
 
 TINY = ModelConfig(width=64, depth=2, heads=4, patch=2, dtype="float32")
 SOURCES = (TextSource(48, prefix_len=7), TextSource(32, prefix_len=5))
+SHAPE = BatchShape(3, (8, 8, 16), ((10, 48), (6, 32)))
 
 
 def count(module):
@@ -251,11 +252,82 @@ def test_bf16_is_near_f32_and_parameters_stay_f32():
     assert 0 < error < 2e-2
 
 
+@pytest.mark.parametrize("conditioner", ["infused", "direct"])
+def test_every_number_of_every_parameter_moves_the_prediction(conditioner):
+    config = dataclasses.replace(TINY, conditioner=ConditionerConfig(name=conditioner))
+    graphdef, params, rest = nnx.split(woken(make(config)), nnx.Param, ...)
+    batch, t_B = fake(SHAPE), jnp.linspace(0.1, 0.9, 3)
+    weight_BxHxWxC = jax.random.normal(jax.random.key(1), batch.latents_BxHxWxC.shape)
+
+    def weighted(params):
+        model = nnx.merge(graphdef, params, rest)
+        out = model(batch.latents_BxHxWxC, t_B, batch.text, jnp.zeros(3, bool))
+        return (out * weight_BxHxWxC).sum()
+
+    gradients = nnx.to_flat_state(jax.jit(jax.grad(weighted))(params))
+    assert not [path for path, g in gradients if (np.asarray(g[...]) == 0).any()]
+
+
+def test_time_is_read_by_the_dit_itself():
+    config = dataclasses.replace(TINY, conditioner=ConditionerConfig(name="direct"))
+    model, batch = woken(make(config)), fake(SHAPE)
+    one, other = (
+        run(model, batch.latents_BxHxWxC, jnp.full(3, t), batch.text, jnp.zeros(3, bool))
+        for t in (0.2, 0.7)
+    )
+    assert jnp.abs(one - other).max() > 1e-2
+
+
+def test_the_empty_prompt_is_drawn_as_it_was_trained():
+    @jax.jit
+    def both(model):
+        e_t_BxD = model.time(jnp.full(3, 0.3))
+        dropped = model.condition(fake(SHAPE).text, jnp.ones(3, bool), e_t_BxD)
+        return dropped, model.empty_condition(e_t_BxD[:1])
+
+    dropped, empty = both(woken(make()))
+    n = empty.mask_BxS.shape[1]
+    assert empty.mask_BxS.all() and int(dropped.mask_BxS[0].sum()) == n
+    for found, wanted in (
+        (dropped.tokens_BxSxD[:, :n], empty.tokens_BxSxD),
+        (dropped.pooled_BxD, empty.pooled_BxD),
+    ):
+        np.testing.assert_allclose(found, jnp.broadcast_to(wanted, found.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("at", [(0, 0), (2, 7), (5, 9)])
+def test_without_attention_a_patch_sees_two_around_it_on_a_grid_of_any_shape(at):
+    """A fresh model's gates are closed: what is left are the position block's two convolutions."""
+    model, (i, j) = make(), at
+    kernel = model.dit.final.kernel
+    kernel[...] = jax.random.normal(jax.random.key(0), kernel.shape)
+    text = fake(BatchShape(1, (12, 20, 16), ((10, 48), (6, 32)))).text
+
+    def predict(x):
+        return run(model, x, jnp.full(1, 0.5), text, jnp.zeros(1, bool))
+
+    x = jax.random.normal(jax.random.key(1), (1, 12, 20, 16))
+    moved_HxW = jnp.abs(predict(x.at[0, 2 * i + 1, 2 * j].add(1)) - predict(x)).max(-1)[0]
+    seen = np.asarray(moved_HxW).reshape(6, 2, 10, 2).max((1, 3)) > 0
+    y, z = np.indices((6, 10))
+    np.testing.assert_array_equal(seen, (abs(y - i) <= 2) & (abs(z - j) <= 2))
+
+
+def test_stacked_blocks_are_born_different():
+    blocks = stacking.stack(lambda r: Block(32, 4, dtype=jnp.float32, rngs=r), 3, nnx.Rngs(0))
+    kernel_LxIxO = np.asarray(blocks.ffn.up.kernel[...])
+    for one, other in ((0, 1), (1, 2)):
+        assert np.abs(kernel_LxIxO[one] - kernel_LxIxO[other]).max() > 0.01
+
+
 @pytest.mark.parametrize("field", ["dtype", "remat"])
 def test_unknown_names_list_the_known_ones(field):
-    with pytest.raises(errors.InputError, match="known: "):
+    with pytest.raises(errors.InputError, match=rf"model.{field} 'flaot32'; known: "):
         dataclasses.replace(TINY, **{field: "flaot32"})
-    with pytest.raises(errors.InputError, match="direct"):
+
+
+def test_an_unknown_conditioner_lists_the_known_ones():
+    with pytest.raises(errors.InputError, match="'dirct'; known: direct"):
         ConditionerConfig(name="dirct")
 
 

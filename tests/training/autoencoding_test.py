@@ -180,6 +180,33 @@ def test_a_resumed_run_on_other_pictures_is_refused(run, tmp_path):
         loop.train(config, other, half)
 
 
+def test_a_loss_is_its_parts_by_their_weights():
+    task, _ = vae_task(config_of(discriminator_weight=0.5, kl_weight=0.1))
+    model, x = task.init(nnx.Rngs(0)), jnp.tanh(batch.fake(task.shape).latents_BxHxWxC)[:2]
+    keys_B = rng.per_sample(rng.key(0, "train"), jnp.arange(2))
+
+    @jax.jit
+    def both(model, x):
+        mean, logvar = model.vae.encode(x)
+        noise = rng.normal(rng.named_each(keys_B, "posterior"), mean.shape[1:])
+        decoded = model.vae.decode(mean + jnp.exp(logvar / 2) * noise)
+        found = task.loss(model, batch.Batch(x, (), jnp.arange(2)), keys_B)
+        return found, decoded, model.discriminator(x), model.discriminator(decoded)
+
+    (loss_B, parts), decoded, real, fake = both(model, x)
+    axes = (1, 2, 3)
+    wanted = {
+        "l1": jnp.abs(x - decoded).mean(axes),
+        "generator": -fake.mean((1, 2)),
+        "discriminator": 0.5 * (jax.nn.relu(1 - real) + jax.nn.relu(1 + fake)).mean((1, 2)),
+        "psnr": 10 * jnp.log10(2**2 / jnp.square(x - decoded.clip(-1, 1)).mean(axes)),
+    }
+    for name, value in wanted.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    total = wanted["l1"] + 0.1 * parts["kl"] + 0.5 * wanted["generator"] + wanted["discriminator"]
+    np.testing.assert_allclose(loss_B, total, rtol=1e-4)
+
+
 def test_pictures_too_small_for_a_loss_are_refused(vgg_file, tmp_path):
     small = dataclasses.replace(config_of().data, size=(8, 8))
     preparation.prepare(dataclasses.replace(config_of(), data=small), tmp_path / "set")

@@ -168,3 +168,13 @@ def _has(moments, path) -> bool:
     for key in path:
         moments = moments[key]
     return bool(jax.tree.leaves(moments))
+
+
+def test_adamw_is_optaxs_with_the_configs_betas():
+    config = dataclasses.replace(MUON, name="adamw", weight_decay=0.1)
+    peer = optax.adamw(0.5, 0.9, 0.99, weight_decay=0.1)
+    value, *grads = jax.random.normal(jax.random.key(0), (4, 12, 20))
+    state, found = peer.init(value), updates(config, "kernel", ("embed", "mlp"), (12, 20), count=3)
+    for grad, update in zip(grads, found, strict=True):
+        wanted, state = peer.update(grad, state, value)
+        np.testing.assert_allclose(update, wanted, rtol=1e-4, atol=1e-6)

@@ -48,7 +48,7 @@ def begin(config, mesh):
         np.zeros(3), np.ones(3),
         [dict(mean_E=np.zeros(e), std_E=np.ones(e), prefix_PxE=np.ones((3, e)), null_ZxE=np.ones((1, e))) for e in WIDTHS[: len(config.encoders)]],
     )  # fmt: skip
-    current = state.initial(task, optimizer, 0, like, constants)
+    current = state.initial(task, optimizer, config.seed, like, constants)
     return task, current, step.make_step(task, graphdef, optimizer, config, mesh, like)
 
 
@@ -229,6 +229,26 @@ def test_no_two_samples_and_no_two_steps_share_noise():
         rng.named_each(rng.per_sample(rng.key(0, "train"), jnp.arange(16)), "time"), (4,)
     )
     assert not np.isin(other_name, draws[0]).any()
+
+
+def test_no_two_seeds_steps_or_samples_have_one_key():
+    config = make_config()
+    drawn = [
+        jax.random.key_data(step.draws(dataclasses.replace(config, seed=seed), now))
+        for seed in (0, 1)
+        for now in (0, 1)
+    ]
+    assert len(np.unique(np.concatenate(drawn), axis=0)) == 4 * config.train.batch_size
+
+
+def test_a_run_begins_with_the_parameters_of_its_seed():
+    config, mesh = make_config(), sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+    born = [
+        np.asarray(current.params["dit"]["patchify"]["kernel"][...])
+        for _, current, _ in (begin(dataclasses.replace(config, seed=s), mesh) for s in (0, 0, 1))
+    ]
+    np.testing.assert_array_equal(born[0], born[1])
+    assert np.abs(born[0] - born[2]).min() > 0
 
 
 def test_a_sample_draws_the_same_whatever_the_batch():

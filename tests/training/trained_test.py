@@ -17,6 +17,7 @@ from lidit_jax.training.config import SampleConfig
 from lidit_jax.training.drawing import draw
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from lidit_jax.training.trained import as_multiplied, open_to_draw
+from tests.same_run import arrays
 from tests.training.step_test import LENGTHS, make_config
 
 ONE = sharding.one_device()
@@ -29,6 +30,21 @@ def in_bfloat16(workdir, folder):
     saved["model"]["dtype"] = "bfloat16"
     files.write_json(copy / "config.json", saved)
     return copy
+
+
+def test_a_run_is_drawn_by_its_ema(workdir):
+    kernel = np.asarray(open_to_draw(workdir, mesh=ONE).ema["dit"]["patchify"]["kernel"][...])
+    saved = arrays(workdir, 4)
+    (ema,), (params,) = (
+        [
+            a
+            for name, a in saved.items()
+            if name.startswith(f"['{item}']['dit']['patchify']['kernel']")
+        ]
+        for item in ("ema", "params")
+    )
+    np.testing.assert_array_equal(kernel, ema)
+    assert (kernel != params).any()
 
 
 def test_kernels_are_cast_as_they_are_read_and_nothing_else_is(workdir, tmp_path):
