@@ -14,6 +14,7 @@ from lidit_jax.batch import fake, spec
 from lidit_jax.models.lidit import LiDiT
 from lidit_jax.training import optim, programs, state, step
 from lidit_jax.training.config import parse
+from lidit_jax.training.drawing import draw
 from lidit_jax.training.feed import to_devices
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import load_config
@@ -229,6 +230,34 @@ def test_no_two_samples_and_no_two_steps_share_noise():
         rng.named_each(rng.per_sample(rng.key(0, "train"), jnp.arange(16)), "time"), (4,)
     )
     assert not np.isin(other_name, draws[0]).any()
+
+
+OTHERWISE = (
+    "runs, seeds and checkpoints of before mean something else now: say so to whoever has some"
+)
+
+
+def test_a_seed_trains_and_draws_what_it_always_has(single):
+    """Of a tiny model: five losses and gradients' norms, and a picture of what it then is."""
+    losses, norms, current, _ = single
+    golden = [1.2423924, 1.4955524, 1.4805192, 1.5033765, 1.2275538]
+    np.testing.assert_allclose(losses, golden, rtol=1e-4, err_msg=OTHERWISE)
+    golden = [0.1350796, 0.1870354, 0.1825805, 0.1878195, 0.1348064]
+    np.testing.assert_allclose(norms, golden, rtol=1e-3, err_msg=OTHERWISE)
+    config = make_config()
+    task = diffusion_task(config, LENGTHS)
+    text = jax.tree.map(lambda a: a[:2], fake(task.shape).text)
+    keys_B = rng.per_sample(rng.key(0, "sample"), jnp.arange(2))
+    graphdef, _, _ = state.split(task.init(nnx.Rngs(0)))
+
+    @jax.jit
+    def drawn(ema, constants):
+        model = nnx.merge(graphdef, ema, constants)
+        return draw(model, config.objective, task.sample, text, keys_B, task.shape.latent)
+
+    picture_N = np.asarray(drawn(current.ema, current.constants))[1].ravel()
+    golden = [-0.0097871, -0.0000210, -0.0341308, -0.0043345]
+    np.testing.assert_allclose(picture_N[:4], golden, atol=1e-5, err_msg=OTHERWISE)
 
 
 def test_no_two_seeds_steps_or_samples_have_one_key():
