@@ -18,7 +18,7 @@ from typing import Any
 from absl import logging
 
 from lidit_jax import files
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import InputError, in_one_line, unknown_name
 
 # LI-DiT, figures 4 and 5.
 INSTRUCTION = (
@@ -201,12 +201,20 @@ def _rendered(tokenizer, before: str, reply: bool = False) -> str:
             add_generation_prompt=reply,
         )
 
-    parts = [{"type": "text", "text": text}]
-    try:
-        whole = rendered(text)
-    except Exception:  # a template may raise what it likes
-        return rendered(parts)
-    return whole if _SENTINEL in whole else rendered(parts)
+    error = None
+    for content in (text, [{"type": "text", "text": text}]):
+        try:
+            whole = rendered(content)
+        except Exception as raised:  # a template may raise what it likes
+            error = error or raised
+        else:
+            if _SENTINEL in whole:
+                return whole
+    if error is None:
+        return whole
+    raise InputError(
+        f"the model's chat template renders no user turn ({in_one_line(error)}); use template='base'"
+    ) from error
 
 
 def _chat_parts(tokenizer, before):

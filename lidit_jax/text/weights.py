@@ -46,8 +46,8 @@ class Weights:
     def sha256(self) -> str:
         """The GGUF file's; otherwise one over the files of the folder, all of which it reads.
 
-        They are config.json, tokenizer.json (or, without one, SentencePiece's *.model, or vocabulary and merges) and
-        the weights: name and content of each, so that copies of a folder have one hash.
+        They are config.json, tokenizer.json (or, without one, tokenizer_config.json and SentencePiece's *.model, or
+        vocabulary and merges) and the weights: name and content of each, so that copies of a folder have one hash.
         """
         if self.gguf:
             return self.gguf
@@ -55,6 +55,8 @@ class Weights:
         kinds = (("tokenizer.json",), ("*.model",), ("vocab.*", "merges.txt"))
         found = ([p for name in kind for p in sorted(self.folder.glob(name))] for kind in kinds)
         tokenizer = next(filter(None, found), [])
+        if tokenizer and tokenizer[0].name != "tokenizer.json":  # may have its words in lower case
+            tokenizer += self.folder.glob("tokenizer_config.json")
         weights = sorted(self.folder.glob("*.safetensors"))
         for path in [self.folder / "config.json", *tokenizer, *weights]:
             total.update(f"{path.name} {files.checksum(path)}\n".encode())

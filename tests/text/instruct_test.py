@@ -114,6 +114,14 @@ def test_template_that_does_not_show_the_prompt_once(template):
         parts(chat(template))
 
 
+def test_a_template_that_takes_no_turn_is_told_by_what_it_says_of_a_text():
+    template = "{{ raise_exception('only ' ~ ('parts' if messages[0]['content'] is string else 'texts')) }}"
+    with pytest.raises(
+        InputError, match=r"renders no user turn \(only parts\); use template='base'"
+    ):
+        parts(chat(template))
+
+
 def test_missing_chat_template_names_base():
     with pytest.raises(InputError, match="no chat template; use template='base'"):
         parts(chat(None))

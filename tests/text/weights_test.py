@@ -95,6 +95,26 @@ def test_hash_follows_content_not_place(tiny_llm, tmp_path):
     assert locate(copy, tmp_path).sha256 != locate(original, tmp_path).sha256
 
 
+@pytest.mark.parametrize(
+    "own, other, decides",
+    [
+        ("tokenizer.json", "tokenizer_config.json", False),
+        ("tokenizer.json", "vocab.txt", False),
+        ("vocab.txt", "tokenizer_config.json", True),
+        ("spiece.model", "tokenizer_config.json", True),
+        ("spiece.model", "vocab.txt", False),
+    ],
+)
+def test_hash_follows_what_the_tokenizer_is_read_from(tiny_llm, tmp_path, own, other, decides):
+    folder = Path(shutil.copytree(tiny_llm("llama"), tmp_path / "copy"))
+    (folder / "tokenizer.json").rename(folder / own)
+    hashes = [locate(folder, tmp_path).sha256]
+    for name in (other, own):
+        (folder / name).write_text('{"do_lower_case": false}')
+        hashes.append(locate(folder, tmp_path).sha256)
+    assert [a != b for a, b in zip(hashes, hashes[1:])] == [decides, True]
+
+
 def test_missing_path(tmp_path):
     for name in (tmp_path / "no", "./no", "no.gguf", "~/no/such/model", "a/b/c"):
         with pytest.raises(InputError, match="no such model folder or GGUF file"):
