@@ -12,14 +12,12 @@ from lidit_jax.data import records
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.preparation import verify
 from lidit_jax.training.inputs import open_inputs
-from tests.tiny_prepared import assert_same, broken, change_json, config_of
+from tests.tiny_prepared import assert_same, broken, change_json, config_of, flip
 
 
 def flip_a_byte(folder):
     path = next(folder.rglob("latents-00001*"))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    flip(path, path.stat().st_size // 2)
 
 
 def rewrite_a_record(folder, change):

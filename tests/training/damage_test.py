@@ -16,6 +16,7 @@ from lidit_jax.training.checkpoints import damage, reading
 from lidit_jax.training.telemetry import ledger, step_lines
 from tests import several
 from tests.same_run import arrays
+from tests.tiny_prepared import flip
 
 
 def slow(value):
@@ -47,12 +48,6 @@ def constant_run(run):
     saved = files.read_json(path, "config")
     saved["optim"]["decay"] = "constant"
     files.write_json(path, saved)
-
-
-def flip(path, at):
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 def test_a_damaged_checkpoint_is_named_with_what_to_do(config, data, copy):
