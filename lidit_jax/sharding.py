@@ -89,6 +89,11 @@ def one_device() -> Mesh:
     return make_mesh((1, 1, 1), jax.local_devices()[:1])
 
 
+def copies() -> Mesh:
+    """Returns the mesh of this process' devices, each with its own copy of the weights."""
+    return make_mesh((-1, 1, 1), jax.local_devices())
+
+
 def drawing_mesh(weights: int) -> Mesh:
     """Returns a mesh of this process' devices to draw on, for a model of so many bytes of weights.
 
@@ -96,8 +101,7 @@ def drawing_mesh(weights: int) -> Mesh:
     over all of them, as in training, and each block is gathered when its turn comes: any model that
     could be trained here can be drawn from.
     """
-    sizes = (-1, 1, 1) if weights <= COPIED else (1, -1, 1)
-    return make_mesh(sizes, jax.local_devices())
+    return copies() if weights <= COPIED else make_mesh((1, -1, 1), jax.local_devices())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

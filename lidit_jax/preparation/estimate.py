@@ -7,6 +7,7 @@ import time
 import msgpack
 import numpy as np
 
+from lidit_jax import sharding
 from lidit_jax.data import decoding, records
 from lidit_jax.data.dataset import Captions
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
@@ -57,7 +58,7 @@ def estimate(config: Config, plan: Plan, source: Source, pictures: int = 0) -> l
 
 def _pictures(data: DataConfig, plan: Plan, source: Source, count: float) -> Line:
     """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
-    codec = make_codec(data.codec)
+    codec = make_codec(data.codec).on(sharding.copies())
     every = (pair for i in range(plan.pieces) for pair in images.planned(source, plan, i))
     some = list(itertools.islice(every, max(PICTURES, 4 * decoding.CHUNK * data.workers)))
     size = plan.bins[int(np.argmax([sum(c) for c in plan.info["counts"]]))]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lidit_jax import errors, files
+from lidit_jax import errors, files, sharding
 from lidit_jax.data import dataset, decoding, records
 from lidit_jax.data.plan import Piece, Plan, key_hash, ledger_path
 from lidit_jax.data.sources.example import Example, Source
@@ -48,21 +48,12 @@ def read_marker(path: pathlib.Path) -> dict:
     return files.read_json(path, "marker of a piece", remedy=dataset.REMEDY, holds=holds)
 
 
-def write(
-    data: DataConfig,
-    source: Source,
-    plan: Plan,
-    share: Share,
-    codec: Codec | None = None,
-):
-    """Writes the pieces of this share that are not there yet.
-
-    codec: what makes the latents; that of `data`, unless given.
-    """
+def write(data: DataConfig, source: Source, plan: Plan, share: Share):
+    """Writes the pieces of this share that are not there yet."""
     missing = [i for i in share.of(plan.pieces) if not is_whole(plan, i)]
     if not missing:
         return
-    codec = codec or make_codec(data.codec)
+    codec = make_codec(data.codec).on(sharding.copies())
     total = sum(sum(counts[i] for i in missing) for counts in plan.info["counts"])
     with (
         tqdm(total=total, desc="pictures", unit="img", mininterval=2) as progress,
@@ -196,10 +187,8 @@ class _PieceWriter:
             self.counts[bin] += 1
 
 
-def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str]:
+def finish(data: DataConfig, plan: Plan) -> list[str]:
     """Writes dataset.json and ledger.jsonl if every piece is whole, else returns what is missing, told.
-
-    codec: what made the latents; that of `data`, unless given.
 
     Raises InputError if no picture could be decoded.
     """
@@ -213,7 +202,7 @@ def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str
     paths = [dataset.image_marker(plan.folder, i, plan.pieces) for i in range(plan.pieces)]
     markers = [read_marker(path) for path in paths]
     _write_ledger(plan.folder, markers)
-    info = _summary(data, plan, markers, codec or make_codec(data.codec))
+    info = _summary(data, plan, markers, make_codec(data.codec))
     if not info["count"]:
         why = ", ".join(f"{reason} dropped {count}" for reason, count in info["dropped"].items())
         raise errors.InputError(f"no picture is left: {why}")

@@ -117,7 +117,7 @@ def identity(llm: "FrozenLLM") -> dict[str, Any]:
     """Returns what decides a feature: the weights, the layer, and everything put around a prompt."""
     config = llm.config
     return {
-        "model_hash": llm.model_hash,
+        "model_hash": llm.weights.sha256,
         "dtype": llm.dtype,
         "layer": config.layer,
         "template_hash": instruct.template_hash(llm.prefix_ids, llm.suffix_ids, config.layer),

@@ -65,7 +65,7 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
             model = model.get_decoder()  # the language model of a multi-modal model
         elif hf_config.is_encoder_decoder and auto is transformers.AutoModel:
             model = model.get_encoder()
-    return FrozenLLM(model.to(device), tokenizer, config, found.sha256)
+    return FrozenLLM(model.to(device), tokenizer, config, found)
 
 
 def give_back():
@@ -137,13 +137,13 @@ class FrozenLLM:
     """The features of one LLM; the prefix is read once and its keys and values reused.
 
     Attributes:
-      config, tokenizer, model_hash: what was loaded; see `weights.Weights` for the hash.
+      config, tokenizer, weights: what was loaded. Hashing the weights reads all of them again.
       width: E.  dtype: "float32" or "bfloat16", what the LLM computes in.
       prefix_ids, suffix_ids: the constant ids around every prompt.
     """
 
-    def __init__(self, model, tokenizer, config: instruct.EncoderConfig, model_hash: str):
-        self.config, self.tokenizer, self.model_hash = config, tokenizer, model_hash
+    def __init__(self, model, tokenizer, config: instruct.EncoderConfig, weights: weights.Weights):
+        self.config, self.tokenizer, self.weights = config, tokenizer, weights
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.prefix_ids, self.suffix_ids = instruct.prompt_parts(tokenizer, config)
         self._model = model.eval().requires_grad_(False)

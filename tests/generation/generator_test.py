@@ -86,7 +86,7 @@ def test_each_distinct_prompt_is_read_once(make_generator, monkeypatch):
     seen, read = [], FrozenLLM.encode_ids
 
     def counted(self, kept, *args):
-        seen.extend((self.model_hash, tuple(ids)) for ids in kept)
+        seen.extend((self.config.name, tuple(ids)) for ids in kept)
         return read(self, kept, *args)
 
     monkeypatch.setattr(FrozenLLM, "encode_ids", counted)

@@ -12,6 +12,7 @@ from lidit_jax import errors, files, preparation, sharding, share
 from lidit_jax.data import dataset, pipeline, records, sources
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.plan import Plan
+from lidit_jax.models.vae.pixels import Pixels
 from lidit_jax.preparation import estimate, images, report, verify
 from lidit_jax.training import feed, loop
 from lidit_jax.training.inputs import open_inputs
@@ -281,6 +282,22 @@ def test_the_channels_of_int8_that_are_lost_are_made_again_with_all_that_was_pac
     preparation.prepare(c, tmp_path / "set")
     assert_same(before, tmp_path / "set")
     assert all(shard.stat().st_ino != i for shard, i in zip(shards, old, strict=True))
+
+
+def test_the_vae_encodes_on_every_device_of_the_machine(config, prepared, tmp_path, monkeypatch):
+    devices = []
+
+    class Seen(Pixels):
+        def on(self, mesh):
+            devices.append(sorted(d.id for d in mesh.devices.flat))
+            return super().on(mesh)
+
+    for room in (images, estimate):
+        monkeypatch.setattr(room, "make_codec", lambda name: Seen())
+    preparation.prepare(config, tmp_path / "set")
+    estimate.estimate(config, *preparation.prepare_plan(config, tmp_path / "set"))
+    assert devices == 2 * [sorted(d.id for d in jax.local_devices())] and len(devices[0]) == 8
+    assert_same(prepared, tmp_path / "set")
 
 
 def test_a_report_shows_pictures_of_every_bin_and_every_drop(prepared, tmp_path):

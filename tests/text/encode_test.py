@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ class FakeLLM:
     """One token per letter; a token's feature is its letter's number. Prompts above 9 letters are cut."""
 
     config = EncoderConfig("fake", "fake/model", template="base", max_prompt_tokens=9)
-    model_hash, dtype, width, prefix_ids, suffix_ids = "abc", "float32", 2, [1, 5], [2]
+    dtype, width, prefix_ids, suffix_ids = "float32", 2, [1, 5], [2]
+    weights = types.SimpleNamespace(sha256="abc")
 
     def __init__(self):
         self.windows = []

