@@ -60,7 +60,7 @@ def define_moved() -> Callable[[], tuple[dict[str, str], str | None]]:
     """Defines flags of where a run's LLMs and its VAE are here, and returns a function that reads them.
 
     It returns names of encoders with their models, and the VAE's folder, None where the run knows it; it
-    raises InputError for what is not NAME=MODEL.
+    raises InputError for what is not NAME=MODEL, or two of one name.
     """
     llm = flags.DEFINE_multi_string(
         "llm",
@@ -70,15 +70,7 @@ def define_moved() -> Callable[[], tuple[dict[str, str], str | None]]:
     vae = flags.DEFINE_string("vae", None, "folder of the VAE here, if not where the run found it")
 
     def value() -> tuple[dict[str, str], str | None]:
-        models = {}
-        for text in llm.value:
-            name, equals, model = text.partition("=")
-            if not (name and equals and model):
-                raise errors.InputError(
-                    f"--llm={text}: want NAME=MODEL, such as smollm2=/models/smollm2"
-                )
-            models[name] = model
-        return models, vae.value
+        return _named(llm, "NAME=MODEL, such as smollm2=/models/smollm2"), vae.value
 
     return value
 
@@ -110,17 +102,22 @@ def named_folders(flag: flags.FlagHolder) -> dict[str, pathlib.Path]:
 
     Raises InputError for any other text, a URL, or two of one name.
     """
-    folders = {}
+    named = _named(flag, "NAME=FOLDER, such as ltr=out/ltr")
+    return {name: _mounted(flag.name, path) for name, path in named.items()}
+
+
+def _named(flag: flags.FlagHolder, want: str) -> dict[str, str]:
+    named = {}
     for text in flag.value:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise errors.InputError(f"--{flag.name}={text}: want NAME=FOLDER, such as ltr=out/ltr")
-        if name in folders:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise errors.InputError(f"--{flag.name}={text}: want {want}")
+        if name in named:
             raise errors.InputError(
                 f"two of --{flag.name} are called {name}; give each its own name"
             )
-        folders[name] = _mounted(flag.name, path)
-    return folders
+        named[name] = value
+    return named
 
 
 def _mounted(name: str, path: str) -> pathlib.Path:
@@ -132,6 +129,14 @@ def _mounted(name: str, path: str) -> pathlib.Path:
     return pathlib.Path(path).expanduser()
 
 
+def chosen(*modes: str) -> str:
+    """Returns which of these flags is given, "" if none is. Raises InputError if several are."""
+    given = [mode for mode in modes if flags.FLAGS[mode].value not in (None, False)]
+    if len(given) > 1:
+        raise errors.InputError(f"--{' and --'.join(given)} are different jobs; give one at a time")
+    return "".join(given)
+
+
 def check_read(mode: str, reads: Mapping[str, Sequence[flags.FlagHolder]]):
     """Raises InputError for a flag that is given, but that only other modes read than the chosen one.
 
@@ -140,8 +145,10 @@ def check_read(mode: str, reads: Mapping[str, Sequence[flags.FlagHolder]]):
     names = {each: {flag.name for flag in read} for each, read in reads.items()}
     for flag in itertools.chain(*reads.values()):
         if flag.present and flag.name not in names.get(mode, ()):
-            wanted = " or ".join(f"--{each}" for each in names if flag.name in names[each])
+            wanted = " or ".join(f"--{each}" for each in names if each and flag.name in names[each])
             given = f"no{flag.name}" if flag.value is False else flag.name
+            if not wanted:
+                raise errors.InputError(f"--{given} has no effect with --{mode}")
             here = f"; this is --{mode}" if mode else ""
             raise errors.InputError(f"--{given} says nothing without {wanted}{here}")
 

@@ -31,14 +31,8 @@ _REPORT = flags.DEFINE_bool(
 
 
 def main():
-    chosen = [f.name for f in (_MERGE, _ESTIMATE, _VERIFY, _REPORT) if f.value]
-    if flags.FLAGS["share"].present:
-        chosen.append("share")
-    if len(chosen) > 1:
-        raise errors.InputError(
-            f"--{' and --'.join(chosen)} are different jobs; give one at a time"
-        )
-    doors.check_read("".join(chosen), {"estimate": (_PICTURES, _PRICE)})
+    mode = doors.chosen("merge", "estimate", "verify", "report", "share")
+    doors.check_read(mode, {"estimate": (_PICTURES, _PRICE)})
     if not math.isfinite(_PRICE.value):
         raise errors.InputError(f"--price={_PRICE.value}: want the price of one hour, such as 2.5")
     if _MERGE.value:

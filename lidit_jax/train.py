@@ -33,6 +33,8 @@ _CHECKPOINT_INFO = flags.DEFINE_bool(
 
 
 def main():
+    trains = (_PROFILE_STEPS, flags.FLAGS["held_out"])
+    doors.check_read(doors.chosen("checkpoint_info", "replay"), {"": trains})
     if _CHECKPOINT_INFO.value:
         processes.use_cpu(1)  # an accelerator may be in use, by the run itself
         for line in checkpoints.info(_workdir()):
