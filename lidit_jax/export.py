@@ -1,17 +1,22 @@
-"""A trained VAE -> a folder that `data.codec` names, and that diffusers reads.
+"""A trained run -> a folder to give away: a VAE as diffusers saves it, a diffusion model as a run to draw from.
 
+python -m lidit_jax.export --workdir=out/quickstart/run --out=out/quickstart/model
 python -m lidit_jax.export --workdir=out/vae_openmoji/run --out=out/vae_openmoji/vae
 """
 
-from lidit_jax import doors
-from lidit_jax.autoencoding import export
+from lidit_jax import autoencoding, doors
+from lidit_jax.training import checkpoints
+from lidit_jax.training.trained import read_config
 
-_workdir = doors.define_folder("workdir", "folder of a trained VAE's run")
+_workdir = doors.define_folder("workdir", "folder of a trained run")
 _out = doors.define_folder("out", "folder for config.json and the weights")
 
 
 def main():
-    print(f"{_out()}: the VAE of step {export(_workdir(), _out())}")
+    if read_config(_workdir()).task == "vae":
+        print(f"{_out()}: the VAE of step {autoencoding.export(_workdir(), _out())}")
+    else:
+        print(f"{_out()}: the model of step {checkpoints.export(_workdir(), _out())}")
 
 
 if __name__ == "__main__":

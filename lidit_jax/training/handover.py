@@ -2,7 +2,7 @@
 
 Parameters, EMA and the model's constants are carried, so that the network goes on reading latents
 and features in the units that it was trained in, whatever the statistics of the new data set.
-Steps, schedule and, unless asked for, the optimizer begin anew.
+Steps, schedule and, unless asked for, the optimizer begin anew. An export has no parameters but its EMA.
 """
 
 import pathlib
@@ -45,7 +45,13 @@ def check(config: Config, workdir: pathlib.Path, like: TrainState, constants: di
     different = "; ".join(
         f"{key}: {a!r} there, {b!r} now" for key, a, b in checkpoints.differences(old, new)
     )
-    _check_shapes(source, step, like, where, different)
+    exported = checkpoints.is_export(source, step)
+    _check_shapes(source, step, "ema" if exported else "params", like, where, different)
+    if exported and config.train.init_optimizer:
+        raise errors.InputError(
+            f"train.init_optimizer: {source} is an export, which has no optimizer; give the run that it was "
+            f"exported from, or train.init_optimizer=False"
+        )
     if different:
         raise errors.InputError(
             f"{where} cannot be gone on from with another config ({different}); give the old values, "
@@ -67,11 +73,15 @@ def begin(
 
     Raises InputError if the checkpoint is another than was chosen for the run in `workdir`.
     """
-    names = ("params", "ema", "constants")
+    source, names = origin.source(config), ("ema", "constants")
+    if not checkpoints.is_export(source, chosen.step):
+        names += ("params",)
     if config.train.init_optimizer:
         names += ("opt_state",)
-    identity, carried = checkpoints.restore_fields(origin.source(config), chosen.step, like, names)
+    identity, carried = checkpoints.restore_fields(source, chosen.step, like, names)
     chosen.check(identity, workdir)
+    if "params" not in carried:
+        carried["params"] = jax.tree.map(jnp.copy, carried["ema"])
     if config.train.init_optimizer:
         carried["opt_state"] = _with_fresh_schedule(carried["opt_state"], like.step.sharding)
     else:
@@ -131,8 +141,10 @@ def _binding(config: Config, with_optimizer: bool) -> dict:
     }
 
 
-def _check_shapes(source: pathlib.Path, step: int, like: TrainState, where: str, different: str):
-    saved = checkpoints.saved_shapes(source, step, "params")
+def _check_shapes(
+    source: pathlib.Path, step: int, item: str, like: TrainState, where: str, different: str
+):
+    saved = checkpoints.saved_shapes(source, step, item)
     wanted = {name: tuple(a.shape) for name, a in checkpoints.by_name(like.params).items()}
     for name in [*wanted, *saved]:
         old, new = saved.get(name), wanted.get(name)

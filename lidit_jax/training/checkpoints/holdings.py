@@ -42,7 +42,7 @@ def info(workdir: pathlib.Path) -> Iterator[str]:
 def _parameters(folder: pathlib.Path, steps: list[int]) -> str:
     for step in reversed(steps):
         try:
-            found = naming.by_name(reading.metadata(folder / str(step), "params")).values()
+            found = naming.by_name(reading.metadata(folder / str(step), "ema")).values()
         except damage.Damaged:  # which is told where the checkpoint is
             continue
         return f"{sum(math.prod(a.shape) for a in found):,} parameters"

@@ -48,8 +48,14 @@ def check_there(workdir: pathlib.Path):
 def restore(workdir: pathlib.Path, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """Returns the state saved at `step`, each array placed as in `like`, and the checkpoint's record.
 
-    Raises Damaged, on every process, if one cannot read it or if it is not what was saved.
+    Raises Damaged, on every process, if one cannot read it or if it is not what was saved, and InputError
+    if it is an export.
     """
+    if is_export(workdir, step):
+        raise errors.InputError(
+            f"{workdir} is an export, whose training cannot be resumed; give another --workdir, with "
+            f"train.init_from={workdir}"
+        )
     told, items = _read(folder_of(workdir, step), naming.items(like, naming.ALL))
     count = jax.device_put(jnp.int32(step), like.step.sharding)
     return TrainState(step=count, **naming.fields(like, naming.ALL, items)), told
@@ -64,6 +70,12 @@ def restore_fields(
     """
     told, items = _read(folder_of(workdir, step), naming.items(like, names), finite=True)
     return record.identity(told), naming.fields(like, names, items)
+
+
+def is_export(workdir: pathlib.Path, step: int) -> bool:
+    """Returns whether a checkpoint has its EMA alone; every process calls this. Raises Damaged."""
+    folder = folder_of(workdir, step)
+    return "params" not in damage.agreed(folder, lambda: record.read(folder))["digests"]
 
 
 def record_of(workdir: pathlib.Path, step: int) -> dict:

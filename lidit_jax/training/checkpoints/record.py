@@ -5,6 +5,7 @@ batches  the place in the data                      data, held_out  the data set
 means    of each metric, since the last checkpoint that was due; none of one that a stop made. What is
          named held_out_... is of the state itself
 bad, metrics, lines, since, due, clock    what `Logbook` has to know to go on
+identity  in a copy made by `exporting`: the original's
 digests  of every array: item -> name -> `digests.digest`, in hexadecimal
 """
 
@@ -48,5 +49,5 @@ def read(folder: pathlib.Path) -> dict:
 
 
 def identity(record: dict) -> str:
-    """Returns a hash that no other checkpoint has: of when it was saved, and of all that it holds."""
-    return files.digest(record)[:16]
+    """Returns a hash that no other checkpoint has, but copies of it: of when it was saved, and of all that it holds."""
+    return record.get("identity") or files.digest(record)[:16]
