@@ -1,13 +1,13 @@
-# make quickstart   OpenMoji pictures from prompts, from nothing, on a laptop CPU
+# make quickstart   OpenMoji pictures from prompts, from scratch, on a laptop CPU
 # make shapes       two objects and a relation, judged exactly on combinations never seen
-# make scenes       up to four things in several phrasings; make ablations: runs on them, compared
-# make quickstart_latent    the quickstart in the latents of a VAE, trained first (make vae_openmoji)
-# make test         the tests (make test-all: the slow ones too)
+# make scenes       up to four things in several phrasings; make ablations: compares runs on them
+# make quickstart_latent    the quickstart in a VAE's latents; trains the VAE first (make vae_openmoji)
+# make test         the tests (make test-all: includes the slow ones)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP = .venv/bin/pip --disable-pip-version-check
 RUN = .venv/bin/python -m lidit_jax
 export JAX_PLATFORMS ?= cpu
-# An LLM's threads that spin while they wait are many times slower where another program runs too.
+# LLM threads that spin while waiting are many times slower when another program runs too.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 quickstart: OUT = out/quickstart
@@ -25,7 +25,7 @@ quickstart_latent: AGAINST = --config=configs/quickstart_latent.py
 quickstart_latent: vae_openmoji
 vae_openmoji: VAE = out/vae_openmoji
 
-# The four doors, one after the other; each finds its own work done.
+# The four commands in order; each skips the work that it has already done.
 quickstart shapes shapes_two_llms shapes_direct quickstart_latent: .venv/ready
 	$(RUN).prepare --config=configs/$@.py --data=$(OUT)/data
 	$(RUN).train --config=configs/$@.py --data=$(OUT)/data --workdir=$(OUT)/run
@@ -39,7 +39,7 @@ scenes: .venv/ready
 	$(RUN).evaluate --suite=scenes --workdir=out/$@/run --out=out/$@/judged
 	@echo "pictures: out/$@/judged/samples/grid.png"
 
-# 16 runs, three seeds each: about a day on one core (docs/science.md). Stopped, it continues.
+# 16 runs, three seeds each: about a day on one core (docs/science.md). If stopped, it continues.
 ablations: .venv/ready
 	$(RUN).ablate --config=configs/ablations.py --seeds=3 --out=out/ablations
 
@@ -49,10 +49,10 @@ vae_openmoji: .venv/ready
 	$(RUN).export --workdir=$(VAE)/run --out=$(VAE)/vae
 	$(RUN).reconstruct --config=configs/$@.py --vae=$(VAE)/vae --out=$(VAE)/decoded
 	$(RUN).evaluate --suite=psnr --samples=$(VAE)/decoded --out=$(VAE)/psnr
-	@echo "pictures beside what is decoded of them: $(VAE)/decoded/grid.png"
+	@echo "pictures beside their reconstructions: $(VAE)/decoded/grid.png"
 
-# Files of tests go to as many processes as there are cores, 4 at most: each may hold several GB. They go in
-# conftest's order, else the files of few but long tests come last.
+# Test files are distributed over as many processes as there are cores, at most 4: each may hold several GB.
+# They run in conftest's order; otherwise files with few but long tests would come last.
 PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 test: .venv/ready
 	$(PYTEST)

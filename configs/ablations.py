@@ -2,9 +2,10 @@
 
 python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
 
-A run is what it changes of `base`. SmolLM2-135M-Instruct stands for LLaMA3-8B, Gemma-3-270M for
-Qwen1.5-7B and MiniLM for T5-XXL. Nothing here is tuned on pictures and text, so what the paper shows of
-multi-modal tuning (`mm`, `mm_instr`) has no counterpart. configs/ablations_paper.py has the paper's own.
+A run is a set of changes to `base`. SmolLM2-135M-Instruct stands in for LLaMA3-8B, Gemma-3-270M
+for Qwen1.5-7B and MiniLM for T5-XXL. Nothing here is tuned on pictures and text, so the paper's
+results on multi-modal tuning (`mm`, `mm_instr`) have no counterpart. The paper's own runs are in
+configs/ablations_paper.py.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from configs import base, scenes
 
 @dataclasses.dataclass(frozen=True)
 class Switches:
-    """What a run of the paper's ablations is, with the paper's LLMs."""
+    """The switches of a run of the paper's ablations, with the paper's LLMs."""
 
     llms: tuple[str, ...] = ("llama3",)
     tuned: bool = False  # on pictures and text
@@ -29,7 +30,7 @@ class Switches:
 
 
 _BOTH = ("llama3", "qwen")
-# The last row of Table 2, and what its refiners are compared with in Table 6.
+# The last row of Table 2, and the runs that Table 6 compares its refiners with.
 _WHOLE = {"tuned": True, "instruction": True, "refiners": 2}
 RUNS = {
     "base": Switches(paper=(38.72, 66.15)),
@@ -51,11 +52,11 @@ RUNS = {
     "full": Switches(_BOTH, **_WHOLE, paper=(60.31, 80.25)),
 }
 
-# Not in the paper. A causal refiner's gates read the mean of the whole prompt, and so hand every token
-# something of later ones; without gates, nothing does.
+# Not in the paper. A causal refiner's gates read the mean of the whole prompt, and so pass every
+# token information about later ones; without gates, nothing does.
 EXTRA = {"ltr_causal_nogate": Switches(refiners=2, mask="causal", gating=False)}
 
-# What the paper finds, of runs that the scenes world has.
+# The paper's findings about runs that the scenes world has.
 CLAIMS = {
     "refiner": "ltr > base",
     "causal_refiner": "ltr_causal > base",
@@ -69,7 +70,7 @@ CLAIMS = {
     "second_llm": "concat > max(mm_instr_ltr, mm_instr_ltr_qwen)",
     "collaborative_refiner": "full > concat",
 }
-# What we ask besides. A refiner without gates sees later tokens through its attention alone.
+# Questions of our own. A refiner without gates sees later tokens only through its attention.
 QUESTIONS = {
     "instruction": "base_instr > base",
     "first_block": "ltr1 > base",
@@ -83,7 +84,7 @@ _SMALL = {"llama3": "smollm2", "qwen": "gemma3", "t5": "minilm"}
 
 
 def delta(switches: Switches, names: dict[str, str]) -> ConfigDict:
-    """Returns what a run changes, where the paper's LLMs have these names."""
+    """Returns a run's changes to the base. names: the paper's LLM -> its encoder in the config."""
     c = ConfigDict({"text": {"use": tuple(names[llm] for llm in switches.llms), "encoders": {}}})
     for name in c.text.use:
         c.text.encoders[name] = ConfigDict({"instruction": switches.instruction})
@@ -107,17 +108,17 @@ def get_config(arg: str = "") -> ConfigDict:
     c.base.data.preview = ()
     had = {name: switches for name, switches in RUNS.items() if not _needs_tuning(name)} | EXTRA
     runs = {name: delta(switches, _SMALL) for name, switches in had.items()}
-    c.runs = ConfigDict(runs, sort_keys=False)  # as the paper's tables have them
+    c.runs = ConfigDict(runs, sort_keys=False)  # in the order of the paper's tables
     c.paper = ConfigDict({name: switches.paper for name, switches in had.items()})
     c.claims = ConfigDict(CLAIMS | QUESTIONS, sort_keys=False)
     c.metrics = ("t2i_avg", "binding", "geneval", "all_correct")  # the first decides the claims
-    c.prompts = 1_536  # held out, of each run
-    c.unsteady = ("ltr_nogate", "ltr_causal_nogate")  # their seeds differ more than those of others
+    c.prompts = 1_536  # held out, for each run
+    c.unsteady = ("ltr_nogate", "ltr_causal_nogate")  # their seeds vary more than those of others
     if base.is_smoke(arg):
         c.prompts = 32
     return c
 
 
 def _needs_tuning(name: str) -> bool:
-    """Whether a run differs from another in multi-modal tuning alone."""
+    """Returns whether a run differs from another only in multi-modal tuning."""
     return name in ("mm", "mm_instr")

@@ -5,20 +5,20 @@ python -m lidit_jax.prepare --config=configs/ablations_paper.py:ltr,webdataset -
 python -m lidit_jax.train --config=configs/ablations_paper.py:ltr,webdataset --config.data.codec=VAE \
     --data=DATA --workdir=RUN
 
-All runs share DATA. Give `prepare` once for each: the first makes the pictures, later ones add an LLM's
-features; each run wants a --workdir of its own, and `evaluate --suite=compbench` judges it. `data.source`
-is one source, so ImageNet and CC12M are to be written as tars, or as Parquet, in one folder first; without
-aesthetic scores, see lidit_1b.
+All runs share DATA. Run `prepare` once for each: the first makes the pictures, later ones add an
+LLM's features; each run needs its own --workdir, and `evaluate --suite=compbench` judges it.
+`data.source` is one source, so first write ImageNet and CC12M as tars, or as Parquet, into one
+folder; without aesthetic scores, see lidit_1b.
 
-The argument is a run of configs/ablations.py (without one it is `full`, the last row of Table 2), and
-what lidit_1b's may be: a source of lidit_jax.data.sources, or smoke. The paper trains on ImageNet,
+The argument is a run of configs/ablations.py (by default `full`, the last row of Table 2), and an
+argument of lidit_1b: a source of lidit_jax.data.sources, or smoke. The paper trains on ImageNet,
 captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and Qwen1.5-7B on pictures
-and text itself, and published neither: LLaVA-NeXT's language model stands for the first, and the chat
-model for the second, of which there is no public tuned one.
+and text itself, and published neither: LLaVA-NeXT's language model stands in for the first, and the
+chat model for the second, which has no public tuned version.
 
-T5-v1.1-XXL is published as pickled weights, which are not read. Load it once by transformers'
-T5EncoderModel, where you trust it, call save_pretrained of it and of its tokenizer, and give that folder as
---config.text.encoders.t5_xxl.model.
+T5-v1.1-XXL is published as pickled weights, which are not read. Load it once with transformers'
+T5EncoderModel, where you trust it, call save_pretrained on it and its tokenizer, and pass the
+folder as --config.text.encoders.t5_xxl.model.
 """
 
 from ml_collections import ConfigDict

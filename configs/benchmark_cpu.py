@@ -1,9 +1,10 @@
-"""A LI-DiT of a size that a CPU's cores train in a second a step, to compare its speed with a peer's.
+"""A LI-DiT small enough to train at a second a step on a CPU, to compare its speed with a peer's.
 
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
 
 6 blocks of width 384 on 256 image tokens and 128 text tokens, batch 4, f32; without refiners, which the
-peer has not. `--config.model.conditioner.name=infused` measures them too. Results: docs/performance.md.
+peer lacks. `--config.model.conditioner.name=infused` measures them too. Results are in
+docs/performance.md.
 """
 
 from ml_collections import ConfigDict

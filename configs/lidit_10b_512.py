@@ -9,8 +9,9 @@ python -m lidit_jax.prepare --config=configs/lidit_10b_512.py:webdataset --confi
 python -m lidit_jax.train --config=configs/lidit_10b_512.py:webdataset --config.data.codec=VAE \
     --data=DATA_512 --workdir=RUN_512
 
-As lidit_1b, it wants a source, a VAE, and aesthetic scores or other rules. lidit_10b_1024 goes on from here. On 64 v5p chips a mesh of
-(4, 16, 1) moves less than the default (docs/plan.md).
+Like lidit_1b, it needs a source, a VAE, and aesthetic scores or other rules. lidit_10b_1024
+continues from here. On 64 v5p chips a mesh of (4, 16, 1) communicates less than the default
+(docs/plan.md).
 """
 
 from ml_collections import ConfigDict

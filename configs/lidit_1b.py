@@ -9,8 +9,8 @@ python -m lidit_jax.prepare --config=configs/lidit_1b.py:webdataset --config.dat
 python -m lidit_jax.train --config=configs/lidit_1b.py:webdataset --config.data.codec=VAE --data=DATA \
     --workdir=RUN
 
-The rules drop every picture without an aesthetic score (R1), which CC12M and ImageNet have not. Without
-scores give both commands --config.data.rules="('R2-resolution','R3-shape','R4-url','R5-tags')".
+The rules drop every picture without an aesthetic score (R1); CC12M and ImageNet have none. Without
+scores, pass both commands --config.data.rules="('R2-resolution','R3-shape','R4-url','R5-tags')".
 The argument is a source of lidit_jax.data.sources, and VAE the folder of a 16-channel, 8x VAE: one
 trained with configs/vae.py, or a public one in the layout of diffusers.
 """
@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = base.get_config()
     c.data.bins = "grid33"
     c.data.rules = ("paper",)
-    c.data.codec = "latents:8x16"  # a VAE's numbers, to plan with; a run names its folder
+    c.data.codec = "latents:8x16"  # a VAE's numbers, for planning; a run names its folder
     c.text.use = ("llama3", "qwen")
     c.train.steps = 500_000
     c.train.batch_size = 2048
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def smoke(c: ConfigDict):
-    """Shrinks a config to seconds on a CPU, on the shapes world and SmolLM2's features."""
+    """Shrinks a config to seconds on a CPU, with the shapes world and SmolLM2's features."""
     c.data.source, c.data.size = "shapes", (16, 16)
     c.data.bins, c.data.rules, c.data.codec = "square", (), "pixels"
     c.data.options.count = 16

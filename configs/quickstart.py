@@ -22,14 +22,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model.patch = 16
     c.model.dtype = "float32"
     c.model.unroll = 4
-    c.model.conditioner.n_ltr = 1  # half the time of a step is text: 50 tokens of instruction
+    c.model.conditioner.n_ltr = 1  # text is half the time of a step: 50 instruction tokens
 
     c.objective.schedule = "flow"
     c.objective.prediction = "x0"
     c.objective.loss_view = "flow"
     c.objective.time = "logit_normal"
-    # What the prompt says is learned where the picture is nearly all noise; with less noise, most
-    # of it can be seen already. Measured in docs/small_models.md.
+    # The model learns to follow the prompt where the picture is nearly all noise; with less noise,
+    # most of the picture can be seen already. Measured in docs/small_models.md.
     c.objective.time_mean = 2.2
 
     c.optim.learning_rate = 2e-3
@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.sample.guidance = 2.0
     c.sample.sampler.name = "euler"
     c.sample.sampler.steps = 20
-    c.sample.sampler.shift = 4.0  # stay where it was trained: little noise leaves speckle
+    c.sample.sampler.shift = 4.0  # stay at the noise levels of training: low ones leave speckle
     if base.is_smoke(arg):
         c.train.steps, c.train.save_every, c.train.preview_every = 4, 2, 4
         c.model.width, c.model.depth = 48, 2

@@ -1,4 +1,4 @@
-"""Up to four things with colours, textures, sizes and places, judged exactly on what training never showed.
+"""Up to four things with colour, texture, size and place, judged exactly on what training never saw.
 
 make scenes; and the base of configs/ablations.py
 """

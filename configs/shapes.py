@@ -11,7 +11,7 @@ from configs import base, quickstart
 def get_config(arg: str = "") -> ConfigDict:
     c = quickstart.get_config(arg)
     c.data.source = "shapes"
-    # The pictures of the split "held_out" are of pairs that training never sees.
+    # The split "held_out" has pictures of pairs that training never sees.
     c.data.options = ConfigDict({"count": 3_000, "split": "train"})
     c.data.size = (32, 32)
     c.model.patch = 8

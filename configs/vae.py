@@ -1,8 +1,8 @@
 """The VAE of LI-DiT's size (section 4.1): 8x down, 16 latent channels, 256 px.
 
 83,819,683 trained parameters, the KL autoencoder of latent diffusion with 16 channels, and 2,766,529 of
-a patch discriminator. The paper trains its own on data it does not name; here it is whatever
-source the argument names, with LPIPS where `vae.perceptual` names its weights.
+a patch discriminator. The paper trains its own on data it does not name; here the argument names
+the source, and LPIPS is added if `vae.perceptual` names its weights.
 
 python -m lidit_jax.prepare --config=configs/vae.py:webdataset --config.data.options.path=TARS --data=DATA
 python -m lidit_jax.train --config=configs/vae.py:webdataset --data=DATA --workdir=RUN
@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def smoke(c: ConfigDict):
-    """Shrinks a VAE's config to seconds on a CPU, on the shapes world."""
+    """Shrinks a VAE's config to seconds on a CPU, with the shapes world."""
     c.data.source, c.data.size, c.data.rules = "shapes", (32, 32), ()
     c.data.options = ConfigDict({"count": 32})
     c.data.hold_out = 0.25

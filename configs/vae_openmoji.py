@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.hold_out = 0.1
     c.vae.model.block_out_channels = (16, 32, 64, 64)
     c.vae.model.layers_per_block = 1
-    # Of 8 channels or more: of one alone, a norm would erase its level, a colour.
+    # Groups have 8 channels or more: in a group of one, the norm would erase its level, a colour.
     c.vae.model.norm_num_groups = 2
     c.vae.model.dtype = "float32"
     c.vae.discriminator_weight = 0.0

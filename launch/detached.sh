@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command that outlives the connection it was started from; follows its log, ends with its status.
+# Runs a command that outlives the connection it was started from; follows its log, exits with its status.
 #
 #   launch/detached.sh FOLDER ID COMMAND...
 #
-# The same call again goes on following, or tells how COMMAND ended. Another ID starts it anew, but never
-# beside one that still runs: that one is followed instead. FOLDER, on a disk of this machine, gets log,
-# status and pid; `kill PID` asks COMMAND to stop.
+# The same call again resumes following, or reports how COMMAND ended. Another ID starts it anew, but never
+# while an earlier one still runs: that one is followed instead. FOLDER, on a local disk, gets log, status
+# and pid; `kill PID` asks COMMAND to stop.
 set -uo pipefail
 if (($# < 3)); then
   echo "usage: $0 FOLDER ID COMMAND..." >&2
@@ -15,7 +15,7 @@ folder=$1 id=$2
 shift 2
 mkdir -p "$folder"
 
-# Whatever COMMAND starts inherits the lock: it is free when none of them runs, after a reboot too.
+# COMMAND and its children inherit the lock: it is free once none of them runs, also after a reboot.
 exec 9>"$folder/lock"
 lines=20
 if flock -n 9; then
@@ -35,8 +35,8 @@ if flock -n 9; then
     until [[ -s $folder/pid ]]; do sleep 0.1; done
   fi
 elif [[ $(cat "$folder/id") != "$id" ]]; then
-  echo "detached: one started earlier still runs, and is followed" >&2
+  echo "detached: a command started earlier still runs; following it instead" >&2
 fi
 exec 9>&-
 tail -n "$lines" -f --pid="$(cat "$folder/pid")" "$folder/log"
-exit "$(cat "$folder/status" 2>/dev/null || echo 137)" # none: it was killed
+exit "$(cat "$folder/status" 2>/dev/null || echo 137)" # no status: it was killed

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a training command again and again until it succeeds.
+# Restarts a training command until it succeeds.
 #
 #   launch/keep_running.sh RUN .venv/bin/python -m lidit_jax.train --config=... --data=DATA --workdir=RUN
 #
-# RUN is the run's workdir. Where several processes train as one, each has its own keep_running.sh: when
-# one fails all end, and all meet again. It gives up
-#   with status 2      on the user's mistake: the same command would fail again;
-#   with status 75     when the scheduler stops the run, and what is done is saved; or when UNTIL is over;
-#   with status 143    when it does so and nothing could be saved;
+# RUN is the run's workdir. If several processes train one run, each has its own keep_running.sh: when
+# one fails, all end and are restarted together. It gives up
+#   with status 2      on a user error: the same command would fail again;
+#   with status 75     when the scheduler stops the run after it has saved; or after UNTIL;
+#   with status 143    when the scheduler stops the run and nothing could be saved;
 #   with the last status, after TRIES failures in a row without a newer checkpoint.
 set -uo pipefail
 DELAY=${DELAY:-30} # seconds between a failure and the next start
@@ -21,7 +21,7 @@ fi
 workdir=$1
 shift
 
-newest() { # the last step saved, -1 without one; what is being written has no bare number as its name
+newest() { # the last step saved, or -1; names of unfinished checkpoints are not bare numbers
   local path step last=-1
   for path in "$workdir"/checkpoints/*/; do
     step=$(basename "$path")
@@ -47,7 +47,7 @@ while true; do
   fi
   "$@" &
   child=$!
-  if ((stopped)); then kill -TERM "$child" 2>/dev/null; fi # it came before `child` was known
+  if ((stopped)); then kill -TERM "$child" 2>/dev/null; fi # the signal came before `child` was set
   wait "$child"
   status=$?
   while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the child
@@ -63,7 +63,7 @@ while true; do
     echo "keep_running: status $status, and $failures failures since step $after; giving up" >&2
     exit "$status"
   fi
-  echo "keep_running: status $status after step $after; again in $DELAY s" >&2
+  echo "keep_running: status $status after step $after; retrying in $DELAY s" >&2
   sleep "$DELAY" &
   wait $!
   if ((stopped)); then exit 75; fi

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # A Cloud TPU VM slice, from the request to the run, on all of its workers.
 #
-#   launch/tpu_vm.sh create       requests the slice; waits until it is there
-#   launch/tpu_vm.sh install      this commit, Python and JAX, and the shared folder, on every worker
+#   launch/tpu_vm.sh create       requests the slice; waits until it is ready
+#   launch/tpu_vm.sh install      installs this commit, Python and JAX, and mounts the share, on every worker
 #   launch/tpu_vm.sh run [--config.KEY=VALUE ...]       trains; started again, it continues
 #   launch/tpu_vm.sh keep [--config.KEY=VALUE ...]      the same, through preemptions, until it is done
-#   launch/tpu_vm.sh stop         ends the training, which saves first
-#   launch/tpu_vm.sh delete       gives the slice back; the shared folder stays
+#   launch/tpu_vm.sh stop         stops the training, which saves first
+#   launch/tpu_vm.sh delete       releases the slice; the shared folder stays
 #
 # Set the variables below, or in the environment. gcloud must be logged in, with a project set.
 set -euo pipefail
@@ -19,12 +19,12 @@ SHARE=${SHARE:-10.0.0.2:/lidit}      # an NFS export, such as Filestore's, in th
 CONFIG=${CONFIG:-configs/lidit_1b.py:webdataset}
 DATA=${DATA:-/mnt/lidit/data}
 RUN=${RUN:-/mnt/lidit/run}
-MOUNT="{ mountpoint -q /mnt/lidit || sudo mount -t nfs $SHARE /mnt/lidit; }"  # anew after each start
-TRIES=${TRIES:-10}                   # failures of `keep` in a row to get a slice, or to install on it
+MOUNT="{ mountpoint -q /mnt/lidit || sudo mount -t nfs $SHARE /mnt/lidit; }"  # again after each boot
+TRIES=${TRIES:-10}                   # consecutive failures of `keep` to get a slice, or to install on it
 
 tpu() { gcloud compute tpus "$@" --zone="$ZONE"; }
 everywhere() { tpu tpu-vm ssh "$NAME" --worker=all --command="$1"; }
-state() { # nothing without a request; asked until gcloud can tell, as it cannot while offline
+state() { # prints nothing if there is no request; retries while gcloud fails, as it does offline
   until tpu queued-resources list --format="value(name.basename(), state.state)" |
     awk -v name="$NAME" '$1 == name {print $2}'; do sleep 30; done
 }
@@ -35,7 +35,7 @@ create() {
     --runtime-version="$RUNTIME" $SPOT && granted
 }
 
-granted() { # waits until the request is
+granted() { # waits until the request is granted
   local now
   until now=$(state) && [[ $now == ACTIVE ]]; do
     if [[ $now =~ FAILED|SUSPEND|DELETING ]]; then
@@ -46,13 +46,13 @@ granted() { # waits until the request is
   done
 }
 
-install() { # the runtimes' own Python may be older than 3.11: uv brings one
+install() { # the runtimes' own Python may be older than 3.11: uv installs one
   local archive sent=0
   archive=$(mktemp --suffix=.tar.gz) && git archive --format=tar.gz -o "$archive" HEAD &&
     tpu tpu-vm scp "$archive" "$NAME:lidit_jax.tar.gz" --worker=all && sent=1
   rm -f "$archive"
   if ((!sent)); then return 1; fi
-  # A machine that has just started upgrades itself, and holds apt's lock.
+  # A machine that has just booted upgrades itself, and holds apt's lock.
   everywhere "set -eu
     sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common
     sudo mkdir -p /mnt/lidit && $MOUNT
@@ -63,11 +63,11 @@ install() { # the runtimes' own Python may be older than 3.11: uv brings one
     touch installed"
 }
 
-run() { # every worker finds its place by the TPU's metadata
+run() { # every worker gets its rank from the TPU's metadata
   local more="" id status
   id=$(date +%s)-$$
   if (($#)); then more=$(printf ' %q' "$@"); fi
-  while true; do # a lost connection ends nothing: the same id is followed on
+  while true; do # a lost connection ends nothing: the same id is followed again
     status=0
     everywhere "$MOUNT && cd lidit_jax &&
       launch/detached.sh ~/lidit_run $id launch/keep_running.sh $RUN \
@@ -83,7 +83,7 @@ stop() { everywhere 'kill "$(cat ~/lidit_run/pid)"'; }
 
 delete() { tpu queued-resources delete "$NAME" --force --quiet; }
 
-renew() { # a slice of one's own with all installed; a request that waits is waited for, not made again
+renew() { # gets a slice and installs on it; waits for a pending request instead of making another
   local now
   now=$(state)
   if [[ $now =~ FAILED|SUSPEND ]]; then
@@ -93,9 +93,9 @@ renew() { # a slice of one's own with all installed; a request that waits is wai
   if [[ -z $now ]]; then create; else granted; fi && install
 }
 
-gone() { # whether the slice is, or goes within five minutes: its machines are told before its request is
+gone() { # whether the slice is gone, or goes within five minutes: its machines get notice before its request does
   local i
-  echo "the training ended with status $1; waiting for five minutes whether its slice is taken away" >&2
+  echo "the training ended with status $1; waiting up to five minutes to see if its slice is preempted" >&2
   for ((i = 0; i < 10; i++)); do
     if [[ $(state) != ACTIVE ]]; then return 0; fi
     sleep 30
@@ -103,7 +103,7 @@ gone() { # whether the slice is, or goes within five minutes: its machines are t
   return 1
 }
 
-keep() { # a preempted slice is gone: another takes its place, and continues from the last checkpoint
+keep() { # replaces a preempted slice by another, which continues from the last checkpoint
   local status failures=0
   while true; do
     status=1

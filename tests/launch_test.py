@@ -70,7 +70,7 @@ def test_it_starts_again_until_it_succeeds(tmp_path):
     shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "starts").unlink()
     status, starts, told = keep_running(tmp_path, "1 134 1+20 1 1+30 137+100 1 0")
-    assert (status, starts) == (0, 8) and "status 137 after step 100; again in 0 s" in told
+    assert (status, starts) == (0, 8) and "status 137 after step 100; retrying in 0 s" in told
 
 
 def test_it_gives_up_without_progress(tmp_path):

@@ -186,7 +186,7 @@ def test_a_detached_command_is_followed_by_whoever_comes_and_told_once_more(tmp_
     first.kill()
     other = subprocess.run(detached(tmp_path, "b", "false"), capture_output=True, text=True)
     assert other.returncode == 5 and other.stdout == "begun\nend\n"
-    assert "one started earlier still runs" in other.stderr
+    assert "a command started earlier still runs" in other.stderr
     again = subprocess.run(detached(tmp_path, "a", *sleeper), capture_output=True, text=True)
     assert again.returncode == 5 and again.stdout == "begun\nend\n"
     assert (tmp_path / "starts").read_text() == "x\n"
