@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
     c.optim.name = "adamw"  # or muon
     c.optim.learning_rate = 1e-4
     c.optim.warmup_steps = 1000
-    c.optim.decay = "constant"  # or linear, cosine: to zero at the last step
+    c.optim.decay = "constant"  # or linear, cosine: to zero after the last step
     c.optim.b1 = 0.9  # also Muon's momentum
     c.optim.b2 = 0.999
     c.optim.weight_decay = 0.0  # of kernels only; multiplied by the learning rate
