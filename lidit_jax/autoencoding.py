@@ -11,29 +11,57 @@ from PIL import Image
 
 from lidit_jax import errors, files
 from lidit_jax.data import records
+from lidit_jax.data.dataset import Dataset
 from lidit_jax.evaluation.pictures import MANIFEST
 from lidit_jax.models.vae import folder, make_codec
+from lidit_jax.models.vae.kl import AutoencoderKL
+from lidit_jax.moments import Moments
 from lidit_jax.training.trained import open_trained
 
 SHOWN = 16  # pictures in grid.png
 BATCH = 16
+MEASURED = 256  # pictures that a VAE's units are measured on
 
 
-def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
-    """Writes the EMA of a VAE's run to `out`, as diffusers saves an AutoencoderKL; returns its step.
+def export(workdir: pathlib.Path, out: pathlib.Path, data: pathlib.Path | None = None) -> int:
+    """Writes the EMA of a VAE's run to `out` as diffusers saves an AutoencoderKL; returns its step.
 
-    The config's scaling_factor and shift_factor are the run's, and not measured: 1 and 0, unless given. Nothing here
-    reads them; a program that does wants 1 / std and mean of its latents there.
+    data: a data set of pixels, such as the one that the VAE was trained on. The config's shift_factor and
+      scaling_factor are then the mean and 1 / std of the latents of up to MEASURED of its pictures, which
+      programs that read them expect (nothing here does); without `data` they are 0 and 1.
 
-    Raises InputError if `workdir` holds no trained VAE, or if `out` is a run or a data set.
+    Raises InputError if `workdir` holds no trained VAE, if `data` holds no pixels, or if `out` is a run or
+    a data set.
     """
     files.check_own_folder(out, "out")
+    pixels = _pixels(data) if data else None
     trained = open_trained(workdir)
     model = nnx.merge(trained.graphdef, trained.ema, trained.constants).vae
     sample_size = max(trained.config.data.size)
     model.config = dataclasses.replace(model.config, sample_size=sample_size)
+    if pixels:
+        shift, scaling = _units(model, pixels)
+        model.config = dataclasses.replace(model.config, shift_factor=shift, scaling_factor=scaling)
     folder.save(model, out)
     return trained.step
+
+
+def _pixels(data: pathlib.Path) -> Dataset:
+    dataset = Dataset(data)
+    if dataset.info["codec"] != "pixels":
+        raise errors.InputError(
+            f"{data} holds latents of {dataset.info['codec']}; want a data set of pixels (data.codec=pixels)"
+        )
+    return dataset
+
+
+def _units(model: AutoencoderKL, dataset: Dataset) -> tuple[float, float]:
+    """Returns the mean and 1 / std of all numbers of the latents of a data set's pictures."""
+    encode, found = nnx.jit(lambda model, x: model.encode(x)[0]), Moments(1)
+    for row in records.spaced(len(dataset), MEASURED):
+        latents = encode(model, dataset.image(row).latent_HxWxC[None])
+        found.add(np.asarray(latents)[..., None])
+    return float(found.mean_C[0]), float(1 / max(found.std_C[0], np.finfo(np.float32).tiny))
 
 
 def reconstruct(

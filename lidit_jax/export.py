@@ -1,21 +1,29 @@
 """A trained run -> a folder to give away: a VAE as diffusers saves it, a diffusion model as a run to draw from.
 
 python -m lidit_jax.export --workdir=out/quickstart/run --out=out/quickstart/model
-python -m lidit_jax.export --workdir=out/vae_openmoji/run --out=out/vae_openmoji/vae
+python -m lidit_jax.export --workdir=out/vae_openmoji/run --data=out/vae_openmoji/data --out=out/vae_openmoji/vae
 """
 
-from lidit_jax import autoencoding, doors
+from lidit_jax import autoencoding, doors, errors
 from lidit_jax.training import checkpoints
 from lidit_jax.training.trained import read_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
 _out = doors.define_folder("out", "folder for config.json and the weights")
+_data = doors.define_folder(
+    "data",
+    "of a VAE: folder of the pixels that it was trained on, to measure its scaling_factor by",
+    optional=True,
+)
 
 
 def main():
     if read_config(_workdir()).task == "vae":
-        print(f"{_out()}: the VAE of step {autoencoding.export(_workdir(), _out())}")
+        step = autoencoding.export(_workdir(), _out(), _data())
+        print(f"{_out()}: the VAE of step {step}")
     else:
+        if _data():
+            raise errors.InputError(f"--data has no effect: {_workdir()} is not a run of a VAE")
         print(f"{_out()}: the model of step {checkpoints.export(_workdir(), _out())}")
 
 

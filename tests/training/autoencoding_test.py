@@ -14,10 +14,12 @@ from safetensors.numpy import load_file, save_file
 
 from lidit_jax import autoencoding, batch, errors, files, generation, preparation, rng
 from lidit_jax.data import judging
+from lidit_jax.data.dataset import Dataset
 from lidit_jax.evaluation import SUITES, pictures
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.models.vae import folder as folders
 from lidit_jax.models.vae import make_codec, perceptual
+from lidit_jax.models.vae.pixels import to_uint8
 from lidit_jax.training import loop
 from lidit_jax.training.config import parse
 from lidit_jax.training.tasks.autoencoding import vae_task
@@ -262,6 +264,23 @@ def test_an_exported_vae_is_a_codec_and_decodes_what_is_held_out(run):
     for picture in found:  # a picture beside itself has no error
         (root / "decoded" / "originals" / picture.path.name).write_bytes(picture.path.read_bytes())
     assert SUITES["psnr"](found, None, Judges())["psnr"] > 100
+
+
+def test_the_units_of_an_exported_vae_are_those_of_its_latents(run, tmp_path):
+    _, root = run
+    autoencoding.export(root / "run", tmp_path / "vae", root / "train")
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    codec, seen = make_codec(str(tmp_path / "vae")), Dataset(root / "train")
+    images = np.stack([to_uint8(seen.image(row).latent_HxWxC) for row in range(len(seen))])
+    latents = (codec.encode(images) - config["shift_factor"]) * config["scaling_factor"]
+    assert abs(latents.mean()) < 1e-3 and abs(latents.std() - 1) < 1e-3
+    assert json.loads((root / "vae" / "config.json").read_text())["scaling_factor"] == 1.0
+    shutil.copytree(root / "train", tmp_path / "latents")
+    info = files.read_json(tmp_path / "latents" / "dataset.json", "data set")
+    files.write_json(tmp_path / "latents" / "dataset.json", info | {"codec": "VAE"})
+    with pytest.raises(errors.InputError, match="holds latents of VAE; want a data set of pixels"):
+        autoencoding.export(root / "run", tmp_path / "other", tmp_path / "latents")
+    assert not (tmp_path / "other").exists()
 
 
 def test_pictures_of_two_vaes_are_under_no_manifest(run, tmp_path):
