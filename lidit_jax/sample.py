@@ -24,6 +24,11 @@ _SEED = flags.DEFINE_integer(
 )
 _PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "pictures per prompt", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", None, "1 = off; default: the run's")
+_NEGATIVE = flags.DEFINE_string(
+    "negative_prompt",
+    "",
+    "what guidance leads away from, in every picture; default: the empty prompt",
+)
 _SAMPLER = flags.DEFINE_string(
     "sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's"
 )
@@ -74,7 +79,7 @@ def main():
     )
     seeds = [_SEED.value + k for k in range(len(wanted))]
     check_wanted(wanted, seeds)
-    generator = Generator(_workdir(), sample, llms, vae, mesh, _CHECKPOINT.value)
+    generator = Generator(_workdir(), sample, llms, vae, mesh, _CHECKPOINT.value, _NEGATIVE.value)
     if grid := generate(generator, wanted, seeds, _out(), mine):
         print(f"grid: {grid}")
 

@@ -49,6 +49,7 @@ class Generator:
         vae: str | None = None,
         mesh: jax.sharding.Mesh | None = None,
         step: int | None = None,
+        negative_prompt: str = "",
     ):
         """Opens the run's EMA.
 
@@ -59,15 +60,23 @@ class Generator:
           vae: the folder of the VAE here, if not where the run found it.
           mesh: of this process' devices; None is `sharding.drawing_mesh`.
           step: of the checkpoint; None is the last.
+          negative_prompt: what guidance leads away from, in every picture; "" is the empty prompt, as trained.
 
         Raises InputError if `workdir` holds no finished checkpoint, or none of this step, for an unknown encoder, if the
-        sampler does not fit the run's schedule, if the VAE is not the one that the run was trained with,
+        sampler does not fit the run's schedule, for a negative prompt without guidance, if the VAE is not the one that the run was trained with,
         or if the model does not divide over the mesh. All but the last two are told before a weight is
         read.
         """
         own = read_config(pathlib.Path(workdir), "diffusion")
         own = dataclasses.replace(own, encoders=moved(own.encoders, llms or {}))
         self.sample = sample or own.sample
+        _check_prompt(negative_prompt)
+        if negative_prompt and not self.sample.is_guided:
+            raise errors.InputError(
+                f"negative prompt {negative_prompt!r} with guidance {self.sample.guidance}, which is off; "
+                "use another guidance, such as 4.5"
+            )
+        self.negative_prompt = negative_prompt
         samplers.make_plan(self.sample.sampler, schedules.make_schedule(own.objective.schedule))
         trained = open_to_draw(pathlib.Path(workdir), vae, mesh, step)
         self.config: Config = dataclasses.replace(trained.config, encoders=own.encoders)
@@ -81,6 +90,13 @@ class Generator:
     def encode(self, prompts: list[str]) -> tuple[TextFeatures, ...]:
         """Returns every LLM's features of the prompts, padded to one length per LLM."""
         return padded(list(self._readers.read(prompts)), self._readers.lengths(prompts))
+
+    def _negative(self) -> tuple[TextFeatures, ...] | None:
+        """Returns the features of the negative prompt, one row on every device; None if there is none."""
+        if not self.negative_prompt:
+            return None
+        text = self.encode([self.negative_prompt])
+        return jax.device_put(text, sharding.replicated(self.mesh))
 
     def latent_size(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Returns (h, w, C) of pictures of `size`; InputError if VAE or patch do not divide it."""
@@ -119,10 +135,11 @@ class Generator:
         rows = range(len(wanted)) if rows is None else rows
         batches = self._batch_sizes(wanted)
         lengths = self._readers.lengths({w.prompt: None for w in wanted})
+        negative = self._negative()
         one_batch = len(rows) <= self.sample.batch_size
         with tqdm(total=len(rows), desc="pictures", disable=one_batch) as bar:
             for size, part in self._parts(wanted, rows, batches):
-                yield from self._drawn(wanted, part, shapes[size], batches[size], lengths)
+                yield from self._drawn(wanted, part, shapes[size], batches[size], lengths, negative)
                 bar.update(len(part))
 
     def _batch_sizes(self, wanted: Sequence[Wanted]) -> dict[tuple[int, int], int]:
@@ -149,14 +166,15 @@ class Generator:
         yield from waiting.items()
 
     def _drawn(
-        self, wanted, part: list[tuple[int, Features]], shape, batch: int, lengths
+        self, wanted, part: list[tuple[int, Features]], shape, batch: int, lengths, negative
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Draws one batch; one that is not full is filled up with its last row, and cut."""
         rows, features = zip(*part + part[-1:] * (batch - len(part)))
         text = padded(features, lengths)
         seeds_B = np.asarray([wanted[row].seed for row in rows], np.uint32)
         placed = jax.device_put((text, seeds_B), sharding.batch_sharding(self.mesh))
-        latents = self._draw(self.ema, self.constants, *placed, sample=self.sample, shape=shape)
+        given = (self.ema, self.constants, *placed, negative)
+        latents = self._draw(*given, sample=self.sample, shape=shape)
         yield from zip(rows[: len(part)], np.asarray(self.codec.decode(latents)))
 
 
@@ -185,9 +203,12 @@ def check_wanted(prompts: Sequence[str | Prompt], seeds: Sequence[int]):
             f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
         )
     for prompt in prompts:
-        text = getattr(prompt, "text", prompt)
-        if not is_text(text):
-            raise errors.InputError(f"prompt {text!r}: want a text that UTF-8 can write")
+        _check_prompt(getattr(prompt, "text", prompt))
     for seed in seeds:
         if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
             raise errors.InputError(f"seed {seed!r}: want a whole number from 0 to 2**32 - 1")
+
+
+def _check_prompt(text: str):
+    if not is_text(text):
+        raise errors.InputError(f"prompt {text!r}: want a text that UTF-8 can write")

@@ -74,7 +74,8 @@ def generate(
 
 def _manifest(generator: Generator, wanted: list[Wanted]) -> dict:
     """Returns what decides the pictures of a request; where and how many at once is not in it."""
-    return {
+    negative = generator.negative_prompt
+    return ({"negative_prompt": negative} if negative else {}) | {
         "run": generator.identity,
         "step": generator.step,
         "guidance": generator.sample.guidance,

@@ -18,17 +18,17 @@ from lidit_jax.training.config import SampleConfig
 def make_draw(
     graphdef: nnx.GraphDef, objective: objectives.ObjectiveConfig, mesh: Mesh
 ) -> Callable[..., jax.Array]:
-    """Returns the jitted `f(ema, constants, text, seeds_B, sample=..., shape=...) -> raw latents`.
+    """Returns the jitted `f(ema, constants, text, seeds_B, negative, sample=..., shape=...) -> raw latents`.
 
-    Row k is drawn from seed k. Text and seeds (uint32) are given split over the mesh by rows, and so
+    Row k is drawn from seed k. `negative` is as in `draw`, the same on every device. Text and seeds (uint32) are given split over the mesh by rows, and so
     are the latents returned; a program is compiled for each `sample` and `shape`.
     """
 
-    def traced(ema, constants, text, seeds_B, *, sample, shape):
+    def traced(ema, constants, text, seeds_B, negative=None, *, sample, shape):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
             model = nnx.merge(graphdef, ema, constants)
             keys_B = jax.vmap(lambda seed: rng.key(seed, "sample"))(seeds_B)
-            return draw(model, objective, sample, text, keys_B, shape)
+            return draw(model, objective, sample, text, keys_B, shape, negative)
 
     rows = sharding.batch_sharding(mesh)
     return jax.jit(traced, static_argnames=("sample", "shape"), out_shardings=rows)
@@ -41,13 +41,14 @@ def draw(
     text: tuple[TextFeatures, ...],
     keys_B: jax.Array,
     shape: tuple[int, int, int],
+    negative: tuple[TextFeatures, ...] | None = None,
 ) -> jax.Array:
     """Returns raw latents [B, *shape] drawn for the prompts, row k from keys_B[k] alone.
 
-    The LLMs' features are computed once, by the caller.
+    The LLMs' features are computed once, by the caller. negative: see `conditions`.
     """
     B = keys_B.shape[0]
-    condition_at = conditions(model, text, guided=config.is_guided)
+    condition_at = conditions(model, text, config.is_guided, negative)
 
     def denoise(x_t, t_B, condition):
         return objectives.to_x0(objective, model.dit(x_t, model.time(t_B), condition), x_t, t_B)
@@ -66,12 +67,16 @@ def draw(
 
 
 def conditions(
-    model: LiDiT, text: tuple[TextFeatures, ...], guided: bool
+    model: LiDiT,
+    text: tuple[TextFeatures, ...],
+    guided: bool,
+    negative: tuple[TextFeatures, ...] | None = None,
 ) -> Callable[[jax.Array], TextCondition]:
     """Returns a function from t_B, one time in every row, to what the DiT sees of the prompts.
 
     Under guidance it has 2 B rows: the prompt and the empty prompt of a sample are neighbours, on one
     device. The empty prompt is the same for all, so its one row is refined once for the batch.
+    negative: features of one prompt, in one row, that takes the place of the empty one.
     A conditioner that does not use time runs now; refiners, which do, run at every call.
     """
     B = text[0].mask_BxS.shape[0]
@@ -79,30 +84,35 @@ def conditions(
     def prompts(t_B):
         return model.condition(text, jnp.zeros(B, bool), model.time(t_B))
 
-    def prompts_and_empty(t_B):
-        return _with_empty(prompts(t_B), model.empty_condition(model.time(t_B[:1])))
+    def unwanted(e_t_1xD):
+        if negative is None:
+            return model.empty_condition(e_t_1xD)
+        return model.condition(negative, jnp.zeros(1, bool), e_t_1xD)
 
-    condition_at = prompts_and_empty if guided else prompts
+    def prompts_and_unwanted(t_B):
+        return _with_unwanted(prompts(t_B), unwanted(model.time(t_B[:1])))
+
+    condition_at = prompts_and_unwanted if guided else prompts
     if model.conditioner.uses_time:
         return condition_at
     condition = condition_at(jnp.zeros(B))
     return lambda t_B: condition
 
 
-def _with_empty(prompts: TextCondition, empty: TextCondition) -> TextCondition:
-    """Returns conditions of 2 B rows: each prompt's, and after it the empty prompt's, given in one row."""
-    length = max(prompts.mask_BxS.shape[1], empty.mask_BxS.shape[1])
+def _with_unwanted(prompts: TextCondition, unwanted: TextCondition) -> TextCondition:
+    """Returns conditions of 2 B rows: each prompt's, and after it the unwanted one's, given in one row."""
+    length = max(prompts.mask_BxS.shape[1], unwanted.mask_BxS.shape[1])
 
-    def pair(prompt, empty):
-        return _pairs(prompt, jnp.broadcast_to(empty, prompt.shape))
+    def pair(prompt, unwanted):
+        return _pairs(prompt, jnp.broadcast_to(unwanted, prompt.shape))
 
     def longer(a):
         return jnp.pad(a, [(0, 0), (0, length - a.shape[1])] + [(0, 0)] * (a.ndim - 2))
 
     return TextCondition(
-        pair(longer(prompts.tokens_BxSxD), longer(empty.tokens_BxSxD)),
-        pair(longer(prompts.mask_BxS), longer(empty.mask_BxS)),
-        pair(prompts.pooled_BxD, empty.pooled_BxD),
+        pair(longer(prompts.tokens_BxSxD), longer(unwanted.tokens_BxSxD)),
+        pair(longer(prompts.mask_BxS), longer(unwanted.mask_BxS)),
+        pair(prompts.pooled_BxD, unwanted.pooled_BxD),
     )
 
 

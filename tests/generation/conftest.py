@@ -1,6 +1,5 @@
 """Generators of the tiny run on any mesh, with weights that make the prompt matter."""
 
-import dataclasses
 import zlib
 
 import jax
@@ -28,10 +27,11 @@ def make_generator(workdir):
     alone: its LLM reads each text by itself, else it rounds otherwise in other company.
     """
 
-    def make(sizes=(1, 1, 1), batch_size=4, raw=False, alone=False):
+    def make(sizes=(1, 1, 1), batch_size=4, raw=False, alone=False, guidance=3.0, negative=""):
         devices = jax.devices()[: int(np.prod(sizes))]
-        sample = dataclasses.replace(sample_config(workdir), batch_size=batch_size, guidance=3.0)
-        generator = Generator(workdir, sample, mesh=sharding.make_mesh(sizes, devices))
+        sample = sample_config(workdir, guidance=guidance, batch_size=batch_size)
+        mesh = sharding.make_mesh(sizes, devices)
+        generator = Generator(workdir, sample, mesh=mesh, negative_prompt=negative)
         generator.ema = nnx.from_flat_state(
             [
                 (path, v.replace(_shaken(path, v[...])))

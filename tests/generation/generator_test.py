@@ -38,6 +38,20 @@ def test_the_prompt_and_the_seed_matter(make_generator, alone):
         assert np.abs(other - alone[0]).max() > 0.01 * scale
 
 
+def test_guidance_away_from_the_prompt_itself_is_no_guidance(make_generator):
+    """And away from another prompt leads elsewhere than away from the empty one."""
+
+    def drawn(**options):
+        return make_generator((2, 1, 1), raw=True, **options)([PROMPTS[0], PROMPTS[4]], SEEDS[:2])
+
+    off, usual = drawn(guidance=1.0), drawn()
+    scale = np.abs(off).max()
+    itself = drawn(negative=PROMPTS[0])
+    np.testing.assert_allclose(itself[0], off[0], atol=1e-4 * scale)
+    for other in (off, usual):
+        assert np.abs(itself[1] - other[1]).max() > 0.01 * scale
+
+
 @pytest.mark.parametrize(
     ("mesh", "batch_size"),
     [
@@ -153,6 +167,15 @@ def test_what_is_refused_is_refused_before_an_llm_is_loaded(make_generator, monk
     with pytest.raises(errors.InputError, match="18x16: 18 does not divide by 4"):
         next(generator.draw([Wanted("a", 0, size) for size in sizes]))
     assert not loaded
+
+
+def test_a_negative_prompt_is_a_text_and_wants_guidance(workdir):
+    with pytest.raises(
+        errors.InputError, match="'fog' with guidance 1.0, which is off; use another"
+    ):
+        Generator(workdir, sample_config(workdir, guidance=1.0), negative_prompt="fog")
+    with pytest.raises(errors.InputError, match="want a text that UTF-8 can write"):
+        Generator(workdir, negative_prompt="\udcff")
 
 
 def test_no_device_has_all_of_the_weights(make_generator):

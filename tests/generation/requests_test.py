@@ -67,12 +67,17 @@ def test_a_share_without_pictures_has_nothing_to_do(generator, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_share_of_another_request_is_refused_and_writes_nothing(generator, whole, tmp_path):
+def test_a_share_of_another_request_is_refused_and_writes_nothing(
+    generator, whole, tmp_path, monkeypatch
+):
     out = shutil.copytree(whole, tmp_path / "out")
     (out / "000006.png").unlink()
     before = content(out)
     with pytest.raises(errors.InputError, match="holds another request's pictures"):
         generate(generator, PROMPTS, [9, *SEEDS[1:]], out, Share(1, 2))
+    monkeypatch.setattr(generator, "negative_prompt", "fog")
+    with pytest.raises(errors.InputError, match="holds another request's pictures"):
+        generate(generator, PROMPTS, SEEDS, out, Share(1, 2))
     assert content(out) == before
 
 
