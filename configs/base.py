@@ -131,7 +131,7 @@ def get_config() -> ConfigDict:
     c.train.init_optimizer = False  # also carry over that run's optimizer state
 
     c.sample = ConfigDict()
-    c.sample.guidance = 4.5  # 1 = off
+    c.sample.guidance = 4.5  # 1 = off; 0 = the empty prompt alone
     c.sample.batch_size = 64  # over all devices of a process; rounded up to a multiple of them
     c.sample.sampler = ConfigDict()
     c.sample.sampler.name = "dpmpp_2m"  # or ddpm, ddim, euler, heun

@@ -276,7 +276,14 @@ def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
         (lambda c: c.optim.update(decay="cos"), "unknown optim.decay 'cos'; known: cosine"),
         (lambda c: c.data.update(rules=("R4",)), "unknown rule in data.rules 'R4'"),
         (lambda c: c.objective.update(prediction="epsilon"), "'epsilon'; known: "),
-        (lambda c: c.sample.sampler.update(name="dpm"), "'dpm'; known: "),
+        (lambda c: c.sample.sampler.update(name="dpm"), "config.sample.sampler: unknown sampler 'dpm'; known: "),
+        (lambda c: c.sample.sampler.update(steps=0), "config.sample.sampler: steps 0 must be 1 or more"),
+        (lambda c: c.vae.model.update(dtype="fp16"), "config.vae.model: unknown dtype 'fp16'"),
+        (lambda c: c.train.update(log_every=2**31), "train.log_every is 2147483648; use 2147483647 or less"),
+        (lambda c: c.guard.update(window=2**31), r"guard.window is 2147483648; use a value in \[2, "),
+        (lambda c: c.objective.update(sigma_floor=1.5), "config.objective: sigma_floor 1.5 must be at most 1"),
+        (lambda c: c.text.encoders.smollm2.update(null_len=-1), "smollm2.null_len is -1; use 0 or more"),
+        (lambda c: c.text.encoders.smollm2.update(model=""), "encoder 'smollm2': model is empty"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_early(change, message):

@@ -173,6 +173,9 @@ OMPI = {
     "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
     "OMPI_COMM_WORLD_LOCAL_RANK": "3", "OMPI_MCA_orte_hnp_uri": "81920.0;tcp://10.0.0.7,10.1.0.7:3",
 }  # fmt: skip
+OMPI5 = {k: v for k, v in OMPI.items() if "orte" not in k} | {
+    "PMIX_NAMESPACE": "prterun-node-7-3245@1"
+}
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,7 @@ OMPI = {
         (SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None),
         ({k: v for k, v in SLURM.items() if "STEP" not in k} | {"SLURM_NTASKS": "8"}, None),
         (OMPI, Place("localhost:20020", 4, 3, 3, "Open MPI")),
+        (OMPI5, Place("localhost:23245", 4, 3, 3, "Open MPI")),
         (OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, Place("10.0.0.7:20020", 4, 3, None, "Open MPI")),
         # mpirun's daemon on another node of a SLURM job is a task of a step of its own
         (SLURM | OMPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, Place("10.0.0.7:20020", 4, 3, None, "Open MPI")),

@@ -161,4 +161,7 @@ def _run(config: ConfigDict, name: str) -> Config:
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         why = str(e).splitlines()[0]
         raise errors.InputError(f"config.runs.{name} does not fit config.base: {why}") from e
-    return training_config.parse(whole)
+    try:
+        return training_config.parse(whole)
+    except errors.InputError as e:
+        raise errors.InputError(f"config.runs.{name}: {e}") from e

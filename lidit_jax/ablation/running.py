@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import jax
 
-from lidit_jax import errors, files, preparation
+from lidit_jax import errors, files, preparation, sharding
 from lidit_jax.ablation.family import Family
 from lidit_jax.evaluation import pictures
 from lidit_jax.evaluation.benchmarks import matching
@@ -61,6 +61,8 @@ def check(jobs: Sequence[Job], wanted: list[Item], data: pathlib.Path):
     left = [job.config for job in jobs if not is_drawn(job, wanted)]
     for config in left:
         preparation.recipe_of(config)
+        mesh = sharding.make_mesh(config.train.mesh)
+        sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
     encoders = dict.fromkeys(encoder for config in left for encoder in config.encoders)
     preparation.check_encoders(encoders, data)
 

@@ -63,7 +63,7 @@ class Generator:
           negative_prompt: what guidance leads away from, in every picture; "" is the empty prompt, as trained.
 
         Raises InputError if `workdir` holds no finished checkpoint, or none of this step, for an unknown encoder, if the
-        sampler does not fit the run's schedule, for a negative prompt without guidance, if the VAE is not the one that the run was trained with,
+        sampler does not fit the run's schedule, for a negative prompt without guidance, for guidance where the empty prompt was not trained, if the VAE is not the one that the run was trained with,
         or if the model does not divide over the mesh. All but the last two are told before a weight is
         read.
         """
@@ -75,6 +75,11 @@ class Generator:
             raise errors.InputError(
                 f"negative prompt {negative_prompt!r} with guidance {self.sample.guidance}, which is off; "
                 "use another guidance, such as 4.5"
+            )
+        if self.sample.is_guided and not (own.train.drop_prompt or own.train.init_from):
+            raise errors.InputError(
+                f"guidance {self.sample.guidance} leads away from the empty prompt, which {workdir} has not learned: "
+                f"its train.drop_prompt is 0; use guidance 1"
             )
         self.negative_prompt = negative_prompt
         samplers.make_plan(self.sample.sampler, schedules.make_schedule(own.objective.schedule))

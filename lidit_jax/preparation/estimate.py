@@ -40,7 +40,7 @@ class Line:
             amount(self.bytes_each),
             amount(self.count * self.bytes_each),
         ]
-        cells += [f"{1 / self.seconds_each:,.0f}/s", f"{hours:,.2f}"]
+        cells += [f"{_digits(1 / self.seconds_each)}/s", f"{hours:,.2f}"]
         return cells + ([f"{hours * price:,.2f}"] if price else [])
 
 
@@ -97,10 +97,15 @@ def _features(encoder: EncoderConfig, texts: list[str], count: float) -> Line:
 def amount(size: float) -> str:
     """Returns a number of bytes with a unit: 1.5 kB, 22 TB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} PB"
+    return f"{_digits(size)} PB"
+
+
+def _digits(x: float) -> str:
+    """Returns a number of three digits or more: 0.333, 12.5, 4,710."""
+    return f"{x:,.0f}" if x >= 99.95 else f"{x:.3g}"
 
 
 def table(lines: list[Line], price: float) -> str:

@@ -70,8 +70,10 @@ def open_mpi(env: Mapping[str, str]) -> Place | None:
             "starts (mpirun bash -c '...'), or --nocluster"
         )
     host = "localhost" if count == local_count else launcher[1]
+    # Each mpirun of a machine has its own port: by Open MPI 4's job, or Open MPI 5's process id.
     job = re.match(r"\d+", uri or env.get("PMIX_NAMESPACE", "").rpartition("-")[2])
-    port = 20_000 + (int(job[0]) // 4096 if job else 0) % 10_000
+    number = int(job[0]) // (4096 if uri else 1) if job else 0
+    port = 20_000 + number % 10_000
     device = own_device(_number(env, "OMPI_COMM_WORLD_LOCAL_RANK", 0), local_count)
     return Place(f"{host}:{port}", count, rank, device, "Open MPI")
 

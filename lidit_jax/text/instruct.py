@@ -18,7 +18,7 @@ from typing import Any
 from absl import logging
 
 from lidit_jax import files
-from lidit_jax.errors import InputError, in_one_line, unknown_name
+from lidit_jax.errors import InputError, check_range, in_one_line, unknown_name
 
 # LI-DiT, figures 4 and 5.
 INSTRUCTION = (
@@ -75,6 +75,12 @@ class EncoderConfig:
             raise InputError(
                 f"encoder name {self.name!r} is not a folder name; use letters, digits, - and _"
             )
+        if not self.model:
+            raise InputError(
+                f"encoder {self.name!r}: model is empty; name a Hugging Face id, folder or GGUF file"
+            )
+        for key in ("width", "prefix_len", "null_len"):
+            check_range(f"text.encoders.{self.name}.{key}", getattr(self, key), 0)
         if self.template not in TEMPLATES:
             raise unknown_name("template", self.template, TEMPLATES)
         if self.template == "encoder" and self.instruction:

@@ -24,8 +24,11 @@ def default_cache() -> Path:
 
 def check(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
     """Raises InputError for what can be told of a model without reading its weights."""
-    found, _, hf_config = opened(config, cache_dir)
+    found, tokenizer, hf_config = opened(config, cache_dir)
     _check_measured(config, "width", hf_config.get_text_config().hidden_size)
+    prefix, suffix = instruct.prompt_parts(tokenizer, config)
+    _check_measured(config, "prefix_len", 0 if config.template == "encoder" else len(prefix))
+    _check_measured(config, "null_len", len(suffix))
     check_unpacked(config, found, hf_config)
 
 

@@ -133,9 +133,9 @@ class TrainConfig:
             )
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
-        for name in ("steps", "batch_size"):
-            errors.check_range(f"train.{name}", getattr(self, name), -math.inf, MOST_STEPS)
         errors.check_range("train.preview_every", self.preview_every, 0)
+        for name in ("steps", "batch_size", "log_every", "save_every", "preview_every"):
+            errors.check_range(f"train.{name}", getattr(self, name), -math.inf, MOST_STEPS)
         for name in ("keep_hours", "watchdog_minutes", "grace"):
             errors.check_range(f"train.{name}", getattr(self, name), 0, _LONGEST)
         errors.check_range("train.drop_prompt", self.drop_prompt, 0, 1)
@@ -203,6 +203,10 @@ class Config:
             raise errors.InputError(
                 "objective.schedule 'flow' begins at noise alone, of which prediction 'eps' tells nothing of the "
                 "picture (arXiv 2305.08891); set objective.prediction to 'flow', 'v' or 'x0'"
+            )
+        if self.task == "vae" and self.data.codec != "pixels":
+            raise errors.InputError(
+                f"data.codec is {self.data.codec!r}, but a VAE is trained on pictures; set it to 'pixels'"
             )
         names = [e.name for e in self.encoders]
         if self.task == "diffusion" and not names or len(set(names)) < len(names):
@@ -279,7 +283,13 @@ def build(cls: type, values: dict, where: str) -> Any:
     for name, f in fields.items():
         if name not in values and f.default is f.default_factory is dataclasses.MISSING:
             raise errors.InputError(f"{where}.{name} is missing")
-    return cls(**{k: _coerce(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+    coerced = {k: _coerce(hints[k], v, f"{where}.{k}") for k, v in values.items()}
+    try:
+        return cls(**coerced)
+    except errors.InputError as e:
+        if cls is Config or f"{where.rpartition('.')[2]}." in str(e):
+            raise
+        raise errors.InputError(f"{where}: {e}") from e
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:

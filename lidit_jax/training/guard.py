@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from lidit_jax import errors
 
+MOST = 2**31 - 1  # updates that an int32 counts
+
 
 @dataclasses.dataclass(frozen=True)
 class GuardConfig:
@@ -24,8 +26,8 @@ class GuardConfig:
 
     def __post_init__(self):
         errors.check_range("guard.spike", self.spike, 0)
-        errors.check_range("guard.window", self.window, 2)
-        errors.check_range("guard.patience", self.patience, 1)
+        errors.check_range("guard.window", self.window, 2, MOST)
+        errors.check_range("guard.patience", self.patience, 1, MOST)
 
 
 @jax.tree_util.register_dataclass

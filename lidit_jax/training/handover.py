@@ -39,6 +39,11 @@ def check(config: Config, workdir: pathlib.Path, like: TrainState, constants: di
             saved = read_config(source)
         except errors.InputError as e:
             raise errors.InputError(f"train.init_from: {e}") from e
+    if saved.task != config.task:
+        raise errors.InputError(
+            f"train.init_from: {source} is a run of task {saved.task!r}, and this is one of task {config.task!r}; "
+            f"give another"
+        )
     chosen = origin.pinned(config, workdir) or origin.last(config)
     step, where = chosen.step, str(chosen)
     old, new = (_binding(c, config.train.init_optimizer) for c in (saved, config))
@@ -128,7 +133,7 @@ def _binding(config: Config, with_optimizer: bool) -> dict:
     def without(part: dict, *names: str) -> dict:
         return {k: v for k, v in part.items() if k not in names}
 
-    kept = {"task": config.task}
+    kept = {}
     if with_optimizer:
         kept["optim"] = {"name": config.optim.name}
     if config.task == "vae":

@@ -53,11 +53,12 @@ def check_store(store: FeatureStore, encoder: EncoderConfig):
         for k in ("model", "instruction", "template", "layer", "max_prompt_tokens", "codec")
     }
     dataset.check_equal(store.info, wanted, store.folder)
-    for name in ("width", "prefix_len"):
+    measured = {name: store.info[name] for name in ("width", "prefix_len")}
+    for name, found in (measured | {"null_len": len(store.null_ZxE)}).items():
         value = getattr(encoder, name)
-        if value and value != store.info[name]:
+        if value and value != found:
             raise errors.InputError(
-                f"{store.folder} has {name} {store.info[name]}, the config says {value}; set it to 0 or prepare again"
+                f"{store.folder} has {name} {found}, the config says {value}; set it to 0 or prepare again"
             )
 
 
@@ -91,12 +92,8 @@ def check_reads_alike(reader: llm.FrozenLLM, known: nnx.State):
 def open_pictures(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader]:
     """Opens a data set of pictures, in [-1, 1], to train a VAE on.
 
-    Raises InputError where the data set is not the one the config describes, or not of pixels.
+    Raises InputError where the data set is not the one the config describes.
     """
-    if config.data.codec != "pixels":
-        raise errors.InputError(
-            f"data.codec is {config.data.codec!r}, but a VAE is trained on pictures; set it to 'pixels'"
-        )
     opened = _open(config, folder)
     return config, pipeline.Reader(opened, [], config.seed)
 

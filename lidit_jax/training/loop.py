@@ -67,7 +67,7 @@ def train(
         if chief:
             if done:
                 print(f"resuming {workdir} at step {done}")
-            opening.describe(current, run.mesh, t.batch_size)
+            opening.describe(current, run.mesh, config)
         pulse.watch()
         tools = _Tools.made(run, done, pulse)
         pulse.watch()

@@ -243,11 +243,17 @@ def _remove_leftovers(workdir: pathlib.Path):
     checkpoints.remove_unfinished(workdir)
 
 
-def describe(current: state.TrainState, mesh: jax.sharding.Mesh, batch_size: int):
+def describe(current: state.TrainState, mesh: jax.sharding.Mesh, config: Config):
     """Prints what is about to be trained, and logs every parameter's shape."""
+    steps, warmup = config.train.steps, config.optim.warmup_steps
+    if warmup >= steps:
+        print(
+            f"the learning rate is still warming up when the run ends: optim.warmup_steps is {warmup}, and "
+            f"train.steps {steps}"
+        )
     count = sum(a.size for a in jax.tree.leaves(current.params))
     print(
-        f"{count:,} parameters, batch {batch_size}, mesh {dict(mesh.shape)} on {jax.devices()[0].device_kind}",
+        f"{count:,} parameters, batch {config.train.batch_size}, mesh {dict(mesh.shape)} on {jax.devices()[0].device_kind}",
         flush=True,
     )
     if logging.level_info():

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -176,6 +177,16 @@ def test_a_negative_prompt_is_a_text_and_wants_guidance(workdir):
         Generator(workdir, sample_config(workdir, guidance=1.0), negative_prompt="fog")
     with pytest.raises(errors.InputError, match="want a text that UTF-8 can write"):
         Generator(workdir, negative_prompt="\udcff")
+
+
+def test_guidance_wants_a_trained_empty_prompt(workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / "run")
+    saved = files.read_json(folder / "config.json", "config")
+    saved["train"]["drop_prompt"] = 0.0
+    files.write_json(folder / "config.json", saved)
+    with pytest.raises(errors.InputError, match="has not learned: its train.drop_prompt is 0"):
+        Generator(folder, sample_config(folder, guidance=2.0))
+    Generator(folder, sample_config(folder, guidance=1.0))
 
 
 def test_no_device_has_all_of_the_weights(make_generator):

@@ -320,3 +320,10 @@ def test_an_estimate_is_near_what_is_written(config, prepared):
     many = estimate.estimate(config, plan, source, pictures=9000)
     assert [line.count for line in many] == [9000, 1000 * captions.count]
     assert "9,000" in estimate.table(many, price=2.0) and "cost" in estimate.table(many, price=2.0)
+
+
+def test_numbers_of_an_estimate_have_three_digits_and_a_unit():
+    sizes = {1.5: "1.5 B", 999.7: "1 kB", 9.99e5: "999 kB", 2.2e13: "22 TB", 5e18: "5,000 PB"}
+    assert {size: estimate.amount(size) for size in sizes} == sizes
+    speeds = {3.0: "0.333/s", 0.08: "12.5/s", 1 / 4710: "4,710/s"}
+    assert {each: estimate.Line("x", 1, 1, each).row(0)[4] for each in speeds} == speeds

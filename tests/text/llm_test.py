@@ -1,5 +1,6 @@
 """FrozenLLM: the cached, batched, truncated run gives what one plain Hugging Face run gives."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -317,6 +318,18 @@ def test_config_that_does_not_fit(tiny_llm, tmp_path, family, changes, message):
     changes["instruction"] = changes["template"] != "encoder"
     with pytest.raises(InputError, match=message):
         llm.load(EncoderConfig(family, tiny_llm(family), **changes), tmp_path)
+
+
+@pytest.mark.parametrize("name, measured", [("width", 16), ("prefix_len", 148), ("null_len", 1)])
+def test_measures_that_are_not_the_models_are_told_without_its_weights(
+    tiny_llm, tmp_path, monkeypatch, name, measured
+):
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", None)
+    config = EncoderConfig("x", tiny_llm("llama"), **{name: measured})
+    llm.check(config, tmp_path)
+    wrong = dataclasses.replace(config, **{name: 9})
+    with pytest.raises(InputError, match=f"{name} is {measured}, the config says 9"):
+        llm.check(wrong, tmp_path)
 
 
 def test_template_that_does_not_suit_the_model(tiny_llm, tmp_path):

@@ -248,6 +248,17 @@ def test_what_weights_cannot_follow_is_refused_and_named(
         handover.check(config, tmp_path, like, constants)
 
 
+def test_a_run_of_another_task_is_refused_by_its_task(llms, workdir, second_data, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "copy")
+    saved = files.read_json(copy / "config.json", "config")
+    files.write_json(copy / "config.json", saved | {"task": "vae"})
+    config, _, _, _, like, constants, _ = opened(parse(stage_dict(llms, copy)), second_data)
+    with pytest.raises(
+        errors.InputError, match="run of task 'vae', and this is one of task 'diffusion'"
+    ):
+        handover.check(config, tmp_path, like, constants)
+
+
 def test_another_llm_is_refused_by_name_and_another_precision_is_not(
     llms, workdir, second_data, tmp_path
 ):

@@ -63,7 +63,7 @@ def make_codec(name: str) -> Codec:
         return CODECS[name]()
     if stand_in := numbers.parse(name):
         return stand_in
-    if pathlib.Path(name).expanduser().is_dir():
+    if name and pathlib.Path(name).expanduser().is_dir():
         return kl_codec.from_folder(pathlib.Path(name).expanduser())
     raise errors.InputError(
         f"{errors.unknown_name('codec', name, CODECS)}; or name a folder that has "

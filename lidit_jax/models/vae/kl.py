@@ -46,15 +46,15 @@ class VAEConfig:
 
     def __post_init__(self):
         if self.dtype not in ("bfloat16", "float32"):
-            raise errors.unknown_name("vae.dtype", self.dtype, ("bfloat16", "float32"))
+            raise errors.unknown_name("dtype", self.dtype, ("bfloat16", "float32"))
         for name in ("in_channels", "out_channels", "latent_channels", "layers_per_block"):
-            errors.check_range(f"vae.{name}", getattr(self, name), 1)
-        errors.check_range("vae.norm_num_groups", self.norm_num_groups, 1)
-        errors.check_range("the length of vae.block_out_channels", len(self.block_out_channels), 1)
+            errors.check_range(name, getattr(self, name), 1)
+        errors.check_range("norm_num_groups", self.norm_num_groups, 1)
+        errors.check_range("the length of block_out_channels", len(self.block_out_channels), 1)
         for width in self.block_out_channels:
             if width < 1 or width % self.norm_num_groups:
                 raise errors.InputError(
-                    f"vae.block_out_channels has {width}, which does not divide over "
+                    f"block_out_channels has {width}, which does not divide over "
                     f"{self.norm_num_groups} groups; use a multiple, or other norm_num_groups"
                 )
 
