@@ -1,4 +1,4 @@
-"""A trained VAE: to a folder that others read too, and pictures through it and back."""
+"""A trained VAE: export to diffusers' format, and reconstruction of pictures."""
 
 import dataclasses
 import itertools
@@ -20,10 +20,11 @@ BATCH = 16
 
 
 def export(workdir: pathlib.Path, out: pathlib.Path) -> int:
-    """Writes the EMA of a VAE's run to `out`, as diffusers saves an AutoencoderKL; returns its step.
+    """Writes the EMA of a VAE's run to `out` as diffusers' AutoencoderKL; returns its step.
 
-    The config's scaling_factor and shift_factor are the run's, and not measured: 1 and 0, unless given. Nothing here
-    reads them; a program that does wants 1 / std and mean of its latents there.
+    The config's scaling_factor and shift_factor are copied from the run, not measured: 1 and 0 by
+    default. Nothing here reads them; a program that does expects 1 / std and mean of its latents
+    there.
 
     Raises InputError if `workdir` holds no trained VAE, or if `out` is a run or a data set.
     """
@@ -42,7 +43,7 @@ def reconstruct(
     """Encodes and decodes (captions, uint8 picture) pairs of one size; returns the path of a grid.
 
     Writes to `out` each decoded picture, its original under the same name in originals/, a manifest
-    and grid.png: originals, each with what became of it on its right.
+    and grid.png: originals, each with its decoded picture on its right.
     Raises InputError if there is no picture, if the VAE cannot be used, or if `out` is a run or a data set.
     """
     files.check_own_folder(out, "out")
@@ -51,7 +52,7 @@ def reconstruct(
     while part := list(itertools.islice(pictures, BATCH)):
         first = len(entries)
         if not entries:
-            (out / MANIFEST).unlink(missing_ok=True)  # it would stand beside pictures of two VAEs
+            (out / MANIFEST).unlink(missing_ok=True)  # else it might describe pictures of two VAEs
         originals = np.stack([image for _, image in part])
         filled = np.concatenate([originals, originals[-1:].repeat(BATCH - len(part), 0)])
         decoded = np.asarray(codec.decode(codec.encode(filled)))
@@ -61,7 +62,7 @@ def reconstruct(
             files.write_png(out / name, decoded[i - first])
             entries.append({"file": name, "prompt": captions[0], "seed": 0})
     if not entries:
-        raise errors.InputError("there is no picture to encode, or none that can be decoded")
+        raise errors.InputError("there is no picture to encode, or none that can be read")
     files.write_json(out / MANIFEST, {"vae": codec.identity(), "pictures": entries})
     names = [entries[i]["file"] for i in records.spaced(len(entries), SHOWN)]
     paths = [path for name in names for path in (out / "originals" / name, out / name)]

@@ -1,4 +1,4 @@
-"""A trained VAE -> a folder that `data.codec` names, and that diffusers reads.
+"""Exports a trained VAE to a folder that `data.codec` can name, and that diffusers can read.
 
 python -m lidit_jax.export --workdir=out/vae_openmoji/run --out=out/vae_openmoji/vae
 """

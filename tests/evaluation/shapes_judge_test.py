@@ -121,5 +121,5 @@ def test_the_suite_gives_the_fraction_of_prompts_that_came_true(samples):
     )
     scores = SUITES["shapes"](read, None, Judges())
     assert scores == {"count": 1, "colour": 1, "shape": 1, "place": 0.75, "all_correct": 0.75}
-    with pytest.raises(InputError, match="'a nice day' is no caption"):
+    with pytest.raises(InputError, match="'a nice day' is not a caption"):
         SUITES["shapes"](samples([("a nice day", render(right, 32))]), None, Judges())
