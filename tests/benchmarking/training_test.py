@@ -99,7 +99,7 @@ def test_the_peer_is_of_our_size(task):
 
 def test_a_peer_that_reads_one_llm_is_told_of_two(task):
     two = dataclasses.replace(task.shape, text=task.shape.text * 2)
-    with pytest.raises(errors.InputError, match="the peer reads one LLM, the config 2"):
+    with pytest.raises(errors.InputError, match="the peer supports one LLM, but the config has 2"):
         peer.pixart(dataclasses.replace(task, shape=two))
 
 
