@@ -77,7 +77,7 @@ class TrainingSpeed:
             f"compiled in   {self.compile_seconds:.1f} s",
             f"step          {self.step}, {self.images / self.step.median:.2f} images/s",
             f"model         {_giga(self.flops)} a step{counted}; {_giga(self.flops / self.step.median)}/s",
-            f"product       {_giga(self.peak)}/s, summed over one on every device at the same time, between steps",
+            f"product       {_giga(self.peak)}/s, summed over all devices at the same time, between steps",
             f"share         {self.share:.1%} of the products' peak",
             f"memory        {self.memory / 2**30:.2f} GiB a device",
         ]
@@ -97,7 +97,7 @@ def _giga(flops: float) -> str:
 def measure(
     config: Config, task: DiffusionTask, mesh: Mesh, peer: Peer | None = None, rounds: int = 10
 ) -> TrainingSpeed:
-    """Measures the real step of a config on a mesh and a random batch, in turn with products and peer.
+    """Measures a config's real step on a mesh and a random batch, in turn with products and peer.
 
     Raises InputError if the model or the batch does not divide over the mesh.
     """

@@ -134,5 +134,5 @@ def test_results_of_another_suite_are_not_overwritten(tmp_path):
     results.check_place("fid", tmp_path)
     results.write_results(tmp_path, "fid", 3, {"fid": 1.0}, "command")
     results.check_place("fid", tmp_path)
-    with pytest.raises(InputError, match="has the results of fid; give another folder"):
+    with pytest.raises(InputError, match="holds the results of fid; use another folder"):
         results.check_place("clip_score", tmp_path)
