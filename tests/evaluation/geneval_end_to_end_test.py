@@ -242,7 +242,7 @@ def test_mistakes_are_told_before_the_work(samples, tmp_path):
         "no --out given": [suite, drawn],
         f"--out {tmp_path}/file: {tmp_path}/file is a file": [suite, drawn, f"--out={tmp_path}/file"],
         f"--out {tmp_path}/file/x: {tmp_path}/file is a file": [positional, f"--results=a={tmp_path}", f"--out={tmp_path}/file/x"],
-        "prompts that are not of the benchmark (1): 'a nice day'": [positional, words, drawn, no_judge, out],
+        "prompts that are not in the benchmark (1): 'a nice day'": [positional, words, drawn, no_judge, out],
         f"no folder of samples at {tmp_path}/none": [positional, words, f"--samples={tmp_path}/none", no_judge, out],
         "--share=: want i/n": ["--suite=scenes", drawn, "--share=", out],
         "--llm=x: want NAME=MODEL": ["--suite=scenes", "--workdir=nowhere", "--llm=x", out],

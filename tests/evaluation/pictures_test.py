@@ -28,7 +28,7 @@ def entry(**changes):
 @pytest.mark.parametrize(
     "manifest, message",
     [
-        (None, "has no manifest.json.*for other pictures write one: .*a red circle"),
+        (None, "has no manifest.json.*for other pictures, write one: .*a red circle"),
         ("{", "is damaged, not the manifest it should be: Expecting"),
         ([], "is damaged, .* no JSON object"),
         ({}, "lists no pictures"),
