@@ -40,7 +40,7 @@ _PEER = flags.DEFINE_enum(
     "peer", None, ["diffusers"], "--train: compare with PixArt of the same size, in turn"
 )
 flags.DEFINE_bool(
-    "sample", False, "the time to sample a picture, and its share outside the denoiser"
+    "sample", False, "the time to sample a guided picture, and its share outside the denoiser"
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "how often everything is timed", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 28, "--sample: sampler steps", lower_bound=1)

@@ -8,9 +8,9 @@ python -m lidit_jax.evaluate --suite=scenes --workdir=out/scenes/run --out=out/s
 python -m lidit_jax.evaluate --suite=geneval --fetch
 python -m lidit_jax.evaluate --suite=geneval --prompts=GENEVAL --workdir=RUN --judges=detector=MASK2FORMER --judges=clip=CLIP --out=out/geneval
 
-Pictures are drawn with the run's sampling settings. For other settings, or to draw apart from
-judging, write the prompts with --write_prompts, draw them with `lidit_jax.sample`, and use
---samples in place of --workdir.
+Pictures are drawn with the run's sampling settings. `lidit_jax.sample` can draw them with other
+settings, or on several machines, from the file of --write_prompts; then use --samples in place of
+--workdir.
 
 Results of several models, side by side in one figure:
 
@@ -139,7 +139,7 @@ def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Refer
 def _benchmark(benchmark: Benchmark) -> str | None:
     chosen = [way for way in READ if flags.FLAGS[way].value]
     if len(chosen) != 1:
-        raise errors.InputError(f"{len(chosen)} of these given; want one: --{', --'.join(READ)}")
+        raise errors.InputError(f"{len(chosen)} of these flags given; want one: --{', --'.join(READ)}")
     doors.check_read(chosen[0], READ)
     if _FETCH.value:
         folder = _prompts() if _PROMPTS.value else None

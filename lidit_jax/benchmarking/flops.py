@@ -42,8 +42,7 @@ def total(products: list[Product]) -> int:
 def training(products: list[Product]) -> int:
     """Returns the FLOPs of training on one picture: forward and backward, without recomputation.
 
-    A few first layers need no gradient for their inputs; it is counted anyway (under 1% of a
-    model).
+    A few first layers need no gradient for their inputs; it is counted (under 1% of a model).
     """
     return (1 + BACKWARD) * total(products)
 

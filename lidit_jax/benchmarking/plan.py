@@ -21,7 +21,7 @@ from lidit_jax.training.config import Config
 
 # From least to most recomputation.
 POLICIES = list(REMAT_POLICIES)
-_PROBE = 16  # most samples of the larger micro-batch that is compiled to find a policy's line
+_PROBE = 16  # samples, at most, of the larger micro-batch compiled to find a policy's line
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,9 +44,8 @@ class Program:
     """A compiled step: bytes on each device, and its text.
 
     arguments: state and batch, as laid out on the device; temporaries: everything else that lives
-    during a step, gradients included; code: instructions. The new state replaces the old one in
-    place.
-    seconds: compile time.
+    during a step, gradients included; code: instructions; seconds: compile time. The new state
+    replaces the old one in place.
     """
 
     setting: Setting

@@ -1,8 +1,7 @@
 """How fast batches are made from a data set's files, where the time goes, and what limits it.
 
-The files are evicted from the page cache, and the data set is read through once, as in training,
-each row once; then a few batches again, step by step in one thread, for the processor time of each
-step.
+The files are evicted from the page cache, and the data set is read as in training, each row once;
+then a few batches again, step by step in one thread, for the processor time of each step.
 """
 
 import dataclasses
@@ -61,7 +60,7 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One pass over a data set. seconds: wall time of each batch; processor: time of all threads.
+    """One pass over a data set. seconds: wall time of each batch; processor: total, all threads.
 
     disk: bytes read from disks, as counted by the kernel; None if it does not count.
     """

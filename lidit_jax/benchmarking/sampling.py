@@ -126,8 +126,7 @@ def measure(
         VAE, its decoder is measured too; "latents:8x16" stands in for one and is not measured.
       steps: steps of the config's sampler.
       guidance: 1 = off.
-      batch: pictures at once, over all devices; rounded up to what the mesh divides, as in
-      sampling.
+      batch: pictures at once, over all devices; rounded up for the mesh as in sampling.
       tokens: text tokens that a prompt is padded to.
       rounds: how often everything is timed, after a first round that compiles it.
       mesh: None = `sharding.drawing_mesh`.

@@ -22,8 +22,7 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes out/results.json, atomically, and returns its content.
 
-    suite: its name; n_images: how many pictures were judged; command: the command that reproduces
-    this;
+    suite: its name; n_images: the number of judged pictures; command: how to reproduce this;
     more: what else determined the scores, and their intervals, as JSON values.
     Raises ValueError for a score that JSON cannot hold (NaN, infinity).
     """

@@ -127,7 +127,7 @@ def test_shares_judge_each_picture_once_and_the_last_has_all(drawn, tmp_path, co
         found = judge(drawn, tmp_path / "out", Share(index, count), benchmark)
         left = sum(k % count > index for k in range(6))
         assert found == (None if left else WANTED)
-        assert (f"{left} of 6 pictures, of other shares" in capsys.readouterr().out) == (left > 0)
+        assert (f"{left} of 6 pictures, from other shares" in capsys.readouterr().out) == (left > 0)
     assert benchmark.asked == {k: 1 for k in range(6)}
     assert judge(drawn, tmp_path / "out", benchmark=benchmark) == WANTED
     assert set(benchmark.asked.values()) == {1}

@@ -298,7 +298,7 @@ def test_results_say_whose_words_the_prompts_have(items, samples, tmp_path):
         ("shape_val.txt", "a red car and a blue sofa\n" * 300, "is altered: its SHA-256"),
         ("color_val.txt", "\udcff", "color_val.txt is not UTF-8"),
         ("color_train.txt", "\udcff", "color_train.txt is not UTF-8.*published at"),
-        ("color_train.txt", "", "color has 0 pairs .*: give T2I-CompBench's train and val files"),
+        ("color_train.txt", "", "color has 0 pairs .*: use T2I-CompBench's complete train and val"),
     ],
 )
 def test_words_of_another_file_are_refused(tmp_path, name, content, message):

@@ -56,8 +56,7 @@ class Benchmark(Protocol):
     def items(self, folder: Path | None) -> list[Item]:
         """Returns its prompts, from the official files in a folder, if it has any.
 
-        Raises InputError if a file is missing, or differs from the published one (by count or
-        hash).
+        Raises InputError if a file is missing, or is not the published one (its count, its hash).
         """
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:

@@ -49,8 +49,8 @@ class Question:
 class DPG:
     """DPG-Bench (ELLA, arXiv 2403.05135). Metrics are shares, printed times 100:
 
-    dpg                  the share of questions answered yes, averaged over pictures, then over
-    prompts entity, attribute, relation, global, other    the questions of a broad category
+    dpg                  the share of questions answered yes: its mean over pictures, then prompts
+    entity, attribute, relation, global, other    the questions of a broad category
     attribute - color and so on                   those of a detailed category
 
     A question whose parent is answered no counts as answered no. Only the answer "yes" is yes,
@@ -170,8 +170,7 @@ def dependent(questions: Sequence[Question], said: Mapping[int, bool]) -> dict[i
 def read_questions(path: Path, prompts: Collection[str]) -> dict[str, tuple[Question, ...]]:
     """Returns prompt -> its questions, in the file's order.
 
-    path: the published dpg_bench.csv, whose "dependency" has comma-separated proposition ids, 0 =
-    none.
+    path: the published dpg_bench.csv; "dependency" has proposition ids, comma-separated, 0 = none.
     Raises InputError, with the line, for a missing column, an invalid number or an unknown prompt;
     and for a prompt without questions.
     """

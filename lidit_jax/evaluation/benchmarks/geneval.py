@@ -42,7 +42,7 @@ class GenEval:
     """
 
     official = True
-    version = 2  # since then, its detector sees as many pixels as the published one
+    version = 2  # since 2, its detector sees as many pixels as the published one
     per_prompt = 4
     judges = ("detector", "clip")
     modes = True

@@ -25,9 +25,8 @@ def write(out: Path, share: Share, head: Mapping[str, Any], records: Iterable[tu
     """Appends records to a share's journal as they arrive.
 
     An incomplete last line, left by a killed writer, is dropped. Nothing is written before the
-    first
-    record exists: mistakes have shown by then. Raises InputError if another process writes this
-    journal.
+    first record exists: mistakes have shown by then. Raises InputError if another process writes
+    this journal.
     """
     records = iter(records)
     first = list(itertools.islice(records, 1))

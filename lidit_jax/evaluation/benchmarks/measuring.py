@@ -29,8 +29,8 @@ def measure(
     """Judges and scores pictures; writes results.json, results.md and the suite's figure, if any.
 
     Args:
-      suite: a key of BENCHMARKS. items: all of its prompts. pictures: theirs, in the manifest's
-      order.
+      suite: a key of BENCHMARKS. items: all of its prompts.
+      pictures: those of the prompts, in the manifest's order.
       out: folder for the results and the journals of records.
       share: which of the pictures to judge here.
       mode: one of MODES. command: the command that reproduces this.

@@ -36,9 +36,8 @@ class Scenes:
     t2i_*        pictures of several things where every segment that mentions it is right, since
                  T2I-CompBench multiplies its questions' scores; `t2i_avg` is their mean
     geneval_*    pictures that are right by GenEval's six tags; `geneval` is their mean: an object
-    of
-                 the right shape; two; the exact number; one of the right shape and colour; two in
-                 relation; two of the right shapes and colours
+                 of the right shape; two; the exact number; one of the right shape and colour; two
+                 in relation; two of the right shapes and colours
     """
 
     official = False

@@ -36,9 +36,8 @@ class Mask2Former:
     Scores, boxes and input size follow mmdetection's Mask2Former, which GenEval (arXiv 2310.11513)
     uses; transformers' own processing resizes to 384 x 384, and rounds scores. The published
     weights in transformers' format are Meta's, not mmdetection's, so numbers differ from GenEval's
-    own. They also
-    differ for pictures that are not square: their sides are stretched to multiples of 32 here, but
-    padded in mmdetection.
+    own. They also differ for pictures that are not square: their sides are stretched to multiples
+    of 32 here, but padded in mmdetection.
     """
 
     def __init__(self, folder: Path):

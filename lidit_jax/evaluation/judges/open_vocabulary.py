@@ -25,9 +25,9 @@ class Owlv2:
     def detect(self, image: np.ndarray, labels: Sequence[str]) -> list[Detection]:
         """Returns one detection per patch of the model's picture, best first.
 
-        image: uint8 [height, width, 3]. labels: any words, truncated to the model's length (16
-        tokens). A score is the sigmoid of the label's logit. Boxes are clipped to the picture;
-        those entirely in the padding that makes it square are dropped.
+        image: uint8 [height, width, 3]. labels: any words; truncated to the model's 16 tokens.
+        A score is the sigmoid of the label's logit. Boxes are clipped to the picture; those
+        entirely in the padding that makes it square are dropped.
         """
         labels = list(dict.fromkeys(labels))
         if not labels:

@@ -30,9 +30,9 @@ def tallies(scores: Sequence[Sequence[float]]) -> dict[str, Tally]:
     relative_drop   the drop divided by quarter_1; left out if that is 0
     all_right       prompts in which every segment scores more than 1/2
 
-    scores: for each prompt, its segments' scores in [0, 1], each the mean over the prompt's
-      pictures, in the order of the prompt. Segment k of m, from 0, is in quarter floor(BINS (k +
-      1/2) / m), from 0.
+    scores: for each prompt, its segments' scores in [0, 1], in the order of the prompt, each the
+      mean over its pictures. Segment k of m, from 0, is in quarter floor(BINS (k + 1/2) / m), from
+      0.
     Raises ValueError for a prompt without a segment in some quarter, e.g. with fewer than four.
     """
     mean_PxQ = np.stack([_of_quarters(of_prompt) for of_prompt in scores])

@@ -9,8 +9,7 @@ same chunker.
 By manual inspection, the rules chunk 120 of 120 random prompts of color, shape and texture like a
 human reader, and 57 of 60 of complex. They were written with these prompts in view. `AGREEING` has
 how often spaCy agrees; where the two differ in color, shape and texture, it is mostly spaCy that
-misses or merges
-a thing: for "a green acorn and a brown leaf" it only asks about the leaf.
+misses or merges a thing: for "a green acorn and a brown leaf" it only asks about the leaf.
 """
 
 import dataclasses

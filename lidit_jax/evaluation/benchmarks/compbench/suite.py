@@ -67,7 +67,7 @@ class CompBench:
     """
 
     official = True
-    version = 3  # since then, a complex prompt's objects are around its phrase, as published
+    version = 3  # since 3, a complex prompt's objects are around its phrase, as published
     per_prompt = 10
     judges = ("vqa", "detector", "clip")
     modes = True
@@ -140,8 +140,7 @@ def complex_kind(text: str) -> str:
     """Returns "spatial", "action" or "both" for a complex prompt.
 
     It is spatial if it contains a phrase of `spatial.LOCALITIES`, and only spatial if that phrase
-    directly follows a form of "be"; otherwise its verb is an action: the cat sat next to the
-    pillow.
+    directly follows a form of "be"; else its verb is an action: the cat sat next to the pillow.
     """
     if spatial.locality(text) is None:
         return "action"
