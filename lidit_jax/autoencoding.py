@@ -62,7 +62,7 @@ def reconstruct(
             files.write_png(out / name, decoded[i - first])
             entries.append({"file": name, "prompt": captions[0], "seed": 0})
     if not entries:
-        raise errors.InputError("there is no picture to encode, or none that can be read")
+        raise errors.InputError("there is no picture to encode, or none that can be decoded")
     files.write_json(out / MANIFEST, {"vae": codec.identity(), "pictures": entries})
     names = [entries[i]["file"] for i in records.spaced(len(entries), SHOWN)]
     paths = [path for name in names for path in (out / "originals" / name, out / name)]

@@ -139,7 +139,9 @@ def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Refer
 def _benchmark(benchmark: Benchmark) -> str | None:
     chosen = [way for way in READ if flags.FLAGS[way].value]
     if len(chosen) != 1:
-        raise errors.InputError(f"{len(chosen)} of these flags given; want one: --{', --'.join(READ)}")
+        raise errors.InputError(
+            f"{len(chosen)} of these flags given; want one: --{', --'.join(READ)}"
+        )
     doors.check_read(chosen[0], READ)
     if _FETCH.value:
         folder = _prompts() if _PROMPTS.value else None
