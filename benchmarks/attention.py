@@ -1,12 +1,13 @@
-"""Attention's kernels beside jax.nn.dot_product_attention, forward and backward, at the network's shapes.
+"""Compares attention kernels with jax.nn.dot_product_attention, forward and backward.
 
 python -m benchmarks.attention                          times on this machine's first device
-python -m benchmarks.attention --topology=v5p:2x2x1     what the TPU's compiler says; no TPU is needed
-python -m benchmarks.attention --topology=H200:1x1      what the GPU's compiler says; no GPU is needed
+python -m benchmarks.attention --topology=v5p:2x2x1     the TPU compiler's report; no TPU is needed
+python -m benchmarks.attention --topology=H200:1x1      the GPU compiler's report; no GPU is needed
 
-Shapes are of one device: pictures, heads, image tokens, tokens read, width of a head. Times are medians
-in turn; ratios are to JAX's own (`implementation` not given), of which more is better. Without
-devices: memory for temporaries and, of TPUs, bytes moved to and from memory, by the compiler.
+Shapes are the network's, on one device: pictures, heads, image tokens, tokens attended to, head
+width. Times are medians of runs in turn; ratios are speeds relative to JAX's own attention
+(`implementation` not given), higher is better. Without devices: memory for temporaries and, for
+TPUs, bytes moved to and from memory, according to the compiler.
 """
 
 import argparse
@@ -27,7 +28,7 @@ SHAPES = {
     "10B, 1024 px, self": (1, 44, 4096, 4096, 64),
     "10B, 1024 px, text": (1, 44, 4096, 256, 64),
 }
-_LOGITS = 2**28  # as many a CPU is timed with: 1 GB of f32, several times
+_LOGITS = 2**28  # most that a CPU is timed with: 1 GB in f32, several times
 
 
 def jaxs_own(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS):
@@ -37,7 +38,7 @@ def jaxs_own(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS):
 
 
 def both_ways(kernel):
-    """Returns a function of q, k, v, mask and the output's gradient: the output, and three gradients."""
+    """Returns a function from q, k, v, mask and output gradient to output and three gradients."""
 
     def run(q, k, v, mask, g):
         out, back = jax.vjp(lambda *a: kernel(*a, mask), q, k, v)
@@ -54,7 +55,7 @@ def arguments(shape, dtype, text: bool):
 
 
 def compiled_for(topology: str):
-    """Prints what the compiler of one device of a topology says of each kernel."""
+    """Prints the compiler's report about each kernel, for one device of a topology."""
     devices.use_cpu()
     device = devices.of_topology(topology)[0]
     mesh = sharding.make_mesh((1, 1, 1), [device])
@@ -71,14 +72,14 @@ def compiled_for(topology: str):
         for kernel in (jaxs_own, mixing.plain, own):
             program = jax.jit(both_ways(kernel)).lower(*placed).compile(options)
             temporaries = program.memory_analysis().temp_size_in_bytes / 1e6
-            counted = program.cost_analysis()  # a GPU's compiler counts nothing
+            counted = program.cost_analysis()  # empty with the GPU compiler
             moved = f"{counted['bytes accessed'] / 1e9:6.2f}" if counted else ""
             cells.append(f"{kernel.__name__} {temporaries:8,.0f} {moved}")
         print(f"  {name:20s}" + "   ".join(cells))
 
 
 def filled(a):
-    """Returns random numbers of a shape, or a mask that hides nothing."""
+    """Returns random numbers of the given shape, or for a mask all True."""
     if a.dtype == bool:
         return jnp.ones(a.shape, a.dtype)
     return jax.random.normal(jax.random.key(0), a.shape, a.dtype)
@@ -112,7 +113,7 @@ def timed(rounds: int):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--topology", help="what is not here, such as v5p:2x2x1 or H200:1x1")
+    parser.add_argument("--topology", help="devices to compile for, such as v5p:2x2x1 or H200:1x1")
     parser.add_argument("--rounds", type=int, default=10, help="how often each kernel is timed")
     args = parser.parse_args()
     if args.topology:

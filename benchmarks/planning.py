@@ -1,12 +1,12 @@
-"""How fast a source is planned, and in how much memory: rules, bins, and captions numbered, on one core.
+"""How fast a source is planned on one core, and in how much memory: rules, bins, caption numbers.
 
 python -m benchmarks.planning
 
-Times are of the processor. Rows are made up: English and Chinese captions, some that rules drop,
-sizes and scores. Prints rows per second beside those of iterating over the same rows and hashing
-their texts once, which no plan can beat, and the growth of the process per row: of judging alone,
-which is rules and bins, and of the whole plan, which also finds what is there twice, numbers the
-captions and writes.
+Times are processor times. Rows are made up: English and Chinese captions, some of which rules drop,
+sizes and scores. Prints rows per second, compared with iterating over the same rows and hashing
+their texts once, which no plan can beat, and the growth of the process per row: for judging alone,
+which is rules and bins, and for the whole plan, which also finds duplicates, numbers the captions
+and writes.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _SIZES = ((768, 1024), (1024, 768), (900, 900), (600, 1600), (512, 512), (120, 9
 
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
-    """`rows` made-up rows; with `classes`, each bears one of so many captions, as ImageNet's do."""
+    """`rows` made-up rows; with `classes`, each has one of that many captions, as in ImageNet."""
 
     rows: int
     classes: int = 0
@@ -87,12 +87,12 @@ def plan(source: Synthetic, rules: tuple[str, ...], folder: pathlib.Path) -> Pla
 
 
 def megabytes() -> float:
-    """Returns the most memory that this process ever had."""
+    """Returns the peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def bare_seconds(source: Synthetic) -> float:
-    """Returns how long it takes to iterate, and to hash key and texts once."""
+    """Returns how long it takes to iterate over the rows, hashing keys and texts once."""
     start = time.process_time()
     for example in source.piece(0, 1):
         key_hash(example.key)
@@ -102,7 +102,7 @@ def bare_seconds(source: Synthetic) -> float:
 
 
 def judging_seconds(source: Synthetic, rules: tuple[str, ...]) -> float:
-    """Returns how long it takes to iterate, and to judge every row; no verdict is kept."""
+    """Returns how long it takes to iterate and judge every row; verdicts are discarded."""
     start, wanted = time.process_time(), recipe(rules)
     for example in source.piece(0, 1):
         judge(example, wanted)
@@ -110,7 +110,7 @@ def judging_seconds(source: Synthetic, rules: tuple[str, ...]) -> float:
 
 
 def measure(name: str, source: Synthetic, rules: tuple[str, ...]):
-    """Judges and plans `source`, after a smaller one that fills the caches, and prints two lines."""
+    """Judges and plans `source`, after a smaller one that warms the caches; prints two lines."""
     with tempfile.TemporaryDirectory() as folder:
         plan(
             dataclasses.replace(source, rows=min(20_000, source.rows)),

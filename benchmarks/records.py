@@ -1,9 +1,9 @@
-"""Reading single records in any order, beside array_record's own data source.
+"""Reading single records in random order, compared with array_record's own data source.
 
 python -m benchmarks.records [--counts=1000,200000]
 
-Microseconds a read, of files with so many short records that are in the page cache, and how many times as
-long the data source takes. Medians of reads in turn.
+Prints microseconds per read, from files with this many short records in the page cache, and the
+ratio of the data source's time to ours. Medians of reads in turn.
 """
 
 import argparse
@@ -20,7 +20,7 @@ READS = 500
 
 
 def timed(path: pathlib.Path, count: int) -> dict[str, float]:
-    """Returns the microseconds of a read by each way."""
+    """Returns the microseconds per read of each method."""
     records.write_records(path, (b"%d" % i for i in range(count)))
     rows = np.random.default_rng(0).integers(0, count, READS).tolist()
     ways = {"here": records.read_shards([path]), "data source": ArrayRecordDataSource(str(path))}

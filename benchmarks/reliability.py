@@ -1,13 +1,14 @@
-"""What it costs that nothing is lost: steps a second of a real run with all of it, over one without.
+"""The cost of reliability: steps per second of a real run with all safeguards, over one without.
 
 python -m benchmarks.reliability --config=configs/quickstart.py --data=DATA
 
-Two processes train the same config. Each stops itself (SIGSTOP, with all its threads) after every 20 steps,
-and the other goes on, so that what else the machine does falls on both alike; and both are started several
-times, since two processes of the same program differ by a percent or two. "Without" is the same code
-with all of PARTS, or with those that `--parts` names, replaced by nothing. A log after every 20 steps, the look
-at latents and what few bytes the lines of a log have more are in the time of both, and so are checkpoints, if
-a start has as many steps as the config has from one to the next; set-up and compilation are in neither's.
+Two processes train the same config. Each stops itself (SIGSTOP, with all its threads) after every
+20 steps, and the other continues, so that other load on the machine affects both alike. Both are
+started several times, since two processes of the same program differ by a percent or two. "Without"
+is the same code with all of PARTS, or those in `--parts`, replaced by nothing. The times of both
+include a log entry after every 20 steps, the check of latents, the few extra bytes in the lines of
+a log, and checkpoints, if a start has at least as many steps as the config's checkpoint interval;
+they exclude set-up and compilation.
 """
 
 import argparse
@@ -60,7 +61,7 @@ PARTS = {
 
 @contextlib.contextmanager
 def without(parts: list[str]):
-    """Replaces what is not needed by a run that nothing disturbs."""
+    """Replaces the given parts, which an undisturbed run does not need, by nothing."""
     with contextlib.ExitStack() as stack:
         for where, name, nothing in itertools.chain(*(PARTS[part] for part in parts)):
             stack.enter_context(mock.patch.object(where, name, nothing))
@@ -69,7 +70,7 @@ def without(parts: list[str]):
 
 @contextlib.contextmanager
 def in_turns():
-    """Lets a run print what each block of steps took, and then stop until somebody continues it."""
+    """Makes a run print the time of each block of steps, and then stop until it gets SIGCONT."""
     begun, write = time.perf_counter(), logbook.Logbook.write
 
     def write_and_stop(self, step, saver):
@@ -105,7 +106,7 @@ def block(process: subprocess.Popen) -> float:
 
 
 def compare(rounds: int) -> dict[str, np.ndarray]:
-    """Starts both processes, and returns the seconds of each one's blocks."""
+    """Starts both processes, and returns the seconds of their blocks."""
     with contextlib.ExitStack() as stack:
         pair = {}
         for name in ("with", "without"):
@@ -114,7 +115,7 @@ def compare(rounds: int) -> dict[str, np.ndarray]:
                 [*command, f"--only={name}"], stdout=subprocess.PIPE, text=True
             )
             stack.callback(pair[name].kill)
-            block(pair[name])  # which has set-up and compilation in it
+            block(pair[name])  # includes set-up and compilation
         took = {name: np.zeros(rounds) for name in pair}
         for number in range(rounds):
             for name in ("with", "without") if number % 2 == 0 else ("without", "with"):
@@ -130,12 +131,12 @@ def main():
     parser.add_argument("--config", required=True)
     parser.add_argument("--data", required=True, type=pathlib.Path)
     parser.add_argument(
-        "--starts", type=int, default=5, help="of both processes, one after another"
+        "--starts", type=int, default=5, help="starts of both processes, one after another"
     )
-    parser.add_argument("--rounds", type=int, default=12, help=f"blocks of {BLOCK} steps of each")
+    parser.add_argument("--rounds", type=int, default=12, help=f"blocks of {BLOCK} steps for each")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--only", choices=("with", "without"), help="trains one, for the other process"
+        "--only", choices=("with", "without"), help="train only this one, for the parent process"
     )
     given = parser.parse_args()
     if given.only:

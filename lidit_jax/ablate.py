@@ -1,4 +1,4 @@
-"""A family of runs that differ in one switch each -> one report on whether the switches help.
+"""Trains and judges runs that differ in one switch each, and reports whether the switches help.
 
 python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
 """
@@ -10,12 +10,12 @@ from lidit_jax.ablation import report, running
 from lidit_jax.training import heap
 
 _out = doors.define_folder("out", "folder for the data set, the runs and report/")
-_RUNS = flags.DEFINE_list("runs", None, "names of runs of the config; default: all")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "each run is made with seeds 0, 1, ...", lower_bound=1)
+_RUNS = flags.DEFINE_list("runs", None, "names of runs in the config; default: all")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "seeds per run: 0, 1, ...", lower_bound=1)
 _share = doors.define_share(
-    "make only every n-th run, from the i-th; other machines make the others"
+    "start only every n-th run, from the i-th; other machines start the others"
 )
-_REPORT = flags.DEFINE_bool("report", False, "make no run; report those that are done")
+_REPORT = flags.DEFINE_bool("report", False, "start no run; report on those that are done")
 
 
 def main():
@@ -24,7 +24,7 @@ def main():
     if _RUNS.value is not None:
         family = family.only([name for name in _RUNS.value if name])
     if not family.runs:
-        raise errors.InputError("--runs names no run; leave it out for all of the config")
+        raise errors.InputError("--runs names no run; omit it for all runs of the config")
     files.check_own_folder(_out(), "out")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
     mine = _share()
@@ -36,7 +36,7 @@ def main():
     with files.locked(_out() / "report.lock"):  # other shares write it too
         left = [f"{j.name}, seed {j.seed}" for j in jobs if not running.is_drawn(j, wanted)]
         if left:
-            print(f"{len(left)} runs are not in {_out()} yet: {'; '.join(left)}")
+            print(f"{len(left)} runs are not done in {_out()} yet: {'; '.join(left)}")
         command = doors.command("ablate")
         if len(left) < len(jobs):
             print(f"report: {report.write(family, jobs, wanted, _out() / 'report', command)}")

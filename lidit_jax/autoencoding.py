@@ -1,4 +1,4 @@
-"""A trained VAE: to a folder that others read too, and pictures through it and back."""
+"""A trained VAE: export to diffusers' format, and reconstruction of pictures."""
 
 import dataclasses
 import itertools
@@ -70,7 +70,7 @@ def reconstruct(
     """Encodes and decodes (captions, uint8 picture) pairs of one size; returns the path of a grid.
 
     Writes to `out` each decoded picture, its original under the same name in originals/, a manifest
-    and grid.png: originals, each with what became of it on its right.
+    and grid.png: originals, each with its decoded picture on its right.
     Raises InputError if there is no picture, if the VAE cannot be used, or if `out` is a run or a data set.
     """
     files.check_own_folder(out, "out")
@@ -79,7 +79,7 @@ def reconstruct(
     while part := list(itertools.islice(pictures, BATCH)):
         first = len(entries)
         if not entries:
-            (out / MANIFEST).unlink(missing_ok=True)  # it would stand beside pictures of two VAEs
+            (out / MANIFEST).unlink(missing_ok=True)  # else it might describe pictures of two VAEs
         originals = np.stack([image for _, image in part])
         filled = np.concatenate([originals, originals[-1:].repeat(BATCH - len(part), 0)])
         decoded = np.asarray(codec.decode(codec.encode(filled)))

@@ -1,4 +1,4 @@
-"""What a run needs and how fast it goes, measured or foretold. One mode at a time.
+"""What a run needs and how fast it is, measured or estimated. One mode at a time.
 
 python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
@@ -34,44 +34,44 @@ flags.DEFINE_bool(
 flags.DEFINE_bool(
     "train",
     False,
-    "the train step's time on this process' devices, beside its matrix products' peak",
+    "the train step's time on this process's devices, compared with the peak of matrix products",
 )
 _PEER = flags.DEFINE_enum(
-    "peer", None, ["diffusers"], "--train: in turn with PixArt of that size, and the ratio"
+    "peer", None, ["diffusers"], "--train: compare with PixArt of the same size, in turn"
 )
 flags.DEFINE_bool(
-    "sample", False, "the time of a guided picture, and its share outside the denoiser"
+    "sample", False, "the time to sample a guided picture, and its share outside the denoiser"
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "how often everything is timed", lower_bound=1)
-_STEPS = flags.DEFINE_integer("steps", 28, "--sample: of the sampler", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 28, "--sample: sampler steps", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 4, "--sample: pictures at once", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", 4.5, "--sample: 1 = off")
 flags.DEFINE_bool(
-    "input", False, "how fast batches are made of a data set's files, and what limits it"
+    "input", False, "how fast batches are made from a data set's files, and what limits it"
 )
 _DATA = flags.DEFINE_string(
     "data",
     "",
-    "--input: folder for the made-up data set, found again there; temporary if not given",
+    "--input: folder for the made-up data set, reused if it exists; temporary if not given",
 )
-_ROWS = flags.DEFINE_integer("rows", 2048, "--input: pictures of the set, 0.5 MB each")
-_HOSTS = flags.DEFINE_integer("hosts", 32, "--input: over how many a batch is divided")
+_ROWS = flags.DEFINE_integer("rows", 2048, "--input: pictures in the data set, 0.5 MB each")
+_HOSTS = flags.DEFINE_integer("hosts", 32, "--input: number of hosts that share a batch")
 _CODEC = flags.DEFINE_enum(
     "codec", "int8", sorted(FEATURE_CODECS), "--input: how features are stored"
 )
-_DEVICES = flags.DEFINE_integer("devices", 0, "--plan: how many virtual devices")
+_DEVICES = flags.DEFINE_integer("devices", 0, "--plan: number of virtual devices")
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     "",
-    "--plan: TPUs or GPUs instead, such as v5e:8x8 or H200:4x8; wants their compiler",
+    "--plan: TPUs or GPUs instead, such as v5e:8x8 or H200:4x8; needs their compiler",
 )
 _MESH = flags.DEFINE_string("mesh", None, "replica,fsdp,tensor; the config's if not given")
 _SEARCH = flags.DEFINE_bool(
-    "search", True, "--plan: try remat policies and micro-batches; else the config's own"
+    "search", True, "--plan: try remat policies and micro-batches; if off, only the config's own"
 )
 _TEXT = flags.DEFINE_integer("text_tokens", 128, "tokens that prompts are padded to, for each LLM")
 _PREFIX = flags.DEFINE_integer(
-    "prefix_tokens", 50, "instruction tokens, where the config does not say"
+    "prefix_tokens", 50, "instruction tokens, if the config does not set them"
 )
 _OUT = flags.DEFINE_string("out", "", "folder for the result as JSON; only printed if not given")
 
@@ -80,10 +80,10 @@ def main():
     chosen = [mode for mode in MODES if flags.FLAGS[mode].value]
     if len(chosen) != 1:
         known = " or ".join(f"--{mode}" for mode in MODES)
-        raise errors.InputError(f"{len(chosen)} modes given; give one: {known}")
+        raise errors.InputError(f"{len(chosen)} modes given; want one: {known}")
     doors.check_read(chosen[0], {mode: read for mode, (_, read) in MODES.items()})
     if _OUT.value:
-        files.check_folder(doors.folder(_OUT), _OUT.name)  # before what takes minutes
+        files.check_folder(doors.folder(_OUT), _OUT.name)  # before work that takes minutes
     run, _ = MODES[chosen[0]]
     text, told = run()
     print(text)
@@ -109,7 +109,7 @@ def _train():
     task = assumed.task(config, _lengths())
     mesh = sharding.make_mesh(_mesh(config))
     against = peer.pixart(task) if _PEER.value else None
-    with heap.kept():  # as in training; of the peer, in the same process, too
+    with heap.kept():  # as in training; this covers the peer too, which is in the same process
         speed = training.measure(config, task, mesh, against, _ROUNDS.value)
     return speed.table(), speed.as_json()
 
@@ -134,8 +134,8 @@ def _input():
     return found.table(), found.as_json()
 
 
-# The flag that chooses a mode -> what it does, which returns text and JSON, and the flags that it reads;
-# others are refused.
+# The flag that selects a mode -> its function, which returns text and JSON, and the flags that it
+# reads; others are refused.
 MODES = {
     "plan": (_plan, (_DEVICES, _TOPOLOGY, _MESH, _SEARCH, _TEXT, _PREFIX, _OUT)),
     "train": (_train, (_PEER, _MESH, _ROUNDS, _TEXT, _PREFIX, _OUT)),
@@ -149,7 +149,7 @@ def _lengths() -> assumed.Lengths:
 
 
 def _mesh(config) -> tuple[int, int, int]:
-    """The mesh that --mesh names, else the config's."""
+    """Returns the mesh of --mesh, or else the config's."""
     return doors.mesh_sizes(_MESH.value) if _MESH.value else config.train.mesh
 
 

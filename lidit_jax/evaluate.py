@@ -1,15 +1,16 @@
-"""A folder of pictures -> results.json and a table.
+"""Scores a folder of pictures: writes results.json and prints a table.
 
 python -m lidit_jax.evaluate --suite=recall --config=configs/quickstart.py --samples=out/quickstart/samples --out=out/quickstart/recall
 
-A benchmark draws its own prompts; those of the paper want their official files, and judges:
+A benchmark uses its own prompts; those of the paper need their official prompt files, and judges:
 
 python -m lidit_jax.evaluate --suite=scenes --workdir=out/scenes/run --out=out/scenes/judged
 python -m lidit_jax.evaluate --suite=geneval --fetch
 python -m lidit_jax.evaluate --suite=geneval --prompts=GENEVAL --workdir=RUN --judges=detector=MASK2FORMER --judges=clip=CLIP --out=out/geneval
 
-Its pictures are drawn as the run samples. `lidit_jax.sample` draws them otherwise, or on several
-machines, from the file of --write_prompts; then --samples takes the place of --workdir.
+Pictures are drawn with the run's sampling settings. `lidit_jax.sample` can draw them with other
+settings, or on several machines, from the file of --write_prompts; then use --samples in place of
+--workdir.
 
 Results of several models, side by side in one figure:
 
@@ -40,32 +41,32 @@ from lidit_jax.generation import Generator, generate
 from lidit_jax.preparation import references
 
 KNOWN = (*SUITES, *BENCHMARKS)
-_samples = doors.define_folder("samples", "folder that lidit_jax.sample wrote")
+_samples = doors.define_folder("samples", "folder written by lidit_jax.sample")
 _out = doors.define_folder("out", "folder for results.json")
-_workdir = doors.define_folder("workdir", "folder of a trained run, which draws OUT/samples")
+_workdir = doors.define_folder("workdir", "folder of a trained run that draws OUT/samples")
 _prompts = doors.define_folder("prompts", "folder of the benchmark's official prompt files")
 _moved = doors.define_moved()
 _SUITE = flags.DEFINE_string("suite", None, f"what to measure: {', '.join(KNOWN)}")
 _FETCH = flags.DEFINE_bool(
-    "fetch", False, "tell where the prompt files are published, and check them"
+    "fetch", False, "print where the prompt files are published, and check them; downloads nothing"
 )
 _WRITE_PROMPTS = flags.DEFINE_string(
-    "write_prompts", None, "a .jsonl for the benchmark's prompts, which lidit_jax.sample reads"
+    "write_prompts", None, "write the benchmark's prompts to this .jsonl, for lidit_jax.sample"
 )
 _RESULTS = flags.DEFINE_multi_string(
-    "results", [], "NAME=FOLDER, the --out of a measurement; several, to draw them side by side"
+    "results", [], "NAME=FOLDER, the --out of a measurement; give several to plot them side by side"
 )
 _JUDGES = flags.DEFINE_multi_string(
-    "judges", [], "detector=FOLDER, vqa=FOLDER, clip=FOLDER; or tiny, to try it without weights"
+    "judges", [], "detector=FOLDER, vqa=FOLDER, clip=FOLDER; or tiny, to test without weights"
 )
-_MODE = flags.DEFINE_enum("mode", MODES[0], MODES, "score as the published code does, or repaired")
+_MODE = flags.DEFINE_enum("mode", MODES[0], MODES, "score like the published code, or repaired")
 _share = doors.define_share(
-    "draw only the i-th of n shares and, once all are drawn, judge it; others do the others"
+    "draw only the i-th of n shares and, once all are drawn, judge it; other machines do the others"
 )
 _PER_PROMPT = flags.DEFINE_integer(
-    "per_prompt", None, "pictures to draw of each prompt; default: as published", lower_bound=1
+    "per_prompt", None, "pictures to draw per prompt; default: as published", lower_bound=1
 )
-# The flag that chooses what is done with a benchmark -> the flags that it reads; others are refused.
+# The flag that selects what to do with a benchmark -> the flags that it reads; others are refused.
 _PROMPTS, _OUT, _LLM, _VAE, _SHARE = (
     flags.FLAGS[name] for name in ("prompts", "out", "llm", "vae", "share")
 )
@@ -96,7 +97,7 @@ def main():
     for name, suites in READERS.items():
         if flags.FLAGS[name].present and _SUITE.value not in suites:
             raise errors.InputError(
-                f"--{name} says nothing to --suite={_SUITE.value}; it is for {', '.join(suites)}"
+                f"--{name} does not apply to --suite={_SUITE.value}; it is for {', '.join(suites)}"
             )
     told = _suite() if _SUITE.value in SUITES else _benchmark(BENCHMARKS[_SUITE.value])
     if told:
@@ -121,14 +122,14 @@ def _suite() -> str:
 
 
 def _out_folder() -> pathlib.Path:
-    """Returns --out. Raises InputError before there is anything to write, if nothing can be, or others' would go."""
+    """Returns --out. Raises InputError early if it is not writable, or holds other results."""
     files.check_own_folder(_out(), "out")
     results.check_place(_SUITE.value, _out())
     return _out()
 
 
 def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Reference]:
-    """Yields the references; told["n_references"] is then how many are decoded: a FID depends on it."""
+    """Yields the references, and counts the decoded ones in told["n_references"] for FIDs."""
     told["n_references"] = 0
     for captions, image in shown:
         told["n_references"] += image is not None
@@ -138,7 +139,9 @@ def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Refer
 def _benchmark(benchmark: Benchmark) -> str | None:
     chosen = [way for way in READ if flags.FLAGS[way].value]
     if len(chosen) != 1:
-        raise errors.InputError(f"{len(chosen)} ways given; give one: --{', --'.join(READ)}")
+        raise errors.InputError(
+            f"{len(chosen)} of these flags given; want one: --{', --'.join(READ)}"
+        )
     doors.check_read(chosen[0], READ)
     if _FETCH.value:
         folder = _prompts() if _PROMPTS.value else None
@@ -159,7 +162,7 @@ def _write_prompts(benchmark: Benchmark) -> str:
     path = pathlib.Path(_WRITE_PROMPTS.value).expanduser()
     if path.suffix != ".jsonl" or path.is_dir():
         raise errors.InputError(
-            f"--write_prompts={path}: want a file that ends in .jsonl, and no folder"
+            f"--write_prompts={path}: want a file that ends in .jsonl, not a folder"
         )
     items = _items(benchmark)
     told = [{"prompt": i.text, "id": i.id, "group": i.group, "meta": i.meta} for i in items]
@@ -176,10 +179,10 @@ def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
     out, drawing = _out_folder(), flags.FLAGS["workdir"].value
     if not drawing:
         matching.check(items, pictures.read(_samples()))
-    judges = open_judges(folders, benchmark.any_words)  # before what takes hours
+    judges = open_judges(folders, benchmark.any_words)  # before hours of drawing
     drawn = _drawn(items, benchmark, mine, llms, vae) if drawing else _samples()
     if drawn is None:
-        return "nothing is judged yet: run the same command again when the other shares have drawn theirs"
+        return "not judged yet: run the same command again when the other shares have been drawn"
     given = {
         "mode": _MODE.value,
         "command": doors.command("evaluate"),
@@ -196,7 +199,7 @@ def _drawn(
     llms: dict[str, str],
     vae: str | None,
 ) -> pathlib.Path | None:
-    """Draws what is missing in OUT/samples, as `lidit_jax.sample` does; None if other shares are."""
+    """Draws what is missing in OUT/samples, like `lidit_jax.sample`; None if a share is missing."""
     each = _PER_PROMPT.value or benchmark.per_prompt
     wanted = [prompts.Prompt(item.text) for item in items for _ in range(each)]
     folder, seeds = _out() / "samples", list(range(len(wanted)))
@@ -205,4 +208,4 @@ def _drawn(
 
 
 if __name__ == "__main__":
-    doors.run(main, reads=True, less="draw by lidit_jax.sample, fewer at once (--batch_size)")
+    doors.run(main, reads=True, less="draw with lidit_jax.sample, fewer at once (--batch_size)")

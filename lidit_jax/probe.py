@@ -1,4 +1,4 @@
-"""Trained runs -> what the tokens of one thing know of another, in the LLM and after the refiners.
+"""Probes what the tokens of one thing encode about another, in the LLM and after a run's refiners.
 
 python -m lidit_jax.probe --workdir=base=RUN --workdir=ltr=OTHER_RUN --out=out/probe
 """
@@ -18,7 +18,7 @@ _WORKDIRS = flags.DEFINE_multi_string(
 )
 _out = doors.define_folder("out", "folder for probe.md, probe.json and probe.png")
 _moved = doors.define_moved()
-_COUNT = flags.DEFINE_integer("prompts", 3_000, "how many are read", lower_bound=400)
+_COUNT = flags.DEFINE_integer("prompts", 3_000, "number of prompts", lower_bound=400)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""The pictures that a config holds out, through a VAE and back.
+"""Encodes and decodes the held-out pictures of a config with a VAE.
 
 python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=out/vae_openmoji/vae --out=out/vae_openmoji/decoded
 """
@@ -7,7 +7,7 @@ from lidit_jax import doors
 from lidit_jax.autoencoding import reconstruct
 from lidit_jax.preparation import held_out, references
 
-_vae = doors.define_folder("vae", "folder of a VAE, as lidit_jax.export or diffusers writes one")
+_vae = doors.define_folder("vae", "folder of a VAE, as written by lidit_jax.export or diffusers")
 _out = doors.define_folder("out", "folder for the pictures, originals/, grid.png and manifest.json")
 
 

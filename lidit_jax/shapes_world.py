@@ -1,7 +1,7 @@
 """A procedural world whose pictures can be judged exactly: one or two coloured shapes on white.
 
 "a red circle", "a blue star left of a green heart". Some pairs of objects are held out of
-training: a model that draws them has composed what it learned, not remembered a picture.
+training: a model that draws them has composed what it learned, not memorised a picture.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from lidit_jax.errors import InputError
 
-# Every colour has a channel near 0, so 255 - min(r, g, b) says how much of a pixel is covered.
+# Every colour has a channel near 0, so 255 - min(r, g, b) tells how much of a pixel is covered.
 COLOURS = {
     "red": (220, 30, 40),
     "orange": (250, 140, 20),
@@ -63,7 +63,7 @@ class Object:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One object, or two different ones, the first of which is `relation` the second."""
+    """One object, or two different ones, where the first is `relation` the second."""
 
     objects: tuple[Object, ...]
     relation: str | None = None
@@ -79,7 +79,7 @@ def caption(scene: Scene) -> str:
 
 @functools.cache
 def all_scenes() -> tuple[Scene, ...]:
-    """Returns every scene, always in the same order: 48 with one object, then 9,024 with two."""
+    """Returns all scenes, always in the same order: 48 with one object, then 9,024 with two."""
     objects = [Object(colour, shape) for colour in COLOURS for shape in SHAPES]
     ones = [Scene((o,)) for o in objects]
     twos = [
@@ -96,13 +96,13 @@ def _by_caption() -> dict[str, Scene]:
 
 
 def parse(text: str) -> Scene:
-    """Returns the scene that a caption tells; the inverse of `caption`.
+    """Returns the scene that a caption describes; the inverse of `caption`.
 
-    Raises InputError if the text is not word for word the caption of a scene.
+    Raises InputError if the text is not exactly the caption of a scene.
     """
     if text not in _by_caption():
         raise InputError(
-            f"{text!r} is no caption of the shapes world; wanted 'a COLOUR SHAPE' or 'a COLOUR "
+            f"{text!r} is not a caption of the shapes world; want 'a COLOUR SHAPE' or 'a COLOUR "
             f"SHAPE RELATION a COLOUR SHAPE', two different objects; colours {', '.join(COLOURS)}; "
             f"shapes {', '.join(SHAPES)}; relations {', '.join(RELATIONS)}"
         )
@@ -112,8 +112,8 @@ def parse(text: str) -> Scene:
 def split(scenes: tuple[Scene, ...], seed: int = 0) -> tuple[list[Scene], list[Scene]]:
     """Returns (train, held out), both in the order of `scenes`.
 
-    HELD_OUT_PAIRS unordered pairs of objects are drawn, and every scene of theirs is held out:
-    "A left of B" and "B right of A" are one picture, and never end up on both sides.
+    HELD_OUT_PAIRS unordered pairs of objects are drawn, and all scenes with them are held out:
+    "A left of B" and "B right of A" are one picture, and never end up on different sides.
     """
     pairs = sorted({tuple(sorted(s.objects)) for s in scenes if len(s.objects) == 2})
     drawn = np.random.default_rng(seed).choice(len(pairs), HELD_OUT_PAIRS, replace=False)
@@ -124,13 +124,13 @@ def split(scenes: tuple[Scene, ...], seed: int = 0) -> tuple[list[Scene], list[S
 
 
 def held_out_prompts(count: int, seed: int = 0) -> list[str]:
-    """Returns `count` different captions, drawn with `seed` from what `split` holds out.
+    """Returns `count` different captions, drawn with `seed` from those that `split` holds out.
 
-    Raises InputError if there are not so many.
+    Raises InputError if there are fewer.
     """
     captions = [caption(s) for s in split(all_scenes())[1]]
     if not 0 <= count <= len(captions):
-        raise InputError(f"{count} prompts asked for; {len(captions)} captions are held out")
+        raise InputError(f"{count} prompts requested, but {len(captions)} captions are held out")
     return np.random.default_rng(seed).permutation(captions)[:count].tolist()
 
 
@@ -146,7 +146,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     toward_first = np.array(RELATIONS.get(scene.relation, (0, 0)))
     for i, thing in enumerate(scene.objects):
         radius = rng.uniform(0.2, 0.22)  # 13 to 14 pixels wide at 32
-        along = toward_first * (1 - 2 * i)  # the way from the middle to this object
+        along = toward_first * (1 - 2 * i)  # direction from the middle to this object
         jitter = np.where(along == 0, 0.04, 0.01) * rng.uniform(-1, 1, 2)
         centre = 0.5 + 0.255 * along + jitter
         corners = fine * (centre + radius * SHAPES[thing.shape])

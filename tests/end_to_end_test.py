@@ -65,7 +65,7 @@ def test_two_llms_are_read_trained_on_and_drawn_with(llms, tmp_path):
         assert any(re.search(rf"refiners\W+{n}\W", name) for name in learned), learned
     with pytest.raises(errors.InputError, match="unknown encoder of the run .tiny.; known: tiny"):
         generation.Generator(tmp_path / "run", llms={"tiny": "x"})
-    with pytest.raises(errors.InputError, match="has 2 LLMs, whose tokens it puts together"):
+    with pytest.raises(errors.InputError, match="has 2 LLMs and mixes their tokens"):
         states.only_encoder(tmp_path / "run")
     moved = {"tiny1": str(shutil.copytree(llms[1], tmp_path / "moved"))}
     here, there = (

@@ -243,7 +243,7 @@ def test_a_manifest_reaches_nothing_outside_of_its_folder(tmp_path):
     for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
         entry = {"file": name, "prompt": "a", "seed": 0}
         (folder / "manifest.json").write_text(json.dumps({"pictures": [entry]}))
-        with pytest.raises(errors.InputError, match="outside of .*; want one in it"):
+        with pytest.raises(errors.InputError, match="outside .*; want a file in it"):
             pictures.read(folder)
 
 

@@ -29,7 +29,7 @@ def test_captions_are_english():
     + ["a red circle left of a red circle", "A red circle", "a orange circle"],
 )
 def test_other_text_is_refused(text):
-    with pytest.raises(InputError, match="no caption of the shapes world.*red.*circle.*left of"):
+    with pytest.raises(InputError, match="not a caption of the shapes world.*red.*circle.*left of"):
         shapes_world.parse(text)
 
 
@@ -61,7 +61,7 @@ def test_held_out_prompts_are_distinct_fixed_and_held_out():
     assert len(set(prompts)) == 64
     _, held_out = shapes_world.split(SCENES)
     assert {shapes_world.parse(p) for p in prompts} <= set(held_out)
-    with pytest.raises(InputError, match="512 captions are held out"):
+    with pytest.raises(InputError, match="but 512 captions are held out"):
         shapes_world.held_out_prompts(513)
 
 

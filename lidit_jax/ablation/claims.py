@@ -1,4 +1,4 @@
-"""Inequalities of runs, such as "ltr - base > t5_ltr - t5" or "concat > max(one, other)"."""
+"""Inequalities between runs, such as "ltr - base > t5_ltr - t5" or "concat > max(one, other)"."""
 
 import ast
 import dataclasses
@@ -11,7 +11,7 @@ from lidit_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim that something is greater than something else. Made by `parse`."""
+    """A claim that one expression is greater than another. Made by `parse`."""
 
     text: str
     _left: ast.expr = dataclasses.field(repr=False, compare=False)
@@ -19,11 +19,11 @@ class Claim:
 
     @property
     def runs(self) -> set[str]:
-        """Returns the runs that it is about."""
+        """Returns the runs that the claim names."""
         return _names(self._left) | _names(self._right)
 
     def margin(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Returns left - right, where each run has these values; any shape, the same for all."""
+        """Returns left - right, given each run's values; any shape, the same for all runs."""
         return _value(self._left, values) - _value(self._right, values)
 
 
@@ -41,7 +41,7 @@ def parse(text: str) -> Claim:
     ):
         return Claim(text, tree.left, tree.comparators[0])
     raise errors.InputError(
-        f"{text!r} is no claim; want A > B, of names of runs, +, -, max(...) and min(...)"
+        f"{text!r} is not a claim; want A > B, with names of runs, +, -, max(...) and min(...)"
     )
 
 

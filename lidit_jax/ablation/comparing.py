@@ -9,12 +9,12 @@ from lidit_jax.ablation.claims import Claim
 from lidit_jax.evaluation.benchmarks.benchmark import Tallies
 from lidit_jax.evaluation.intervals import RESAMPLES, Score, draws, ratio, score
 
-_LITTLE = 1e-4  # weight, as a root, of what says nothing where another says something
+_LITTLE = 1e-4  # square root of the weight of unsteady runs where steady runs determine a term
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What became of a claim: its margin, and whether it is known how much seeds differ."""
+    """The result for a claim: its margin, and whether the variation between seeds is known."""
 
     margin: Score
     knows_seeds: bool
@@ -23,8 +23,8 @@ class Finding:
     def verdict(self) -> str:
         """Returns "holds" or "fails" where the interval is on one side of zero; else "undecided".
 
-        Where fewer than two runs have a second seed, how much seeds differ is not known, and nothing is
-        decided.
+        If fewer than two runs have a second seed, the variation between seeds is not known, and
+        nothing is decided.
         """
         if not self.knows_seeds:
             return "undecided: too few seeds"
@@ -35,9 +35,9 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Standard deviation of what a seed does to one of these runs, beside what it does to all runs.
+    """Standard deviation of a seed's effect on one of these runs, beyond its effect on all runs.
 
-    of: metric -> share. freedom: of how many degrees the estimate is; where it is 0, nothing is known.
+    of: metric -> share. freedom: degrees of freedom of the estimate; with 0, nothing is known.
     """
 
     runs: tuple[str, ...]
@@ -48,17 +48,19 @@ class Spread:
 class Comparison:
     """All runs of a family, on the same prompts.
 
-    For intervals, prompts are drawn anew within their group, the same ones for all runs. To each run and
-    seed is added what another seed could make of it, taken to vary alike for all runs, also for one of a
-    single seed (`_Fit.noise`); but for those that are told to be unsteady, which vary alike among themselves.
+    For intervals, prompts are resampled within their group, the same ones for all runs. Each run
+    and seed also gets noise for what another seed could change (`_Fit.noise`). Its variance is
+    assumed to be the same for all runs, including runs with a single seed; runs listed as unsteady
+    share a variance of their own.
 
-    A score, a share, is the mean over a run's own seeds. A margin compares runs as if each had every seed, by a
-    least-squares fit of one term for each run and one for each seed: runs of one seed have the same
-    batches and noise, which makes all of them a little better or worse. How much is told by the steady
-    runs. Where all runs have the same seeds, a margin is the difference of scores.
+    A score, a share, is the mean over a run's own seeds. A margin compares runs as if each had
+    every seed, by a least-squares fit with one term for each run and one for each seed: runs of one
+    seed have the same batches and noise, which makes all of them a little better or worse. The
+    steady runs determine by how much. Where all runs have the same seeds, a margin is the
+    difference of scores.
 
-    value: run -> metric -> value. by_seed: run -> seed -> metric -> value. spreads: of the steady runs and of
-    the others, if there are any.
+    value: run -> metric -> value. by_seed: run -> seed -> metric -> value. spreads: one for the
+    steady runs and one for the others, if there are any.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Comparison:
     ):
         """found: run -> seed -> tallies, at least one seed each. strata_P: the prompts' groups.
 
-        unsteady: runs whose seeds differ more, or less, than those of the others.
+        unsteady: runs whose seeds vary more, or less, than those of the others.
         """
         rng = np.random.default_rng(0)
         cells = [(run, seed) for run, of in found.items() for seed in of]  # N
@@ -88,7 +90,7 @@ class Comparison:
         for (run, seed), of in zip(cells, each, strict=True):
             self.by_seed[run][seed] = {metric: float(value) for metric, (value, _) in of.items()}
         spread: list[dict[str, float]] = [{}, {}]
-        # "score" or "margin" -> run -> metric -> as measured, and in resamples.
+        # "score" or "margin" -> run -> metric -> (measured value, values in resamples).
         self._of = {of: {run: {} for run in found} for of in fits}
         for metric in each[0]:
             measured_N = np.array([of[metric][0] for of in each])
@@ -116,7 +118,7 @@ class Comparison:
         return score(value, np.clip(drawn_R, 0, 1))
 
     def find(self, claim: Claim, metric: str) -> Finding:
-        """Returns whether a claim holds of a metric."""
+        """Returns whether a claim holds for a metric."""
         of = {run: self._of["margin"][run][metric] for run in claim.runs}
         values, drawn = ({run: np.asarray(found[k]) for run, found in of.items()} for k in (0, 1))
         known = all(spread.freedom for spread in self.spreads if claim.runs & set(spread.runs))
@@ -124,10 +126,11 @@ class Comparison:
 
 
 class _Fit:
-    """Least squares of N numbers, each of a run and a seed: a term for each run and, or not, each seed.
+    """Least-squares fit of N numbers, each of a run and a seed: a term per run, maybe one per seed.
 
-    Two groups of numbers: those of steady runs, and the others, which say nothing of a seed's term that a
-    steady run tells. group_N: which each is in, 0 or 1. freedom_G: degrees of freedom of what is left in each.
+    There are two groups of numbers: those of steady runs, and the others, which do not affect a
+    seed's term if a steady run has that seed. group_N: the group of each number, 0 or 1. freedom_G:
+    degrees of freedom of each group's residuals.
     """
 
     def __init__(
@@ -152,11 +155,12 @@ class _Fit:
         return self._runs_KxN @ of_N
 
     def noise(self, measured_N, drawn_NxR, chi_GxR) -> np.ndarray:
-        """Returns the variance that seeds add to a number of each group, beside that of prompts; [2, resamples].
+        """Returns the variance that seeds add to a number of each group; [2, resamples].
 
-        What the fit leaves has it and, since every seed's pictures differ, some of what prompts drawn anew
-        make of them too, which intervals have already and is taken off. It is uncertain as freedom s^2 /
-        chi^2 is, so that differences have Student's t. A group of which nothing is known has the other's.
+        The residuals of the fit contain it. Since every seed's pictures differ, they also contain
+        some variance from resampling prompts, which the intervals already include and which is
+        subtracted. The estimate is distributed as freedom s^2 / chi^2, so that differences follow
+        Student's t. A group of which nothing is known gets the other's variance.
         """
         left_Gx1, freedom_Gx1 = self._left(measured_N[:, None]), self.freedom_G[:, None]
         about_NxR = drawn_NxR - np.nanmean(drawn_NxR, axis=1, keepdims=True)
@@ -170,19 +174,19 @@ class _Fit:
         )
 
     def _left(self, of_NxR: np.ndarray) -> np.ndarray:
-        """Returns the mean square of what the fit leaves in each group, [2, R]; 0 where nothing is known."""
+        """Returns the mean square of each group's residuals, [2, R]; 0 where nothing is known."""
         left_NxR = self._left_NxN @ of_NxR
         return self._in_GxN @ left_NxR**2 / np.maximum(self.freedom_G, 1)[:, None]
 
 
 def _indicators(names: Sequence[Hashable]) -> np.ndarray:
-    """Returns which of the distinct names, in the order of their first, each is: [N, K] of 0 and 1."""
+    """Returns which distinct name, in order of first occurrence, each is: [N, K] of 0 and 1."""
     distinct = list(dict.fromkeys(names))
     return np.array([[name == other for other in distinct] for name in names], float)
 
 
 def _of_seed(tallies: Tallies, times_RxP: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
-    """Returns each metric, and mean of metrics: as measured, and where prompts are drawn anew."""
+    """Returns each metric, and mean of metrics: the measured value, and values in resamples."""
     found = {
         n: (t.sum_P.sum() / t.count_P.sum(), ratio(t, times_RxP))
         for n, t in tallies.metrics.items()

@@ -1,4 +1,4 @@
-"""A family of runs: one base, and what each run changes of it."""
+"""A family of runs: one base config, and what each run changes in it."""
 
 import copy
 import dataclasses
@@ -23,8 +23,9 @@ class Family:
 
     runs: name -> the whole config. paper: name -> the paper's T2I-avg and DPG-avg.
     claims: name -> an inequality of runs, such as "ltr - base > t5_ltr - t5".
-    metrics: of the benchmark, the first of which decides the claims. prompts: how many are drawn.
-    unsteady: runs whose seeds differ in another measure than those of the others, as `comparing` has it.
+    metrics: metrics of the benchmark; the first one decides the claims.
+    prompts: how many prompts the runs are judged by.
+    unsteady: runs whose seeds vary more, or less, than those of the others; see `comparing`.
     """
 
     runs: dict[str, Config]
@@ -35,9 +36,9 @@ class Family:
     unsteady: tuple[str, ...]
 
     def only(self, names: Sequence[str]) -> "Family":
-        """Returns the family of these runs, in its own order, with the claims about them.
+        """Returns the family with only these runs, in its own order, and the claims about them.
 
-        Raises InputError for a run that there is not.
+        Raises InputError for an unknown run.
         """
         for name in names:
             if name not in self.runs:
@@ -51,7 +52,10 @@ class Family:
 
 
 def parse(config: ConfigDict) -> Family:
-    """Returns the family of a config; InputError where a key is missing, unknown or of the wrong kind."""
+    """Returns the family of a config.
+
+    Raises InputError for a key that is missing, unknown or of the wrong type.
+    """
     _check_kinds(config)
     runs = {name: _run(config, name) for name in config.runs}
     stated = {name: claims.parse(text) for name, text in config.claims.items()}
@@ -73,7 +77,7 @@ def _check_kinds(config: ConfigDict):
     for key, kind in _KINDS.items():
         if key not in config:
             raise errors.InputError(
-                f"config.{key} is missing: it is no family of runs, such as configs/ablations.py"
+                f"config.{key} is missing: want a family of runs, such as configs/ablations.py"
             )
         _check_kind(f"config.{key}", config[key], kind)
     for key in config:
@@ -81,12 +85,12 @@ def _check_kinds(config: ConfigDict):
             raise errors.unknown_name("key in config", key, _KINDS)
     for name in config.runs:
         if not name.isidentifier():
-            raise errors.InputError(f"a run is called {name!r}; want a name such as ltr_causal")
+            raise errors.InputError(f"a run is named {name!r}; want a name such as ltr_causal")
         _check_kind(f"config.runs.{name}", config.runs[name], ConfigDict)
     for name in config.claims:
         _check_kind(f"config.claims.{name}", config.claims[name], str)
     if not config.runs:
-        raise errors.InputError("config.runs has no run")
+        raise errors.InputError("config.runs is empty; want at least one run")
 
 
 def _check_kind(where: str, value: object, kind: type):
@@ -95,20 +99,20 @@ def _check_kind(where: str, value: object, kind: type):
 
 
 def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics: Sequence[str]):
-    """Raises InputError for what would come up after hours of training."""
+    """Raises InputError for mistakes that would only show after hours of training."""
     for name, config in runs.items():
         if config.task != "diffusion" or config.data.source != "scenes":
             raise errors.InputError(
-                f"run {name} is of task {config.task!r} and source {config.data.source!r}; runs draw, and "
-                f"are judged in, the scenes world"
+                f"run {name} has task {config.task!r} and source {config.data.source!r}; want task "
+                f"'diffusion' and source 'scenes'"
             )
         errors.check_range(
             f"a side of data.size of run {name}", min(config.data.size), seeing_scenes.MIN_SIDE
         )
         if config.data != next(iter(runs.values())).data:
-            raise errors.InputError(f"config.runs.{name} changes data, which all runs share")
+            raise errors.InputError(f"config.runs.{name} changes data, which all runs must share")
         if config.seed != next(iter(runs.values())).seed:
-            raise errors.InputError(f"config.runs.{name} changes seed, which --seeds does")
+            raise errors.InputError(f"config.runs.{name} changes seed; use --seeds for that")
         schedule = schedules.make_schedule(config.objective.schedule)
         try:
             samplers.make_plan(config.sample.sampler, schedule)
@@ -117,24 +121,24 @@ def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics
         used = _used(config)
         if same := [other for other in runs if other != name and _used(runs[other]) == used]:
             raise errors.InputError(
-                f"runs {name} and {same[0]} are the same, but for what neither uses; leave one out"
+                f"runs {name} and {same[0]} differ only in unused settings; leave one out"
             )
     for name, numbers in paper.items():
         if name not in runs:
             raise errors.unknown_name("run in config.paper", name, runs)
         if len(numbers) not in (0, 2) or not all(isinstance(n, float | int) for n in numbers):
             raise errors.InputError(
-                f"config.paper.{name} is {numbers}; want (T2I-avg, DPG-avg), or nothing"
+                f"config.paper.{name} is {numbers}; want (T2I-avg, DPG-avg), or ()"
             )
     if not metrics:
-        raise errors.InputError("config.metrics names none; the first decides the claims")
+        raise errors.InputError("config.metrics is empty; its first metric decides the claims")
     for name in metrics:
         if name not in METRICS:
             raise errors.unknown_name("metric in config.metrics", name, METRICS)
 
 
 def _used(config: Config) -> Config:
-    """Returns the config without the conditioner's switches that do nothing beside its others."""
+    """Returns the config with the conditioner's switches that do nothing set to their defaults."""
     c = config.model.conditioner
     unused = set()
     if c.name == "direct":

@@ -16,10 +16,11 @@ _RIGHT, _WRONG = {"color": "#118833", "linewidth": 2.5}, {"color": "#bbbbbb"}  #
 
 
 def learning_curves(path: pathlib.Path, workdirs: Mapping[str, Mapping[int, pathlib.Path]]):
-    """Draws the training loss of each run, the mean over its seeds, beside the first run's.
+    """Plots each run's training loss, averaged over its seeds, and its ratio to the first run's.
 
-    What differs between runs is small beside what all learn, so the second panel shows the ratio, of the
-    seeds that both have, since runs of one seed have the same batches.
+    The differences between runs are small compared with what all of them learn, so the second panel
+    shows the ratio. It uses the seeds that both runs have, since runs of one seed have the same
+    batches.
     workdirs: run -> seed -> folder.
     """
     plt = figures.pyplot()
@@ -64,7 +65,7 @@ def _losses(path: pathlib.Path) -> dict[int, float]:
         return {row["step"]: row["loss"] for row in rows if "loss" in row}
     except (ValueError, TypeError, KeyError) as e:
         raise InputError(
-            f"{path} is damaged ({e}); delete the run's folder and make it again"
+            f"{path} is damaged ({e}); delete the run's folder and run it again"
         ) from e
 
 
@@ -74,13 +75,13 @@ def side_by_side(
     drawn: Mapping[str, pathlib.Path],
     right: Mapping[str, Collection[str]],
 ):
-    """Draws a table of pictures: a row for each prompt, which stands above it, a column for each run.
+    """Plots a table of pictures: a row per prompt, with the prompt above it, and a column per run.
 
-    prompts: file name of a picture -> what it was to show. drawn: run -> folder of its pictures.
-    right: run -> names of the pictures that show all of it, which have a green frame.
+    prompts: file name of a picture -> its prompt. drawn: run -> folder of its pictures.
+    right: run -> names of the pictures that show the whole prompt; they get a green frame.
     """
     plt = figures.pyplot()
-    width = max(1.1 * len(drawn), 6.0)  # inches, as all here
+    width = max(1.1 * len(drawn), 6.0)  # inches, like all sizes here
     wrapped = {file: textwrap.wrap(text, int(14 * width)) for file, text in prompts.items()}
     heights = [0.2]
     for lines in wrapped.values():

@@ -1,4 +1,4 @@
-"""What a family of runs found, as a page of Markdown with its figures beside it."""
+"""The results of a family of runs, as a Markdown page with figures."""
 
 import dataclasses
 import math
@@ -26,14 +26,14 @@ from lidit_jax.training.config import Config
 from lidit_jax.training.state import abstract_model
 from lidit_jax.training.trained import read_config
 
-Records = Sequence[Sequence[Record]]  # of each item, of its pictures
+Records = Sequence[Sequence[Record]]  # per item, one record per picture
 _CATEGORIES = ("shape", "colour", "texture", "size", "count", "position")
 
 
 def write(
     family: Family, jobs: Sequence[Job], items: Sequence[Item], folder: pathlib.Path, command: str
 ) -> pathlib.Path:
-    """Writes report.md, results.json and the figures about the runs that are done; returns report.md."""
+    """Writes report.md, results.json and figures for finished runs; returns report.md's path."""
     done: dict[str, list[Job]] = {}
     for job in jobs:
         if running.is_drawn(job, items):
@@ -50,10 +50,11 @@ def write(
         _shares("What is right", compared, (*_CATEGORIES, *held_out.KINDS), _CATEGORIES_TEXT),
         _position(biases),
         "## Learning\n\n![training loss](learning_curves.png)",
-        "## Pictures\n\nPrompts that training never saw, as each run draws them with its first seed; framed in green where all of it is right.\n\n![pictures](pictures.png)",
-        f"## Again\n\n```\n{command}\n```\n\nStopped, the same command continues.",
+        "## Pictures\n\nPrompts that training never saw, drawn by each run with its first seed; "
+        "a green frame marks pictures that are right in every respect.\n\n![pictures](pictures.png)",
+        f"## Reproduce\n\n```\n{command}\n```\n\nIf it was stopped, the same command resumes it.",
     ]
-    (folder / "report.md").unlink(missing_ok=True)  # it would stand beside figures of another
+    (folder / "report.md").unlink(missing_ok=True)  # it would not match the new figures
     _draw(done, items, records, biases, folder)
     files.write_json(folder / "results.json", _results(family, compared, command), sealed=False)
     with files.atomic(folder / "report.md") as temporary:
@@ -84,7 +85,7 @@ def _draw(
 def compare(
     records: Mapping[str, Mapping[int, Records]], items: Sequence[Item], unsteady: Sequence[str]
 ) -> Comparison:
-    """Returns the scores of runs. records: run -> seed -> what was judged of each item."""
+    """Returns the scores of runs. records: run -> seed -> the records of each item."""
     tallies = {
         name: {seed: running.BENCHMARK.score(items, of, "fixed") for seed, of in seeds.items()}
         for name, seeds in records.items()
@@ -97,7 +98,7 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
     config = runs[0]
     steps = f" for {config.train.steps:,} steps of {config.train.batch_size}"
     if len({(c.train.steps, c.train.batch_size) for c in runs}) > 1:
-        steps = ""  # the table of runs tells them
+        steps = ""  # they are in the table of runs
     size = f" (width {config.model.width}, {config.model.depth} blocks)"
     if len({(c.model.width, c.model.depth) for c in runs}) > 1:
         size = ""
@@ -110,25 +111,25 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
         f"# {len(done)} runs compared\n\n"
         f"Each run was trained on {count}pictures of the "
         f"{config.data.source} world at {config.data.size[0]} px{steps}{size}, with "
-        f"{seeds}, and judged by {len(items):,} prompts of which training saw "
-        f"no such pair, triple or phrasing, one picture each. Median time of a run, since it was last "
-        f"started, until its pictures were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes; this "
-        f"page was made on {_hardware()}."
+        f"{seeds}, and judged on {len(items):,} prompts, one picture each, with a pair, triple or "
+        f"phrasing that training never saw. Median time of a run from its last start until its pictures "
+        f"were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes; this page was made on "
+        f"{_hardware()}."
     )
 
 
 def _certainty(family: Family, compared: Comparison) -> str:
-    told = "Intervals are of 95%, over prompts, which are drawn anew by bootstrap"
+    told = "Intervals are 95% bootstrap intervals over prompts"
     known = [spread for spread in compared.spreads if spread.freedom]
     if not known:
-        return f"{told}. With so few seeds, how much they differ is not known."
+        return f"{told}. With so few seeds, the variation between seeds is not known."
     moves = "; ".join(
         f"{100 * s.of[family.metrics[0]]:.1f} points of {family.metrics[0]}, from {s.freedom} degrees of freedom, "
         f"for {', '.join(f'`{run}`' for run in s.runs)}"
         for s in known
     )
     return (
-        f"{told}, and over seeds: beside what a seed does to all runs alike, and the chance in pictures, it "
+        f"{told}, and over seeds: beyond its common effect on all runs, and chance in the pictures, a seed "
         f"moves a run by a standard deviation of {moves}. Intervals by position are over prompts alone."
     )
 
@@ -144,7 +145,7 @@ def _claims(family: Family, compared: Comparison) -> str:
         theirs = f"{claim.margin(papers):+.2f}" if claim.runs <= set(papers) else ""
         rows.append((name.replace("_", " "), f"`{claim.text}`", theirs, _points(found.margin, "+"), f"**{found.verdict}**"))  # fmt: skip
     return (
-        f"## The claims\n\nA claim holds, or fails, where the interval of its margin is on one side of "
+        f"## The claims\n\nA claim holds or fails if the interval of its margin is on one side of "
         f"zero. Margins are in points of 100 of `{metric}`, and compare runs as if each had every seed: a "
         f"seed {same}is better or worse for all.\n\n{_table(rows)}"
     )
@@ -161,8 +162,8 @@ def _runs(family: Family, done: Mapping[str, Sequence[Job]], compared: Compariso
         known = (*_switches(config), _else(family, config), f"{parameters(done[name][0]):,}")
         rows.append((f"`{name}`", *known, *paper, *scores, seeds))
     return (
-        f"## The runs\n\nScores in percent. Else: what the other columns do not tell, of what differs "
-        f"from the first run.\n\n{_table(rows)}"
+        f"## The runs\n\nScores in percent. Else: differences from the first run that the other "
+        f"columns do not show.\n\n{_table(rows)}"
     )
 
 
@@ -180,7 +181,7 @@ _TOLD = tuple(f"model.conditioner.{key}" for key in ("name", "n_ltr", "gating", 
 
 
 def _else(family: Family, config: Config) -> str:
-    """Returns what a run's config has otherwise than the first run's, of what `_switches` does not tell."""
+    """Returns how a run's config differs from the first's in keys that `_switches` leaves out."""
     first = checkpoints.to_json(next(iter(family.runs.values())))
     found = checkpoints.differences(first, checkpoints.to_json(config))
     told = ("encoders", "seed", *_TOLD)
@@ -188,14 +189,15 @@ def _else(family: Family, config: Config) -> str:
 
 
 def parameters(job: Job) -> int:
-    """Returns how many numbers a run trains."""
+    """Returns the number of trained parameters of a run."""
     _, params, _ = abstract_model(tasks.without_data(read_config(job.folder)))
     return sum(math.prod(p.shape) for p in jax.tree.leaves(params))
 
 
 _CATEGORIES_TEXT = (
-    "In percent: of what is said of things, how much is right; pictures with the right number of "
-    "things; relations that hold; pictures where all is right, by what of their prompt training never saw."
+    "In percent: attributes in the prompt that are right in the picture; pictures with the right number "
+    "of things; relations that hold; pictures that are right in every respect, by what training never "
+    "saw of their prompt."
 )
 
 
@@ -207,7 +209,7 @@ def _shares(title: str, compared: Comparison, metrics: Sequence[str], text: str)
 
 
 def _bias(seeds: Iterable[Records], items: Sequence[Item]) -> Bias:
-    """Returns how prompts of four things depend on their order: of all seeds' pictures."""
+    """Returns the positional bias for prompts of four things, over the pictures of all seeds."""
     four = [k for k, item in enumerate(items) if item.group == "four"]
     right = [[[s["exact"] for s in of[k][0]["segments"]] for k in four] for of in seeds]
     return bias.estimate(np.mean(right, axis=0).tolist(), [items[k].meta["base"] for k in four])
@@ -219,9 +221,10 @@ def _position(biases: Mapping[str, Bias]) -> str:
         told = [f"{s.value:.1f} ({s.low:.1f} to {s.high:.1f})" for s in (*b.bins, b.drop, b.slope)]
         rows.append((f"`{name}`", *told))
     return (
-        "## By position in the prompt\n\nPrompts of four things: how many are right in all respects, by "
-        "their place in the prompt. Every thing stands once at each place, so that what it is explains "
-        "nothing. The drop is from the first to the last; intervals are over sets of things.\n\n"
+        "## By position in the prompt\n\nPrompts of four things: the share of things that are right in "
+        "every respect, by their place in the prompt. Every thing appears once at each place, so its "
+        "identity cannot explain a difference. The drop is from the first to the last place; intervals "
+        "are over sets of things.\n\n"
         f"![right, by position](position.png)\n\n{_table(rows)}"
     )
 
@@ -244,7 +247,7 @@ def _results(family: Family, compared: Comparison, command: str) -> dict:
 
 
 def _shown(items: Sequence[Item]) -> list[int]:
-    """Returns which pictures are shown: one of each group, in turn of what of their prompt is new."""
+    """Returns which pictures to show: one per group, alternating what is new in their prompts."""
     found = []
     for i, group in enumerate(dict.fromkeys(item.group for item in items), 1):
         wanted = held_out.KINDS[i % len(held_out.KINDS)]

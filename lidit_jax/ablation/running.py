@@ -1,4 +1,4 @@
-"""One run of a family: prepare, train, draw, judge; each finds its own work done."""
+"""One run of a family: prepare, train, sample, judge; each step skips work that is already done."""
 
 import dataclasses
 import pathlib
@@ -49,14 +49,14 @@ def jobs(family: Family, seeds: int, out: pathlib.Path) -> list[Job]:
 
 
 def items(family: Family) -> list[Item]:
-    """Returns the prompts that every run is judged by."""
+    """Returns the prompts that all runs are judged by."""
     return BENCHMARK.items(count=family.prompts)
 
 
 def check(jobs: Sequence[Job], wanted: list[Item], data: pathlib.Path):
-    """Raises InputError for what would come up at a run's turn, after hours of the others'.
+    """Raises InputError for mistakes that would only show at a run's turn, after hours of others.
 
-    data: the data set, whose features need no LLM where they are there.
+    data: the data set; features that it already has need no LLM.
     """
     left = [job.config for job in jobs if not is_drawn(job, wanted)]
     for config in left:
@@ -68,10 +68,11 @@ def check(jobs: Sequence[Job], wanted: list[Item], data: pathlib.Path):
 
 
 def run(job: Job, wanted: list[Item], data: pathlib.Path):
-    """Trains, draws and judges, unless it is done; continues where it was stopped.
+    """Trains, samples and judges a run, unless that is done; resumes where it stopped.
 
-    wanted: the prompts. data: the data set, which all runs share; what a run's encoders lack is added.
-    Raises InputError if the folder holds another run, or what the doors of each part refuse.
+    wanted: the prompts. data: the data set, which all runs share; missing features of the run's
+    encoders are added.
+    Raises InputError if the folder holds another run, or if one of the steps refuses its inputs.
     """
     if not is_drawn(job, wanted):
         started = time.time()
@@ -79,18 +80,18 @@ def run(job: Job, wanted: list[Item], data: pathlib.Path):
             preparation.prepare(job.config, data)
         train(job.config, data, job.folder)
         prompts = [Prompt(item.text) for item in wanted]
-        (job.folder / "judged.json").unlink(missing_ok=True)  # of pictures that are drawn anew
+        (job.folder / "judged.json").unlink(missing_ok=True)  # its pictures are replaced
         generate(Generator(job.folder), prompts, list(range(len(prompts))), job.folder / "drawn")
-        seconds = round(time.time() - started, 1)  # of this start
+        seconds = round(time.time() - started, 1)  # since this start
         files.write_json(job.folder / "done.json", _bound(job, wanted) | {"seconds": seconds})
-        jax.clear_caches()  # the next run's programs are others
+        jax.clear_caches()  # the next run compiles other programs
     judge(job, wanted)
 
 
 def is_drawn(job: Job, wanted: list[Item]) -> bool:
-    """Whether a run is trained and its pictures are drawn.
+    """Returns whether a run is trained and its pictures are drawn.
 
-    Raises InputError if it is of another config or of other prompts.
+    Raises InputError if they were made with another config or other prompts.
     """
     path = job.folder / "done.json"
     if not path.exists() or not (job.folder / "drawn").is_dir():
@@ -99,20 +100,22 @@ def is_drawn(job: Job, wanted: list[Item]) -> bool:
     of = _bound(job, wanted)
     if found["run"] != of["run"] and (different := _different(job)):
         raise errors.InputError(
-            f"{path} is of another config ({'; '.join(different)}); give another --out, or delete {job.folder}"
+            f"{path} is from another config ({'; '.join(different)}); use another --out, or delete "
+            f"{job.folder}"
         )
     if found["prompts"] != of["prompts"]:
         raise errors.InputError(
-            f"{path} is of other prompts; give another --out, or delete it and {job.folder / 'drawn'}: what "
-            "is trained is kept"
+            f"{path} is from other prompts; use another --out, or delete it and "
+            f"{job.folder / 'drawn'}: the trained model is kept"
         )
     return True
 
 
 def _different(job: Job) -> list[str]:
-    """Returns what decides a run's pictures and is otherwise in its folder's config, a clause for each key.
+    """Returns how the saved config differs in keys that decide a run's pictures, a clause per key.
 
-    What `prepare` measured is not, nor are keys that there were not yet when it was made.
+    Values that `prepare` measured do not count, nor do keys that did not exist when the run was
+    made.
     """
     saved, wanted = read_config(job.folder), job.config
     if [e.name for e in saved.encoders] == [e.name for e in wanted.encoders]:
@@ -129,14 +132,14 @@ def _different(job: Job) -> list[str]:
 
 
 def seconds(job: Job) -> float:
-    """Returns how long a run that is drawn took, since it was last started."""
+    """Returns how many seconds a drawn run took since its last start."""
     return files.read_json(job.folder / "done.json", "run", holds=("seconds",))["seconds"]
 
 
 def judge(job: Job, wanted: list[Item]) -> list[list[Record]]:
-    """Returns the records of each prompt's picture, of a run that is drawn; they are kept on disk.
+    """Returns the records of each prompt's picture, for a drawn run; they are cached on disk.
 
-    Raises InputError if drawn/ does not hold a picture of each prompt, in their order.
+    Raises InputError if drawn/ does not hold one picture per prompt, in order.
     """
     path, judged = job.folder / "judged.json", _bound(job, wanted) | {"judge": BENCHMARK.version}
     if path.exists():
@@ -154,5 +157,5 @@ def judge(job: Job, wanted: list[Item]) -> list[list[Record]]:
 
 
 def _bound(job: Job, wanted: list[Item]) -> dict[str, str]:
-    """Returns what a file of the run's folder is of: this config, these prompts."""
+    """Returns what a file of the run's folder belongs to: this config, these prompts."""
     return {"run": job.identity, "prompts": files.digest([item.text for item in wanted])}

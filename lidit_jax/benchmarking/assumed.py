@@ -1,4 +1,4 @@
-"""A config as if its encoders had been measured, so that shapes and speed need no data set."""
+"""A config with assumed encoder measurements, so that shapes and speed need no data set."""
 
 import dataclasses
 
@@ -6,12 +6,12 @@ from lidit_jax import errors
 from lidit_jax.training.config import Config
 from lidit_jax.training.tasks import diffusion
 
-WIDTH = 576  # SmolLM2's; the paper's configs say the width of their LLMs themselves
+WIDTH = 576  # SmolLM2's; the paper's configs set the width of their LLMs themselves
 
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """Tokens of one prompt, for every LLM alike.
+    """Numbers of tokens, the same for every LLM.
 
     text: tokens that a batch's prompts are padded to; prefix: tokens of the instruction.
     """
@@ -25,13 +25,13 @@ class Lengths:
 
 
 def measured(config: Config, lengths: Lengths) -> Config:
-    """Returns the config with what `prepare` would have measured; what it says itself stays.
+    """Returns the config with assumptions for what `prepare` measures; values that it has are kept.
 
-    Raises InputError for a config of another task than diffusion.
+    Raises InputError for a config of a task other than diffusion.
     """
     if config.task != "diffusion":
         raise errors.InputError(
-            f"task is {config.task!r}; this wants a config of task 'diffusion', such as configs/lidit_1b.py"
+            f"task is {config.task!r}; use a config of task 'diffusion', such as configs/lidit_1b.py"
         )
     encoders = tuple(
         dataclasses.replace(
@@ -46,5 +46,5 @@ def measured(config: Config, lengths: Lengths) -> Config:
 
 
 def task(config: Config, lengths: Lengths) -> diffusion.DiffusionTask:
-    """Returns the task of a config that `measured` returned."""
+    """Returns the task of a config returned by `measured`."""
     return diffusion.diffusion_task(config, (lengths.text,) * len(config.encoders))

@@ -1,4 +1,4 @@
-"""Memory, peak and links of the accelerators that a run may be planned for, as their vendors publish them."""
+"""Memory, peak and links of the accelerators to plan for, as published by their vendors."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ GIB = 2**30
 class Chip:
     """One accelerator. memory: bytes for programs; flops: peak bf16 FLOP/s of dense products.
 
-    link: bytes/s that it receives from its neighbours; joined: how many a machine has, 0 = links join all of
-    them; far: bytes/s that it receives from other machines, by a link of its own. described: a GPU, as XLA's
-    compiler wants it told where none is here ("" = a TPU, which libtpu describes).
+    link: bytes/s received from its neighbours; joined: accelerators per machine, 0 = links connect
+    all of them; far: bytes/s received from other machines, over a link of its own. described: a
+    GPU's description for XLA's compiler where none is present ("" = a TPU, which libtpu describes).
     """
 
     memory: int
@@ -24,8 +24,8 @@ class Chip:
     described: str = ""
 
 
-# What a GPU keeps for its driver, for libraries and to fragmentation; XLA may be given the rest with
-# XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 (its default is 0.75).
+# The rest of a GPU's memory goes to its driver, libraries and fragmentation. XLA can be given this
+# share with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 (its default is 0.75).
 _GPU_SHARE = 0.92
 _HOPPER = """
 platform_name: "CUDA"
@@ -56,18 +56,18 @@ gpu_device_info {{
 
 
 def _hopper(name: str, memory: float, bandwidth: float) -> Chip:
-    """Returns an SXM board: NVLink of 900 GB/s in both directions among 8, 400 Gbit/s each between machines."""
+    """Returns an SXM GPU: NVLink, 900 GB/s both ways among 8; 400 Gbit/s each between machines."""
     described = _HOPPER.format(name=name, memory=memory, bandwidth=bandwidth)
     return Chip(int(_GPU_SHARE * memory), 989e12, 450e9, far=50e9, joined=8, described=described)
 
 
-# TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e}: 16, 95 and 32 GB of HBM. Less than that is a
-# program's: 15.75, 95.73 and 31.24 GiB are what the compiler (libtpu 0.0.52) says that it has. Links:
-# half of the 400, 1,200 and 800 GB/s of both directions. Between slices it is less: not foretold here.
+# TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e}: 16, 95 and 32 GB of HBM. Programs get 15.75, 95.73
+# and 31.24 GiB, according to the compiler (libtpu 0.0.52). Links: half of the 400, 1,200 and 800
+# GB/s for both directions. Links between slices are slower; they are not modelled here.
 # GPUs: NVIDIA's data sheets of H100 SXM (3.35 TB/s, 1,979 TFLOP/s with sparsity: 989 without) and H200 SXM
-# (4.8 TB/s); of the 80 and 141 GB in their names, what CUDA says that there is (an H100's differs by
-# 0.1 GiB; this is the least); cache and clock by the H100's white paper, and the CUDA programming guide's
-# limits of compute capability 9.0; versions as in jax[cuda13].
+# (4.8 TB/s); memory as CUDA reports it, of the nominal 80 and 141 GB (H100s differ by 0.1 GiB; this
+# is the least); cache and clock from the H100's white paper, limits of compute capability 9.0 from
+# the CUDA programming guide; versions as in jax[cuda13].
 CHIPS = {
     "v5e": Chip(int(15.75 * GIB), 197e12, 200e9),
     "v5p": Chip(int(95.73 * GIB), 459e12, 600e9),
@@ -80,7 +80,7 @@ CHIPS = {
 def of_topology(topology: str) -> str:
     """Returns the chip's name in a topology such as "v5e:8x8" or "H200:4x8".
 
-    Raises InputError for one of no chip here.
+    Raises InputError for an unknown chip.
     """
     name = topology.split(":")[0]
     if name not in CHIPS:

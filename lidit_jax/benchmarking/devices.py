@@ -1,4 +1,4 @@
-"""Devices to compile for that need not be here: virtual CPU devices, or TPUs and GPUs by their names."""
+"""Devices to compile for that need not be present: virtual CPU devices, or named TPUs and GPUs."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from jax.experimental import topologies
 from lidit_jax import errors
 from lidit_jax.benchmarking import chips
 
-# What compilers are told. Triton's products are tuned by running them; untuned, without a GPU, some do not
-# compile.
+# Compiler options. Triton's matrix products are tuned by running them; untuned, without a GPU, some
+# do not compile.
 OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 
-# What libtpu otherwise asks a cloud's metadata server, at length, and a lock that guards TPUs that
-# are not there; none of it changes the program that is compiled.
+# Without these, libtpu spends a long time asking a cloud's metadata server, and takes a lock that
+# guards TPUs, though none are there. None of them changes the compiled program.
 _WITHOUT_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
@@ -24,12 +24,12 @@ _WITHOUT_TPU = {
 
 
 def use_cpu():
-    """Keeps JAX from taking the accelerators of this machine: nothing is to run on them."""
+    """Keeps JAX from claiming the accelerators of this machine: nothing will run on them."""
     jax.config.update("jax_platforms", "cpu")
 
 
 def virtual(count: int) -> list[jax.Device]:
-    """Returns `count` virtual devices of the CPU. Before JAX has started there may be any number.
+    """Returns `count` virtual CPU devices. Any number is possible until JAX has started.
 
     Raises InputError if JAX has started with fewer.
     """
@@ -37,21 +37,21 @@ def virtual(count: int) -> list[jax.Device]:
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
-        pass  # JAX has started, or XLA_FLAGS says how many: it has what it has
+        pass  # JAX has started, or XLA_FLAGS sets the number: it can no longer change
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise errors.InputError(
-            f"--devices={count}, but JAX has {len(devices)} here; leave out of XLA_FLAGS "
-            f"--xla_force_host_platform_device_count, or set it to {count}"
+            f"--devices={count}, but JAX has {len(devices)} here; remove "
+            f"--xla_force_host_platform_device_count from XLA_FLAGS, or set it to {count}"
         )
     return devices[:count]
 
 
 def of_topology(name: str) -> list[jax.Device]:
-    """Returns the devices of "v5e:8x8", a slice of TPUs, or "H200:4x8", four machines of eight GPUs each.
+    """Returns the devices of "v5e:8x8", a TPU slice, or "H200:4x8", four machines of eight GPUs.
 
-    None of them is here: libtpu describes TPUs, `chips` GPUs. Raises InputError for a name that stands for
-    nothing, or where their compiler is not installed.
+    None of them is present: libtpu describes TPUs, and `chips` describes GPUs. Raises InputError
+    for an invalid name, or if the compiler for these devices is not installed.
     """
     chip = chips.CHIPS[chips.of_topology(name)]
     return _gpus(name, chip) if chip.described else _tpus(name)
@@ -69,8 +69,8 @@ def _tpus(name: str) -> list[jax.Device]:
         ) from e
     except (RuntimeError, ImportError) as e:
         raise errors.InputError(
-            f"--topology={name} wants the TPU compiler, but libtpu is not installed; "
-            "pip install 'jax[tpu]', or give --devices"
+            f"--topology={name} needs the TPU compiler, but libtpu is not installed; "
+            "pip install 'jax[tpu]', or use --devices"
         ) from e
 
 
@@ -78,12 +78,12 @@ def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
     sizes = re.fullmatch(r"\w+:([1-9]\d*)x([1-9]\d*)", name)
     if not sizes:
         raise errors.InputError(
-            f"--topology={name}: want machines and GPUs of each, such as H200:4x8"
+            f"--topology={name}: want machines x GPUs per machine, such as H200:4x8"
         )
     machines, each = map(int, sizes.groups())
     if each > chip.joined:
         raise errors.InputError(
-            f"--topology={name}: a machine has {chip.joined} GPUs at most; give machines first, such as H200:4x8"
+            f"--topology={name}: a machine has at most {chip.joined} GPUs; machines come first, as in H200:4x8"
         )
     try:
         described = topologies.get_topology_desc(
@@ -91,12 +91,12 @@ def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
         )
     except jax.errors.JaxRuntimeError as e:
         raise errors.InputError(
-            f"--topology={name}: the GPU compiler does not know its description in chips.py ({e}); "
-            "pip install -c constraints.txt 'jax[cuda13]', or give --devices"
+            f"--topology={name}: the GPU compiler does not accept its description in chips.py ({e}); "
+            "pip install -c constraints.txt 'jax[cuda13]', or use --devices"
         ) from e
     except NotImplementedError as e:
         raise errors.InputError(
-            f"--topology={name} wants the GPU compiler, but JAX has none for CUDA here; "
-            "pip install 'jax[cuda13]', or give --devices"
+            f"--topology={name} needs the GPU compiler, but JAX has none for CUDA here; "
+            "pip install 'jax[cuda13]', or use --devices"
         ) from e
     return list(described.devices)

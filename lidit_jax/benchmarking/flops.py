@@ -1,6 +1,6 @@
-"""A model's FLOPs by formula: every product of its forward pass, per picture.
+"""A model's FLOPs by formula: every matrix product of its forward pass, per picture.
 
-A multiplication and an addition are two. Elementwise work is not counted: norms, softmax, GELU.
+A multiply-add counts as two. Elementwise work is not counted: norms, softmax, GELU.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from lidit_jax.models.conditioners import ConditionerConfig
 from lidit_jax.models.lidit import ModelConfig
 from lidit_jax.training.tasks.diffusion import DiffusionTask
 
-BACKWARD = 2  # a product's backward pass is two of its size: toward its inputs, toward its weights
+BACKWARD = 2  # the backward pass is two products of the same size: for inputs and for weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Product:
 
 
 def forward(task: DiffusionTask) -> list[Product]:
-    """Returns the products of one picture's forward pass, those of equal blocks as one."""
+    """Returns the products of one picture's forward pass; those of equal blocks are summed."""
     config, (H, W, C) = task.model, task.shape.latent
     prompts = [S for S, _ in task.shape.text]
     prefixes = [source.prefix_len for source in task.sources]
@@ -40,20 +40,21 @@ def total(products: list[Product]) -> int:
 
 
 def training(products: list[Product]) -> int:
-    """Returns the FLOPs that training on one picture needs: forward and backward, nothing repeated.
+    """Returns the FLOPs of training on one picture: forward and backward, without recomputation.
 
-    A few first layers need no gradient toward their inputs; it is counted (under 1% of a model).
+    A few first layers need no gradient for their inputs; it is counted (under 1% of a model).
     """
     return (1 + BACKWARD) * total(products)
 
 
 def recomputed(products: list[Product], remat: str) -> int:
-    """Returns the FLOPs that the backward pass repeats per picture, under a remat policy.
+    """Returns the FLOPs that the backward pass recomputes per picture, under a remat policy.
 
-    "none" repeats the logits of every attention, whose gradient computes its weights anew
-    (`models.mixing`); XLA may still take those of the forward pass, where no loop lies between, as in a
-    single block. Besides, "full" repeats all of a scanned block; by a kernel, which XLA cannot merge with
-    that, the logits are computed once more than is counted (2% of a step at 4,096 tokens).
+    "none" recomputes the logits of every attention, whose gradient recomputes its weights
+    (`models.mixing`); XLA may still reuse those of the forward pass if no loop is in between, as in
+    a single block. "full" also recomputes all of a scanned block. With a kernel, which XLA cannot
+    merge with that, the logits are computed once more than is counted (2% of a step at 4,096
+    tokens).
     """
 
     def repeated(product: Product) -> bool:
@@ -64,9 +65,9 @@ def recomputed(products: list[Product], remat: str) -> int:
 
 
 def _dit(config: ModelConfig, h: int, w: int, C: int, S: int) -> Iterator[Product]:
-    """The DiT on h x w tokens that reads S text tokens."""
+    """Yields the products of the DiT on h x w image tokens and S text tokens."""
     T, D, n, patch = h * w, config.width, config.depth, config.patch**2 * C
-    taps = (3 * h - 2) * (3 * w - 2)  # of a 3 x 3 convolution over h x w, none outside
+    taps = (3 * h - 2) * (3 * w - 2)  # of a 3 x 3 convolution over h x w, those in padding left out
     yield Product("dit.patchify", "tp,pd->td", 2 * T * patch * D)
     yield Product("dit.position", "2 x (tkd,kdd->td)", 2 * 2 * taps * D * D)
     yield Product("dit.time", "p,pd->d; d,dd->d", 2 * 256 * D + 2 * D * D)
@@ -87,7 +88,7 @@ def _conditioner(
             yield Product("entry", "se,ed->sd", 2 * S * E * D)
         return
     if config.name != "infused":
-        raise ValueError(f"the products of conditioner {config.name!r} are not counted here yet")
+        raise ValueError(f"counting the products of conditioner {config.name!r} is not implemented")
     lengths = [P + S for P, S in zip(prefixes, prompts)]
     fused = len(prompts) > 1 and config.fusion == "refiner" and config.n_cr > 0
     pooled = fused or (config.n_ltr and config.gating)
@@ -108,7 +109,7 @@ def _conditioner(
 
 
 def _refiner(config: ConditionerConfig, T: int, S: int, D: int, n: int) -> Iterator[Product]:
-    """n blocks of the linguistic token refiner that refine T of S tokens."""
+    """Yields the products of n linguistic token refiner blocks that refine T of S tokens."""
     yield from _attention("ltr", T, S, D, n)
     yield from _ffn("ltr", T, D, n)
     if config.gating:
@@ -116,7 +117,7 @@ def _refiner(config: ConditionerConfig, T: int, S: int, D: int, n: int) -> Itera
 
 
 def _attention(where: str, T: int, S: int, D: int, n: int) -> Iterator[Product]:
-    """n attentions from T tokens to S."""
+    """Yields the products of n attentions from T tokens to S tokens."""
     yield Product(f"{where}.q", "td,dnk->tnk", n * 2 * T * D * D)
     yield Product(f"{where}.kv", "sd,dcnk->scnk", n * 2 * S * D * 2 * D)
     yield Product(f"{where}.logits", "tnk,snk->nts", n * 2 * T * S * D)

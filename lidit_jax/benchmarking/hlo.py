@@ -1,7 +1,8 @@
 """The collectives of a compiled program, read from its HLO text: kind, element type, count, bytes.
 
-What is in a loop counts as often as the loop runs. A compiler may write a collective in pieces: its
-start and its end, or (on TPUs) a chain of steps within other work; it counts once, where it starts.
+Collectives in a loop count as often as the loop runs. A compiler may split a collective: into a
+start and an end, or (on TPUs) into a chain of steps within other work; it counts once, where it
+starts.
 """
 
 import collections
@@ -16,7 +17,7 @@ _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _COLLECTIVE = re.compile(rf"({'|'.join(KINDS)})(-start)?")
-# Where an instruction names computations that run with it.
+# The computations that an instruction calls.
 _CALLS = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
@@ -38,10 +39,10 @@ Computation = dict[str, Instruction]
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """How often a program does one kind of collective, and the bytes that each device puts in or gets.
+    """How often a program runs one kind of collective, and the bytes that each device moves.
 
-    Bytes are those of the larger side on one device: what an all-gather returns, what a
-    reduce-scatter is given.
+    Bytes are of the larger side on one device: the output of an all-gather, the input of a
+    reduce-scatter.
     """
 
     count: int
@@ -50,7 +51,7 @@ class Count:
 
 @dataclasses.dataclass(frozen=True)
 class Collectives:
-    """by_kind: (kind, element type) -> Count. unknown_loops: loops that are counted as if they ran once."""
+    """by_kind: (kind, element type) -> Count. unknown_loops: loops counted as if they ran once."""
 
     by_kind: dict[tuple[str, str], Count]
     unknown_loops: int
@@ -63,7 +64,8 @@ class Collectives:
 def collectives(text: str) -> Collectives:
     """Returns the collectives of a compiled module, from `compiled.as_text()`.
 
-    Each branch of a conditional counts, as if it were taken. Raises ValueError for text without an entry.
+    All branches of a conditional count, as if each were taken. Raises ValueError for text without
+    an entry.
     """
     computations, entry = parse(text)
     counter = _Counter(computations)
@@ -82,12 +84,12 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
         elif current is not None and (found := _instruction(line)):
             current[found.name] = found
     if entry is None:
-        raise ValueError("no HLO module: it has no ENTRY computation")
+        raise ValueError("not an HLO module: it has no ENTRY computation")
     return computations, entry
 
 
 def _lines(text: str) -> list[str]:
-    """Returns the module's lines, those made one that a kernel's own notes (Pallas) break in several."""
+    """Returns the module's lines, joining those that a kernel's own metadata (Pallas) splits."""
     lines = []
     for line in text.splitlines():
         if line[:1].isspace() or not lines or not lines[-1][:1].isspace() or line == "}":
@@ -138,7 +140,7 @@ def _bits(dtype: str) -> int:
 
 
 class _Counter:
-    """Sums collectives over a module's computations, each as often as it runs."""
+    """Sums collectives over a module's computations, each counted as often as it runs."""
 
     def __init__(self, computations: dict[str, Computation]):
         self.computations, self.known, self.unknown = computations, {}, set()
@@ -198,13 +200,13 @@ def _payload(computation, instruction, kind) -> collections.Counter:
     if kind != "all-gather":
         return given
     returned = sizes(instruction.type)
-    if instruction.opcode.endswith("-start"):  # which returns its operands too
+    if instruction.opcode.endswith("-start"):  # it returns its operands too
         returned.subtract(given)
     return +returned
 
 
 def _widest(instruction) -> str:
-    """The element type that most bytes of an instruction's result have."""
+    """Returns the element type with the most bytes in an instruction's result."""
     found = sizes(instruction.type).most_common(1)
     return found[0][0]
 
@@ -212,10 +214,10 @@ def _widest(instruction) -> str:
 def trip_count(
     computations: dict[str, Computation], around: Computation, loop: Instruction
 ) -> int | None:
-    """Returns how often a `while` runs, or None where its text does not tell.
+    """Returns the trip count of a `while`, or None if its text does not determine it.
 
-    XLA notes it on most loops; else it follows from a counter that starts at a constant, grows by
-    a constant, and is compared with a constant.
+    XLA notes it on most loops; otherwise it follows from a counter that starts at a constant, grows
+    by a constant, and is compared with a constant.
     """
     noted = re.search(r'"?known_trip_count"?[^}]*?"?n"?:\s*"?(\d+)', loop.rest)
     if noted:
@@ -237,13 +239,13 @@ def trip_count(
 
 
 def _start(around, loop, index) -> int | None:
-    """The constant that a loop's counter starts from."""
+    """Returns the constant that a loop's counter starts at."""
     given = around[loop.operands[0]]
     return _constant(around, given.operands[index]) if given.opcode == "tuple" else None
 
 
 def _step(body, index) -> int | None:
-    """The constant that a loop's body adds to its counter."""
+    """Returns the constant that a loop's body adds to its counter."""
     root = next(i for i in body.values() if i.is_root)
     grown = body.get(root.operands[index]) if root.opcode == "tuple" else None
     while grown is not None and grown.opcode == "copy":
@@ -255,7 +257,7 @@ def _step(body, index) -> int | None:
 
 
 def _constant(computation, name) -> int | None:
-    """The integer that a name stands for, through copies."""
+    """Returns the integer constant that a name refers to, through copies."""
     found = computation.get(name)
     while found is not None and found.opcode in ("copy", "bitcast", "convert"):
         found = computation.get(found.operands[0])

@@ -1,4 +1,4 @@
-"""The least time that a step can take on a chip: its products at the peak, its traffic beside them."""
+"""The least time that a step can take on a chip: its products at peak, its traffic in parallel."""
 
 import dataclasses
 import math
@@ -19,30 +19,30 @@ _GATHERS = (
 
 @dataclasses.dataclass(frozen=True)
 class LeastTime:
-    """Seconds of a step: of products, those computed twice included; of what a device receives."""
+    """Seconds of a step: of its products, with recomputation, and of what a device receives."""
 
     products: float
     traffic: float
 
     @property
     def seconds(self) -> float:
-        """The longer of the two, since they can go on at the same time."""
+        """The longer of the two, since they can overlap."""
         return max(self.products, self.traffic)
 
 
 def of(step: Step, setting: Setting, chip: Chip, products: list[flops.Product]) -> LeastTime:
-    """Returns the least time of a step. products: of a picture's forward pass, by `flops.forward`."""
+    """Returns the least time of a step. products: of a picture's forward pass (`flops.forward`)."""
     each = flops.training(products) + flops.recomputed(products, setting.remat)
     share = step.config.train.batch_size / step.mesh.size
     return LeastTime(each * share / chip.flops, _seconds_of_traffic(step, setting, chip))
 
 
 def collected(step: Step, setting: Setting) -> dict[str, float]:
-    """Returns, for each axis of the mesh, the bytes of what is gathered or scattered over it in a step, whole.
+    """Returns, per mesh axis, the bytes gathered or scattered over it in a step, unsharded.
 
-    By formula, in the compute dtype: for each micro-batch parameters are gathered, and gradients scattered,
-    over fsdp; then gradients are summed among replicas, each receiving them twice (a ring's reduction). What
-    travels over tensor with activations is not counted.
+    By formula, in the compute dtype: for each micro-batch, parameters are gathered and gradients
+    scattered over fsdp; then gradients are summed over replicas, each receiving them twice (a ring
+    all-reduce). Traffic of activations over tensor is not counted.
     """
     sizes = step.mesh.shape
     size = jnp.dtype(step.config.model.dtype).itemsize
@@ -52,10 +52,10 @@ def collected(step: Step, setting: Setting) -> dict[str, float]:
 
 
 def _seconds_of_traffic(step: Step, setting: Setting, chip: Chip) -> float:
-    """Returns the longer of the links' times within machines and between them, which work at once.
+    """Returns the longer of the links' times within and between machines, which work in parallel.
 
-    What comes to a machine from others comes once, over the links of all of its devices that collect
-    the same, and is handed on within.
+    Data from other machines reaches a machine once, over the links of all of its devices that
+    collect the same data, and is passed on within the machine.
     """
     within, between = 0.0, 0.0
     for axis, size in collected(step, setting).items():
@@ -67,9 +67,9 @@ def _seconds_of_traffic(step: Step, setting: Setting, chip: Chip) -> float:
 
 
 def _near(mesh: Mesh, axis: str, chip: Chip) -> int:
-    """Returns how many devices of a group over an axis are in one machine, the fewest of any group's.
+    """Returns how many devices of a group over an axis share a machine: the fewest in any group.
 
-    Virtual devices are in machines as the chip's are, in their order.
+    Virtual devices are assigned to machines of the chip's size, in order.
     """
     if not chip.joined:
         return mesh.shape[axis]

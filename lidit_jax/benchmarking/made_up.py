@@ -1,7 +1,7 @@
-"""A data set of noise, as large as a real one's rows and written by what writes real ones.
+"""A data set of noise, with rows as large as real ones, written by the code that writes real ones.
 
-Pictures are never drawn and no LLM reads: what is made up are latents and hidden states. Planning,
-files, codecs, markers and statistics are those of `prepare`.
+No picture is drawn and no LLM is run: latents and hidden states are made up. Planning, files,
+codecs, markers and statistics are those of `prepare`.
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ from lidit_jax.text import encode
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config
 
-ASPECTS = ((1, 1), (3, 4), (4, 3))  # height, width; every third picture has each
+ASPECTS = ((1, 1), (3, 4), (4, 3))  # height, width; pictures take them in turn
 SHORTEST, USUAL, LONGEST = 20, 60, 100  # tokens of a caption, end token included: least, mean, most
-_POOL = 1024  # tokens of noise that captions take their runs of; a record never holds one twice
+_POOL = 1024  # tokens of noise; a caption is a run of them, so no record holds one twice
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What is to be made up: rows, one caption each, for the bins, encoders and seed of a config."""
+    """What to make up: rows, one caption each, for the bins, encoders and seed of a config."""
 
     config: Config
     rows: int
 
     def recipe(self) -> dict:
-        """Returns what the folder belongs to; another folder is made for another."""
+        """Returns the recipe that the folder is bound to; another recipe needs another folder."""
         stores = [e.store for e in self.config.encoders]
         widths = [e.width for e in self.config.encoders]
         size, codec = list(self.config.data.size), self.config.data.codec
@@ -50,9 +50,9 @@ class Made:
 
 
 def made(config: Config, rows: int, codec: str) -> Made:
-    """Returns what to make for a config: its LLMs' widths as assumed, features stored by `codec`.
+    """Returns what to make up for a config: LLM widths as in `assumed`, features in `codec`.
 
-    Raises InputError for a config of another task than diffusion.
+    Raises InputError for a config of a task other than diffusion.
     """
     config = assumed.measured(config, assumed.Lengths())
     data = dataclasses.replace(
@@ -63,7 +63,7 @@ def made(config: Config, rows: int, codec: str) -> Made:
 
 
 def write(wanted: Made, folder: pathlib.Path):
-    """Writes the set, or what is missing of it.
+    """Writes the data set, or the missing part of it.
 
     Raises InputError if the folder holds something else, or VAE and network do not fit the size.
     """
@@ -77,13 +77,13 @@ def write(wanted: Made, folder: pathlib.Path):
 
 
 def opened(wanted: Made, folder: pathlib.Path) -> Reader:
-    """Returns the set's reader, with nothing remembered of what another one read."""
+    """Returns a new reader of the data set, which shares no cache with other readers."""
     found = Dataset(folder)
     return Reader(found, [found.features(e.store) for e in wanted.config.encoders], 0)
 
 
 class Noise:
-    """Stands for the config's VAE: of its numbers, and every picture's latent is noise."""
+    """Stands in for the config's VAE: same downsampling and channels, but every latent is noise."""
 
     def __init__(self, wanted: Made):
         codec = make_codec(wanted.config.data.codec)
@@ -100,7 +100,7 @@ class Noise:
 
 
 class _Pictures:
-    """As many drawings of nothing, each with a caption of its own."""
+    """`rows` blank drawings, each with a caption of its own."""
 
     def __init__(self, rows: int):
         self._rows = rows
@@ -125,7 +125,7 @@ def _blank(height: int, width: int) -> np.ndarray:
 
 
 def _write_features(encoder: EncoderConfig, plan: Plan):
-    """Writes one encoder's store, the channels of unequal mean and size, as an LLM's are."""
+    """Writes one encoder's store; channels differ in mean and scale, like those of an LLM."""
     store, shards = features.store_folder(plan, encoder), features.shard_count(plan)
     rng = np.random.default_rng(zlib.crc32(encoder.name.encode()))
     mean_E = rng.standard_normal(encoder.width, np.float32)
@@ -145,7 +145,7 @@ def _write_features(encoder: EncoderConfig, plan: Plan):
 
 
 def length(caption: int) -> int:
-    """Returns how many tokens a caption has: from SHORTEST to LONGEST, USUAL on average, by its id alone."""
+    """Returns a caption's token count, a function of its id: SHORTEST to LONGEST, mean USUAL."""
     spread = np.random.default_rng(caption).triangular(SHORTEST, USUAL, LONGEST)
     return int(round(spread))
 

@@ -1,7 +1,7 @@
-"""The peer: PixArt's transformer in diffusers, at the size of a model here, training as its users would.
+"""The peer: diffusers' PixArt transformer at the size of a model here, trained as its users would.
 
-Forward, backward and fused AdamW: f32 on a CPU; bf16 autocast under torch.compile on a GPU. It has no
-EMA, no refiners, no position block and one modulation for all blocks, so its step is less work.
+Forward, backward and fused AdamW: f32 on a CPU; bf16 autocast with torch.compile on a GPU. It has
+no EMA, no refiners, no position block and one modulation for all blocks, so its step is less work.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ DTYPES = {"cpu": "float32", "cuda": "bfloat16"}  # torch's device -> what the pe
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A peer ready to train. step: one update on one batch; flops: of a step, as torch counts them."""
+    """A peer ready to train. step: one update on one batch; flops: of a step, counted by torch."""
 
     name: str
     parameters: int
@@ -24,10 +24,11 @@ class Peer:
 
 
 def pixart(task: DiffusionTask) -> Peer:
-    """Returns PixArt at the depth, width, heads, tokens and batch of a task with one LLM.
+    """Returns PixArt with the depth, width, heads, tokens and batch of a task with one LLM.
 
-    The device is a GPU where torch has one, else the CPU. Raises InputError where diffusers is not
-    installed, for several LLMs, which it cannot read, or where the task computes in another dtype.
+    It runs on a GPU if torch has one, else on the CPU. Raises InputError if diffusers is not
+    installed, if there are several LLMs, which it does not support, or if the task computes in
+    another dtype.
     """
     try:
         import torch
@@ -36,12 +37,12 @@ def pixart(task: DiffusionTask) -> Peer:
         from torch.utils.flop_counter import FlopCounterMode
     except ImportError as e:
         raise errors.InputError(
-            f"--peer=diffusers wants torch and diffusers ({e}); pip install 'lidit_jax[text,dev]'"
+            f"--peer=diffusers needs torch and diffusers ({e}); pip install 'lidit_jax[text,dev]'"
         ) from e
     config, (B, (H, W, C), text) = task.model, dataclasses.astuple(task.shape)
     if len(text) != 1:
         raise errors.InputError(
-            f"the peer reads one LLM, the config {len(text)}; give one in text.use"
+            f"the peer supports one LLM, but the config has {len(text)}; name one in text.use"
         )
     ((S, E),) = text
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,7 +73,7 @@ def pixart(task: DiffusionTask) -> Peer:
             predicted = network(**inputs).sample
         return (predicted.float() - noise).square().mean()
 
-    # A CPU's fused attention is not counted; the same by products is.
+    # The counter misses the fused attention of CPUs, but counts the same attention as products.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         loss(model).backward()
     network = torch.compile(model) if device == "cuda" else model

@@ -1,8 +1,8 @@
-"""What a run will need, before it runs: memory, FLOPs and collectives of the real train step, and what fits.
+"""What a run will need: memory, FLOPs and collectives of the real train step, and what fits.
 
-The step is compiled for devices that are not here, and nothing is allocated. For TPUs and GPUs the answer
-is their own compiler's. Virtual CPU devices answer for any chip, from above: a CPU computes bf16 in
-f32, fuses less, and reduces whole gradients where others scatter them.
+The step is compiled for devices that are not present, and nothing is allocated. For TPUs and GPUs,
+the answer comes from their own compiler. Virtual CPU devices give an upper bound for any chip: a
+CPU computes bf16 in f32, fuses less, and reduces whole gradients where others scatter them.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from lidit_jax.benchmarking.program import Program, Setting, Step, TooLarge
 from lidit_jax.models.stacking import REMAT_POLICIES
 from lidit_jax.training.config import Config
 
-# From least recomputation to most.
+# From least to most recomputation.
 POLICIES = list(REMAT_POLICIES)
-_PROBE = 16  # samples of the larger micro-batch that is compiled to find a policy's line
+_PROBE = 16  # samples, at most, of the larger micro-batch compiled to find a policy's line
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What is to be planned. Either so many virtual devices, or a topology such as "v5e:8x8" or "H200:4x8"."""
+    """What to plan, for virtual devices or a topology such as "v5e:8x8" or "H200:4x8"."""
 
     config: Config
     mesh: tuple[int, int, int]
@@ -38,16 +38,16 @@ class Asked:
     def __post_init__(self):
         if bool(self.devices) == bool(self.topology):
             raise errors.InputError(
-                "give either --devices=64, for virtual devices, or --topology, such as v5e:8x8 for a slice of TPUs "
-                "or H200:4x8 for four machines of eight GPUs"
+                "use either --devices=64, for virtual devices, or --topology, such as v5e:8x8 for a TPU "
+                "slice or H200:4x8 for four machines of eight GPUs"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What a chip would be given. bytes: on one device; time: the least of a step.
+    """The setting chosen for a chip. bytes: on one device; time: the least time of a step.
 
-    setting and time are None where nothing fits; then bytes are the least that anything tried takes.
+    setting and time are None if nothing fits; then bytes is the least that any tried setting needs.
     """
 
     chip: str
@@ -58,7 +58,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The answer. tried: compiled or refused, in the order of trying; choices: one per chip."""
+    """The answer. tried: compiled or refused programs, in this order; choices: one per chip."""
 
     asked: Asked
     step: Step
@@ -70,7 +70,7 @@ class Plan:
 
 
 def make(asked: Asked) -> Plan:
-    """Returns the plan. Raises InputError where config, mesh, devices and batch do not fit each other."""
+    """Returns the plan. Raises InputError if config, mesh, devices and batch do not match."""
     devices.use_cpu()
     config = assumed.measured(asked.config, asked.lengths)
     found = devices.of_topology(asked.topology) if asked.topology else None
@@ -108,7 +108,7 @@ def forward_flops(step: Step) -> float:
 
 
 def settings(config: Config, mesh: Mesh, remat: str) -> list[Setting]:
-    """Returns every micro-batch that divides a device's share of the batch, the largest first."""
+    """Returns a setting for every micro-batch that divides a device's share, the largest first."""
     share = config.train.batch_size // (mesh.shape["replica"] * mesh.shape["fsdp"])
     return [Setting(remat, share // n, n) for n in range(1, share + 1) if share % n == 0]
 
@@ -118,14 +118,14 @@ def by_time(
 ) -> list[tuple[Setting, LeastTime]]:
     """Returns every setting with its least time on a chip, the fastest first.
 
-    Of those that are as fast, the one that recomputes least, and then the largest micro-batch.
+    Ties are ordered by recomputation, least first, then by micro-batch, largest first.
     """
     every = [s for remat in POLICIES for s in settings(step.config, step.mesh, remat)]
     timed = [(s, least_time.of(step, s, chips.CHIPS[chip], products)) for s in every]
     return sorted(timed, key=lambda pair: pair[1].seconds)
 
 
-# ---- a TPU's compiler knows what fits: ask it in the order of time, until something does
+# ---- a TPU's compiler knows what fits: try settings in the order of time, until one does
 
 
 def _search_by_refusals(step: Step, asked: Asked, products, chip: str) -> tuple[list, list[Choice]]:
@@ -142,16 +142,16 @@ def _search_by_refusals(step: Step, asked: Asked, products, chip: str) -> tuple[
 
 
 def _cannot_fit(setting: Setting, refused: TooLarge, room: int) -> bool:
-    """Whether a refusal tells of another setting: of one that keeps as much, by its share of the micro-batch.
+    """Whether a refusal rules out a setting that keeps as much, by its share of the micro-batch.
 
-    Half of a micro-batch takes more than half of the memory.
+    Half of a micro-batch needs more than half of the memory.
     """
     keeps_less = POLICIES.index(setting.remat) > POLICIES.index(refused.setting.remat)
     share = setting.micro_batch / refused.setting.micro_batch
     return not keeps_less and (share >= 1 or share * refused.wanted > room)
 
 
-# ---- others compile what does not fit too: memory is a line over micro-batches, and each chip cuts it
+# ---- others also compile what does not fit: memory is a line over micro-batches, a chip a limit
 
 
 def _search_by_lines(
@@ -174,31 +174,31 @@ def _search_by_lines(
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A policy's memory over micro-batches, through two compiled ones; flat below the smaller."""
+    """A policy's memory, linear in the micro-batch through two compiled ones; flat below both."""
 
     probes: tuple[Program | TooLarge, ...]
 
     @classmethod
     def of(cls, step: Step, remat: str) -> "Line":
-        """Compiles the smallest micro-batch, and the largest of up to `_PROBE` that leaves several."""
+        """Compiles the smallest micro-batch, and the largest up to `_PROBE` that accumulates."""
         possible = settings(step.config, step.mesh, remat)
         several = [s for s in possible if s.accumulate > 1 and s.micro_batch <= _PROBE]
         wanted = dict.fromkeys((several or possible)[i] for i in (-1, 0))
         return cls(tuple(step.compile(setting) for setting in wanted))
 
     def bytes(self, micro_batch: int) -> int:
-        """Returns the bytes on one device with this micro-batch."""
+        """Returns the bytes on one device for this micro-batch."""
         first, last = self.probes[0], self.probes[-1]
         span = last.setting.micro_batch - first.setting.micro_batch
         slope = (last.bytes - first.bytes) / span if span else 0
         above = micro_batch - first.setting.micro_batch
         if above and not span:
-            raise ValueError("one compilation tells nothing of another micro-batch")
+            raise ValueError("one compilation says nothing about another micro-batch")
         return first.bytes + int(max(slope, 0) * max(above, 0))
 
 
 def choose(chip: str, timed: list[tuple[Setting, LeastTime]], lines: dict[str, Line]) -> Choice:
-    """Returns the first setting, of those that `by_time` gives, whose memory fits a chip."""
+    """Returns the first setting, in the order of `by_time`, whose memory fits a chip."""
     least = math.inf
     for setting, time in timed:
         wanted = lines[setting.remat].bytes(setting.micro_batch)
@@ -209,6 +209,6 @@ def choose(chip: str, timed: list[tuple[Setting, LeastTime]], lines: dict[str, L
 
 
 def _own(config: Config, mesh: Mesh) -> Setting:
-    """The setting that the config itself has."""
+    """Returns the setting of the config itself."""
     n = config.train.accumulate
     return next(s for s in settings(config, mesh, config.model.remat) if s.accumulate == n)

@@ -1,4 +1,4 @@
-"""The real train step, compiled for devices that need not be here, and what its compiler says of it."""
+"""The real train step, compiled for devices that need not be present, and its compiler's report."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ _SIZE = re.compile(r"([\d.]+)([KMGT])\b")
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What may be chosen when a model is too large.
+    """The settings to change when a model is too large.
 
     remat: a name of `stacking.REMAT_POLICIES`; micro_batch: samples per device and micro-batch;
     accumulate: micro-batches per update.
@@ -30,7 +30,7 @@ class Setting:
     accumulate: int
 
     def of(self, config: Config) -> Config:
-        """Returns the config with these choices; its batch stays. What recomputes wants a loop over blocks."""
+        """Returns the config with this setting; the batch stays. Remat needs a loop over blocks."""
         unroll = config.model.unroll if self.remat == "none" else 1
         return dataclasses.replace(
             config,
@@ -43,9 +43,9 @@ class Setting:
 class Program:
     """A compiled step: bytes on each device, and its text.
 
-    arguments: state and batch, as laid out there; temporaries: all else that lives during a step,
-    gradients included; code: instructions. The new state takes the old one's place.
-    seconds: how long compiling took.
+    arguments: state and batch, as laid out on the device; temporaries: everything else that lives
+    during a step, gradients included; code: instructions; seconds: compile time. The new state
+    replaces the old one in place.
     """
 
     setting: Setting
@@ -66,9 +66,9 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class TooLarge:
-    """A step that the compiler refused, because it does not fit the device's memory.
+    """A step that the compiler refused because it does not fit the device's memory.
 
-    told: the compiler's sentence; wanted: the bytes that it names, of temporaries or of the whole.
+    told: the compiler's message; wanted: the bytes that it names, of temporaries or of everything.
     """
 
     setting: Setting
@@ -91,7 +91,10 @@ class Step:
 
     @functools.cached_property
     def like(self) -> state.TrainState:
-        """The state as `jax.ShapeDtypeStruct`s with shardings; InputError where the mesh does not fit."""
+        """The state as `jax.ShapeDtypeStruct`s with shardings.
+
+        Raises InputError if the mesh does not fit.
+        """
         return self._abstract[1]
 
     @functools.cached_property
@@ -103,7 +106,7 @@ class Step:
         return optim.make_optimizer(self.config.optim, self.config.train.steps)
 
     def compile(self, setting: Setting) -> Program | TooLarge:
-        """Compiles the step with other settings than the config's. Nothing is allocated."""
+        """Compiles the step with a setting in place of the config's. Nothing is allocated."""
         config = setting.of(self.config)
         task = dataclasses.replace(self.task, model=config.model)
         graphdef, like = state.abstract(task, self._optimizer, self.mesh)
@@ -130,9 +133,9 @@ class Step:
 
 
 def state_bytes(like: state.TrainState) -> dict[str, int]:
-    """Returns the bytes on each device of a sharded state, by what they are for. No padding is counted.
+    """Returns the bytes on each device of a sharded state, by purpose, without padding.
 
-    The gradients, which live within a step, are of the parameters' size.
+    Gradients, which live only within a step, are as large as the parameters.
     """
     parts = {
         "parameters": like.params,
@@ -144,7 +147,7 @@ def state_bytes(like: state.TrainState) -> dict[str, int]:
 
 
 def batch_bytes(task: DiffusionTask, mesh: Mesh) -> int:
-    """Returns the bytes on each device of one batch, split by samples."""
+    """Returns the bytes on each device of one batch, sharded over samples."""
     whole = sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(task.batch_spec()))
     return whole // (mesh.shape["replica"] * mesh.shape["fsdp"])
 
@@ -154,7 +157,7 @@ def _bytes_on_device(a: jax.ShapeDtypeStruct) -> int:
 
 
 def _first_size(told: str) -> int:
-    """Returns the first size that a compiler's sentence names, in bytes; 0 for none."""
+    """Returns the first size in a compiler's message, in bytes; 0 if there is none."""
     found = _SIZE.search(told)
     power = {"K": 1, "M": 2, "G": 3, "T": 4}
     return int(float(found[1]) * 1024 ** power[found[2]]) if found else 0

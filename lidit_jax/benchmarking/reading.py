@@ -1,7 +1,7 @@
-"""How fast batches are made of a data set's files, where the time goes, and what limits it.
+"""How fast batches are made from a data set's files, where the time goes, and what limits it.
 
-The set is put out of the page cache and read once through, as training reads it, each row one time;
-then a few batches again, step by step, in one thread, to see what each step costs the processor.
+The files are evicted from the page cache, and the data set is read as in training, each row once;
+then a few batches again, step by step in one thread, for the processor time of each step.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from lidit_jax.data import pipeline
 from lidit_jax.data.pipeline import Reader
 from lidit_jax.training.feed import Feed
 
-_SOUGHT = 256  # samples, at least, whose making is looked at step by step
-_NEAR = 0.7  # of a limit: so near it, it is what limits
-_SHARE_OF_PEAK = 0.5  # at which a chip is supposed to train
+_SOUGHT = 256  # samples, at least, that are made step by step
+_NEAR = 0.7  # a rate above this share of a limit is limited by it
+_SHARE_OF_PEAK = 0.5  # at which a chip is assumed to train
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What is to be read: the made-up set in `folder`, by one of `hosts` that share each batch."""
+    """What to read: the made-up data set in `folder`, by one of `hosts` that share each batch."""
 
     wanted: made_up.Made
     folder: pathlib.Path
@@ -40,7 +40,7 @@ class Asked:
             )
         if rows < 4 * self.share:
             raise errors.InputError(
-                f"--rows={rows} are under four batches of {self.share}, a host's share of {batch_size}; "
+                f"--rows={rows} is less than four batches of {self.share}, a host's share of {batch_size}; "
                 f"use --rows={32 * self.share}, or more --hosts"
             )
 
@@ -50,19 +50,19 @@ class Asked:
 
     @property
     def share(self) -> int:
-        """Samples of each batch that this host reads."""
+        """How many samples of each batch this host reads."""
         return self.wanted.config.train.batch_size // self.hosts
 
     def reader(self) -> Reader:
-        """Returns a reader that remembers nothing of what another one read."""
+        """Returns a new reader, which shares no cache with other readers."""
         return made_up.opened(self.wanted, self.folder)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A set read through. seconds: of each batch, by the clock; processor: of the whole, all threads.
+    """One pass over a data set. seconds: wall time of each batch; processor: total, all threads.
 
-    disk: bytes that came from disks, as the kernel counts them; None where it does not.
+    disk: bytes read from disks, as counted by the kernel; None if it does not count.
     """
 
     seconds: tuple[float, ...]
@@ -76,15 +76,15 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What was found. Bytes and seconds are of one sample, unless said.
+    """The results. Bytes and seconds are per sample, unless stated otherwise.
 
-    share: samples of a batch; cores: that this process may use.
-    stored: bytes in the files; given: bytes given to the device; read: bytes of what the model reads.
-    parts: processor time of each step of making it, in one thread; whole: of all at once.
+    share: samples of a batch; cores: number of cores that this process may use.
+    stored: bytes in the files; given: bytes passed to the device; read: bytes that the model reads.
+    parts: processor time of each step of making it, in one thread; whole: of all steps together.
     restored: processor time of the device's part, where the device is a CPU.
-    plain: bytes a second of the same files, read and thrown away.
-    copied: bytes a second of a batch copied in memory by one thread.
-    wanted: samples a second that one chip of a kind trains on, at half of its peak.
+    plain: bytes per second of reading the same files and discarding them.
+    copied: bytes per second of copying a batch in memory with one thread.
+    wanted: chip -> samples per second that it trains on at half of its peak.
     """
 
     share: int
@@ -103,22 +103,22 @@ class Reading:
 
     @property
     def rate(self) -> float:
-        """Samples a second."""
+        """Samples per second."""
         return len(self.stream.seconds) * self.share / self.stream.total
 
     @property
     def busy(self) -> float:
-        """Cores that were busy, on average."""
+        """Average number of busy cores."""
         return self.stream.processor / self.stream.total
 
     @property
     def rest(self) -> float:
-        """Processor time that no part accounts for: Python between the steps, and chance."""
+        """Processor time that no part accounts for: Python between the steps, and noise."""
         return self.whole - sum(self.parts.values())
 
     @property
     def limits(self) -> dict[str, float]:
-        """Samples a second that each limit would allow, if nothing else did."""
+        """Samples per second that each limit alone would allow."""
         return {
             "disk": self.plain / self.stored,
             "memory": self.copied / self.given,
@@ -132,21 +132,21 @@ class Reading:
         if self.rate >= _NEAR * self.limits[lowest]:
             return f"the {lowest}"
         if self.busy >= _NEAR * self.cores:
-            return "the processor, busy beyond what the steps cost alone"
+            return "the processor, which is busier than the steps alone explain"
         if self.busy >= _NEAR * min(self.threads, self.cores):
             return f"{self.threads} threads; more data.threads may help"
         return (
-            f"waiting: {self.busy:.1f} of {self.cores} cores were busy for it with {self.threads} threads. They "
-            "waited for the disk, each other, or other programs of this machine"
+            f"waiting: {self.busy:.1f} of {self.cores} cores were busy with {self.threads} threads, which "
+            "waited for the disk, each other, or other programs on this machine"
         )
 
     def as_json(self) -> dict:
-        """Returns the numbers, and what is made of them, as JSON can hold them."""
+        """Returns the measured and derived numbers as JSON values."""
         made = ("rate", "busy", "rest", "limits", "limited_by")
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in made}
 
     def table(self) -> str:
-        """Returns a few lines for people."""
+        """Returns the results as a few lines of text."""
         low, median, high = np.percentile(self.stream.seconds, (10, 50, 90))
         count, disk = len(self.stream.seconds), self.stream.disk
         told = "unknown" if disk is None else f"{disk / self.stream.total / 1e6:,.0f} MB/s"
@@ -155,21 +155,21 @@ class Reading:
             f"rate         {self.rate:,.1f} samples/s, {self.rate / self.share:.2f} batches/s",
             f"a batch      {median:.3f} s, four of five from {low:.3f} to {high:.3f} s",
             f"from disk    {told}; a sample has {self.stored / 1e3:,.0f} kB of files",
-            f"to device    {self.rate * self.given / 1e6:,.0f} MB/s; a sample is given {self.given / 1e3:,.0f} kB, "
-            f"of which the device makes {self.read / 1e3:,.0f} kB",
+            f"to device    {self.rate * self.given / 1e6:,.0f} MB/s; a sample has {self.given / 1e3:,.0f} kB, "
+            f"which the device turns into {self.read / 1e3:,.0f} kB",
             f"processor    {self.busy:.2f} of {self.cores} cores busy",
             "",
-            f"processor time of a sample, one thread, {self.whole * 1e3:.3f} ms, of that",
+            f"processor time of a sample, one thread: {self.whole * 1e3:.3f} ms, consisting of",
             *self._parts(),
-            f"restored by the device {self.restored * 1e3:9.3f} ms more, if that is this processor",
+            f"restored by the device {self.restored * 1e3:9.3f} ms more, if the device is this processor",
             "",
-            "samples/s that would be possible, if nothing else were in the way",
+            "samples/s that each limit alone would allow",
             f"  disk       {self.limits['disk']:9,.0f}  the files read plainly, {self.plain / 1e6:,.0f} MB/s",
             f"  memory     {self.limits['memory']:9,.0f}  a batch copied once, {self.copied / 1e6:,.0f} MB/s",
-            f"  processor  {self.limits['processor']:9,.0f}  every core, no one else",
+            f"  processor  {self.limits['processor']:9,.0f}  every core, no other programs",
             f"limited by {self.limited_by}",
             "",
-            "samples/s that a chip at half its peak trains on: "
+            "samples/s that a chip trains on at half its peak: "
             + ", ".join(f"{chip} {rate:,.0f}" for chip, rate in self.wanted.items()),
         ]
         return "\n".join(lines)
@@ -184,7 +184,7 @@ class Reading:
 
 
 def measure(asked: Asked) -> Reading:
-    """Reads the set, which `made_up.write` has written, on the first device, and returns what was found."""
+    """Reads the data set written by `made_up.write` onto the first device; returns the results."""
     reader = asked.reader()
     mesh = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
     feed = Feed(reader, mesh, asked.share)
@@ -214,14 +214,14 @@ def measure(asked: Asked) -> Reading:
 
 
 def _sought(asked: Asked, reader: Reader) -> list[steps.Samples]:
-    """Returns (row, epoch) pairs of a few whole batches of the first bin, which has a third of the rows."""
+    """Returns (row, epoch) pairs of a few full batches of the first bin, 1/3 of the rows."""
     rows = min(max(_SOUGHT, asked.share), reader.dataset.counts[0])
     starts = range(0, rows - asked.share + 1, asked.share)
     return [[(start + i, 0) for i in range(asked.share)] for start in starts]
 
 
 def _stream(asked: Asked, feed: Feed) -> Stream:
-    """Reads as many whole batches as the set has rows for, each row once, from the disk."""
+    """Reads as many full batches as the data set has rows for, each row once, from disk."""
     storage.forget(asked.folder)
     reader = asked.reader()
     batches = pipeline.batches(reader, asked.share, threads=asked.threads)

@@ -1,4 +1,4 @@
-"""A plan in print, and as JSON."""
+"""A plan as text and as JSON."""
 
 from lidit_jax.benchmarking import chips, flops, program
 from lidit_jax.benchmarking.plan import Choice, Plan
@@ -12,7 +12,7 @@ VIRTUAL = (
 
 
 def as_json(plan: Plan) -> dict:
-    """Returns the plan as JSON can hold it. Bytes are of one device, FLOPs of one picture."""
+    """Returns the plan as JSON values. Bytes are per device, FLOPs per picture."""
     config, mesh = plan.step.config, plan.step.mesh
     products = plan.products
     return {
@@ -37,7 +37,7 @@ def as_json(plan: Plan) -> dict:
 
 
 def device_bytes(plan: Plan) -> dict[str, int]:
-    """Returns the bytes on each device by purpose; gradients by formula: one f32 number a parameter."""
+    """Returns the bytes on each device by purpose; gradients are as large as the parameters."""
     state = program.state_bytes(plan.step.like)
     return state | {
         "gradients": state["parameters"],
@@ -81,14 +81,14 @@ def text(plan: Plan) -> str:
         "",
         "GiB on each device of",
         *_table([[name, _gib(size)] for name, size in told["bytes"].items()]),
-        "gradients live within the step, among its temporaries below; padding is not counted above",
+        "gradients live only within the step, in its temporaries below; padding is not counted above",
         "",
         "compiled" + ("" if plan.asked.topology else " " + VIRTUAL),
         *_table([_TRIED] + [_tried_cells(row) for row in told["tried"]]),
         "",
         *_collective_lines(plan),
         "",
-        "chosen: of what fits the fastest, by products at the peak and parameters at the links' speed",
+        "chosen: the fastest that fits, with products at peak and parameters at the links' speed",
         *_table([_CHOSEN] + [_chosen_cells(row) for row in told["choices"]]),
     ]
     return "\n".join(lines)
@@ -126,7 +126,7 @@ def _chosen_cells(row) -> list[str]:
 
 
 def _collective_lines(plan: Plan) -> list[str]:
-    """The collectives of the last program that was compiled."""
+    """Returns the collectives of the last compiled program, as lines."""
     compiled = [t for t in plan.tried if isinstance(t, Program)]
     if not compiled:
         return ["collectives: nothing was compiled"]
@@ -136,7 +136,7 @@ def _collective_lines(plan: Plan) -> list[str]:
         f"x {setting.accumulate}"
     )
     if found.unknown_loops:
-        head += f" ({found.unknown_loops} loops of unknown length count once)"
+        head += f" ({found.unknown_loops} loops of unknown length are counted once)"
     rows = [
         [kind, dtype, str(c.count), f"{c.bytes / 1e9:.3f} GB"]
         for (kind, dtype), c in found.by_kind.items()

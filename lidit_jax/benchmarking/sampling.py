@@ -1,7 +1,7 @@
-"""How long a picture takes to be drawn, and what of it is not the denoiser's work.
+"""How long sampling a picture takes, and how much of that is outside the denoiser.
 
-Weights and texts are random: times do not depend on them. Every part is timed once a round, so that
-a machine that is slower for a while is slower for all; medians are over rounds.
+Weights and texts are random: times do not depend on them. Every part is timed once per round, so
+that a slow phase of the machine affects all parts; medians are over rounds.
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ from lidit_jax.training.trained import as_multiplied
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSpeed:
-    """What was measured, in seconds a batch.
+    """Measurements, in seconds per batch.
 
-    pictures: of a batch. evaluations: of the denoiser for each picture; rows: that it has for each
-      picture, 2 under guidance.
+    pictures: pictures per batch. evaluations: denoiser calls per picture; rows: rows of the
+      denoiser's batch per picture, 2 with guidance.
     draw: the whole program, from texts and seeds on the host to latents.
-    denoiser: as many bare calls of the DiT. conditioner: what the program does to have its conditions.
-    dispatch: the program's arguments given to one that does nothing.
-    decode: latents to pictures, None where there is no VAE. write: pictures to PNGs.
+    denoiser: the same number of bare DiT calls. conditioner: computing the program's conditions.
+    dispatch: passing the program's arguments to one that does nothing.
+    decode: latents to pictures, None if there is no VAE. write: pictures to PNGs.
     """
 
     device: str
@@ -55,33 +55,33 @@ class SamplingSpeed:
 
     @property
     def sampler(self) -> float:
-        """Returns what is left of the program: noise, guidance, the sampler's arithmetic, its loop."""
+        """Returns the rest of the program: noise, guidance, the sampler's arithmetic, its loop."""
         known = (self.denoiser, self.conditioner, self.dispatch)
         return self.draw.median - sum(part.median for part in known)
 
     @property
     def batch(self) -> float:
-        """Returns the median seconds from texts to PNGs, one thing after the other."""
+        """Returns the median seconds from texts to PNGs, one part after the other."""
         parts = (self.draw, self.decode, self.write)
         return sum(part.median for part in parts if part)
 
     @property
     def picture(self) -> float:
-        """Returns the seconds for one picture."""
+        """Returns the seconds per picture."""
         return self.batch / self.pictures
 
     @property
     def outside(self) -> float:
-        """Returns the share of the time that is not the denoiser's."""
+        """Returns the share of the time spent outside the denoiser."""
         return 1 - self.denoiser.median / self.batch
 
     def as_json(self) -> dict:
-        """Returns the numbers as JSON can hold them, seconds of a batch."""
+        """Returns the numbers as JSON values, in seconds per batch."""
         made = {"sampler": self.sampler, "seconds_a_picture": self.picture}
         return dataclasses.asdict(self) | made | {"outside_the_denoiser": self.outside}
 
     def table(self) -> str:
-        """Returns a line for each part, and one for all of it."""
+        """Returns a line for each part, and one for the total."""
         measured = {
             "denoiser": self.denoiser,
             "conditioner": self.conditioner,
@@ -92,7 +92,7 @@ class SamplingSpeed:
         }
         lines = [
             f"{self.parameters:,} parameters, mesh {self.mesh} on {self.device}; {self.pictures} pictures, "
-            f"each of {self.evaluations} evaluations of {self.rows} rows",
+            f"each with {self.evaluations} evaluations of {self.rows} rows",
             f"{'':14}{'s/picture':>10}{'share':>8}   least to most",
         ]
         for name, seconds in measured.items():
@@ -102,7 +102,7 @@ class SamplingSpeed:
                 )
                 lines.append(self._line(name, seconds.median, spread))
             elif name == "sampler":
-                lines.append(self._line(name, self.sampler, "what is left of the program"))
+                lines.append(self._line(name, self.sampler, "the rest of the program"))
         lines.append(self._line("all", self.batch, f"{self.outside:.1%} outside the denoiser"))
         return "\n".join(lines)
 
@@ -119,19 +119,19 @@ def measure(
     rounds: int = 5,
     mesh: Mesh | None = None,
 ) -> SamplingSpeed:
-    """Measures the config's model on this process' devices.
+    """Measures the config's model on this process's devices.
 
     Args:
-      config: whose encoders have their widths and prefix_len set, or measured. Where `data.codec`
-        names a VAE, its decoder is measured too; "latents:8x16" stands for one and is not.
-      steps: of the config's sampler.
+      config: its encoders must have width and prefix_len, set or measured. If `data.codec` names a
+        VAE, its decoder is measured too; "latents:8x16" stands in for one and is not measured.
+      steps: steps of the config's sampler.
       guidance: 1 = off.
-      batch: pictures at once, over all devices, rounded up to what the mesh divides as drawing is.
+      batch: pictures at once, over all devices; rounded up for the mesh as in sampling.
       tokens: text tokens that a prompt is padded to.
-      rounds: how often everything is timed, after a first time that compiles it.
-      mesh: None is `sharding.drawing_mesh`.
+      rounds: how often everything is timed, after a first round that compiles it.
+      mesh: None = `sharding.drawing_mesh`.
 
-    Raises InputError where the config cannot be drawn with.
+    Raises InputError if the config cannot be sampled from.
     """
     sampler = dataclasses.replace(config.sample.sampler, steps=steps)
     model = _RandomModel(config, mesh)
@@ -162,7 +162,7 @@ def measure(
 
 
 class _RandomModel:
-    """A model of random weights on a mesh, and the programs that are timed."""
+    """A model with random weights on a mesh, and the programs to time."""
 
     def __init__(self, config: Config, mesh: Mesh | None):
         task = tasks.without_data(config)
@@ -175,7 +175,7 @@ class _RandomModel:
 
         def init():
             _, params, constants = state.split(task.init(nnx.Rngs(rng.key(0, "init"))))
-            # Zeros, which gates and the last layer start from, might be computed faster.
+            # Zeros, the initial values of gates and the last layer, might compute faster.
             shaken = jax.tree.map(lambda a, like: (a + 0.01).astype(like.dtype), params, ema)
             return shaken, constants
 
@@ -189,7 +189,7 @@ class _RandomModel:
         return samplers.make_plan(sample.sampler, schedule).t.astype(np.float32)
 
     def parts(self, sample: SampleConfig, shape, text) -> dict[str, Callable[[], jax.Array]]:
-        """Returns the program that draws, and programs of its parts, ready to be called."""
+        """Returns the sampling program and programs of its parts, ready to be called."""
         draw = make_draw(self.graphdef, self.objective, self.mesh)
         guided, times = sample.is_guided, self.times(sample)
         rows, everywhere = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
@@ -201,7 +201,7 @@ class _RandomModel:
                 with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
                     return fn(nnx.merge(self.graphdef, *weights), *args)
 
-            jitted = jax.jit(traced, keep_unused=True)  # `nothing` is given all and needs nothing
+            jitted = jax.jit(traced, keep_unused=True)  # `nothing` gets all arguments, uses none
             return lambda *args: jitted(self.weights, *args)
 
         one = program(lambda model, text: conditions(model, text, guided)(jnp.zeros(len(given[1]))))
@@ -222,11 +222,11 @@ class _RandomModel:
 
 
 def _evaluate(model: LiDiT, x, condition, times):
-    """The DiT at each of the times, each time of what it said before."""
+    """Returns the DiT applied at each of the times, each time to its previous output."""
 
     def step(x, t):
         seen = condition
-        if model.conditioner.uses_time:  # what depends on it is computed at every step
+        if model.conditioner.uses_time:  # compute what depends on the condition at every step
             x, seen = jax.lax.optimization_barrier((x, condition))
         return model.dit(x, model.time(jnp.full(len(x), t)), seen), None
 
@@ -234,7 +234,7 @@ def _evaluate(model: LiDiT, x, condition, times):
 
 
 def _refine(model: LiDiT, text, guided: bool, times):
-    """The conditions at each of the times, added up."""
+    """Returns the conditions at all of the times, summed."""
     rows = len(text[0].mask_BxS)
     condition_at = conditions(model, text, guided)
 
@@ -246,7 +246,7 @@ def _refine(model: LiDiT, text, guided: bool, times):
 
 
 def _smooth_pictures(count: int, size: tuple[int, int]) -> np.ndarray:
-    """Returns uint8 pictures of 8 px patches in random colours: noise would be slow to compress."""
+    """Returns uint8 pictures of 8 px patches in random colours; noise would compress slowly."""
     height, width = size
     few = np.random.default_rng(0).integers(0, 256, (count, -(-height // 8), -(-width // 8), 3))
     return few.repeat(8, 1).repeat(8, 2)[:, :height, :width].astype(np.uint8)

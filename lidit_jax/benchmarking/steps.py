@@ -1,4 +1,4 @@
-"""What each step of making a batch costs: in processor time, one thread, one step after the other."""
+"""The cost of each step of making a batch: processor time in one thread, step by step."""
 
 import time
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class _Clock:
 
 
 def parts(reader: Reader, batches: list[Samples], feed: Feed) -> dict[str, float]:
-    """Returns the seconds of each step of a sample: those of `Reader.batch`, and what gives it away."""
+    """Returns the seconds per sample of each step of `Reader.batch`, and of the device transfer."""
     clock = _Clock()
     for samples in batches:
         rows = [row for row, _ in samples]
@@ -62,7 +62,7 @@ def _text(clock: _Clock, store: FeatureStore, length: int, captions: list[int]):
 
 
 def whole(reader: Reader, batches: list[Samples], feed: Feed) -> float:
-    """Returns the seconds of a sample, its batch made by `Reader.batch` and given away."""
+    """Returns the seconds per sample of making batches with `Reader.batch` and the transfer."""
     begun = time.process_time()
     for samples in batches:
         jax.block_until_ready(feed.given(reader.batch(samples)))
@@ -70,7 +70,7 @@ def whole(reader: Reader, batches: list[Samples], feed: Feed) -> float:
 
 
 def restored(batch: Batch, feed: Feed, rounds: int = 3) -> float:
-    """Returns the seconds of processor time a sample that restoring takes: on a CPU that is the device."""
+    """Returns the processor seconds per sample of restoring features, where the device is a CPU."""
     given = feed.given(batch)
     jax.block_until_ready(feed.restored(given))  # compiled before it is timed
     begun = time.process_time()
@@ -80,7 +80,7 @@ def restored(batch: Batch, feed: Feed, rounds: int = 3) -> float:
 
 
 def copied(batch: Batch) -> float:
-    """Returns the bytes a second of the batch copied in memory, by one thread, to where it was before."""
+    """Returns the bytes per second at which one thread copies a batch into memory used before."""
     arrays = jax.tree.leaves(batch)
     copies = [a.copy() for a in arrays]
     taken = []

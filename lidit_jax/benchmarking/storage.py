@@ -1,14 +1,14 @@
-"""Files of a data set as a disk has them: read plainly, forgotten, counted."""
+"""Files of a data set on disk: reading them plainly, evicting them from the page cache, sizes."""
 
 import os
 import pathlib
 import time
 
-_BLOCK = 2**22  # bytes that are read at once
+_BLOCK = 2**22  # bytes per read
 
 
 def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the files that batches are made of: pictures and features."""
+    """Returns the files that batches are made from: latents and features."""
     return sorted([*folder.glob("images/*/latents-*"), *folder.glob("features/*/*.array_record")])
 
 
@@ -18,7 +18,7 @@ def size(folder: pathlib.Path) -> int:
 
 
 def forget(folder: pathlib.Path):
-    """Puts these files out of the page cache, as far as the kernel does what it is advised to."""
+    """Evicts these files from the page cache, as far as the kernel follows the advice."""
     for path in files_of(folder):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
@@ -26,7 +26,7 @@ def forget(folder: pathlib.Path):
 
 
 def read_plainly(folder: pathlib.Path) -> float:
-    """Returns the seconds that it takes to read the files from the disk, one after the other, and do nothing."""
+    """Returns the seconds to read the files from disk, one after the other, and nothing else."""
     forget(folder)
     block, begun = bytearray(_BLOCK), time.perf_counter()
     for path in files_of(folder):
@@ -37,7 +37,7 @@ def read_plainly(folder: pathlib.Path) -> float:
 
 
 def disk_bytes() -> int | None:
-    """Returns the bytes that this process had from disks so far; None where the kernel does not tell."""
+    """Returns the bytes this process has read from disks; None if the kernel does not tell."""
     try:
         lines = pathlib.Path("/proc/self/io").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Times of things that are compared: taken in turn, so that a slow while of the machine is slow for all."""
+"""Times of things to compare, measured in turn, so that a slow phase of the machine affects all."""
 
 import dataclasses
 import statistics
@@ -11,7 +11,7 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Median, least and most of the seconds that something took."""
+    """Median, minimum and maximum of the seconds that something took."""
 
     median: float
     least: float
@@ -24,7 +24,7 @@ class Seconds:
 def take(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Seconds]:
     """Returns how long each part takes; the first round, which compiles and warms up, is not counted.
 
-    A part that returns arrays has ended when they are there.
+    A part that returns arrays ends when they are ready.
     """
     times: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(1 + rounds):

@@ -1,4 +1,4 @@
-"""How fast the train step is: beside the device's own matrix products, and beside a peer, in one run."""
+"""How fast the train step is, compared with the device's matrix products and a peer, in one run."""
 
 import dataclasses
 import time
@@ -20,14 +20,14 @@ from lidit_jax.training.tasks.diffusion import DiffusionTask
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSpeed:
-    """What was measured, of whole steps over all devices.
+    """Measurements of full steps over all devices.
 
-    flops: of a step by formula, without what is recomputed; xla_flops: of the compiled program on one
-    device, where loops count once (None: the backend does not say).
-    product, product_flops: a large matrix product in the compute dtype on every device, all of them at
-    the same time and counted together: devices that share a processor's cores share its peak.
-    memory: the most bytes in use on one device; on a CPU, which does not say, the program's own.
-    peer_step: of `peer`, its steps taken in turn with ours.
+    flops: of a step by formula, without recomputation; xla_flops: of the compiled program on one
+    device, where loops count once (None: the backend does not report it).
+    product, product_flops: a large matrix product in the compute dtype on every device, run at the
+    same time and counted together: devices that share a processor's cores share its peak.
+    memory: peak bytes in use on one device; on a CPU, which does not report it, the program's own.
+    peer_step: steps of `peer`, taken in turn with ours.
     """
 
     device: str
@@ -47,12 +47,12 @@ class TrainingSpeed:
 
     @property
     def peak(self) -> float:
-        """Returns the FLOP/s of the products, the sum of all devices."""
+        """Returns the FLOP/s of the products, summed over all devices."""
         return self.product_flops / self.product.median
 
     @property
     def share(self) -> float:
-        """Returns which share of that the step's own FLOPs reach."""
+        """Returns the share of that peak that the step's own FLOPs reach."""
         return self.flops / self.step.median / self.peak
 
     @property
@@ -61,7 +61,7 @@ class TrainingSpeed:
         return self.peer_step.median / self.step.median if self.peer_step else None
 
     def as_json(self) -> dict:
-        """Returns the numbers, and what is made of them, as JSON can hold them."""
+        """Returns the measured and derived numbers as JSON values."""
         told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("step", "product", "peer_step"):
             told[name] = dataclasses.asdict(told[name]) if told[name] else None
@@ -70,14 +70,14 @@ class TrainingSpeed:
         return told | {"peak": self.peak, "share_of_peak": self.share, "ratio_to_peer": self.ratio}
 
     def table(self) -> str:
-        """Returns a few lines for people."""
+        """Returns the results as a few lines of text."""
         counted = f", XLA counts {_giga(self.xla_flops)}" if self.xla_flops else ""
         lines = [
             f"{self.parameters:,} parameters in {self.dtype}, mesh {self.mesh} on {self.device}, {self.images} images a step",
             f"compiled in   {self.compile_seconds:.1f} s",
             f"step          {self.step}, {self.images / self.step.median:.2f} images/s",
             f"model         {_giga(self.flops)} a step{counted}; {_giga(self.flops / self.step.median)}/s",
-            f"product       {_giga(self.peak)}/s, the sum of one on every device at the same time, between the steps",
+            f"product       {_giga(self.peak)}/s, summed over all devices at the same time, between steps",
             f"share         {self.share:.1%} of the products' peak",
             f"memory        {self.memory / 2**30:.2f} GiB a device",
         ]
@@ -97,9 +97,9 @@ def _giga(flops: float) -> str:
 def measure(
     config: Config, task: DiffusionTask, mesh: Mesh, peer: Peer | None = None, rounds: int = 10
 ) -> TrainingSpeed:
-    """Measures the real step of a config on a mesh, on a random batch, in turn with products and the peer.
+    """Measures a config's real step on a mesh and a random batch, in turn with products and peer.
 
-    Raises InputError where the model or the batch does not divide over the mesh.
+    Raises InputError if the model or the batch does not divide over the mesh.
     """
     sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
     optimizer = optim.make_optimizer(config.optim, config.train.steps)
@@ -116,7 +116,7 @@ def measure(
         return metrics
 
     jax.block_until_ready(train())
-    memory = _memory(compiled, mesh)  # before there is anything else on the devices
+    memory = _memory(compiled, mesh)  # before anything else is on the devices
     side = 2048 if mesh.devices.flat[0].platform == "cpu" else 8192
     parts = {"step": train, "product": _product(side, config.model.dtype, mesh)}
     if peer:
@@ -141,10 +141,10 @@ def measure(
 
 
 def _product(side: int, dtype: str, mesh: Mesh):
-    """Returns a product of two random matrices on every device of the mesh, ready to be called.
+    """Returns a function that multiplies two random matrices on every device of the mesh.
 
-    Each device has two of its own; one program multiplies them all, and nothing travels. What the call
-    returns is [devices * side, side], one product after another.
+    Each device has two of its own; one program multiplies them all, without communication. The
+    function returns [devices * side, side], the products stacked.
     """
     each = PartitionSpec(mesh.axis_names)
     shape, placed = (mesh.size * side, side), NamedSharding(mesh, each)

@@ -1,14 +1,15 @@
-"""Pictures on disk -> numbers. Imports no model of ours: a picture is judged by what it shows.
+"""Pictures on disk -> scores. Imports no model of ours: a picture is judged by what it shows.
 
-    pictures                    a folder of samples          judges          models of others' that look
+    pictures                    a folder of samples          judges          third-party models
     recall  reconstruction      against known pictures       benchmarks      the paper's, and our world's
     shapes  seeing_scenes  judging_scenes  patches  silhouettes  colours  textures    exact judges of our worlds
-    fid  clip_score             for curves of training       positional      by place in the prompt
-    intervals  results  figures    how sure a number is, on disk, drawn
+    fid  clip_score             for training curves          positional      by place in the prompt
+    intervals  results  figures    confidence intervals, results on disk, figures
 
 SUITES maps a name to a function of (pictures, references, judges) that returns {score: value}.
-`references` are `recall.Reference`s of the training set, or None; `judges` those at hand;
-a suite says what it needs of them. Benchmarks, with prompts of their own, are in `benchmarks.BENCHMARKS`.
+`references` are `recall.Reference`s of the training set, or None; `judges` are those available;
+each suite documents what it needs. Benchmarks, with prompts of their own, are in
+`benchmarks.BENCHMARKS`.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Colours as people see them."""
+"""Perceptual colours."""
 
 import numpy as np
 
@@ -14,6 +14,6 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def nearest(rgb_Nx3: np.ndarray, palette_Cx3: np.ndarray) -> np.ndarray:
-    """Returns which colour of the palette each is nearest to, [N]."""
+    """Returns the index of the nearest palette colour for each colour, [N]."""
     apart_NxC = np.linalg.norm(lab(rgb_Nx3)[:, None] - lab(palette_Cx3), axis=-1)
     return apart_NxC.argmin(axis=1)

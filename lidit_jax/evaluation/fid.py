@@ -21,13 +21,13 @@ def suite(
 ) -> dict[str, float]:
     """Returns {"fid_clip"} with judges.clip, or else {"fid_pixels"}, against the training set's pictures.
 
-    "CLIP-FID" (Kynkäänniemi et al., arXiv 2203.06026) is of CLIP's features at the length that it gives them, as
-    clean-fid takes them. Not comparable with a FID on Inception's.
+    "CLIP-FID" (Kynkäänniemi et al., arXiv 2203.06026) uses CLIP's features without normalising
+    their length, like clean-fid. It is not comparable with a FID on Inception features.
 
     Raises InputError without references.
     """
     if references is None:
-        raise InputError("fid needs the pictures of a data set: give --config=configs/NAME.py")
+        raise InputError("fid needs a data set's pictures; give --config=configs/NAME.py")
     features = judges.clip.features if judges.clip else pixel_features
     name = "fid_clip" if judges.clip else "fid_pixels"
     real = (image for _, image in references if image is not None)
@@ -35,10 +35,11 @@ def suite(
 
 
 def fid(drawn: Iterable[np.ndarray], real: Iterable[np.ndarray], features: Features) -> float:
-    """Returns the distance of Gaussians fitted to the features of drawn and real pictures.
+    """Returns the Fréchet distance of Gaussians fitted to the features of drawn and real pictures.
 
-    0 = the same; lower is better. It depends on the features and, since covariances of few pictures are
-    off, on how many there are: with fewer, it is larger. Compare only what has the same of both; tell both.
+    0 = the same; lower is better. It depends on the features and on the number of pictures:
+    covariances of few pictures are off, so that it is larger with fewer. Compare only distances for
+    which both are the same, and report both.
     pictures: uint8 [height, width, 3], of any size. Raises InputError with fewer than two of a kind.
     """
     return frechet_distance(_fitted(drawn, features, "drawn"), _fitted(real, features, "reference"))
@@ -47,16 +48,16 @@ def fid(drawn: Iterable[np.ndarray], real: Iterable[np.ndarray], features: Featu
 def frechet_distance(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
 ) -> float:
-    """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), of two (mean [E], covariance [E, E]).
+    """Returns |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) for two (mean [E], covariance [E, E]).
 
-    The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2), which exists and is real also
-    for covariances without full rank.
+    The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2), which exists and
+    is real even for covariances without full rank.
     """
     (mean1_E, cov1_ExE), (mean2_E, cov2_ExE) = one, other
     singular_E = np.linalg.svd(_root(cov1_ExE) @ _root(cov2_ExE), compute_uv=False)
     apart = np.square(mean1_E - mean2_E).sum()
     squared = apart + np.trace(cov1_ExE) + np.trace(cov2_ExE) - 2 * singular_E.sum()
-    return max(0.0, float(squared))  # rounding takes a distance of 0 below it
+    return max(0.0, float(squared))  # rounding can make a distance of 0 negative
 
 
 def _root(covariance_ExE: np.ndarray) -> np.ndarray:
@@ -65,9 +66,9 @@ def _root(covariance_ExE: np.ndarray) -> np.ndarray:
 
 
 def pixel_features(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns features without a model, [N, 384], for tests and for curves of small worlds alone.
+    """Returns features without a model, [N, 384], only for tests and curves of small worlds.
 
-    Means and standard deviations of colours over 8 x 8 parts of each picture.
+    They are means and standard deviations of colours over 8 x 8 parts of each picture.
     """
     return np.stack([_parts(picture) for picture in pictures])
 
@@ -90,5 +91,5 @@ def _fitted(
         found.add(found_NxE)
     count = found.count if found else 0
     if count < 2:
-        raise InputError(f"{count} {kind} pictures; a Fréchet distance wants two or more of a kind")
+        raise InputError(f"{count} {kind} pictures; a Fréchet distance needs two or more per kind")
     return found.mean_C, found.covariance_CxC

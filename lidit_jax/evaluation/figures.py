@@ -1,15 +1,15 @@
-"""What figures share: colours, and a file that is whole. matplotlib is imported when one is drawn."""
+"""What figures share: colours and atomic writes. matplotlib is imported when a figure is drawn."""
 
 import pathlib
 
 from lidit_jax import files
 
-# Okabe and Ito's colours, which colour-blind people tell apart.
+# Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 def pyplot():
-    """Returns matplotlib's pyplot, drawing to files."""
+    """Returns matplotlib's pyplot with a backend that draws to files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -19,7 +19,7 @@ def pyplot():
 
 
 def save(figure, path: pathlib.Path):
-    """Writes a figure as PNG, whole or not at all, and closes it."""
+    """Writes a figure as PNG, atomically, and closes it."""
     with files.atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     pyplot().close(figure)

@@ -1,4 +1,4 @@
-"""A score and how sure it is: ratios of sums over prompts, with 95% bootstrap intervals."""
+"""Scores with uncertainty: ratios of sums over prompts, with 95% bootstrap intervals."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ RESAMPLES = 2_000
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """One metric: of each prompt, the sum of its values and how many there are.
+    """One metric: for each prompt, the sum of its values and their number.
 
-    The metric is sum_P.sum() / count_P.sum(): a mean over pictures, questions or prompts, as they are
-    counted. A prompt that says nothing about it counts 0.
+    The metric is sum_P.sum() / count_P.sum(): a mean over pictures, questions or prompts, depending
+    on what is counted. A prompt that the metric does not apply to has count 0.
     """
 
     sum_P: np.ndarray
@@ -22,7 +22,7 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A value between the bounds of its 95% interval."""
+    """A value and the bounds of its 95% interval."""
 
     value: float
     low: float
@@ -37,22 +37,23 @@ def scores(
     seed: int = 0,
     units_P: Sequence[int] | None = None,
 ) -> dict[str, Score]:
-    """Returns each metric's score, and unweighted means of some under names of their own.
+    """Returns each metric's score, and named unweighted means of metrics.
 
     Args:
       tallies: name -> metric, all over the same prompts.
-      averages: name -> the metrics that it is the mean of, e.g. {"overall": tags}.
-      strata_P: of each prompt the group that it is drawn within (a benchmark has so many of each by
-        design); None = all are one group. Prompts are drawn with replacement, their pictures stay.
+      averages: name -> the metrics to average, e.g. {"overall": tags}.
+      strata_P: for each prompt, the group that it is resampled within (a benchmark has a fixed
+        number of each by design); None = one group. Prompts are drawn with replacement; each keeps
+        its pictures.
       units_P: see `draws`.
-    Raises ValueError for a metric that no prompt says anything about, or unequal lengths.
+    Raises ValueError for a metric that applies to no prompt, or for unequal lengths.
     """
     names = list(tallies)
     sum_MxP = np.stack([np.asarray(tallies[n].sum_P, float) for n in names])
     count_MxP = np.stack([np.asarray(tallies[n].count_P, float) for n in names])
     for name, counts in zip(names, count_MxP, strict=True):
         if not counts.sum() > 0:
-            raise ValueError(f"no prompt says anything about {name!r}")
+            raise ValueError(f"metric {name!r} applies to no prompt")
     groups_P = [""] * sum_MxP.shape[1] if strata_P is None else strata_P
     times_RxP = draws(groups_P, resamples, np.random.default_rng(seed), units_P)
     values_M = sum_MxP.sum(axis=1) / count_MxP.sum(axis=1)
@@ -65,13 +66,13 @@ def scores(
 
 
 def ratio(tally: Tally, times_RxP: np.ndarray) -> np.ndarray:
-    """Returns a metric where prompts are drawn so often, [resamples]; NaN where none of its own is."""
+    """Returns a metric in each resample, [resamples]; NaN where none of its prompts was drawn."""
     count_R = times_RxP @ tally.count_P
     return (times_RxP @ tally.sum_P) / np.where(count_R > 0, count_R, np.nan)
 
 
 def score(value: float, drawn_R: np.ndarray) -> Score:
-    """Returns a value with the 95% interval of what it was in resamples."""
+    """Returns a value with the 95% interval of its resampled values."""
     low, high = np.nanpercentile(drawn_R, (2.5, 97.5))
     return Score(float(value), float(low), float(high))
 
@@ -82,10 +83,10 @@ def draws(
     rng: np.random.Generator,
     units_P: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Returns how often each prompt is drawn, [resamples, P]: of each group as many as it has.
+    """Returns how often each prompt is drawn, [resamples, P]: from each group as many as it has.
 
-    units_P: prompts of one unit, all of one group, are drawn together, as are the rotations of one set
-      of things; None = each is one of its own.
+    units_P: prompts of one unit, all in one group, are drawn together, e.g. the rotations of one
+      set of things; None = each prompt is a unit of its own.
     """
     units_P = np.arange(len(strata_P)) if units_P is None else np.asarray(units_P)
     _, first_U, unit_P = np.unique(units_P, return_index=True, return_inverse=True)

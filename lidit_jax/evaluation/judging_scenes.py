@@ -1,4 +1,4 @@
-"""Is a picture of the scenes world what its prompt says? Of every segment, in every respect."""
+"""Does a picture of the scenes world match its prompt, in every segment and attribute?"""
 
 import dataclasses
 from typing import Any
@@ -12,18 +12,18 @@ from lidit_jax.scenes.things import RELATIONS, Scene, Thing
 ATTRIBUTES = ("shape", "colour", "texture", "size")
 _WEIGHTS = np.array(
     [8, 4, 2, 1]
-)  # of what decides which thing of the picture is which of the prompt
+)  # of ATTRIBUTES, when matching things in the picture with things in the prompt
 _NOTHING = Seen(None, None, "", "", 0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What of a prompt came true.
+    """Which parts of a prompt are right in a picture.
 
-    segments: for each, whether each of ATTRIBUTES that it says is right for every thing that it
-      counts, and as "exact" whether they look as they should in all respects, in those that it does not
-      say too (plain, grey and big).
-    count: there are as many things as the prompt says. place: the relation holds; None = there is none.
+    segments: for each, whether each of the ATTRIBUTES that it mentions is right for all of its
+      things; "exact" is whether they look right in every respect, including attributes that are not
+      mentioned (plain, grey and big).
+    count: the number of things is right. place: the relation holds; None = the prompt has none.
     """
 
     segments: tuple[dict[str, bool], ...]
@@ -43,8 +43,8 @@ def judge(image: np.ndarray, scene: Scene) -> Verdict:
     """Compares uint8 [height, width, 3] with the scene.
 
     Each thing of the scene is matched with a different thing of the picture, so that as much as
-    possible is right, shapes before colours: where a red circle and a blue star are asked for and
-    the colours are swapped, both colours are wrong.
+    possible is right, shapes before colours: if a red circle and a blue star are wanted and the
+    colours are swapped, both colours are wrong.
     """
     found, wanted = see(image), scene.things
     right_WxFxA = np.array([[_right(f, w) for f in found] for w in wanted], bool)
@@ -62,7 +62,7 @@ def judge(image: np.ndarray, scene: Scene) -> Verdict:
 
 
 def _right(seen: Seen, thing: Thing) -> list[bool]:
-    """Returns for each of ATTRIBUTES whether what is seen looks as the thing should."""
+    """Returns, for each of ATTRIBUTES, whether the seen thing looks as it should."""
     return [getattr(seen, a) == getattr(thing.looks, a) for a in ATTRIBUTES]
 
 
@@ -73,7 +73,7 @@ def _verdict(those: list[Seen], thing: Thing) -> dict[str, bool]:
 
 
 def _place(scene: Scene, matched: list[Seen]) -> bool | None:
-    """Whether the relation holds between things of the right shapes; None without relation."""
+    """Whether the relation holds between things of the right shapes; None without a relation."""
     if not scene.relation:
         return None
     if [s.shape for s in matched] != [t.shape for t in scene.things]:

@@ -1,4 +1,4 @@
-"""Connected patches of a picture on white, as the small worlds' judges look for them."""
+"""Connected patches of a picture on white, for the judges of the small worlds."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from lidit_jax.errors import InputError
 
-LARGEST = 64  # pixels; more show nothing more
-SOFT = 2  # pixels around a patch that its edges may reach
+LARGEST = 64  # pixels; more would show no more
+SOFT = 2  # pixels that a patch's soft edges may reach beyond it
 
 
 def shrunk(image: np.ndarray, least: int) -> np.ndarray:
@@ -21,8 +21,8 @@ def shrunk(image: np.ndarray, least: int) -> np.ndarray:
     height, width = (round(shrink * n) for n in image.shape[:2])
     if min(height, width) < least:
         raise InputError(
-            f"a picture of {image.shape[1]}x{image.shape[0]} pixels, looked at as {width}x{height}; things "
-            f"are told apart from {least} up: draw it larger, or less elongated"
+            f"a picture of {image.shape[1]}x{image.shape[0]} pixels, shrunk to {width}x{height}; sides must "
+            f"be {least} or more to recognise things: draw it larger, or less elongated"
         )
     if shrink == 1:
         return image
@@ -30,10 +30,10 @@ def shrunk(image: np.ndarray, least: int) -> np.ndarray:
 
 
 def patches(cover_HxW: np.ndarray, least: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields of each patch, in reading order, where it is and how far it may reach, bool [H, W].
+    """Yields for each patch, in reading order, its pixels and the pixels it may reach, bool [H, W].
 
-    cover_HxW: how much of a pixel is not white. least: what it must exceed in a patch; the pixels
-      around belong to the nearest.
+    cover_HxW: how much of a pixel is not white. least: what it must exceed in a patch; pixels
+      around patches belong to the nearest one.
     """
     labels_HxW, count = ndimage.label(cover_HxW > least, structure=np.ones((3, 3)))
     away_HxW, nearest = ndimage.distance_transform_edt(labels_HxW == 0, return_indices=True)

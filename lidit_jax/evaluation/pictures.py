@@ -1,9 +1,9 @@
-"""A folder of samples: pictures, and manifest.json that says which prompt each was made from.
+"""A folder of samples: pictures, and a manifest.json with the prompt of each.
 
     manifest.json   {"pictures": [{"file": "000000.png", "prompt": "a red circle", "seed": 0}, ...]}
 
-"seed" may be missing. Of its other keys, HOW says how they were drawn, for results to tell; those beside
-it are ignored here.
+"seed" may be missing. The keys in HOW say how the pictures were drawn, and are copied to results;
+all others are ignored here.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ HOW = ("run", "step", "guidance", "sampler", "vae")
 SHOWN = 20  # names in an error
 MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
 _FIELDS = {"file": str, "prompt": str}
-_FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow has others run programs
-_MODES = ("RGB", "L", "P", "1")  # what Pillow makes RGB of without a loss
+_FORMATS = ("PNG", "JPEG", "WEBP")  # for some others, Pillow runs programs
+_MODES = ("RGB", "L", "P", "1")  # those that Pillow converts to RGB without loss
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture that the manifest of a folder lists. seed: None where that does not tell it."""
+    """A picture listed in a folder's manifest. seed: None if the manifest has none."""
 
     path: Path
     prompt: str
@@ -41,28 +41,28 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Where it is in its folder, with "/"."""
+        """Its path within its folder, with "/"."""
         return Path(os.path.relpath(self.path, self.folder)).as_posix()
 
     def load(self) -> np.ndarray:
-        """Returns the picture, uint8 [height, width, 3], turned as its EXIF orientation says.
+        """Returns the picture, uint8 [height, width, 3], rotated according to its EXIF orientation.
 
-        Raises InputError if it is no picture, or not one that is RGB or grey of 8 bits: what shows through
-        a transparent pixel is not in the file.
+        Raises InputError if it is not an 8-bit RGB or grey picture, or is transparent: the file
+        does not say what shows through a transparent pixel.
         """
         try:
             with Image.open(self.path, formats=_FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise InputError(
-                        f"{self.path} is of {image.width}x{image.height}, more than {MOST_PIXELS:,} pixels"
+                        f"{self.path} has {image.width}x{image.height}, more than {MOST_PIXELS:,} pixels"
                     )
                 image = ImageOps.exif_transpose(image)
                 if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
                     return np.asarray(image.convert("RGB"))
                 if image.mode not in _MODES or image.has_transparency_data:
                     raise InputError(
-                        f"{self.path} is transparent, or not of 8 bits of RGB or grey (mode {image.mode}); "
-                        "save it so, without transparency"
+                        f"{self.path} is transparent, or not 8-bit RGB or grey (mode {image.mode}); "
+                        "save it as 8-bit RGB, without transparency"
                     )
                 return np.asarray(image.convert("RGB"))
         except InputError:
@@ -71,12 +71,12 @@ class Picture:
             if is_unreachable(error):
                 raise
             raise InputError(
-                f"cannot read the picture {self.path}: {error}; copy it again, or delete it and draw it again"
+                f"cannot read the picture {self.path}: {error}; copy it again, or delete and redraw it"
             ) from error
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Has an InputError within say that it is about this picture."""
+        """Adds this picture's path to an InputError raised within."""
         try:
             yield
         except InputError as error:
@@ -84,7 +84,7 @@ class Picture:
 
 
 def read(folder: str | Path) -> list[Picture]:
-    """Returns the pictures that the folder's manifest lists, in its order.
+    """Returns the pictures listed in the folder's manifest, in its order.
 
     Raises InputError if the folder, the manifest or a file that it names is missing, if an entry
     is malformed, or if there is none.
@@ -95,13 +95,13 @@ def read(folder: str | Path) -> list[Picture]:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise InputError(
-            f"{folder} has no {MANIFEST}, which lidit_jax.sample writes; for other pictures write one: "
+            f"{folder} has no {MANIFEST}, which lidit_jax.sample writes; for other pictures, write one: "
             f'{{"pictures": [{{"file": "a/0.png", "prompt": "a red circle"}}, ...]}}'
         )
-    content = files.read_json(manifest, "manifest", sealed=False)  # it may be another program's
+    content = files.read_json(manifest, "manifest", sealed=False)  # another program may write it
     entries = content.get("pictures")
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"{manifest} lists no pictures; wanted a list under the key 'pictures'")
+        raise InputError(f"{manifest} lists no pictures; want a list under the key 'pictures'")
     pictures = [_picture(folder, manifest, i, entry) for i, entry in enumerate(entries)]
     missing = [p.name for p in pictures if not p.path.is_file()]
     if missing:
@@ -112,14 +112,14 @@ def read(folder: str | Path) -> list[Picture]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names for an error's one line, the first SHOWN of them."""
+    """Returns the first SHOWN names, joined for an error message."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def how_drawn(pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Returns what results tell of how pictures were drawn: HOW, where their manifest has it, and "seeds".
+    """Returns how pictures were drawn, for results: the keys of HOW in their manifest, and "seeds".
 
-    "seeds": the least and the greatest, where all are told. Raises InputError as `read` does of the manifest.
+    "seeds": the least and the greatest, if all are known. Raises InputError like `read`.
     """
     manifest = files.read_json(pictures[0].folder / MANIFEST, "manifest", sealed=False)
     told = {key: manifest[key] for key in HOW if key in manifest}
@@ -131,20 +131,18 @@ def _picture(folder: Path, manifest: Path, index: int, entry) -> Picture:
     for field, kind in _FIELDS.items():
         if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
             raise InputError(
-                f"{manifest}: picture {index} is {entry!r}; wanted {field!r}, a {kind.__name__}"
+                f"{manifest}: picture {index} is {entry!r}; want {field!r}, a {kind.__name__}"
             )
     seed = entry.get("seed")
     if not (seed is None or isinstance(seed, int) or isinstance(seed, float) and seed.is_integer()):
-        raise InputError(
-            f"{manifest}: picture {index} has the seed {seed!r}; wanted a whole number"
-        )
+        raise InputError(f"{manifest}: picture {index} has the seed {seed!r}; want a whole number")
     path = folder / entry["file"]
     try:
         inside = folder.resolve() in path.resolve().parents
-    except ValueError:  # a name that no file can have
+    except ValueError:  # not a valid file name
         inside = False
     if not inside:
         raise InputError(
-            f"{manifest}: picture {index} is {entry['file']!r}, outside of {folder}; want one in it"
+            f"{manifest}: picture {index} is {entry['file']!r}, outside {folder}; want a file in it"
         )
     return Picture(path, entry["prompt"], None if seed is None else int(seed), folder)

@@ -1,4 +1,4 @@
-"""Is a picture nearest to the training picture of its own prompt? For sets learned by heart."""
+"""Is a picture nearest to the training picture of its own prompt? For memorised data sets."""
 
 from collections.abc import Iterable
 
@@ -12,17 +12,18 @@ from lidit_jax.evaluation.pictures import Picture
 Reference = tuple[tuple[str, ...], np.ndarray | None]
 
 
-_SIDE = 16  # pixels to which pictures are reduced
+_SIDE = 16  # pixels, the size that pictures are reduced to
 
 
 def recall(pictures: list[Picture], references: Iterable[Reference] | None) -> dict[str, float]:
     """Returns {"top1", "top5"}: how often the prompt's own reference is among the 1 or 5 nearest.
 
-    Distance is L2 in RGB, after an area-average to 16 x 16 pixels. A reference is the
+    Distance is L2 in RGB, after area-averaging to 16 x 16 pixels. A reference is the
     prompt's own if the prompt is one of its captions. References that are the same picture (the
-    flags of Norway and of Svalbard) do not push one another back.
-    A prompt of references alone that cannot be decoded is not judged: {"not_judged"} is how many, if any.
-    Raises InputError without references, or if a prompt is no reference's caption.
+    flags of Norway and Svalbard) do not lower each other's rank.
+    A picture is not judged if none of its prompt's references can be decoded; {"not_judged"} is the
+    number of these, if any.
+    Raises InputError without references, or if a prompt is not a caption of a reference.
     """
     owners: dict[str, list[int]] = {}
     shrunk = []
@@ -34,7 +35,7 @@ def recall(pictures: list[Picture], references: Iterable[Reference] | None) -> d
             shrunk.append(_shrunk(image))
     if not shrunk:
         raise InputError(
-            "recall needs references, the captions and pictures of a data set: give --config=configs/NAME.py"
+            "recall needs references, the captions and pictures of a data set; give --config=configs/NAME.py"
         )
     for picture in pictures:
         if picture.prompt not in owners:
@@ -44,7 +45,7 @@ def recall(pictures: list[Picture], references: Iterable[Reference] | None) -> d
             )
     judged = [p for p in pictures if owners[p.prompt]]
     if not judged:
-        raise InputError("no prompt's own reference can be decoded; give other --samples")
+        raise InputError("no prompt has a reference that can be decoded; use other --samples")
     reference_RxP = np.stack(shrunk)
     ranks = np.array([_rank(p, owners[p.prompt], reference_RxP) for p in judged])
     scores = {f"top{k}": float(np.mean(ranks < k)) for k in (1, 5)}

@@ -1,18 +1,18 @@
-"""How near is a decoded picture to the one that was encoded?"""
+"""How close a decoded picture is to the one that was encoded."""
 
 import numpy as np
 
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation.pictures import Picture
 
-_REMEDY = "want a folder that lidit_jax.reconstruct wrote"
+_REMEDY = "want a folder written by lidit_jax.reconstruct"
 
 
 def psnr(pictures: list[Picture]) -> dict[str, float]:
-    """Returns {"psnr", "psnr_worst"}: peak signal-to-noise ratio in dB, mean and least over the pictures.
+    """Returns {"psnr", "psnr_worst"}: peak signal-to-noise ratio in dB, mean and minimum.
 
-    10 log10(255^2 / mean squared error) of 8-bit RGB. A picture's original is the file of the same
-    name in the folder `originals` beside it.
+    10 log10(255^2 / mean squared error) in 8-bit RGB. A picture's original is the file of the same
+    name in the folder `originals` next to it.
     Raises InputError if an original is missing or of another size.
     """
     found = []
@@ -20,7 +20,7 @@ def psnr(pictures: list[Picture]) -> dict[str, float]:
         original, decoded = _original(picture).load(), picture.load()
         if original.shape != decoded.shape:
             raise InputError(
-                f"{picture.path} is {decoded.shape[:2]}, its original {original.shape[:2]}; {_REMEDY}"
+                f"{picture.path} has size {decoded.shape[:2]}, its original {original.shape[:2]}; {_REMEDY}"
             )
         error = np.square(original.astype(np.float64) - decoded).mean()
         found.append(10 * np.log10(255**2 / max(error, 1e-10)))

@@ -7,8 +7,8 @@ from typing import Any
 from lidit_jax import files
 from lidit_jax.errors import InputError
 
-COLUMNS = ("LI-DiT-1B", "LI-DiT-10B")  # of the paper, beside ours
-# in results that compare
+COLUMNS = ("LI-DiT-1B", "LI-DiT-10B")  # of the paper, shown next to ours
+# Keys that must be equal in results that are compared.
 ALIKE = ("suite", "mode", "judges", "prompts_sha256", "per_prompt", "guidance", "sampler")
 
 
@@ -20,10 +20,10 @@ def write_results(
     command: str,
     **more: Any,
 ) -> dict[str, Any]:
-    """Writes out/results.json, whole or not at all, and returns its content.
+    """Writes out/results.json, atomically, and returns its content.
 
-    suite: which one; n_images: how many pictures were judged; command: what to type to get this again;
-    more: what else decided the scores, and their intervals, as JSON holds it.
+    suite: its name; n_images: the number of judged pictures; command: how to reproduce this;
+    more: what else determined the scores, and their intervals, as JSON values.
     Raises ValueError for a score that JSON cannot hold (NaN, infinity).
     """
     results = {
@@ -38,20 +38,20 @@ def write_results(
 
 
 def check_place(suite: str, out: Path):
-    """Raises InputError if a folder has the results of another suite."""
+    """Raises InputError if a folder holds the results of another suite."""
     path = out / "results.json"
     if (
         path.exists()
         and (other := files.read_json(path, "results", sealed=False).get("suite")) != suite
     ):
-        raise InputError(f"--out {out} has the results of {other}; give another folder")
+        raise InputError(f"--out {out} holds the results of {other}; use another folder")
 
 
 def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Returns what results.json of each folder holds: alike in ALIKE.
+    """Returns the content of each folder's results.json; all agree in the keys ALIKE.
 
-    folders: label -> where a benchmark's results are.
-    Raises InputError if one has none, or is not like the first.
+    folders: label -> folder with a benchmark's results.
+    Raises InputError if a folder has no results, or if they differ from the first in these keys.
     """
     wanted, found = {"suite": suite}, {}
     for label, folder in folders.items():
@@ -60,15 +60,15 @@ def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, A
         for key in wanted:
             if value.get(key) != wanted[key]:
                 raise InputError(
-                    f"{path}: its {key} is {value.get(key)!r}, want {wanted[key]!r}; only results that "
-                    f"are alike in {', '.join(ALIKE)} compare"
+                    f"{path}: its {key} is {value.get(key)!r}, want {wanted[key]!r}; only results with the "
+                    f"same {', '.join(ALIKE)} can be compared"
                 )
         wanted, found[label] = {key: value.get(key) for key in ALIKE}, value
     return found
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Returns one line for each score, in aligned columns; then the notes."""
+    """Returns one line per score, in aligned columns; then the notes."""
     suite, count = results["suite"], str(results["n_images"])
     rows = [("suite", "images", "score", "value")]
     rows += [(suite, count, name, f"{value:.4f}") for name, value in results["scores"].items()]
@@ -78,12 +78,13 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]]) -> str:
-    """Returns a benchmark's results as a Markdown table, each score beside the paper's.
+    """Returns a benchmark's results as a Markdown table, each score next to the paper's.
 
-    A score stands before its 95% interval. What makes it another measure than the paper's is told below.
+    Each score is followed by its 95% interval. Notes below say what makes it differ from the
+    paper's measure.
 
-    results: with "scores", "ci95" and "notes" of `benchmarks.measuring`.
-    paper: row of the paper's Table 1 -> score -> number; the rows COLUMNS are shown, if there.
+    results: with "scores", "ci95" and "notes" from `benchmarks.measuring`.
+    paper: row of the paper's Table 1 -> score -> number; the rows in COLUMNS are shown, if present.
     """
     columns = [column for column in COLUMNS if column in paper]
     rows = [

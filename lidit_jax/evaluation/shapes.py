@@ -1,8 +1,8 @@
-"""The exact judge of the shapes world: picture -> the objects in it -> is it what the prompt says?
+"""The exact judge of the shapes world: picture -> the objects in it -> does it match the prompt?
 
-An object is a connected patch that is not white. Its colour is the palette's nearest in CIELAB,
-by a vote of its inner pixels; its shape is the template that overlaps most once position and
-size are taken out; its place is its centroid. Large pictures are shrunk.
+An object is a connected patch that is not white. Its colour is the nearest in the palette, in
+CIELAB, by a vote of its inner pixels; its shape is the template that overlaps most after
+normalising position and size; its place is its centroid. Large pictures are shrunk.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from lidit_jax.evaluation.pictures import Picture
 from lidit_jax.evaluation.silhouettes import nearest_shape
 from lidit_jax.shapes_world import COLOURS, RELATIONS, Scene
 
-MIN_SIDE = 24  # pixels; in smaller pictures shapes are not told apart
-MIN_AREA, MAX_AREA = 0.012, 0.3  # of the picture: smaller is a speck, larger none of our shapes
-MIN_VOTE = 0.7  # of an object's inner pixels must agree on its colour
+MIN_SIDE = 24  # pixels; in smaller pictures shapes cannot be told apart
+MIN_AREA, MAX_AREA = 0.012, 0.3  # of the picture: smaller is a speck, larger is not ours
+MIN_VOTE = 0.7  # share of an object's inner pixels that must agree on its colour
 
 
 @dataclasses.dataclass(frozen=True)
 class Detected:
-    """colour and shape are None where the patch is none of ours; x, y in [0, 1], y down."""
+    """colour and shape are None if the patch is not ours; x, y in [0, 1], y down."""
 
     colour: str | None
     shape: str | None
@@ -35,7 +35,7 @@ class Detected:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What of the prompt came true, for every one of its objects."""
+    """Which parts of the prompt are right, for all of its objects."""
 
     count: bool
     colour: bool
@@ -48,9 +48,9 @@ class Verdict:
 
 
 def score(pictures: list[Picture]) -> dict[str, float]:
-    """Returns the fraction of pictures whose prompt came true, in each respect and in all.
+    """Returns the fraction of pictures that match their prompt, in each respect and in all.
 
-    Raises InputError if a prompt is no caption of the shapes world, or a picture is too small.
+    Raises InputError if a prompt is not a caption of the shapes world, or a picture is too small.
     """
     verdicts = [_judged(picture) for picture in pictures]
     names = ("count", "colour", "shape", "place", "all_correct")
@@ -67,7 +67,8 @@ def judge(image: np.ndarray, scene: Scene) -> Verdict:
     """Compares uint8 [height, width, 3] with the scene.
 
     Each object of the scene is matched with a different object of the picture, as favourably as
-    possible; with fewer objects than wanted, nothing is right. Place says nothing of one object.
+    possible; with fewer objects than wanted, nothing is right. The place of a single object counts
+    as right.
     """
     found, wanted = detect(image), scene.objects
     best = Verdict(False, False, False, False)
@@ -85,7 +86,7 @@ def judge(image: np.ndarray, scene: Scene) -> Verdict:
 def detect(image: np.ndarray) -> list[Detected]:
     """Returns the objects in uint8 [height, width, 3], from left to right.
 
-    Raises InputError for a picture with a side of less than MIN_SIDE pixels, once it is shrunk.
+    Raises InputError for a picture with a side of less than MIN_SIDE pixels after shrinking.
     """
     image = patches.shrunk(image, MIN_SIDE)
     darkest = max(min(rgb) for rgb in COLOURS.values())
@@ -110,7 +111,7 @@ def _relation(first: Detected, second: Detected) -> str:
 
 
 def _colour(rgb_Nx3: np.ndarray) -> str | None:
-    """Returns the colour that most pixels are nearest to, or None if they do not agree."""
+    """Returns the colour that most pixels are nearest to, or None if too few agree."""
     palette_Cx3 = np.array(list(COLOURS.values()))
     votes = np.bincount(nearest(rgb_Nx3, palette_Cx3), minlength=len(palette_Cx3))
     return list(COLOURS)[votes.argmax()] if votes.max() >= MIN_VOTE * votes.sum() else None

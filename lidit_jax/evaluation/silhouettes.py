@@ -1,4 +1,4 @@
-"""Of which shape is a patch? That whose template overlaps it most, once place and size are taken out."""
+"""Finds a patch's shape: the template that overlaps it most after normalising position and size."""
 
 import functools
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from lidit_jax.shapes_world import SHAPES
 
-MIN_OVERLAP = 0.75  # with a template, or it is none of our shapes
+MIN_OVERLAP = 0.75  # with a template; below that it is not one of our shapes
 BLURS = (0, 0.6, 1.1)  # in pixels, of the templates
 GRID = 24
 
@@ -29,7 +29,7 @@ def nearest_shape(soft_HxW: np.ndarray) -> str | None:
 
 @functools.cache
 def _templates(radius: float) -> dict[str, list[np.ndarray]]:
-    """Returns each shape as it looks at this RMS radius in pixels, once for each of BLURS."""
+    """Returns each shape rendered at this RMS radius in pixels, once for each of BLURS."""
     side, fine = int(6 * radius) + 4, 4
     templates = {}
     for name, outline in SHAPES.items():
@@ -44,7 +44,7 @@ def _templates(radius: float) -> dict[str, list[np.ndarray]]:
 
 @functools.cache
 def unit_moments(name: str) -> tuple[np.ndarray, float]:
-    """Returns centroid (y, x) and RMS radius of a shape as SHAPES has it."""
+    """Returns centroid (y, x) and RMS radius of a shape in the units of SHAPES."""
     canvas = Image.new("L", (400, 400))
     ImageDraw.Draw(canvas).polygon([tuple(p) for p in 200 + 150 * SHAPES[name]], fill=1)
     centre_2, radius = moments(np.asarray(canvas, float))

@@ -1,4 +1,4 @@
-"""Which texture has a thing? That with which, drawn at its place, it looks most as it does."""
+"""Finds a thing's texture: the one that, rendered at its place, looks most like the picture."""
 
 import numpy as np
 from PIL import Image
@@ -8,7 +8,7 @@ from lidit_jax.evaluation import silhouettes
 from lidit_jax.scenes import rendering
 from lidit_jax.scenes.things import TEXTURES, Thing
 
-BLURS = (0, 0.8)  # in pixels, of what it is compared with
+BLURS = (0, 0.8)  # in pixels, of the renderings to compare with
 
 
 def nearest_texture(
@@ -17,7 +17,7 @@ def nearest_texture(
     """Returns "striped", "dotted", "hollow", or "" for a plain thing.
 
     rgb_HxWx3: the picture, 0 to 255. centre_2: (y, x) of the thing's centroid in pixels.
-    unit: how many pixels its outline's 1 is. Compared is the square around it that holds the outline.
+    unit: pixels per unit of its outline. The square around the outline is compared.
     """
     origin_2 = centre_2 - unit * silhouettes.unit_moments(shape)[0]
     first_2 = np.floor(origin_2 - 1.1 * unit).astype(int)
@@ -32,7 +32,7 @@ def nearest_texture(
 
 
 def _window(rgb_HxWx3: np.ndarray, first_2: np.ndarray, side: int) -> np.ndarray:
-    """Returns the square from (y, x) on; white where it leaves the picture."""
+    """Returns the square whose first corner is (y, x), white outside the picture."""
     padded = np.pad(rgb_HxWx3, ((side, side), (side, side), (0, 0)), constant_values=255.0)
     y, x = np.clip(first_2 + side, 0, np.array(padded.shape[:2]) - side)
     return padded[y : y + side, x : x + side]

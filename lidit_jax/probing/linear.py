@@ -9,20 +9,20 @@ PENALTIES = (1e-2, 1e-1, 1.0, 10.0, 100.0)  # of standardised inputs, per traini
 
 
 def between(pooled_PxKxD: np.ndarray, y_PxK: np.ndarray, classes: int) -> list[list[Score]]:
-    """Returns for tokens at each place k (rows) how well they tell the class at each place j (columns)."""
+    """Returns how well tokens at each place k (rows) predict the class at place j (columns)."""
     return [probe(pooled_PxKxD[:, k], y_PxK, classes) for k in range(pooled_PxKxD.shape[1])]
 
 
 def probe(x_PxD: np.ndarray, y_PxJ: np.ndarray, classes: int) -> list[Score]:
-    """Returns how often each class y[:, j] is read from x by a linear map of its own, and 95% intervals.
+    """Returns the accuracy of a linear map from x to each class y[:, j], with 95% intervals.
 
-    Half of the prompts train it, a quarter chooses the penalty, and the last quarter is told of. So an x
-    that says nothing of y is right 1 / classes of the time.
+    Half of the prompts train it, a quarter chooses the penalty, and the results are of the last
+    quarter. So an x without information about y is right 1 / classes of the time.
     Raises ValueError with fewer than 8 prompts.
     """
     P = len(x_PxD)
     if P < 8:
-        raise ValueError(f"a probe of {P} prompts; want 8 or more")
+        raise ValueError(f"a probe needs 8 prompts or more; got {P}")
     train, choose, test = np.split(np.arange(P), [P // 2, 3 * P // 4])
     right_RxPxJ = _predicted(x_PxD, y_PxJ, classes, train) == y_PxJ
     best_J = right_RxPxJ[:, choose].mean(axis=1).argmax(axis=0)
@@ -31,7 +31,7 @@ def probe(x_PxD: np.ndarray, y_PxJ: np.ndarray, classes: int) -> list[Score]:
 
 
 def _predicted(x_PxD: np.ndarray, y_PxJ: np.ndarray, classes: int, train: np.ndarray) -> np.ndarray:
-    """Returns the classes that ridge regression on some prompts finds, [PENALTIES, P, J]."""
+    """Returns the classes predicted by ridge regression on `train` prompts, [PENALTIES, P, J]."""
     mean_D, std_D = x_PxD[train].mean(axis=0), x_PxD[train].std(axis=0) + 1e-6
     x_PxD = ((x_PxD - mean_D) / std_D).astype(np.float64)
     wanted_PxJxC = np.eye(classes)[y_PxJ]

@@ -1,4 +1,4 @@
-"""Prompts of four things whose colours are independent, and where in the text each thing is."""
+"""Prompts of four things with independent colours, and where in the text each thing is."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ SEGMENTS = things.MOST
 
 @dataclasses.dataclass(frozen=True)
 class MarkedPrompt:
-    """A text, the first and last character (exclusive) of each thing in it, and its colour's number."""
+    """A text, the first and last character (exclusive) of each thing, and its colour's index."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -22,8 +22,8 @@ class MarkedPrompt:
 def draw(count: int, seed: int = 0) -> list[MarkedPrompt]:
     """Returns prompts such as "a red circle, a grey star, a blue heart and a red cross".
 
-    Every colour is drawn by itself, so that none says anything of another: what a probe finds of one
-    thing at another's tokens has come there through the model.
+    Every colour is drawn independently, so none carries information about another: what a probe
+    finds about one thing in another's tokens got there through the model.
     """
     rng = np.random.default_rng(seed)
     return [_draw(rng) for _ in range(count)]

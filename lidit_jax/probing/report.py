@@ -1,4 +1,4 @@
-"""What the probe found, as a table for each of what it read, and a figure of all."""
+"""The probe's results: a table for each source of tokens, and a figure of all."""
 
 import pathlib
 import textwrap
@@ -10,22 +10,23 @@ from lidit_jax import files
 from lidit_jax.evaluation import figures
 from lidit_jax.evaluation.intervals import Score
 
-Found = Mapping[str, Sequence[Sequence[Score]]]  # name -> [place that is read][place that is told]
-_IN_A_ROW = 3  # squares
+Found = Mapping[str, Sequence[Sequence[Score]]]  # name -> [place of tokens][place of the colour]
+_IN_A_ROW = 3  # heat maps
 
 
 def write(
     found: Found, classes: int, count: int, folder: pathlib.Path, command: str
 ) -> pathlib.Path:
-    """Writes probe.md, probe.json and probe.png to a folder; returns probe.md."""
-    (folder / "probe.md").unlink(missing_ok=True)  # it would stand beside another's figure
+    """Writes probe.md, probe.json and probe.png to a folder; returns the path of probe.md."""
+    (folder / "probe.md").unlink(missing_ok=True)  # it would not match the new figure
     plot(found, classes, folder / "probe.png")
     rows = {n: [[vars(a) for a in row] for row in table] for n, table in found.items()}
     files.write_json(folder / "probe.json", {"command": command, "found": rows}, sealed=False)
     sections = [
-        f"# What tokens know\n\nThe colour of each thing in a list of four, read by a linear probe from the "
-        f"tokens of each thing, in {count:,} prompts, of which the last quarter is told of. Chance is "
-        f"{100 / classes:.1f}%. In percent, with 95% intervals.\n\n![accuracies](probe.png)",
+        f"# What tokens know\n\nAccuracy of a linear probe that reads the colour of each thing in a "
+        f"list of four from the tokens of each thing, in {count:,} prompts, measured on the last "
+        f"quarter. Chance is {100 / classes:.1f}%. In percent, with 95% intervals.\n\n"
+        "![accuracies](probe.png)",
         *(f"## {name}\n\n{_table(table)}" for name, table in found.items()),
         f"```\n{command}\n```",
     ]
@@ -45,7 +46,7 @@ def _table(table: Sequence[Sequence[Score]]) -> str:
 
 
 def plot(found: Found, classes: int, path: pathlib.Path):
-    """Draws a square of accuracies for each of what was read: dark is known, white is chance."""
+    """Plots a heat map of accuracies for each source of tokens: dark is known, white is chance."""
     plt = figures.pyplot()
     columns = min(len(found), _IN_A_ROW)
     rows = -(-len(found) // columns)

@@ -1,4 +1,4 @@
-"""The tokens that the probe reads: an LLM's, and what a trained run makes of them."""
+"""The tokens that the probe reads: an LLM's, and what a trained run turns them into."""
 
 import pathlib
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ from lidit_jax.training import checkpoints
 from lidit_jax.training.inputs import check_reads_alike
 from lidit_jax.training.trained import open_to_draw, read_config
 
-TIME = 0.9  # near noise, where a picture's composition is decided
+TIME = 0.9  # near pure noise, where a picture's composition is decided
 _BATCH = 64
 
 
 class Reading:
-    """Prompts as one LLM reads them.
+    """Prompts encoded by one LLM.
 
     Attributes:
-      tokens: of each prompt, which of its tokens are of each thing.
-      features: of each prompt, f32 [S, E].
-      llm: who reads.
-    Raises InputError if the LLM cannot be had, or if it does not keep every thing of a prompt.
+      tokens: for each prompt, the indices of the tokens of each thing.
+      features: for each prompt, f32 [S, E].
+      llm: the LLM.
+    Raises InputError if the LLM cannot be loaded, or if it truncates a thing of a prompt.
     """
 
     def __init__(self, encoder: EncoderConfig, prompts: Sequence[MarkedPrompt]):
@@ -40,7 +40,7 @@ class Reading:
         self.features = [f.hidden_SxE for f in encode_captions(self.llm, texts)]
 
     def pooled(self, states: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the mean of the tokens of each thing, f32 [prompts, things, D], of states [S, D]."""
+        """Returns the mean over each thing's tokens, f32 [prompts, things, D], of states [S, D]."""
         return np.stack(
             [
                 [state_SxD[tokens].mean(axis=0) for tokens in of_prompt]
@@ -50,7 +50,7 @@ class Reading:
 
 
 def _tokens(tokenizer, prompt: MarkedPrompt) -> list[list[int]]:
-    """Returns which of the prompt's tokens have a character of each thing, however many the LLM keeps."""
+    """Returns the indices of tokens that overlap each thing, before the prompt is truncated."""
     offsets = tokenizer(
         prompt.text,
         add_special_tokens=False,
@@ -70,30 +70,30 @@ def _check_whole(encoder: EncoderConfig, tokens: Sequence[list[list[int]]]):
     wanted = 1 + max(of_prompt[-1][-1] for of_prompt in tokens)
     if encoder.max_prompt_tokens < wanted:
         raise errors.InputError(
-            f"encoder {encoder.name!r} has max_prompt_tokens={encoder.max_prompt_tokens}, which cuts what the "
-            f"probe is to read; probe a run that was trained with {wanted} or more"
+            f"encoder {encoder.name!r} has max_prompt_tokens={encoder.max_prompt_tokens}, which "
+            f"truncates the probe's prompts; probe a run that was trained with {wanted} or more"
         )
 
 
 def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     """Returns the LLM of a run.
 
-    Raises InputError if it has several, whose tokens are then mixed, or if it has no finished checkpoint.
+    Raises InputError if it has several, since it mixes their tokens, or has no finished checkpoint.
     """
     encoders = read_config(workdir, "diffusion").encoders
     if checkpoints.last_step(workdir) is None:
-        raise errors.InputError(f"{workdir} has no finished checkpoint; train it longer")
+        raise errors.InputError(f"{workdir} has no finished checkpoint; train longer")
     if len(encoders) > 1:
         raise errors.InputError(
-            f"{workdir} has {len(encoders)} LLMs, whose tokens it puts together; probe a run with one"
+            f"{workdir} has {len(encoders)} LLMs and mixes their tokens; probe a run with one LLM"
         )
     return encoders[0]
 
 
 def conditions(workdir: pathlib.Path, reading: Reading, vae: str | None = None) -> list[np.ndarray]:
-    """Returns what the run's DiT sees of each prompt at `TIME`, [S, D]: projected or refined tokens.
+    """Returns the DiT's text tokens of each prompt at `TIME`, [S, D]: projected or refined.
 
-    vae: the folder of the run's VAE here, if not where the run found it.
+    vae: the local folder of the run's VAE, if it is not where the run found it.
 
     Raises InputError if `workdir` holds no finished checkpoint, or was trained with another LLM.
     """

@@ -12,8 +12,9 @@ from lidit_jax.scenes.things import Scene
 
 KINDS = ("pairs", "triples", "phrasings")
 SHARE = 0.1  # of all pairs, and of all triples
-# Prompts come in blocks of the same make-up. Four things come as four prompts, the segments rotated,
-# so that each stands once at each position, and what it is cannot explain how its position does.
+# Prompts come in blocks of the same composition. Four things come as four prompts with rotated
+# segments, so that each thing is once at each position, and its identity cannot explain an effect
+# of position.
 BLOCK = {"one": 4, "two": 4, "three": 4, "counting": 4, "relation": 4, "four": 12}
 BLOCK_SIZE = sum(BLOCK.values())
 MOST = 64 * BLOCK_SIZE
@@ -21,7 +22,7 @@ MOST = 64 * BLOCK_SIZE
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A prompt that a model is judged by. `kind` is what of it is new; prompts of one `base` are rotations."""
+    """A prompt to judge models by. kind: what is new in it; base: the same for all rotations."""
 
     text: str
     scene: Scene
@@ -33,7 +34,7 @@ class Prompt:
 
 @functools.cache
 def pairs() -> frozenset:
-    """Returns the unordered pairs of (colour, shape) that training never shows together."""
+    """Returns the unordered pairs of (colour, shape) that never occur together in training."""
     kinds = list(itertools.product(things.COLOURS, things.SHAPES))
     every = [p for p in itertools.combinations(kinds, 2) if p[0][1] != p[1][1]]
     return frozenset(frozenset(every[i]) for i in _chosen(len(every), 0))
@@ -41,7 +42,7 @@ def pairs() -> frozenset:
 
 @functools.cache
 def triples() -> frozenset:
-    """Returns the (colour, texture, shape) that no thing of training has."""
+    """Returns the (colour, texture, shape) triples that no thing in training has."""
     every = list(itertools.product(things.COLOURS, things.TEXTURES, things.SHAPES))
     return frozenset(every[i] for i in _chosen(len(every), 1))
 
@@ -51,14 +52,14 @@ def _chosen(count: int, stream: int) -> np.ndarray:
 
 
 def novelty(scene: Scene) -> str:
-    """Returns what training never sees of a scene: "pairs", "triples", "both" or ""."""
+    """Returns what in a scene training never sees: "pairs", "triples", "both" or ""."""
     has_pairs = bool(things.pairs(scene) & pairs())
     has_triples = bool(things.triples(scene) & triples())
     return "both" if has_pairs and has_triples else "pairs" * has_pairs + "triples" * has_triples
 
 
 def draw(group: str, wanted: str, rng: np.random.Generator) -> Scene:
-    """Returns a random scene of the group of which exactly `wanted` is new: "pairs", "triples" or ""."""
+    """Returns a random scene of the group whose `novelty` is `wanted`: "pairs", "triples" or ""."""
     while True:
         scene = things.draw(group, rng)
         if novelty(scene) == wanted:
@@ -66,13 +67,13 @@ def draw(group: str, wanted: str, rng: np.random.Generator) -> Scene:
 
 
 def prompts(count: int) -> list[Prompt]:
-    """Returns the first `count` prompts to judge by, no two alike, always the same.
+    """Returns the first `count` prompts to judge models by: all different, the same in every call.
 
     Raises InputError unless count is a multiple of BLOCK_SIZE, up to MOST.
     """
     if not 0 < count <= MOST or count % BLOCK_SIZE:
         raise InputError(
-            f"{count} prompts of the scenes asked for; want a multiple of {BLOCK_SIZE} up to {MOST}"
+            f"{count} prompts of scenes requested; want a multiple of {BLOCK_SIZE} up to {MOST}"
         )
     return list(_every()[:count])
 
@@ -91,7 +92,7 @@ def _every() -> tuple[Prompt, ...]:
 
 
 def _group(place: int) -> str:
-    """Returns the group of the prompt at this place of its block."""
+    """Returns the group of the prompt at this place in its block."""
     return [group for group, count in BLOCK.items() for _ in range(count)][place]
 
 

@@ -1,4 +1,4 @@
-"""A scene in words: several phrasings, which differ in where an attribute stands from its noun.
+"""A scene in words: several phrasings, which differ in where an attribute is relative to its noun.
 
     adjectives  a small striped red circle and a blue star
     after       a circle, small, striped and red; a star, blue
@@ -8,7 +8,8 @@
     chinese     一个小的条纹红色圆形和一个蓝色星形
     chinese_back    一个圆形和一个星形。圆形是小的、条纹的、红色的；星形是蓝色的。
 
-`synthetic` is long and complete, as a captioning model writes; the others are as people write.
+`synthetic` is long and complete, like a captioning model's text; the others are like human
+captions.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ PHRASINGS: dict[str, dict[str, Callable[[Scene], str]]] = {
     "en": {"adjectives": adjectives, "after": after, "back": back, "synthetic": synthetic},
     "zh": {"chinese": chinese, "chinese_back": chinese_back},
 }
-HELD_OUT: dict[str, Callable[[Scene], str]] = {"then": then}  # that training never reads
+HELD_OUT: dict[str, Callable[[Scene], str]] = {"then": then}  # never used in training
 
 
 def _said(segment: Segment) -> list[str]:

@@ -1,4 +1,4 @@
-"""A scene as a picture: things on white, in the order in which they are named, as one reads."""
+"""A scene as a picture: things on white, placed in reading order, in the order they are named."""
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
@@ -6,13 +6,13 @@ from scipy import ndimage
 
 from lidit_jax.scenes.things import COLOURS, RELATIONS, SHAPES, Scene, Thing
 
-RADIUS = {"small": 0.125, "big": 0.19}  # of the picture
+RADIUS = {"small": 0.125, "big": 0.19}  # as a fraction of the picture
 MARK = (20, 20, 20)  # the colour of a stripe and a dot
-WALL = 0.24  # of a hollow thing, in its radii
-STRIPE = (-0.27, 0.27)  # from its top to its bottom, in radii
-DOT = 0.36  # the radius of the dot, in the thing's
+WALL = 0.24  # thickness of a hollow thing's wall, in radii
+STRIPE = (-0.27, 0.27)  # top and bottom of the stripe, in radii
+DOT = 0.36  # radius of the dot, in radii of the thing
 _LOW, _MIDDLE, _HIGH = 0.27, 0.5, 0.73
-# Where things stand, by how many they are: (x right, y down), in reading order.
+# Places of things, by the number of things: (x right, y down), in reading order.
 PLACES = {
     1: [(_MIDDLE, _MIDDLE)],
     2: [(_LOW, _MIDDLE), (_HIGH, _MIDDLE)],
@@ -20,14 +20,14 @@ PLACES = {
     4: [(_LOW, _LOW), (_HIGH, _LOW), (_LOW, _HIGH), (_HIGH, _HIGH)],
 }
 JITTER = 0.02
-SUPERSAMPLE = 4  # pixels of the canvas for one of the picture, per side
+SUPERSAMPLE = 4  # canvas pixels per picture pixel, along each side
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     """Returns a picture of the scene, uint8 [size, size, 3], on white, with smooth edges.
 
-    The rng moves each thing a little, and chooses the sides of what is "next to"; the same rng state
-    gives the same picture at every size.
+    The rng moves each thing a little, and picks which side a thing "next to" another is on; the
+    same rng state gives the same picture at every size.
     """
     fine = size * SUPERSAMPLE
     canvas = Image.new("RGB", (fine, fine), "white")
@@ -46,7 +46,7 @@ def _places(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]
 
 
 def draw(canvas: Image.Image, thing: Thing, centre: np.ndarray, radius: float):
-    """Draws a thing that looks so, at a place and radius in pixels of the canvas."""
+    """Draws a thing as it looks, at a centre and radius in canvas pixels."""
     body = _polygon(canvas.size, centre + radius * SHAPES[thing.shape])
     canvas.paste(COLOURS[thing.colour], mask=body)
     if thing.texture == "hollow":
@@ -75,6 +75,6 @@ def _marks(texture: str, body: Image.Image, centre: np.ndarray, radius: float) -
 
 
 def _inside(body: Image.Image, wall: float) -> Image.Image:
-    """Returns what of the body is farther than `wall` pixels from its outside."""
+    """Returns the part of the body that is farther than `wall` pixels from its outside."""
     away = ndimage.distance_transform_edt(np.asarray(body) > 0)
     return Image.fromarray(np.uint8(255 * (away > wall)))

@@ -1,4 +1,4 @@
-"""What a scene is made of, and how one is drawn at random."""
+"""What a scene consists of, and how to draw a random one."""
 
 import dataclasses
 import itertools
@@ -11,19 +11,19 @@ from lidit_jax import shapes_world
 
 SHAPES = shapes_world.SHAPES
 COLOURS = {name: rgb for name, rgb in shapes_world.COLOURS.items() if name != "black"}
-COLOURS["grey"] = (120, 120, 120)  # of a thing whose colour is not said
-TEXTURES = ("striped", "dotted", "hollow")  # not said: plain
-SIZES = ("small", "big")  # not said: big
-RELATIONS = {**shapes_world.RELATIONS, "next to": (1, 0)}  # whose sides may be swapped
+COLOURS["grey"] = (120, 120, 120)  # of a thing whose colour is not mentioned
+TEXTURES = ("striped", "dotted", "hollow")  # plain if not mentioned
+SIZES = ("small", "big")  # big if not mentioned
+RELATIONS = {**shapes_world.RELATIONS, "next to": (1, 0)}  # the sides of "next to" may be swapped
 MOST = 4  # things in a scene
 
 GROUPS = ("one", "two", "three", "four", "counting", "relation")
-SAID = {"colour": 0.85, "texture": 0.35, "size": 0.3}  # how often an attribute is
+SAID = {"colour": 0.85, "texture": 0.35, "size": 0.3}  # how often an attribute is mentioned
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Thing:
-    """A shape and what is said of it; "" = nothing."""
+    """A shape and its attributes as mentioned in the prompt; "" = not mentioned."""
 
     shape: str
     colour: str = ""
@@ -32,19 +32,19 @@ class Thing:
 
     @property
     def said(self) -> dict[str, str]:
-        """Returns the attributes that are said, size first, as in "a small striped red circle"."""
+        """Returns the mentioned attributes, size first, as in "a small striped red circle"."""
         every = {"size": self.size, "texture": self.texture, "colour": self.colour}
         return {name: value for name, value in every.items() if value}
 
     @property
     def looks(self) -> "Thing":
-        """Returns the thing with everything that is not said filled in, but for "plain"."""
+        """Returns the thing with defaults for what is not mentioned; a plain texture stays ""."""
         return dataclasses.replace(self, colour=self.colour or "grey", size=self.size or "big")
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A part of a prompt that names a thing, and how many of it there are."""
+    """A part of a prompt that names a thing, and how many there are of it."""
 
     thing: Thing
     count: int = 1
@@ -52,32 +52,32 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Segments of different shapes; with a relation, there are two, and the first is `relation` the second."""
+    """Segments of different shapes. With a relation there are two: one is `relation` the other."""
 
     segments: tuple[Segment, ...]
     relation: str = ""
 
     @property
     def things(self) -> tuple[Thing, ...]:
-        """Returns every thing, in the order in which they are named."""
+        """Returns all things, in the order in which they are named."""
         return tuple(s.thing for s in self.segments for _ in range(s.count))
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Scene":
-        """Returns the scene that `dataclasses.asdict` told."""
+        """Returns the scene of a `dataclasses.asdict` result; the inverse of that function."""
         segments = (Segment(Thing(**s["thing"]), s["count"]) for s in told["segments"])
         return cls(tuple(segments), told["relation"])
 
     def rotated(self, by: int) -> "Scene":
-        """Returns the scene with its segments moved cyclically, the first `by` of them to the end."""
+        """Returns the scene with its segments rotated: the first `by` of them move to the end."""
         return Scene(self.segments[by:] + self.segments[:by], self.relation)
 
 
 def draw(group: str, rng: np.random.Generator) -> Scene:
-    """Returns a scene of the group, drawn at random.
+    """Returns a random scene of the group.
 
-    one, two, three, four: so many single things; counting: two to four things alike, or two alike and
-    another; relation: two things and where the first is.
+    one, two, three, four: that many single things; counting: two to four equal things, or two or
+    three equal things and another; relation: two things and where the first is.
     """
     if group == "counting":
         counts = ((2,), (3,), (4,), (2, 1), (3, 1))[rng.integers(5)]
@@ -96,7 +96,7 @@ def _thing(shape: str, rng: np.random.Generator) -> Thing:
 
 
 def pairs(scene: Scene) -> set[frozenset]:
-    """Returns the unordered pairs of (colour, shape) that are in the scene together."""
+    """Returns the unordered pairs of (colour, shape) that occur together in the scene."""
     kinds = [(s.thing.looks.colour, s.thing.shape) for s in scene.segments]
     return {frozenset(pair) for pair in itertools.combinations(kinds, 2)}
 

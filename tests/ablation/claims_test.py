@@ -31,5 +31,5 @@ def test_a_margin_is_left_less_right(text, margin, runs):
     + ["a > b; c", "a.b > c", "max(a, key=b) > c", "__import__('os') > a", "(a > b) > c"],
 )
 def test_other_text_is_refused(text):
-    with pytest.raises(InputError, match="is no claim; want A > B"):
+    with pytest.raises(InputError, match="is not a claim; want A > B"):
         claims.parse(text)

@@ -62,7 +62,7 @@ def test_some_runs_and_the_claims_about_them(config):
     ("change", "message"),
     [
         (lambda c: c.claims.update(x="ltr > nothing"), "unknown run in config.claims.x 'nothing'"),
-        (lambda c: c.claims.update(x="ltr"), "'ltr' is no claim"),
+        (lambda c: c.claims.update(x="ltr"), "'ltr' is not a claim"),
         (lambda c: c.runs.update(x=ConfigDict({"modle": 1})), "modle"),
         (lambda c: c.update(prompts=0), "config.prompts is 0"),
         (lambda c: c.update(typo=1), "unknown key in config 'typo'"),
@@ -71,19 +71,19 @@ def test_some_runs_and_the_claims_about_them(config):
             "unknown metric in config.metrics 'bindign'; known: binding",
         ),
         (lambda c: c.update(unsteady=("ltr9",)), "unknown run in config.unsteady 'ltr9'"),
-        (lambda c: c.update(metrics=()), "config.metrics names none"),
+        (lambda c: c.update(metrics=()), "config.metrics is empty"),
         (lambda c: c.update(metrics="binding"), "config.metrics is 'binding'; want a tuple"),
         (lambda c: c.update(prompts="32"), "config.prompts is '32'; want a int"),
-        (lambda c: setattr(c, "runs", ConfigDict()), "config.runs has no run"),
+        (lambda c: setattr(c, "runs", ConfigDict()), "config.runs is empty"),
         (lambda c: c.runs.update(x=5), "config.runs.x is 5; want a ConfigDict"),
         (lambda c: c.claims.update(x=5), "config.claims.x is 5; want a str"),
-        (lambda c: c.runs.update({"a/b": ConfigDict()}), "a run is called 'a/b'"),
-        (lambda c: c.runs.update(x=c.runs.ltr), "runs ltr and x are the same"),
+        (lambda c: c.runs.update({"a/b": ConfigDict()}), "a run is named 'a/b'"),
+        (lambda c: c.runs.update(x=c.runs.ltr), "runs ltr and x differ only in"),
         (
             lambda c: c.runs.update(
                 x=ConfigDict({"model": {"conditioner": {"name": "direct", "n_ltr": 7}}})
             ),
-            "runs base_instr and x are the same, but for what neither uses",
+            "runs base_instr and x differ only in unused settings",
         ),
         (
             lambda c: c.runs.ltr.update(objective=ConfigDict({"schedule": "linear"})),
@@ -91,9 +91,9 @@ def test_some_runs_and_the_claims_about_them(config):
         ),
         (
             lambda c: c.runs.update(x=ConfigDict({"seed": 7})),
-            "config.runs.x changes seed, which --seeds",
+            "config.runs.x changes seed; use --seeds",
         ),
-        (lambda c: c.base.update(task="vae"), "run base is of task 'vae'"),
+        (lambda c: c.base.update(task="vae"), "run base has task 'vae'"),
         (
             lambda c: c.base.data.update(size=(24, 24)),
             "data.size of run base is 24; use 32 or more",
@@ -103,7 +103,7 @@ def test_some_runs_and_the_claims_about_them(config):
         (lambda c: c.paper.update(ltr=(1.0,)), "config.paper.ltr is .*; want .T2I-avg, DPG-avg."),
         (
             lambda c: c.base.data.update(source="shapes"),
-            "run base is of task 'diffusion' and source 'shapes'",
+            "run base has task 'diffusion' and source 'shapes'",
         ),
         (
             lambda c: c.runs.ltr.update(data=ConfigDict({"size": (32, 32)})),
@@ -122,7 +122,7 @@ def test_a_mistake_is_refused(config, change, message):
 
 
 def test_another_config_is_no_family():
-    with pytest.raises(InputError, match="config.base is missing: it is no family of runs"):
+    with pytest.raises(InputError, match="config.base is missing: want a family of runs"):
         ablation.parse(load_config("quickstart", "smoke"))
 
 

@@ -120,17 +120,17 @@ def test_two_processes_share_a_family_and_its_data(tiny_llm, tmp_path):
     once = "is complete: 48 pictures"
     assert all(once in end.out for end in ends)
     (told,) = several.ended(several.start(*door, "--report", "--seeds=2"))
-    assert told.status == 0 and "2 runs are not in" in told.out and "report: " in told.out
+    assert told.status == 0 and "2 runs are not done in" in told.out and "report: " in told.out
     assert not list((tmp_path / "out").glob("runs/*/seed1"))
 
 
 def test_another_config_in_the_same_folder_is_refused(made, tiny_llm):
     f, jobs, wanted, out = made
-    with pytest.raises(InputError, match="is of other prompts; .*what is trained is kept"):
+    with pytest.raises(InputError, match="is from other prompts; .*the trained model is kept"):
         running.is_drawn(jobs[0], running.items(family(tiny_llm("llama"), prompts=64)))
     other = running.jobs(f, 2, out)[2]
     moved = running.Job(other.name, other.seed, other.config, jobs[0].folder)
-    with pytest.raises(InputError, match="is of another config .seed: 0 there, 1 now.; "):
+    with pytest.raises(InputError, match="is from another config .seed: 0 there, 1 now.; "):
         ablation.run(moved, wanted, out / "data")
 
 
@@ -156,7 +156,7 @@ def test_a_run_is_its_own_under_a_config_of_later_keys_and_of_keys_that_decide_n
         running.is_drawn(dataclasses.replace(job, config=other), wanted)
     sample = dataclasses.replace(job.config.sample, guidance=9.0)
     other = dataclasses.replace(job, config=dataclasses.replace(job.config, sample=sample))
-    with pytest.raises(InputError, match="config .sample.guidance: .* there, 9.0 now.; give"):
+    with pytest.raises(InputError, match="config .sample.guidance: .* there, 9.0 now.; use"):
         running.is_drawn(other, wanted)
 
 
@@ -168,7 +168,7 @@ def test_what_would_come_up_at_a_runs_turn_is_told_before_the_first(made, tmp_pa
     job = dataclasses.replace(jobs[1], config=config, folder=tmp_path / "run")
     with pytest.raises(InputError, match="no such model folder"):
         running.check([jobs[0], job], wanted, out / "data")
-    with pytest.raises(InputError, match="is of another config .encoders.tiny0.model: "):
+    with pytest.raises(InputError, match="is from another config .encoders.tiny0.model: "):
         running.check([dataclasses.replace(job, folder=jobs[1].folder)], wanted, out / "data")
 
 

@@ -228,17 +228,17 @@ def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (dict(), "give either --devices=64, .* or --topology"),
-        (dict(devices=8, topology="v5e:2x4"), "give either --devices"),
+        (dict(), "use either --devices=64, .* or --topology"),
+        (dict(devices=8, topology="v5e:2x4"), "use either --devices"),
         (dict(devices=64), "--devices=64, but JAX has 8 here"),
         (dict(devices=-1), "--devices is -1; use 1 or more"),
         (dict(devices=8, mesh=(1, 3, 1)), "wants 3 devices, but there are 8"),
         (dict(devices=8, mesh=(1, 1, 8)), r"does not divide over 8 .*'tensor' .*a mesh of \(2, 1, 4\)"),
         (dict(devices=8, batch=12), "batch_size 12 does not divide over 8 .* use 8 or 16"),
         (dict(topology="v9:2x2"), "unknown chip of --topology 'v9'; known: H100, H200, v5e, v5p, v6e"),
-        (dict(topology="H200:8"), "--topology=H200:8: want machines and GPUs of each, such as H200:4x8"),
-        (dict(topology="H200:0x8"), "--topology=H200:0x8: want machines and GPUs of each"),
-        (dict(topology="H200:1x64"), "--topology=H200:1x64: a machine has 8 GPUs at most"),
+        (dict(topology="H200:8"), "--topology=H200:8: want machines x GPUs per machine, such as H200:4x8"),
+        (dict(topology="H200:0x8"), "--topology=H200:0x8: want machines x GPUs"),
+        (dict(topology="H200:1x64"), "--topology=H200:1x64: a machine has at most 8 GPUs"),
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_be_is_refused(asked, message):
@@ -329,9 +329,9 @@ def test_a_plan_for_gpus_is_their_own_compilers(cuda):
     [
         (
             NotImplementedError("cuda"),
-            "wants the GPU compiler, but .* pip install 'jax\\[cuda13\\]'",
+            "needs the GPU compiler, but .* pip install 'jax\\[cuda13\\]'",
         ),
-        (jax.errors.JaxRuntimeError("no field"), "does not know its description .*no field"),
+        (jax.errors.JaxRuntimeError("no field"), "does not accept its description .*no field"),
     ],
 )
 def test_a_gpu_compiler_that_is_not_there_or_another_is_told(monkeypatch, error, message):

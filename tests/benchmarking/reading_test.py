@@ -118,7 +118,7 @@ def made(seconds=1.0, processor=1.0, threads=2, cores=4, whole=0.01, plain=1e9, 
         (dict(plain=1.2e8), "the disk"),
         (dict(copied=1.2e8), "the memory"),
         (dict(whole=0.035, processor=3.8), "the processor"),
-        (dict(processor=3.9), "busy beyond what the steps cost alone"),
+        (dict(processor=3.9), "busier than the steps alone explain"),
         (dict(processor=1.8), "2 threads; more data.threads may help"),
         (dict(processor=0.5), "waiting: 0.5 of 4 cores"),
     ],
@@ -149,7 +149,7 @@ def test_all_numbers_are_in_the_json(found):
     ("rows", "hosts", "message"),
     [
         (ROWS, 3, "batch_size 8 does not divide over --hosts=3"),
-        (15, 2, "--rows=15 are under four batches of 4.* use --rows=128"),
+        (15, 2, "--rows=15 is less than four batches of 4.* use --rows=128"),
         (ROWS, 0, "--hosts is 0; use 1 or more"),
     ],
 )

@@ -65,9 +65,7 @@ def test_the_numbers_that_are_made_of_the_measured_ones_are_those_worked_out_by_
     rows = {line[:14].strip(): line[14:] for line in speed.table().splitlines()}
     assert "12.00 images/s" in rows["step"] and "8.00 images/s" in rows["its step"]
     assert rows["model"] == "6,000.0 GFLOP a step; 3,000.0 GFLOP/s"
-    assert rows["product"].startswith(
-        "32,000.0 GFLOP/s, the sum of one on every device at the same time"
-    )
+    assert rows["product"].startswith("32,000.0 GFLOP/s, summed over all devices at the same time")
     assert rows["share"].startswith("9.4%") and rows["memory"].startswith("1.50 GiB")
     assert rows["ratio"].startswith("1.50 x")
     alone = dataclasses.replace(speed, peer=None, peer_step=None)
@@ -99,7 +97,7 @@ def test_the_peer_is_of_our_size(task):
 
 def test_a_peer_that_reads_one_llm_is_told_of_two(task):
     two = dataclasses.replace(task.shape, text=task.shape.text * 2)
-    with pytest.raises(errors.InputError, match="the peer reads one LLM, the config 2"):
+    with pytest.raises(errors.InputError, match="the peer supports one LLM, but the config has 2"):
         peer.pixart(dataclasses.replace(task, shape=two))
 
 

@@ -181,10 +181,10 @@ def test_all_questions_are_asked_in_order(written):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row("p", 1), row("x", 1)], "line 3 asks of 'x', which is no prompt"),
-        ([], "asks nothing of the prompt 'p'"),
-        ([row("p", "one")], "line 2: .*'one'; wanted whole numbers"),
-        ([row("p", 1, "none")], "line 2: .*'none'; wanted whole numbers"),
+        ([row("p", 1), row("x", 1)], "line 3 is about 'x', an unknown prompt"),
+        ([], "has no question about the prompt 'p'"),
+        ([row("p", "one")], "line 2: .*'one'; want whole numbers"),
+        ([row("p", 1, "none")], "line 2: .*'none'; want whole numbers"),
         ([row("p", 1, question="")], "line 2 has no question_natural_language"),
         (["p,text"], "line 2 has no proposition_id, dependency"),
     ],
@@ -205,13 +205,13 @@ def test_a_missing_or_unreadable_file_is_told_with_where_it_is_published(tmp_pat
     with pytest.raises(InputError, match="no dpg_bench.csv in .*github.com/TencentQQGYLab/ELLA"):
         read_questions(tmp_path / prompt_files.DPG_QUESTIONS, ["p"])
     (tmp_path / prompt_files.DPG_QUESTIONS).write_bytes(b"item_id,\xff\n")
-    with pytest.raises(InputError, match="is no CSV in UTF-8"):
+    with pytest.raises(InputError, match="is not a CSV in UTF-8"):
         read_questions(tmp_path / prompt_files.DPG_QUESTIONS, ["p"])
 
 
 def test_a_line_of_several_lines_counts_them(written):
     several = row("p", 1).replace("a, b", "a,\nb")
-    with pytest.raises(InputError, match="line 4 asks of 'x'"):
+    with pytest.raises(InputError, match="line 4 is about 'x'"):
         read_questions(written(several, row("x", 1)), ["p"])
 
 

@@ -18,7 +18,7 @@ def test_a_score_is_a_ratio_of_sums_and_an_average_one_of_scores():
 
 
 def test_what_no_prompt_tells_of_is_refused():
-    with pytest.raises(ValueError, match="no prompt says anything about 'none'"):
+    with pytest.raises(ValueError, match="metric 'none' applies to no prompt"):
         intervals.scores({"none": Tally(np.zeros(3), np.zeros(3))}, {})
 
 

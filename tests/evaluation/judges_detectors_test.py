@@ -197,7 +197,7 @@ def test_grounding_dino_scores_a_label_by_its_best_token(tmp_path, size):
 
 def test_grounding_dino_refuses_what_it_cannot_read(tmp_path):
     judge = opened("GroundingDinoForObjectDetection", tmp_path)
-    with pytest.raises(InputError, match="80 labels are .* tokens to Grounding DINO, which reads"):
+    with pytest.raises(InputError, match="80 labels are .* tokens for Grounding DINO, which reads"):
         judge.detect(picture(64, 64), tiny.COCO)
     with pytest.raises(InputError, match="label ' ' has no words"):
         judge.detect(picture(64, 64), ["dog", " "])
@@ -211,6 +211,6 @@ def test_a_benchmark_of_any_words_gets_a_detector_that_reads_them(tmp_path):
     assert open_judges({"detector": "tiny"}).detector.identity.startswith("Mask2Former")
     tiny.write("Mask2FormerForUniversalSegmentation", tmp_path)
     with pytest.raises(
-        InputError, match="wanted, as detector, the folder of a Owlv2.* or a Grounding"
+        InputError, match="want, as detector, the folder of a Owlv2.* or a Grounding"
     ):
         open_judges({"detector": str(tmp_path)}, any_words=True)

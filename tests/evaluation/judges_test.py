@@ -164,12 +164,12 @@ def no_processor(path):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (no_config, "no config.json; wanted, as vqa, the folder of a BlipForQuestionAnswering or"),
-        (configured(architectures=[{}]), "holds a model of no named class; wanted, as vqa"),
-        (configured(architectures=None), "holds a model of no named class; wanted, as vqa"),
-        (no_weights, "a BlipForQuestionAnswering, has no weights; wanted, as vqa"),
-        (pickled, "as pytorch_model.bin alone, which is pickled"),
-        (no_tokenizer, "has no tokenizer; wanted one of tokenizer.json"),
+        (no_config, "no config.json; want, as vqa, the folder of a BlipForQuestionAnswering or"),
+        (configured(architectures=[{}]), "holds a model without a class name; want, as vqa"),
+        (configured(architectures=None), "holds a model without a class name; want, as vqa"),
+        (no_weights, "a BlipForQuestionAnswering, has no weights; want, as vqa"),
+        (pickled, "only in pytorch_model.bin, a pickle"),
+        (no_tokenizer, "has no tokenizer; want one of tokenizer.json"),
         (no_processor, "has no preprocessor_config.json"),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_judge_of_another_kind_is_refused_unloaded(folder, monkeypatch, kind, 
     monkeypatch.setattr(loading, "model", None)
     for other in CLASSES.keys() - {kind}:
         wanted = " or a ".join(CLASSES[other])
-        with pytest.raises(InputError, match=f"holds a {name}; wanted, as {other}, .* {wanted}"):
+        with pytest.raises(InputError, match=f"holds a {name}; want, as {other}, .* {wanted}"):
             open_judges({other: str(folder(name))})
 
 
@@ -223,10 +223,10 @@ def test_a_config_of_another_form_is_refused(copy):
 def test_other_mistakes_are_told(folder, tmp_path):
     with pytest.raises(InputError, match="unknown judge 'vqas'; known: vqa"):
         open_judges({"vqas": "tiny"})
-    with pytest.raises(InputError, match="nowhere is no model's folder"):
+    with pytest.raises(InputError, match="nowhere is not a model's folder"):
         open_judges({"clip": str(tmp_path / "nowhere")})
     vilt = open_judges({"vqa": str(folder("ViltForQuestionAnswering"))}).vqa
-    with pytest.raises(InputError, match="takes no picture of 300x3 pixels"):
+    with pytest.raises(InputError, match="accepts no picture of 300x3 pixels"):
         vilt.ask(picture(3, 300), QUESTIONS)
 
 

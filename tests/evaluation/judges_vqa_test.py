@@ -175,5 +175,5 @@ def test_judges_that_cannot_say_yes_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="'Yeah' is 3 tokens or unknown"):
         open_judges({"vqa": str(tmp_path / "qwen")})
     (tmp_path / "qwen" / "chat_template.jinja").unlink()
-    with pytest.raises(InputError, match="no chat template; wanted a model of Qwen2-VL"):
+    with pytest.raises(InputError, match="no chat template; want a Qwen2-VL"):
         open_judges({"vqa": str(tmp_path / "qwen")})

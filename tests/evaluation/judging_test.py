@@ -127,7 +127,7 @@ def test_shares_judge_each_picture_once_and_the_last_has_all(drawn, tmp_path, co
         found = judge(drawn, tmp_path / "out", Share(index, count), benchmark)
         left = sum(k % count > index for k in range(6))
         assert found == (None if left else WANTED)
-        assert (f"{left} of 6 pictures, of other shares" in capsys.readouterr().out) == (left > 0)
+        assert (f"{left} of 6 pictures, from other shares" in capsys.readouterr().out) == (left > 0)
     assert benchmark.asked == {k: 1 for k in range(6)}
     assert judge(drawn, tmp_path / "out", benchmark=benchmark) == WANTED
     assert set(benchmark.asked.values()) == {1}
@@ -260,23 +260,23 @@ def test_a_damaged_journal_is_refused(drawn, tmp_path, line):
         (PROMPTS[:4], """prompts without a picture .1.: 'a "dog"'; the manifest's prompts"""),
         (
             PROMPTS[:2],
-            "prompts without a picture .2.: '红心', 'a \"dog\"'; the manifest's prompts are",
+            "prompts without a picture .2.: '红心', 'a \"dog\"'; the manifest's prompts must",
         ),
         (
             PROMPTS[:5],
-            "prompts that have not 2 pictures, as most have .1.: 'a \"dog\"' \\(1\\); the manifest's prompts are",
+            "prompts that do not have 2 pictures like most others .1.: 'a \"dog\"' \\(1\\); the manifest's prompts must",
         ),
         (
             PROMPTS + ["a cat"],
-            "prompts that have not 2 pictures, as most have .1.: 'a cat' \\(3\\); the manifest's prompts are",
+            "prompts that do not have 2 pictures like most others .1.: 'a cat' \\(3\\); the manifest's prompts must",
         ),
         (
             PROMPTS + ["x", "y"],
-            "prompts that are not of the benchmark .2.: 'x', 'y'; the manifest's prompts are",
+            "prompts that are not in the benchmark .2.: 'x', 'y'; the manifest's prompts must",
         ),
         (
             PROMPTS + [f"v{k}" for k in range(25)],
-            "prompts that are not of the benchmark .25.: 'v0', .*, 'v19', \\.\\.\\.; the manifest's prompts are",
+            "prompts that are not in the benchmark .25.: 'v0', .*, 'v19', \\.\\.\\.; the manifest's prompts must",
         ),
         (
             PROMPTS[::-1],
@@ -307,12 +307,12 @@ def test_a_prompt_that_a_benchmark_has_twice_has_twice_the_pictures(tmp_path):
 
 def test_mixed_sizes_and_damaged_pictures_are_named(tmp_path):
     mixed = write(tmp_path / "mixed", PROMPTS, sizes=[4, 4, 4, 8, 4, 4])
-    wanted = "no whole PNG of 6x4 pixels, the size of 000000.png .1.: 000003.png;"
+    wanted = "not complete PNGs of 6x4 pixels, the size of 000000.png .1.: 000003.png;"
     with pytest.raises(InputError, match=wanted):
         judge(mixed, tmp_path / "out")
     torn = write(tmp_path / "torn", PROMPTS)
     torn[5].path.write_bytes(torn[5].path.read_bytes()[:-4])
-    with pytest.raises(InputError, match="no whole PNG of .* .1.: 000005.png;"):
+    with pytest.raises(InputError, match="not complete PNGs of .* .1.: 000005.png;"):
         judge(torn, tmp_path / "out")
     spoiled = write(tmp_path / "spoiled", PROMPTS)
     content = bytearray(spoiled[4].path.read_bytes())
@@ -368,5 +368,5 @@ def test_judges_are_named_by_what_they_do():
 
 def test_a_folder_goes_before_tiny_and_two_of_a_kind_are_refused():
     assert judge_folders(["clip=c", "tiny"], ASKED) == {"detector": "tiny", "clip": "c"}
-    with pytest.raises(InputError, match="--judges=clip=a and --judges=clip=b: want one clip"):
+    with pytest.raises(InputError, match="--judges=clip=a and --judges=clip=b: want only one clip"):
         judge_folders(["clip=a", "tiny", "clip=b"], ASKED)

@@ -28,18 +28,18 @@ def entry(**changes):
 @pytest.mark.parametrize(
     "manifest, message",
     [
-        (None, "has no manifest.json.*for other pictures write one: .*a red circle"),
+        (None, "has no manifest.json.*for other pictures, write one: .*a red circle"),
         ("{", "is damaged, not the manifest it should be: Expecting"),
         ([], "is damaged, .* no JSON object"),
         ({}, "lists no pictures"),
         ({"pictures": []}, "lists no pictures"),
-        ({"pictures": ["0.png"]}, "picture 0 is '0.png'; wanted 'file', a str"),
-        (entry(prompt=None), "picture 0 is .*; wanted 'prompt', a str"),
-        (entry(seed="0"), "picture 0 has the seed '0'; wanted a whole number"),
-        (entry(seed=0.5), "picture 0 has the seed 0.5; wanted a whole number"),
+        ({"pictures": ["0.png"]}, "picture 0 is '0.png'; want 'file', a str"),
+        (entry(prompt=None), "picture 0 is .*; want 'prompt', a str"),
+        (entry(seed="0"), "picture 0 has the seed '0'; want a whole number"),
+        (entry(seed=0.5), "picture 0 has the seed 0.5; want a whole number"),
         (entry(), "names 1 files that are not in .*: 0.png"),
         *(
-            (entry(file=name), "outside of .*; want one in it")
+            (entry(file=name), "outside .*; want a file in it")
             for name in ("", ".", "a\0b", "\ud800")
         ),
     ],
@@ -58,7 +58,7 @@ def test_a_missing_folder_and_a_broken_picture_are_named(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(entry()))
     (tmp_path / "0.png").write_text("not a picture")
     (picture,) = pictures.read(tmp_path)
-    with pytest.raises(InputError, match="cannot read the picture .*0.png.*draw it again"):
+    with pytest.raises(InputError, match="cannot read the picture .*0.png.*redraw it"):
         picture.load()
 
 
@@ -116,5 +116,5 @@ def test_every_lossless_mode_is_read_as_it_looks(tmp_path, mode):
 )
 def test_transparency_and_more_than_8_bits_are_refused(tmp_path, image, options):
     image.save(tmp_path / "0.png", **options)
-    with pytest.raises(InputError, match="0.png is transparent, or not of 8 bits .*; save it so"):
+    with pytest.raises(InputError, match="0.png is transparent, or not 8-bit .*; save it as"):
         Picture(tmp_path / "0.png", "", 0, tmp_path).load()

@@ -185,7 +185,7 @@ def test_prompts_of_another_length_fall_into_quarters():
         [100, 100], [0, 50], [50, 50], [0, 100],
     ]  # fmt: skip
     with pytest.raises(
-        ValueError, match="of 2 segments has none in quarter_1 and quarter_3; want 4"
+        ValueError, match="with 2 segments has none in quarter_1 and quarter_3; want 4"
     ):
         bias.tallies([[1, 1, 1, 1], [1, 0]])
 
@@ -286,9 +286,7 @@ def test_which_segment_of_a_set_is_which_changes_nothing(items, samples, tmp_pat
 
 def test_results_say_whose_words_the_prompts_have(items, samples, tmp_path):
     told = measured(items, samples, tmp_path / "out")["notes"]
-    wanted = (
-        "the prompts are of the words of color_train.txt; whether train files are the published"
-    )
+    wanted = "the prompts use the words of color_train.txt; train files are not checked"
     assert told[0].startswith(wanted)  # eight sets, all of colours
     assert items[-1].meta.keys() == {"segments", "base", "rotation", "words"}
 
@@ -300,7 +298,7 @@ def test_results_say_whose_words_the_prompts_have(items, samples, tmp_path):
         ("shape_val.txt", "a red car and a blue sofa\n" * 300, "is altered: its SHA-256"),
         ("color_val.txt", "\udcff", "color_val.txt is not UTF-8"),
         ("color_train.txt", "\udcff", "color_train.txt is not UTF-8.*published at"),
-        ("color_train.txt", "", "color has 0 pairs .*: give T2I-CompBench's train and val files"),
+        ("color_train.txt", "", "color has 0 pairs .*: use T2I-CompBench's complete train and val"),
     ],
 )
 def test_words_of_another_file_are_refused(tmp_path, name, content, message):

@@ -93,7 +93,7 @@ def test_lines_of_another_kind_are_refused(tmp_path, line):
     (tmp_path / "prompts.jsonl").write_text(
         json.dumps({"item_id": "1", "text": "a"}) + f"\n{line}\n"
     )
-    with pytest.raises(InputError, match='wanted lines of {"item_id": ..., "text": ...}'):
+    with pytest.raises(InputError, match='want lines of {"item_id": ..., "text": ...}'):
         read_texts(tmp_path, DPG)
 
 

@@ -73,7 +73,7 @@ def test_a_prompt_whose_only_picture_cannot_be_decoded_is_not_judged(samples, re
     assert recall(read, references) == {"top1": 1.0, "top5": 1.0, "not_judged": 1.0}
     read = samples((captions[0], references[0][1]) for captions, _ in references[:4])
     assert recall(read, references)["top1"] == pytest.approx(1 / 3)
-    with pytest.raises(InputError, match="no prompt's own reference can be decoded"):
+    with pytest.raises(InputError, match="no prompt has a reference that can be decoded"):
         recall(samples([("thing 3", references[0][1])]), references)
 
 

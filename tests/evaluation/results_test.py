@@ -103,8 +103,8 @@ PAPER = {"LI-DiT-1B": {"spatial": 27.57, "color": 74.08, "t2i_avg": 67.67}}
         ("compbench", "BlipForQuestionAnswering 768/16/384:0", False, [], ["spatial", "color", "t2i_avg"]),
         ("compbench", "BlipForQuestionAnswering 1024/16/384:0", False, ["the BlipFor"], ["spatial"]),
         ("geneval", "CLIPModel 1024/14/224:0", False, [], ["spatial", "color", "t2i_avg"]),
-        ("geneval", "CLIPModel 1024/14/336:0", False, ["the CLIPModel is of size 1024/14/336, "], ["spatial", "color", "t2i_avg"]),
-        ("geneval", "CLIPModel 768/32/224:0", False, ["the CLIPModel is of size 768/32/224, "], ["spatial", "color", "t2i_avg"]),
+        ("geneval", "CLIPModel 1024/14/336:0", False, ["the CLIPModel has size 1024/14/336, "], ["spatial", "color", "t2i_avg"]),
+        ("geneval", "CLIPModel 768/32/224:0", False, ["the CLIPModel has size 768/32/224, "], ["spatial", "color", "t2i_avg"]),
         ("dpg", "BlipForQuestionAnswering 768/16/384:0", False, ["DPG-blip: "], []),
         ("compbench", "BlipForQuestionAnswering 16/8:0", True, [comparability.RANDOM], []),
         ("geneval", "Other:0", False, [], ["spatial", "color", "t2i_avg"]),
@@ -122,11 +122,11 @@ def test_a_judge_that_is_not_the_published_one_is_told_and_the_papers_numbers_le
 def test_notes_tell_judges_chunkers_and_fewer_pictures():
     differ, chunker, fewer = comparability.notes({"x": ()}, 1, 4, {"rule"})
     assert differ == "x" and chunker.startswith("chunker=rule: ")
-    assert fewer == "pictures of each prompt: 1, where 4 are published"
+    assert fewer == "pictures per prompt: 1, not 4 as published"
     assert comparability.notes({}, 4, 4) == []
     (alike,) = comparability.notes({}, 4, 4, alike=["position", "counting"])
     assert alike.startswith(
-        "position, counting: the same however prompts are drawn, so that no interval"
+        "position, counting: the same in all resamples of prompts, so that there is no"
     )
 
 
@@ -134,5 +134,5 @@ def test_results_of_another_suite_are_not_overwritten(tmp_path):
     results.check_place("fid", tmp_path)
     results.write_results(tmp_path, "fid", 3, {"fid": 1.0}, "command")
     results.check_place("fid", tmp_path)
-    with pytest.raises(InputError, match="has the results of fid; give another folder"):
+    with pytest.raises(InputError, match="holds the results of fid; use another folder"):
         results.check_place("clip_score", tmp_path)

@@ -180,7 +180,7 @@ def test_what_is_no_thing_counts_as_none():
 
 @pytest.mark.parametrize("width, height", [(40, 31), (3000, 32), (32, 5000), (200, 90)])
 def test_a_picture_too_small_to_tell_things_apart_is_refused(width, height):
-    with pytest.raises(InputError, match=f"a picture of {width}x{height} pixels, .* from 32 up"):
+    with pytest.raises(InputError, match=f"a picture of {width}x{height} pixels, .* be 32 or more"):
         see(np.full((height, width, 3), 255, np.uint8))
 
 

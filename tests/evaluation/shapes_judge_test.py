@@ -90,7 +90,7 @@ def test_a_missing_and_an_extra_object_are_found(size):
 def test_a_picture_too_small_to_tell_shapes_apart_is_refused(samples, width, height):
     white = np.full((height, width, 3), 255, np.uint8)
     read = samples([(shapes_world.caption(TWOS[0]), white)])
-    wanted = f"000000.png: a picture of {width}x{height} pixels, .* from 24 up"
+    wanted = f"000000.png: a picture of {width}x{height} pixels, .* be 24 or more"
     with pytest.raises(InputError, match=wanted):
         SUITES["shapes"](read, None, Judges())
 
@@ -121,5 +121,5 @@ def test_the_suite_gives_the_fraction_of_prompts_that_came_true(samples):
     )
     scores = SUITES["shapes"](read, None, Judges())
     assert scores == {"count": 1, "colour": 1, "shape": 1, "place": 0.75, "all_correct": 0.75}
-    with pytest.raises(InputError, match="'a nice day' is no caption"):
+    with pytest.raises(InputError, match="'a nice day' is not a caption"):
         SUITES["shapes"](samples([("a nice day", render(right, 32))]), None, Judges())

@@ -1,4 +1,4 @@
-"""What a benchmark is: prompts from its official files, records from judges, and a pure scoring."""
+"""The interface of a benchmark: prompts from official files, records from judges, pure scoring."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ import numpy as np
 from lidit_jax.evaluation.intervals import Tally
 from lidit_jax.evaluation.judges.records import Judges
 
-Record = dict[str, Any]  # what judges said of one picture, as JSON holds it
+Record = dict[str, Any]  # what judges said about one picture, as JSON values
 
-MODES = ("reference", "fixed")  # as the published code computes it, its quirks included; repaired
+MODES = ("reference", "fixed")  # like the published code, including its quirks; repaired
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A prompt of a benchmark. `group` is its tag, category or source; `meta` what scoring needs, as JSON."""
+    """A benchmark's prompt. group: its tag, category or source; meta: JSON values for scoring."""
 
     id: str
     text: str
@@ -27,12 +27,12 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Tallies:
-    """What a benchmark found: its metrics over the items, in their order, and means of metrics.
+    """The results of a benchmark: its metrics over the items, in their order, and means of metrics.
 
     scale: what a value of 1 is printed as: 1 or 100.
-    units: of each item, the set of items that it belongs to, all of one group, which are alike and are
-      resampled together; None = each is one of its own.
-    notes: what else they rest on, told below the table.
+    units: for each item, the set of similar items that it belongs to, all in one group, which are
+      resampled together; None = each item is a set of its own.
+    notes: other remarks about the metrics, printed below the table.
     """
 
     metrics: Mapping[str, Tally]
@@ -45,12 +45,12 @@ class Tallies:
 class Benchmark(Protocol):
     """Stateless; one object for each name in BENCHMARKS."""
 
-    official: bool  # whether its prompts are of official files; else it makes them itself
-    version: int  # raised when a change of `judge` changes a record
-    per_prompt: int  # pictures that the published protocol draws of each prompt
-    judges: tuple[str, ...]  # fields of Judges that it asks
-    modes: bool  # whether it is one of those that others have published code for
-    any_words: bool  # whether its detector is asked for more than COCO's 80 classes
+    official: bool  # whether its prompts come from official files; otherwise it makes them itself
+    version: int  # incremented when a change of `judge` changes a record
+    per_prompt: int  # pictures per prompt in the published protocol
+    judges: tuple[str, ...]  # fields of Judges that it uses
+    modes: bool  # whether others have published code for it
+    any_words: bool  # whether its detector must find more than COCO's 80 classes
     paper: Mapping[str, Mapping[str, float]]  # row of Table 1 -> metric -> the paper's number
 
     def items(self, folder: Path | None) -> list[Item]:
@@ -60,9 +60,9 @@ class Benchmark(Protocol):
         """
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
-        """Returns all that scoring in any mode needs of a picture."""
+        """Returns everything about a picture that scoring needs, in any mode."""
 
     def score(
         self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str
     ) -> Tallies:
-        """Returns the metrics; records[i] are those of item i's pictures. Pure."""
+        """Returns the metrics; records[i] has a record for each picture of item i. Pure."""

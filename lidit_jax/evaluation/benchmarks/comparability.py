@@ -1,7 +1,7 @@
-"""What makes our number another measure than a published one; told under every table.
+"""What makes our number differ from the published measure; printed below every table.
 
-Where a score is of another judge than the published one, the paper's number does not stand beside it. A
-Mask2Former that differs in its weights alone is told, and the number left.
+If a score comes from a judge other than the published one, the paper's number is not shown next to
+it. For a Mask2Former that differs only in its weights, there is a note, and the number is shown.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ ALL = None  # scores
 
 @dataclasses.dataclass(frozen=True)
 class Substitute:
-    """What a judge is in place of, and the scores that are another measure for it."""
+    """A note on the judge that one replaces, and the scores that are incomparable because of it."""
 
     told: str
     scores: tuple[str, ...] | None = ALL
@@ -22,21 +22,21 @@ class Substitute:
 
 _COMPBENCH_VQA = ("color", "shape", "texture", "complex", "t2i_avg")
 _COMPBENCH_DETECTOR = ("spatial", "numeracy", "complex")
-# benchmark -> class of transformers, as judges' identities begin -> what it stands for
+# benchmark -> class of transformers, with which judges' identities begin -> what it replaces
 SUBSTITUTES = {
     "geneval": {
         "Mask2FormerForUniversalSegmentation": Substitute(
-            "GenEval-HF: the detector is Mask2Former of transformers, with Meta's weights, not "
+            "GenEval-HF: the detector is transformers' Mask2Former with Meta's weights, not "
             "mmdetection's checkpoint",
             (),
         ),
         "Owlv2ForObjectDetection": Substitute(
-            "GenEval-OWLv2: the detector is OWLv2, which draws no masks, may tell an object more than once, "
-            "and for whose scores the thresholds were not made"
+            "GenEval-OWLv2: the detector is OWLv2, which has no masks, may detect an object more than once, "
+            "and is not what the thresholds were made for"
         ),
         "GroundingDinoForObjectDetection": Substitute(
-            "GenEval-DINO: the detector is Grounding DINO, which draws no masks, may tell an object more than "
-            "once, and for whose scores the thresholds were not made"
+            "GenEval-DINO: the detector is Grounding DINO, which has no masks, may detect an object more than "
+            "once, and is not what the thresholds were made for"
         ),
     },
     "compbench": {
@@ -60,9 +60,9 @@ SUBSTITUTES = {
         "ViltForQuestionAnswering": Substitute("DPG-vilt: ViLT answers, not mPLUG"),
     },
 }
-_BLIP = "768/16/384"  # as its folder says; it is asked about 480 pixels
-# benchmark -> class of transformers -> the published judge's size, as identities tell it, and the scores
-# that rest on it
+_BLIP = "768/16/384"  # as in its folder; its input here is 480 pixels
+# benchmark -> class of transformers -> the published judge's size, as in identities, and the scores
+# that depend on it
 SIZES = {
     "geneval": {
         "CLIPModel": ("1024/14/224", ("overall", "colors", "color_attr")),
@@ -78,29 +78,29 @@ SIZES = {
 RANDOM = "a judge has random weights (tiny): the scores mean nothing"
 
 CHUNKERS = {
-    "rule": "chunker=rule: noun chunks are told by rules of ours, not by spaCy as published; judges are "
-    "asked the same by both for, of 300 prompts each, "
+    "rule": "chunker=rule: noun chunks are found by our rules, not by spaCy as published; judges are "
+    "asked the same with both for, of 300 prompts each, "
     + ", ".join(f"{count} of {category}" for category, count in AGREEING.items()),
-    "spacy": "chunker=spacy: noun chunks are told by spaCy, whose version may not be the published one",
+    "spacy": "chunker=spacy: noun chunks are found by spaCy; its version may not be the published one",
 }
 
 
 def judge_differences(
     suite: str, judges: Collection[str], tiny: bool
 ) -> dict[str, tuple[str, ...] | None]:
-    """Returns, for each judge that is not the published one, what is told -> the scores that do not compare.
+    """Returns a note per judge that is not the published one -> the scores that do not compare.
 
-    judges: identities, "class size:hash". tiny: whether one of them is of random weights.
+    judges: identities, "class size:hash". tiny: whether one of them has random weights.
     """
     differ = {RANDOM: ALL} if tiny else {}
     for identity in judges:
         name, _, size = identity.partition(":")[0].partition(" ")
         if substitute := SUBSTITUTES.get(suite, {}).get(name):
-            more = "" if substitute.scores == () else "; do not compare with published numbers"
+            more = "" if substitute.scores == () else "; not comparable with published numbers"
             differ[substitute.told + more] = substitute.scores
         published, scores = SIZES.get(suite, {}).get(name, (size, ALL))
         if size != published and not tiny:
-            differ[f"the {name} is of size {size}, the published one of {published}"] = scores
+            differ[f"the {name} has size {size}, the published one {published}"] = scores
     return differ
 
 
@@ -111,21 +111,21 @@ def notes(
     chunkers: Iterable[str] = (),
     alike: Sequence[str] = (),
 ) -> list[str]:
-    """Returns a line for each difference from how the published numbers were made, and for what is alike.
+    """Returns a line for each difference from the published protocol, and one for `alike` scores.
 
     Args:
-      differ: of `judge_differences`.
-      per_prompt, published: pictures of each prompt, here and in the published protocol.
-      chunkers: keys of CHUNKERS, that made the questions.
-      alike: names of scores that are the same however prompts are drawn.
+      differ: from `judge_differences`.
+      per_prompt, published: pictures per prompt, here and in the published protocol.
+      chunkers: keys of CHUNKERS that made the questions.
+      alike: names of scores that are the same in all resamples of prompts.
     """
     lines = [*differ, *(CHUNKERS[chunker] for chunker in sorted(chunkers))]
     if per_prompt != published:
-        lines.append(f"pictures of each prompt: {per_prompt}, where {published} are published")
+        lines.append(f"pictures per prompt: {per_prompt}, not {published} as published")
     if alike:
         lines.append(
-            f"{', '.join(alike)}: the same however prompts are drawn, so that no interval can be told; "
-            "where all of n are wrong, as many as 3/n of others may be right"
+            f"{', '.join(alike)}: the same in all resamples of prompts, so that there is no interval; "
+            "if all of n are wrong, up to 3/n of others may be right"
         )
     return lines
 
@@ -133,7 +133,7 @@ def notes(
 def comparable(
     paper: Mapping[str, Mapping[str, float]], differ: Mapping[str, Collection[str] | None]
 ) -> dict[str, dict[str, float]]:
-    """Returns the paper's rows, without the scores that are another measure here."""
+    """Returns the paper's rows without the scores that are not comparable with ours."""
     if ALL in differ.values():
         return {row: {} for row in paper}
     others = {name for scores in differ.values() for name in scores}

@@ -1,4 +1,4 @@
-"""GenEval: are the objects there that a prompt names, so many, so coloured, so placed?"""
+"""GenEval: are a prompt's objects in the picture, with the right number, colour and place?"""
 
 import functools
 import json
@@ -15,7 +15,7 @@ from lidit_jax.evaluation.judges.records import Detection, Embedder, Judges
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLOURS = "red orange yellow green blue purple pink brown black white".split()
-GROUND = 0x99  # the grey that an object is shown on
+GROUND = 0x99  # the grey background that an object is shown on
 _SENTENCES = ("a photo of a {} {}", "a photo of a {}-colored {}", "a photo of a {} object")
 _TABLE = {  # the paper's Table 1, as printed: DALL-E 3's two objects do not fit its overall
     "SD v1.5": (0.97, 0.38, 0.35, 0.76, 0.04, 0.06, 0.43),
@@ -33,16 +33,16 @@ _TABLE = {  # the paper's Table 1, as printed: DALL-E 3's two objects do not fit
 class GenEval:
     """GenEval, arXiv 2310.11513. Metrics are shares in [0, 1]:
 
-    single_object to color_attr   pictures that are right, of the prompts with this tag
-    overall                       the mean of these six, whatever number of prompts they have
-    prompts_any                   prompts of which any picture is right
+    single_object to color_attr   pictures that are right, over the prompts with this tag
+    overall                       the mean of these six, regardless of their numbers of prompts
+    prompts_any                   prompts with at least one right picture
 
-    Both modes are the same: the published scoring has no mistake to repair. That suppression of
-    overlapping objects is off, and that counting has a threshold of its own, are its rules.
+    Both modes are the same: the published scoring has no mistake to repair. Its rules do not
+    suppress overlapping objects, and have a threshold of their own for counting.
     """
 
     official = True
-    version = 2  # its detector sees as many pixels as the published one
+    version = 2  # since 2, its detector sees as many pixels as the published one
     per_prompt = 4
     judges = ("detector", "clip")
     modes = True
@@ -60,8 +60,8 @@ class GenEval:
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
         """Returns {"objects": {class: [{"score", "box", "colour"}, ...]}}, best first.
 
-        image: uint8 [height, width, 3]. Only classes that the prompt's clauses name are looked for, and
-        only objects that a clause on colour takes have a colour. Each class has those that
+        image: uint8 [height, width, 3]. Only the classes in the prompt's clauses are detected, and
+        only objects that a clause on colour takes have a colour. Each class has the objects that
         `geneval_rules.kept` keeps.
         """
         clauses = [*item.meta["include"], *item.meta["exclude"]]
@@ -94,15 +94,15 @@ def _item(k: int, line: dict) -> Item:
 
 
 def _right(item: Item, records: Sequence[Record]) -> int:
-    """Returns how many pictures of a prompt are right."""
+    """Returns the number of right pictures of a prompt."""
     return sum(geneval_rules.is_right(record["objects"], **item.meta) for record in records)
 
 
 def classified(image: np.ndarray, objects: Sequence[Detection], clip: Embedder) -> list[str]:
-    """Returns the colour of each object, all of one class: that whose sentences are nearest to it.
+    """Returns the colour of each object, all of one class: the one with the nearest sentences.
 
-    image: uint8 [height, width, 3]. The published rule: CLIP's zero-shot classifier of what
-    `shown` gives, with the mean of a colour's three sentences.
+    image: uint8 [height, width, 3]. The published rule: CLIP's zero-shot classification of the
+    output of `shown`, with the mean of a colour's three sentences.
     """
     if not objects:
         return []
@@ -112,9 +112,9 @@ def classified(image: np.ndarray, objects: Sequence[Detection], clip: Embedder) 
 
 
 def shown(image: np.ndarray, detection: Detection) -> np.ndarray:
-    """Returns a detection cut out by its box, on grey where its mask ends; without a mask, as it is.
+    """Returns a detection cropped to its box, on grey outside its mask; without a mask, as it is.
 
-    Boxes of fractions of a pixel are widened to whole ones, so that none is empty.
+    Fractional boxes are widened to whole pixels, so that none is empty.
     """
     if detection.mask is not None:
         image = np.where(detection.mask[..., None], image, np.uint8(GROUND))
@@ -125,7 +125,7 @@ def shown(image: np.ndarray, detection: Detection) -> np.ndarray:
 
 @functools.lru_cache(maxsize=128)
 def _directions(clip: Embedder, name: str) -> np.ndarray:
-    """Returns one unit vector for each colour that a class of objects may have, [colours, E]."""
+    """Returns a unit vector for each colour of a class of objects, [colours, E]."""
     sentences = [s.format(colour, name) for colour in COLOURS for s in _SENTENCES]
     mean_CxE = clip.texts(sentences).reshape(len(COLOURS), len(_SENTENCES), -1).mean(axis=1)
     return mean_CxE / np.linalg.norm(mean_CxE, axis=1, keepdims=True)

@@ -1,9 +1,9 @@
-"""GenEval's rules: is a picture right, of which these objects are known? Pure.
+"""GenEval's rules: is a picture with these objects right? Pure.
 
-GenEval, arXiv 2310.11513, section 3, as the published code has it. An object is
-{"score": ..., "box": [x1, y1, x2, y2]}, and {"colour": ...} where a clause asks for it; the objects of
-a class are sorted, best first. A clause is {"class": ..., "count": ...}; one that includes may have a
-"color", and a "position", [relation, index of an earlier clause].
+GenEval, arXiv 2310.11513, section 3, as in the published code. An object is
+{"score": ..., "box": [x1, y1, x2, y2]}, and {"colour": ...} if a clause asks for it; the objects of
+a class are sorted, best first. A clause is {"class": ..., "count": ...}; an include clause may have
+a "color", and a "position", [relation, index of an earlier clause].
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ import numpy as np
 from lidit_jax.evaluation.judges.records import Detection
 
 THRESHOLD = 0.3  # what a detection's score must exceed
-COUNTING_THRESHOLD = 0.9  # of prompts that are about a number
+COUNTING_THRESHOLD = 0.9  # for counting prompts
 MOST_OBJECTS = 16  # of a class
-MARGIN = 0.1  # of the two objects' size together, which an offset must exceed
-STEEPEST = 0.5  # a relation holds where its axis has more than this share of the distance
+MARGIN = 0.1  # share of the two objects' summed sizes that an offset must exceed
+STEEPEST = 0.5  # a relation holds if its axis has more than this share of the distance
 
 Clause = Mapping[str, Any]
 Object = Mapping[str, Any]
 
 
 def kept(detections: Sequence[Detection], counting: bool) -> dict[str, list[Detection]]:
-    """Returns the detections that count, of each class, best first.
+    """Returns the detections that count, for each class, best first.
 
-    Those of a class may overlap as they like: the published suppression is off.
+    Detections of a class may overlap: the published code has suppression off.
     """
     least = COUNTING_THRESHOLD if counting else THRESHOLD
     found: dict[str, list[Detection]] = {}
@@ -39,11 +39,11 @@ def kept(detections: Sequence[Detection], counting: bool) -> dict[str, list[Dete
 def is_right(
     objects: Mapping[str, Sequence[Object]], include: Sequence[Clause], exclude: Sequence[Clause]
 ) -> bool:
-    """Returns whether every clause that includes holds, and none that excludes.
+    """Returns whether all include clauses hold, and no exclude clause does.
 
-    One that includes takes the `count` best of its class, all of which must be of its colour, and in
-    its relation to all that the clause which it refers to took. One that excludes holds from `count`
-    objects on; so just n are there where n are included and n + 1 excluded.
+    An include clause takes the `count` best objects of its class. All of them must have its colour,
+    and its relation to all objects taken by the clause that it refers to. An exclude clause holds
+    for `count` objects or more; so including n and excluding n + 1 requires exactly n.
     """
     groups = [objects.get(clause["class"], [])[: clause["count"]] for clause in include]
     included = all(_holds(c, group, groups) for c, group in zip(include, groups, strict=True))
@@ -51,7 +51,7 @@ def is_right(
 
 
 def _holds(clause: Clause, group: Sequence[Object], groups: Sequence[Sequence[Object]]) -> bool:
-    """Whether a clause holds of the objects that it took; `groups`: what every clause took."""
+    """Whether a clause holds for the objects that it took; `groups`: what each clause took."""
     if len(group) < clause["count"]:
         return False
     if "color" in clause and any(o["colour"] != clause["color"] for o in group):
@@ -65,11 +65,11 @@ def _holds(clause: Clause, group: Sequence[Object], groups: Sequence[Sequence[Ob
 
 
 def relations(box: Sequence[float], other: Sequence[float]) -> set[str]:
-    """Returns in which relations a box is to another: "left of", "right of", "above", "below".
+    """Returns the relations of a box to another: "left of", "right of", "above", "below".
 
-    The offset of the centres is shortened on each axis by MARGIN times the sizes together, and divided
-    by its length before that; a relation holds where more than STEEPEST is left of it. Two can hold at
-    once, and none. y points down.
+    The offset of the centres is shortened on each axis by MARGIN times the summed sizes, and
+    divided by its original length; a relation holds if more than STEEPEST is left of it. Two can
+    hold at once, or none. y points down.
     """
     corners_2x2x2 = np.reshape([box, other], (2, 2, 2)).astype(float)
     centre_2x2, size_2x2 = corners_2x2x2.mean(axis=1), np.ptp(corners_2x2x2, axis=1)

@@ -1,9 +1,10 @@
-"""Records on disk, as they come: a run that was killed continues after the last whole line.
+"""Records on disk, written one by one: a run that was killed resumes after the last complete line.
 
-    judged-<i>-of-<n>.jsonl    a head, which says what is judged and by whom; then, of each picture,
+    judged-<i>-of-<n>.jsonl    a head that says what is judged and by whom; then, for each picture,
                                {"file": "000000.png", "sha256": ..., "record": {...}, "sealed": ...}
 
-sha256 is the picture's; the seal is a hash of the line's other keys. Each share writes one, and reads all.
+sha256 is of the picture; the seal is a hash of the line's other keys. Each share writes one
+journal, and reads all.
 """
 
 import itertools
@@ -17,14 +18,15 @@ from lidit_jax.errors import InputError
 from lidit_jax.evaluation.benchmarks.benchmark import Record
 from lidit_jax.share import Share
 
-Key = tuple[str, str]  # a picture's file, as the manifest names it, and its SHA-256
+Key = tuple[str, str]  # a picture's file, as named in the manifest, and its SHA-256
 
 
 def write(out: Path, share: Share, head: Mapping[str, Any], records: Iterable[tuple[Key, Record]]):
-    """Adds records, as they come, to a share's journal.
+    """Appends records to a share's journal as they arrive.
 
-    A torn last line, of a writer that was killed, is dropped. Nothing is written before the first record
-    is there: a mistake has shown by then. Raises InputError if another process writes this journal.
+    An incomplete last line, left by a killed writer, is dropped. Nothing is written before the
+    first record exists: mistakes have shown by then. Raises InputError if another process writes
+    this journal.
     """
     records = iter(records)
     first = list(itertools.islice(records, 1))
@@ -46,7 +48,7 @@ def write(out: Path, share: Share, head: Mapping[str, Any], records: Iterable[tu
 def read_all(out: Path, head: Mapping[str, Any]) -> dict[Key, Record]:
     """Returns the records in the journals of all shares.
 
-    Raises InputError if one is damaged, or of another head; a line that is not whole yet is left out.
+    Raises InputError if one is damaged or has another head; an incomplete last line is left out.
     """
     return {
         key: record
@@ -57,7 +59,7 @@ def read_all(out: Path, head: Mapping[str, Any]) -> dict[Key, Record]:
 
 def _write(journal, value: Mapping[str, Any]):
     journal.write(json.dumps(value, allow_nan=False).encode() + b"\n")
-    journal.flush()  # the line is the system's now, and outlives this process
+    journal.flush()  # the operating system has the line now; it outlives this process
 
 
 def _seal(line: Mapping[str, Any]) -> str:
@@ -75,18 +77,18 @@ def _read(path: Path, head: Mapping[str, Any]) -> dict[Key, Record]:
         found = dict(lines[0]) if lines else head
         broken = [k for k, line in enumerate(lines[1:], 2) if line.pop(files.SEAL) != _seal(line)]
         if broken:
-            raise ValueError(f"line {broken[0]} is not as it was written")
+            raise ValueError(f"line {broken[0]} does not match its seal")
         records = {(line["file"], line["sha256"]): line["record"] for line in lines[1:]}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path} is damaged ({error!r}); delete it, and its pictures are judged again"
+            f"{path} is damaged ({error!r}); delete it, and its pictures will be judged again"
         ) from error
     _check_head(path, found, head)
     return records
 
 
 def _check_head(path: Path, found: Mapping[str, Any], head: Mapping[str, Any]):
-    """Raises InputError with what differs, if anything does."""
+    """Raises InputError that lists the differences, if there are any."""
     differs = [
         f"{key} is {found.get(key)}, here {value}"
         for key, value in head.items()
@@ -94,5 +96,5 @@ def _check_head(path: Path, found: Mapping[str, Any], head: Mapping[str, Any]):
     ]
     if differs:
         raise InputError(
-            f"{path} is about something else: {'; '.join(differs)}; give another --out, or delete it"
+            f"{path} is about something else: {'; '.join(differs)}; use another --out, or delete it"
         )

@@ -1,7 +1,7 @@
-"""Pictures of a benchmark's prompts -> what its judges say of each.
+"""Pictures of a benchmark's prompts -> the judges' records of each.
 
-Machines that share the work do not talk to one another: each keeps a journal of its own in one folder,
-and reads those of the others.
+Machines that share the work do not communicate: each writes a journal of its own in one folder, and
+reads those of the others.
 """
 
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ def judge_pictures(
     out: Path,
     share: Share = WHOLE,
 ) -> list[list[Record]] | None:
-    """Judges those pictures of this share that no journal in `out` tells of, and returns all records.
+    """Judges the pictures of this share that no journal in `out` has, and returns all records.
 
-    A picture that was replaced since it was judged is judged again.
+    A picture that was replaced after it was judged is judged again.
 
     Args:
-      items: all those of the benchmark.
+      items: all items of the benchmark.
       pictures: in the manifest's order: those of the first item, then those of the second, ...
-      out: folder of the journals; the machines that share the work have it in common.
+      out: folder of the journals, common to the machines that share the work.
     Returns the records of each item's pictures; None if other shares have not judged theirs yet.
-    Raises InputError if the pictures are not those of the items (see `matching`), if a judge is missing,
-    if a picture cannot be read, or if a journal is damaged or about something else.
+    Raises InputError if the pictures do not match the items (see `matching`), if a judge is
+    missing, if a picture cannot be read, or if a journal is damaged or about something else.
     """
     per_prompt = matching.check(items, pictures)
     manifest = files.checksum(pictures[0].folder / MANIFEST)
@@ -50,9 +50,9 @@ def judge_pictures(
         for k in tqdm(mine, desc="judged", disable=not mine)
     )
     journal.write(out, share, head, told)
-    known = journal.read_all(out, head)  # what others have judged meanwhile, too
+    known = journal.read_all(out, head)  # including what others have judged meanwhile
     if missing := [key for key in keys if key not in known]:
-        print(f"{len(missing)} of {len(keys)} pictures, of other shares, are not judged yet")
+        print(f"{len(missing)} of {len(keys)} pictures, from other shares, are not judged yet")
         return None
     return [
         [known[key] for key in keys[k : k + per_prompt]] for k in range(0, len(keys), per_prompt)
@@ -66,7 +66,7 @@ def _judged(benchmark: Benchmark, picture: Picture, item: Item, judges: Judges) 
 
 
 def _head(benchmark: Benchmark, items: Sequence[Item], judges: Judges) -> dict[str, Any]:
-    """Returns what decides a picture's record. Raises InputError if a judge is missing."""
+    """Returns what determines a picture's record. Raises InputError if a judge is missing."""
     lacking = [kind for kind in benchmark.judges if getattr(judges, kind) is None]
     if lacking:
         wanted = " and ".join(f"--judges={kind}=FOLDER" for kind in lacking)
@@ -79,10 +79,10 @@ def _head(benchmark: Benchmark, items: Sequence[Item], judges: Judges) -> dict[s
 
 
 def identities(benchmark: Benchmark, judges: Judges) -> dict[str, str]:
-    """Returns what a benchmark's judges do -> which model does it. None of them may be missing."""
+    """Returns kind of judge -> identity, for all of a benchmark's judges. None may be missing."""
     return {kind: getattr(judges, kind).identity for kind in benchmark.judges}
 
 
 def prompts_digest(items: Sequence[Item]) -> str:
-    """Returns a SHA-256 of prompts and of all that scoring knows of them, which JSON must hold."""
+    """Returns a SHA-256 of prompts and all their fields for scoring, which must be JSON values."""
     return files.digest([[i.id, i.text, i.group, dict(i.meta)] for i in items])

@@ -1,4 +1,4 @@
-"""Are these the pictures of these prompts? A benchmark is scored whole, or not at all."""
+"""Do these pictures belong to these prompts? A benchmark is scored completely, or not at all."""
 
 import collections
 from collections.abc import Sequence
@@ -10,18 +10,17 @@ from lidit_jax.errors import InputError
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.pictures import Picture, listed
 
-# What to do; `_refuse` tells it.
-_TEXTS = "the manifest's prompts are, letter for letter, those that --write_prompts writes"
-_ORDER = f"{_TEXTS}, in their order"
+# The remedy in messages of `_refuse`.
+_TEXTS = "the manifest's prompts must be exactly those that --write_prompts writes"
+_ORDER = f"{_TEXTS}, in the same order"
 
 
 def check(items: Sequence[Item], pictures: Sequence[Picture]) -> int:
-    """Returns how many pictures there are of each item, if they are what a benchmark wants.
+    """Returns the number of pictures per item, if the pictures meet a benchmark's requirements.
 
-    Of each item there are equally many, at least one, one after the other; the items are in their order;
-    every picture is a PNG of its own, and all are of one size.
-    Raises InputError that lists what is missing, unknown, of another number, in another place, or of
-    another size.
+    Every item has the same number of pictures, at least one, next to each other; the items are in
+    order; every picture is a PNG file of its own, and all have the same size.
+    Raises InputError that lists what is missing or unknown, or has another number, place or size.
     """
     per_prompt = _check_numbers(items, pictures)
     _check_order(items, pictures, per_prompt)
@@ -32,12 +31,12 @@ def check(items: Sequence[Item], pictures: Sequence[Picture]) -> int:
 def _check_numbers(items: Sequence[Item], pictures: Sequence[Picture]) -> int:
     wanted = collections.Counter(item.text for item in items)
     found = collections.Counter(picture.prompt for picture in pictures)
-    _refuse([repr(t) for t in found if t not in wanted], "prompts that are not of the benchmark")
+    _refuse([repr(t) for t in found if t not in wanted], "prompts that are not in the benchmark")
     _refuse([repr(t) for t in wanted if t not in found], "prompts without a picture")
     each = {text: found[text] // count for text, count in wanted.items()}
     usual, _ = collections.Counter(each.values()).most_common(1)[0]
     others = [f"{t!r} ({found[t]})" for t in wanted if found[t] != usual * wanted[t]]
-    _refuse(others, f"prompts that have not {usual} pictures, as most have")
+    _refuse(others, f"prompts that do not have {usual} pictures like most others")
     return usual
 
 
@@ -51,17 +50,17 @@ def _check_order(items: Sequence[Item], pictures: Sequence[Picture], per_prompt:
 
 
 def _check_files(pictures: Sequence[Picture]):
-    """Looks at each file's ends only: what is between shows when it is judged."""
+    """Checks only the ends of each file: damage in between shows when it is judged."""
     paths = [picture.path.resolve() for picture in pictures]
     times = collections.Counter(paths)
     twice = dict.fromkeys(p.name for p, path in zip(pictures, paths) if times[path] > 1)
-    _refuse(list(twice), "files that are listed more than once", "each picture is one file's")
+    _refuse(list(twice), "files that are listed more than once", "want one file per picture")
     pictures[0].load()
-    with Image.open(pictures[0].path) as first:  # as it is stored: `load` may turn it
+    with Image.open(pictures[0].path) as first:  # the stored size: `load` may rotate it
         width, height = first.size
     others = [p.name for p in pictures if not files.is_whole_png(p.path, (height, width))]
     size = f"{width}x{height} pixels, the size of {pictures[0].name}"
-    _refuse(others, f"files that are no whole PNG of {size}", "save them so")
+    _refuse(others, f"files that are not complete PNGs of {size}", "save them like this")
 
 
 def _refuse(wrong: Sequence[str], what: str, remedy: str = _TEXTS):

@@ -1,4 +1,4 @@
-"""A benchmark from pictures to results.json: judged, scored, and set beside the paper."""
+"""A benchmark from pictures to results.json: judging, scoring, and comparison with the paper."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,16 +26,17 @@ def measure(
     command: str,
     tiny: bool = False,
 ) -> str | None:
-    """Judges and scores pictures; writes results.json, results.md and the suite's figure, if it has one.
+    """Judges and scores pictures; writes results.json, results.md and the suite's figure, if any.
 
     Args:
-      suite: a key of BENCHMARKS. items: all of its prompts. pictures: of them, in the manifest's order.
-      out: folder of the results, and of the journals of what was judged.
-      share: what of the pictures is judged here.
-      mode: of MODES. command: what to type to get this again.
-      tiny: whether a judge is of random weights, which the results then say.
+      suite: a key of BENCHMARKS. items: all of its prompts.
+      pictures: those of the prompts, in the manifest's order.
+      out: folder for the results and the journals of records.
+      share: which of the pictures to judge here.
+      mode: one of MODES. command: the command that reproduces this.
+      tiny: whether a judge has random weights; the results then say so.
     Returns the text of results.md; None if other shares have not judged theirs yet.
-    Raises InputError as `judge_pictures` does.
+    Raises InputError like `judge_pictures`.
     """
     benchmark = BENCHMARKS[suite]
     records = judging.judge_pictures(benchmark, items, pictures, judges, out, share)
@@ -48,7 +49,7 @@ def measure(
     differ = comparability.judge_differences(suite, identities.values(), tiny)
     alike = [name for name, score in scores.items() if score.low == score.high]
     chunkers = {item.meta["chunker"] for item in items if "chunker" in item.meta}
-    (out / "results.md").unlink(missing_ok=True)  # it would stand beside other results
+    (out / "results.md").unlink(missing_ok=True)  # it would not match the new results
     written = results.write_results(
         out,
         suite,
@@ -76,10 +77,10 @@ def measure(
 
 
 def side_by_side(suite: str, folders: Mapping[str, Path], out: Path) -> Path:
-    """Draws several results into the figure of their suite, in `out`, and returns its path.
+    """Plots several results in the figure of their suite, in `out`, and returns its path.
 
-    suite: a key of FIGURES. folders: label -> where `measure` has written.
-    Raises InputError as `results.read_alike` does.
+    suite: a key of FIGURES. folders: label -> folder that `measure` has written to.
+    Raises InputError like `results.read_alike`.
     """
     return FIGURES[suite](out, results.read_alike(suite, folders))
 
@@ -87,11 +88,11 @@ def side_by_side(suite: str, folders: Mapping[str, Path], out: Path) -> Path:
 def judge_folders(
     given: Sequence[str], wanted: Sequence[str], optional: bool = False
 ) -> dict[str, str]:
-    """Returns what a judge does -> its folder, of texts such as "detector=FOLDER", or "tiny" for all.
+    """Returns kind of judge -> folder, from texts such as "detector=FOLDER", or "tiny" for all.
 
-    wanted: what the benchmark's judges do. optional: whether they may be missing.
-    A folder goes before "tiny". Raises InputError for another text, for a judge that is not asked, is
-    given twice, or is missing.
+    wanted: the kinds of judges that the benchmark uses. optional: whether they may be missing.
+    A folder takes precedence over "tiny". Raises InputError for any other text, and for a judge
+    that is not used, given twice, or missing.
     """
     folders = {}
     for text in given:
@@ -104,7 +105,7 @@ def judge_folders(
             raise unknown_name("judge of this benchmark", kind, wanted)
         if kind in folders:
             raise InputError(
-                f"--judges={kind}={folders[kind]} and --judges={text}: want one {kind}"
+                f"--judges={kind}={folders[kind]} and --judges={text}: want only one {kind}"
             )
         folders[kind] = folder
     if TINY in given:
@@ -112,6 +113,6 @@ def judge_folders(
     lacking = [f"--judges={kind}=FOLDER" for kind in wanted if kind not in folders]
     if lacking and not optional:
         raise InputError(
-            f"a judge is missing; give {' and '.join(lacking)}, or --judges={TINY} to try"
+            f"a judge is missing; give {' and '.join(lacking)}, or --judges={TINY} for a test"
         )
     return folders

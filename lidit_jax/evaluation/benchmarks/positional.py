@@ -18,7 +18,7 @@ from lidit_jax.evaluation.positional import bias, plot, prompts
 class Positional:
     """The metrics of `bias.tallies`, in percent, with intervals over sets of segments.
 
-    A segment's score is P(yes) of "a red car?", as T2I-CompBench asks BLIP.
+    A segment's score is P(yes) for a question such as "a red car?", as T2I-CompBench asks BLIP.
     """
 
     official = True
@@ -30,10 +30,10 @@ class Positional:
     paper: dict = {}
 
     def items(self, folder: Path) -> list[Item]:
-        """Returns 1,000 prompts of T2I-CompBench's words in a folder; see `prompts.vocabulary`.
+        """Returns 1,000 prompts with T2I-CompBench's words from a folder; see `prompts.vocabulary`.
 
-        An item's group is its family; meta is its "segments", its "base" and "rotation", as a `Prompt` has
-        them, and the "words": names of the files whose words its family has.
+        An item's group is its family; meta has "segments", "base" and "rotation" as in `Prompt`,
+        and "words": the names of the files that its family's words come from.
         Raises InputError if a _val file is not the published one.
         """
         words = {f: [p.name for p in paths] for f, paths in prompts.sources(folder).items()}
@@ -54,9 +54,9 @@ class Positional:
         """Returns the metrics of the class; both modes are the same."""
         scores_PxK = [np.mean([r["segments"] for r in of], axis=0) for of in records]
         words = sorted({name for item in items for name in item.meta["words"]})
-        note = f"the prompts are of the words of {', '.join(words)}"
+        note = f"the prompts use the words of {', '.join(words)}"
         if any(name.endswith("_train.txt") for name in words):
-            note += "; whether train files are the published ones is not known here"
+            note += "; train files are not checked against the published ones"
         return Tallies(
             bias.tallies(scores_PxK),
             {},
@@ -71,10 +71,10 @@ def _item(name: str, prompt: prompts.Prompt, words: list[str]) -> Item:
 
 
 def draw(out: Path, results: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Writes out/position.png, Fig. 3's bars, and returns its path.
+    """Writes out/position.png, the bars of Fig. 3, and returns its path.
 
     results: label -> the content of its results.json.
-    Raises InputError for results that lack a score, or have one that is no number.
+    Raises InputError if a score is missing or not a number.
     """
     path = out / "position.png"
     plot.plot(path, {label: _bias(label, of) for label, of in results.items()})
@@ -91,6 +91,6 @@ def _bias(label: str, results: Mapping[str, Any]) -> bias.Bias:
             found[name] = Score(*numbers)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(
-                f"the results.json of {label} lacks {name}, in scores a number and in ci95 two; measure again"
+                f"the results.json of {label} lacks {name}: a number in scores, two in ci95; measure again"
             ) from None
     return bias.of_scores(found)

@@ -1,8 +1,9 @@
-"""The benchmarks' official prompt files: where they are published, and what they must be.
+"""The benchmarks' official prompt files: where they are published, and how they are checked.
 
-None of them is part of this project. A file is the published one if it has so many prompts and this
-SHA-256 of its bytes, line ends included. DPG-Bench is a folder of texts; it may also be one
-prompts.jsonl, of {"item_id": ..., "text": ...}, and its hash is of what both forms say.
+None of them is part of this project. A file must have the published number of prompts and the
+published SHA-256 of its bytes, line ends included. DPG-Bench is a folder of texts, or one
+prompts.jsonl with {"item_id": ..., "text": ...} per line; its hash is of the content, which is the
+same in both forms.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from lidit_jax.errors import InputError, unknown_name
 
 @dataclasses.dataclass(frozen=True)
 class PublishedFile:
-    """A file of prompts, or a folder of them: its name, how many there are, its hash, and where."""
+    """A file of prompts, or a folder of them: its name, number of prompts, hash, and URL."""
 
     name: str
     count: int
@@ -52,7 +53,7 @@ DPG = PublishedFile(
     "981902c0d010e5a6f1077aa125d4577c5e80f0adedea9b9e9034d4b963618a77",
     f"{_DPG_URL}/prompts",
 )
-DPG_QUESTIONS = "dpg_bench.csv"  # whose hash is not known here
+DPG_QUESTIONS = "dpg_bench.csv"  # its hash is not known here
 DPG_QUESTIONS_URL = f"{_DPG_URL}/{DPG_QUESTIONS}"
 
 PUBLISHED: dict[str, tuple[PublishedFile, ...]] = {
@@ -64,9 +65,9 @@ PUBLISHED: dict[str, tuple[PublishedFile, ...]] = {
 
 
 def read_lines(folder: Path, published: PublishedFile) -> list[str]:
-    """Returns the lines of a file that are not empty, without white space around them.
+    """Returns the non-empty lines of a file, stripped of white space.
 
-    Raises InputError if the file is missing, has no prompt or another number of them, or is altered.
+    Raises InputError if the file is missing, has the wrong number of prompts, or is altered.
     """
     path = folder / published.name
     lines = [line.strip() for line in _read(path, published).split("\n") if line.strip()]
@@ -75,11 +76,11 @@ def read_lines(folder: Path, published: PublishedFile) -> list[str]:
 
 
 def read_texts(folder: Path, published: PublishedFile = DPG) -> dict[str, str]:
-    """Returns id -> text, sorted by id, of a folder of texts, each called <id>.txt, or of a .jsonl.
+    """Returns id -> text, sorted by id, from a folder of texts named <id>.txt, or from a .jsonl.
 
-    folder: holds the folder `published.name`, or a .jsonl of that name. White space around a text does
-      not count.
-    Raises InputError as `read_lines` does.
+    folder: holds the folder `published.name`, or a .jsonl of that name. White space around a text
+      is stripped.
+    Raises InputError like `read_lines`.
     """
     path = folder / published.name
     if path.is_dir():
@@ -99,7 +100,7 @@ def _parsed(path: Path, published: PublishedFile) -> dict[str, str]:
         return {entry["item_id"]: entry["text"].strip() for entry in entries}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wanted = 'lines of {"item_id": ..., "text": ...}'
-        raise InputError(f"{path}: wanted {wanted} ({error!r}); {_where(published)}") from error
+        raise InputError(f"{path}: want {wanted} ({error!r}); {_where(published)}") from error
 
 
 def _read(path: Path, published: PublishedFile) -> str:
@@ -112,15 +113,15 @@ def _read(path: Path, published: PublishedFile) -> str:
 
 
 def _check(path: Path, count: int, sha256: str, published: PublishedFile):
-    """Raises InputError unless what a path holds is what is published."""
+    """Raises InputError unless the content of a path is the published one."""
     if count != published.count:
         raise InputError(
             f"{path} has {count or 'no'} prompts, the published one {published.count}; {_where(published)}"
         )
     if sha256 != published.sha256:
         raise InputError(
-            f"{path} is altered: its SHA-256 is {sha256}, that of the published one {published.sha256} "
-            f"(line ends count: copy it as it is); {_where(published)}"
+            f"{path} is altered: its SHA-256 is {sha256}, but the published one is {published.sha256} "
+            f"(line ends count: copy it unchanged); {_where(published)}"
         )
 
 
@@ -131,7 +132,7 @@ def _where(published: PublishedFile) -> str:
 def fetch_instructions(benchmark: str, folder: Path | None = None) -> str:
     """Returns what to download for a benchmark, and where from; nothing is downloaded here.
 
-    benchmark: a key of PUBLISHED. folder: where the files shall be; those that are there are checked.
+    benchmark: a key of PUBLISHED. folder: where the files belong; those that exist are checked.
     Raises InputError for an unknown benchmark, or for a file that is not the published one.
     """
     if benchmark not in PUBLISHED:
@@ -145,7 +146,7 @@ def fetch_instructions(benchmark: str, folder: Path | None = None) -> str:
         lines.append(f"{_unknown(folder, DPG_QUESTIONS)}: questions from {DPG_QUESTIONS_URL}")
     if benchmark == "positional":
         lines += [
-            f"{_unknown(folder, p.name.replace('_val', '_train'))}, to be used beside {p.name} or in its place: "
+            f"{_unknown(folder, p.name.replace('_val', '_train'))}, to use with or instead of {p.name}: "
             f"from {p.url.replace('_val', '_train')}"
             for p in PUBLISHED[benchmark]
         ]
@@ -153,7 +154,7 @@ def fetch_instructions(benchmark: str, folder: Path | None = None) -> str:
 
 
 def _unknown(folder: Path | None, name: str) -> str:
-    """Returns what is said of a file that has no hash here."""
+    """Returns the text about a file whose hash is not known here."""
     there = "" if folder is None else " (there)" if (folder / name).exists() else " (missing)"
     return f"{name}{there}, whose hash is not known here"
 

@@ -24,20 +24,20 @@ AVERAGES = {
 
 
 class Scenes:
-    """Metrics, all shares, in percent:
+    """Metrics, all of them shares, in percent:
 
-    shape, colour, texture, size   segments that say it and where it is right
-    binding      segments that are right in all respects, of prompts with several
-    count        pictures with as many things as asked for
-    position     prompts with a relation, where it holds between the right shapes
+    shape, colour, texture, size   segments where it is right, of those that mention it
+    binding      segments that are right in every respect, in prompts with several
+    count        pictures with the right number of things
+    position     prompts with a relation where it holds between the right shapes
     all_correct  pictures where everything is right
-    segment_1 to segment_4   as binding, of prompts of four things, by position in the prompt
-    pairs, triples, phrasings   as all_correct, by what of the prompt training never saw
-    t2i_*        pictures of several things where every segment that says it is right, as
-                 T2I-CompBench multiplies what it asks; `t2i_avg` is their mean
-    geneval_*    pictures right as GenEval's six tags have it; `geneval` is their mean: an object of
-                 the right shape; two; exactly so many; one of the right shape and colour; two in
-                 relation; two of the right shapes and colours
+    segment_1 to segment_4   like binding, for prompts of four things, by position in the prompt
+    pairs, triples, phrasings   like all_correct, by what training never saw of the prompt
+    t2i_*        pictures of several things where every segment that mentions it is right, since
+                 T2I-CompBench multiplies its questions' scores; `t2i_avg` is their mean
+    geneval_*    pictures that are right by GenEval's six tags; `geneval` is their mean: an object
+                 of the right shape; two; the exact number; one of the right shape and colour; two
+                 in relation; two of the right shapes and colours
     """
 
     official = False
@@ -56,13 +56,13 @@ class Scenes:
         return [_item(k, prompt) for k, prompt in enumerate(held_out.prompts(count))]
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
-        """Returns the verdict of `judging_scenes`, as JSON."""
+        """Returns the verdict of `judging_scenes` as JSON values."""
         return judging_scenes.judge(image, Scene.from_json(item.meta["scene"])).to_json()
 
     def score(
         self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str
     ) -> Tallies:
-        """Returns the metrics of the class; there is one mode."""
+        """Returns the metrics of the class; there is only one mode."""
         tallies = {name: _tally(items, records, values) for name, values in _METRICS.items()}
         told = {n: t for n, t in tallies.items() if t.count_P.any()}
         return Tallies(told, AVERAGES, scale=100, units=[item.meta["base"] for item in items])
@@ -72,7 +72,7 @@ def _item(k: int, prompt: held_out.Prompt) -> Item:
     return Item(str(k), prompt.text, prompt.group, dataclasses.asdict(prompt))
 
 
-Values = Callable[[Item, Record], list[bool]]  # what a picture says of a metric
+Values = Callable[[Item, Record], list[bool]]  # a picture's values for a metric
 
 
 def _tally(items, records, values: Values) -> Tally:
@@ -85,7 +85,7 @@ def _said(attribute: str) -> Values:
 
 
 def _every(attribute: str, *groups: str) -> Values:
-    """Whether all segments that say it are right, of a prompt of these groups that says it."""
+    """Whether all segments that mention it are right, for prompts of these groups that do."""
 
     def values(p, r):
         said = [s[attribute] for s in r["segments"] if attribute in s]
@@ -95,7 +95,7 @@ def _every(attribute: str, *groups: str) -> Values:
 
 
 def _coloured(group: str) -> Values:
-    """Whether all things are there in the colours that are said, as GenEval's clauses want both."""
+    """Whether all shapes are there in the mentioned colours: GenEval's clauses require both."""
 
     def values(p, r):
         right = [s["shape"] and s.get("colour", True) for s in r["segments"]]
@@ -106,7 +106,7 @@ def _coloured(group: str) -> Values:
 
 
 def _of(name: str, **of: Any) -> Values:
-    """A key of the record, of prompts whose meta are these."""
+    """The record's value of a key, for prompts with these meta values."""
     return lambda p, r: [r[name]] if all(p.meta[k] == v for k, v in of.items()) else []
 
 

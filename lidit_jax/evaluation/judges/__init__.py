@@ -1,15 +1,15 @@
-"""Judges: frozen models of somebody else's that say what is in a picture. Run by transformers.
+"""Judges: frozen third-party models that say what is in a picture. Run by transformers.
 
-    records            what they are asked and what they answer
+    records            the judges' interfaces and answers
     loading            a local folder -> model, tokenizer and image processor, and their identity
     mask2former        detector of fixed classes, with masks                        GenEval's
     open_vocabulary    detectors of any words, without masks: OWLv2, Grounding DINO
     blip               answers questions                                            T2I-CompBench's
     qwen_vl, vilt      answer questions
-    clip               pictures and texts in one space                              GenEval's, CLIPScore's
-    tiny               one of each, of random weights; tiny_tokenizers, for them
+    clip               embeds pictures and texts in one space                       GenEval's,
+    CLIPScore's tiny               one of each, with random weights; tiny_tokenizers, for them
 
-torch and transformers are imported when a judge is opened, and not before. Nothing is downloaded.
+torch and transformers are imported only when a judge is opened. Nothing is downloaded.
 """
 
 import tempfile
@@ -25,7 +25,8 @@ from lidit_jax.evaluation.judges.qwen_vl import Qwen2VL
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.evaluation.judges.vilt import Vilt
 
-# field of Judges -> class of transformers that a folder's config.json names -> ours; tiny is the first
+# field of Judges -> transformers class in a folder's config.json -> our class; the first one is
+# "tiny"
 CLASSES = {
     "detector": {
         "Mask2FormerForUniversalSegmentation": Mask2Former,
@@ -39,17 +40,17 @@ CLASSES = {
     },
     "clip": {"CLIPModel": Clip},
 }
-FIXED = ("Mask2FormerForUniversalSegmentation",)  # detectors that know COCO's classes alone
+FIXED = ("Mask2FormerForUniversalSegmentation",)  # detectors that know only COCO's classes
 TINY = "tiny"  # in place of a folder
 
 
 def open_judges(folders: dict[str, str], any_words: bool = False) -> Judges:
-    """Returns judges from local Hugging Face folders, by what they do; the others are None.
+    """Returns judges from local Hugging Face folders, by kind; the others are None.
 
-    folders: "detector", "vqa" or "clip" -> a folder, or "tiny": a model of random weights, written and
-      opened on the spot, to try a benchmark end to end. Its scores mean nothing.
-    any_words: whether the detector must find what any words say.
-    Raises InputError for another key, or a folder that holds no model which can do this; see `loading`.
+    folders: "detector", "vqa" or "clip" -> a folder, or "tiny": a model with random weights,
+      created on the spot to test a benchmark end to end. Its scores mean nothing.
+    any_words: whether the detector must accept any words as classes.
+    Raises InputError for another key, or a folder without a suitable model; see `loading`.
     """
     for kind in folders:
         if kind not in CLASSES:

@@ -1,4 +1,4 @@
-"""BLIP, trained to answer questions: the judge of T2I-CompBench's attributes."""
+"""BLIP for question answering: the judge of T2I-CompBench's attributes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +8,17 @@ import numpy as np
 from lidit_jax.evaluation.judges import loading
 from lidit_jax.evaluation.judges.records import Answer
 
-SIDE = 480  # pixels of the picture, which is resized to a square
+SIDE = 480  # pixels; the picture is resized to a square
 LONGEST = 35  # tokens of a question
-ENCODE = 1  # [ENC] is the token after [DEC]: BLIP added these two to BERT's, as 30522 and 30523
+ENCODE = 1  # [ENC] follows [DEC]: BLIP added these two tokens to BERT's, as 30522 and 30523
 
 
 class Blip:
     """A VQA judge as T2I-CompBench uses BLIP (arXiv 2307.06350, section 4.1; BLIP, arXiv 2201.12086).
 
-    Three things are not as transformers would do them by default. The first token of a question is
-    [ENC], where BERT's tokenizer puts [CLS]: the text encoder was trained so. The picture is of 480
-    pixels, with interpolated positions, where the published folder says 384. And the answer is not
+    Three things differ from transformers' defaults. The first token of a question is [ENC], where
+    BERT's tokenizer puts [CLS]: the text encoder was trained like this. The picture has 480 pixels,
+    with interpolated positions, where the published folder says 384. And the answer is not
     generated: it is read from the logits of the decoder's first step, after [DEC].
     """
 
@@ -29,17 +29,18 @@ class Blip:
         self.identity = loading.identity(folder)
 
     def ask(self, image: np.ndarray, questions: Sequence[str]) -> list[Answer]:
-        """Returns one answer per question: "yes" if P(yes) of "yes" and "no" alone exceeds 1/2.
+        """Returns one answer per question: "yes" if P(yes), among "yes" and "no" only, exceeds 1/2.
 
-        image: uint8 [height, width, 3]. Questions are cut to 35 tokens.
+        image: uint8 [height, width, 3]. Questions are truncated to 35 tokens.
         """
         seen = self._see(image)
         return [self._answer(seen, question) for question in questions]
 
     def _answer(self, seen, question: str) -> Answer:
-        """Returns the answer to one question about the picture's features.
+        """Returns the answer to one question, given the picture's features.
 
-        Several at once would be padded, and transformers' BLIP attends to padding in cross-attention.
+        Questions are not batched: that needs padding, to which transformers' BLIP attends in
+        cross-attention.
         """
         words = self._tokenizer(question, truncation=True, max_length=LONGEST, return_tensors="pt")
         ids = words.input_ids.to(seen.device)

@@ -1,4 +1,4 @@
-"""CLIP: pictures and texts in one space."""
+"""CLIP: embeds pictures and texts in one space."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ class Clip:
         self.identity = loading.identity(folder)
 
     def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns float32 [n, E], each of length 1, of one or more uint8 pictures [height, width, 3].
+        """Returns float32 unit vectors [n, E] of one or more uint8 pictures [height, width, 3].
 
-        A picture is resized to the model's height or width, whichever is less, and its middle is seen.
+        A picture's shorter side is resized to the model's input size, and the centre is cropped.
         """
         return _unit(self._seen(images))
 
     def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the same, of the length that CLIP gives them, which differs from picture to picture."""
+        """Returns the same without normalising their length, which differs between pictures."""
         return self._seen(images).cpu().numpy()
 
     def _seen(self, images: Sequence[np.ndarray]):
@@ -32,9 +32,9 @@ class Clip:
         return self._model.get_image_features(**pixels).pooler_output
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns float32 [n, E], each of length 1, of one or more texts.
+        """Returns float32 unit vectors [n, E] of one or more texts.
 
-        A text is cut to the model's length, of 77 tokens, with those that start and end it.
+        A text is truncated to the model's length of 77 tokens, start and end tokens included.
         """
         longest = self._model.config.text_config.max_position_embeddings
         words = self._tokenizer(

@@ -1,7 +1,7 @@
-"""Opening a judge's model: a local Hugging Face folder, read offline and without running its code.
+"""Loads a judge's model from a local Hugging Face folder, offline and without running its code.
 
 A folder holds config.json, *.safetensors, preprocessor_config.json and, if the model reads text,
-a tokenizer, as `save_pretrained` or a download from the Hugging Face Hub leave it.
+a tokenizer, as written by `save_pretrained` or downloaded from the Hugging Face Hub.
 """
 
 import contextlib
@@ -18,34 +18,34 @@ from lidit_jax.errors import InputError
 
 
 def architecture(folder: Path, kind: str, wanted: Iterable[str]) -> str:
-    """Returns which of the `wanted` classes of transformers a folder holds; loads nothing.
+    """Returns which of the `wanted` transformers classes a folder holds; loads nothing.
 
-    kind: what the judge is for, as errors call it.
-    Raises InputError, with what it is and what is wanted, if it holds another or has no weights.
+    kind: the kind of judge, for error messages.
+    Raises InputError, naming the class and the wanted ones, if it is another or has no weights.
     """
     for module in ("torch", "transformers"):
         if importlib.util.find_spec(module) is None:
             raise InputError(f"judges need {module}; run `pip install 'lidit_jax[text]'`")
-    one_of = f"wanted, as {kind}, the folder of a {' or a '.join(wanted)}"
+    one_of = f"want, as {kind}, the folder of a {' or a '.join(wanted)}"
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is no model's folder: it has no config.json; {one_of}")
+        raise InputError(f"{folder} is not a model's folder: it has no config.json; {one_of}")
     found = class_name(folder)
     if found not in wanted:
-        raise InputError(f"{folder} holds a {found or 'model of no named class'}; {one_of}")
+        raise InputError(f"{folder} holds a {found or 'model without a class name'}; {one_of}")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
         why = "has no weights"
         if pickled:
             why = (
-                f"has its weights as {pickled[0]} alone, which is pickled, can hide code and is not "
-                "read; load it once where you trust it, and call save_pretrained"
+                f"has its weights only in {pickled[0]}, a pickle, which can hide code and is not read; "
+                "load it once where you trust it, and call save_pretrained"
             )
         raise InputError(f"{folder}, a {found}, {why}; {one_of}, with *.safetensors")
     return found
 
 
 def class_name(folder: Path) -> str | None:
-    """Returns the class of transformers that a folder's config.json names first; None = it names none."""
+    """Returns the first transformers class named in a folder's config.json, or None."""
     config = files.read_json(
         folder / "config.json", "model's config", sealed=False, remedy="get a complete copy"
     )
@@ -56,12 +56,13 @@ def class_name(folder: Path) -> str | None:
 
 
 def identity(folder: Path) -> str:
-    """Returns the class, what tells models of a class apart, and a hash of what decides its answers.
+    """Returns the class, the model's size, and a hash of everything that determines its answers.
 
-    "CLIPModel 768/32/224:0123456789abcdef": the width, the patch and the side in pixels of what sees, or the
-    kind, the width and the depths of a detector's backbone, where the class has them; then 16 hex digits
-    of a SHA-256 of its configs, tokenizer and weights: how a picture is cropped is in a config too. Each
-    file counts by its name and content, so that copies of a folder have one identity.
+    "CLIPModel 768/32/224:0123456789abcdef": the width, the patch size and the side in pixels of the
+    vision model, or the type, width and depths of a detector's backbone, if the class has them;
+    then 16 hex digits of a SHA-256 of its configs, tokenizer and weights: a config also determines
+    how a picture is cropped. Each file counts by its name and content, so that copies of a folder
+    have the same identity.
     """
     total = hashlib.sha256()
     decide = (".json", ".txt", ".model", ".jinja", ".safetensors")
@@ -73,7 +74,7 @@ def identity(folder: Path) -> str:
 def _size(folder: Path) -> str:
     import transformers
 
-    with _told(folder):  # defaults are not in the file
+    with _told(folder):  # the file lacks default values
         config = transformers.AutoConfig.from_pretrained(folder, **pretrained.SAFE)
     seeing = getattr(config, "vision_config", None)
     sizes = [getattr(seeing, name, None) for name in ("hidden_size", "patch_size", "image_size")]
@@ -89,7 +90,7 @@ def _size(folder: Path) -> str:
 def model(folder: Path):
     """Returns the model of a folder, frozen, in float32, on the GPU if torch has one.
 
-    Raises InputError if it cannot be read, or if its weights lack a tensor of the model, or are not finite.
+    Raises InputError if it cannot be read, or if its weights are incomplete or not finite.
     """
     import torch
     import transformers
@@ -107,7 +108,7 @@ def model(folder: Path):
     for name, weight in loaded.named_parameters():
         if not weight.isfinite().all():
             raise InputError(
-                f"{folder}: its weight {name} has a NaN or an infinity; get a sound copy"
+                f"{folder}: its weight {name} has a NaN or an infinity; get an intact copy"
             )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return loaded.to(device).eval().requires_grad_(False)
@@ -117,7 +118,7 @@ def tokenizer(folder: Path):
     """Returns the tokenizer of a folder. Raises InputError if there is none."""
     names = ("tokenizer.json", "vocab.txt", "vocab.json")
     if not any((folder / name).is_file() for name in names):
-        raise InputError(f"{folder} has no tokenizer; wanted one of {', '.join(names)} in it")
+        raise InputError(f"{folder} has no tokenizer; want one of {', '.join(names)} in it")
     import transformers
 
     with _told(folder):
@@ -125,13 +126,13 @@ def tokenizer(folder: Path):
 
 
 def image_processor(folder: Path):
-    """Returns the image processor of a folder, the one that works on PIL images, as papers' code did.
+    """Returns the image processor of a folder: the variant for PIL images, as in the papers' code.
 
     Raises InputError if there is none.
     """
     names = ("preprocessor_config.json", "processor_config.json")
     if not any((folder / name).is_file() for name in names):
-        raise InputError(f"{folder} has no {names[0]}, which says how the model wants its pictures")
+        raise InputError(f"{folder} has no {names[0]}, which describes the model's picture format")
     import transformers
 
     with _told(folder):
@@ -141,10 +142,10 @@ def image_processor(folder: Path):
 
 
 def pixels(processor, *images: np.ndarray, device: str = "cpu", **options) -> dict:
-    """Returns the model's inputs of uint8 pictures [height, width, 3], as tensors on a device.
+    """Returns the model's inputs for uint8 pictures [height, width, 3], as tensors on a device.
 
-    They go in as PIL images: of an array 3 pixels high, a processor may take the rows for channels.
-    Raises InputError for a picture that the processor cannot bring to the model's sizes.
+    They are passed as PIL images: a processor may mistake the rows of an array 3 pixels high for
+    channels. Raises InputError for a picture that the processor cannot resize for the model.
     """
     pictures = [Image.fromarray(image) for image in images]
     try:
@@ -152,16 +153,16 @@ def pixels(processor, *images: np.ndarray, device: str = "cpu", **options) -> di
     except ValueError as error:
         sizes = ", ".join(f"{picture.width}x{picture.height}" for picture in pictures)
         raise InputError(
-            f"the judge's model takes no picture of {sizes} pixels ({error}); use a less elongated one"
+            f"the judge's model accepts no picture of {sizes} pixels ({error}); use a less elongated one"
         ) from error
 
 
 def word_id(tokenizer, word: str, folder: Path) -> int:
-    """Returns the id of a word that is one token. Raises InputError if it is several, or unknown."""
+    """Returns the id of a word that is one token. Raises InputError if it is several or unknown."""
     ids = tokenizer(word, add_special_tokens=False)["input_ids"]
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
         raise InputError(
-            f"to the tokenizer in {folder}, {word!r} is {len(ids)} tokens or unknown; wanted the "
+            f"for the tokenizer in {folder}, {word!r} is {len(ids)} tokens or unknown; want the "
             "tokenizer that the model was trained with"
         )
     return ids[0]
@@ -169,7 +170,7 @@ def word_id(tokenizer, word: str, folder: Path) -> int:
 
 @contextlib.contextmanager
 def _told(folder: Path):
-    """As `pretrained.loading`, with what to do about it."""
+    """Like `pretrained.loading`, but adds a remedy to its errors."""
     try:
         with pretrained.loading(folder):
             yield

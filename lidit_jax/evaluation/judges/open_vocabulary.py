@@ -1,7 +1,7 @@
-"""Detectors that are told in words what to look for: OWLv2 and Grounding DINO. Boxes, no masks.
+"""Open-vocabulary detectors, prompted with words: OWLv2 and Grounding DINO. Boxes, no masks.
 
-Their scores are not those of a detector of fixed classes: thresholds do not carry over. Of every box
-the one label is told that suits it best, so what is found also depends on the other labels asked.
+Their scores differ from those of a detector of fixed classes: thresholds do not carry over. Each
+box gets only its best label, so detections also depend on which other labels are asked for.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,9 @@ class Owlv2:
     def detect(self, image: np.ndarray, labels: Sequence[str]) -> list[Detection]:
         """Returns one detection per patch of the model's picture, best first.
 
-        image: uint8 [height, width, 3]. labels: any words; what is beyond the model's length (16 tokens)
-          is cut off.
-        A score is the sigmoid of the label's logit. Boxes are cut to the picture; those that are outside,
-        in what makes it square, are dropped.
+        image: uint8 [height, width, 3]. labels: any words; truncated to the model's 16 tokens.
+        A score is the sigmoid of the label's logit. Boxes are clipped to the picture; those
+        entirely in the padding that makes it square are dropped.
         """
         labels = list(dict.fromkeys(labels))
         if not labels:
@@ -39,13 +38,13 @@ class Owlv2:
         ).to(self._model.device)
         pixels = loading.pixels(self._images, image, device=self._model.device)
         seen = self._model(**words, **pixels)
-        side = max(image.shape[:2])  # the picture is made square, to the right or below
+        side = max(image.shape[:2])  # the picture is padded to a square, on the right or below
         scores_QxL = seen.logits[0].sigmoid().cpu().numpy()
         return _detections(labels, scores_QxL, seen.pred_boxes[0], (side, side), image.shape[:2])
 
 
 class GroundingDino:
-    """Grounding DINO (arXiv 2303.05499). All labels are asked in one text: "label. label. label." """
+    """Grounding DINO (arXiv 2303.05499). All labels are in one prompt: "label. label. label." """
 
     def __init__(self, folder: Path):
         self._tokenizer, self._images = loading.tokenizer(folder), loading.image_processor(folder)
@@ -55,10 +54,10 @@ class GroundingDino:
     def detect(self, image: np.ndarray, labels: Sequence[str]) -> list[Detection]:
         """Returns one detection per query of the model, best first.
 
-        image: uint8 [height, width, 3]. labels: any words; they are asked in lower case.
-        A score is the best sigmoid among the logits of the label's tokens, which is the published score
-        of a phrase. Boxes are cut to the picture.
-        Raises InputError if the labels together are longer than the model's text, or one is empty.
+        image: uint8 [height, width, 3]. labels: any words; they are lower-cased.
+        A score is the largest sigmoid of the logits of the label's tokens, which is the published
+        score of a phrase. Boxes are clipped to the picture.
+        Raises InputError if the labels together exceed the model's text length, or one is empty.
         """
         labels = list(dict.fromkeys(labels))
         if not labels:
@@ -71,7 +70,7 @@ class GroundingDino:
         return _detections(labels, scores_QxL, seen.pred_boxes[0], image.shape[:2], image.shape[:2])
 
     def _words(self, labels: list[str]):
-        """Returns the model's text inputs, and of each label the places of its tokens."""
+        """Returns the model's text inputs, and for each label the positions of its tokens."""
         phrases = [f"{label.lower()}. " for label in labels]
         words = self._tokenizer(
             "".join(phrases).rstrip(), return_offsets_mapping=True, return_tensors="pt"
@@ -79,10 +78,10 @@ class GroundingDino:
         most = self._model.config.max_text_len
         if words.input_ids.shape[1] > most:
             raise InputError(
-                f"{len(labels)} labels are {words.input_ids.shape[1]} tokens to Grounding DINO, which "
+                f"{len(labels)} labels are {words.input_ids.shape[1]} tokens for Grounding DINO, which "
                 f"reads {most}; ask for fewer at a time"
             )
-        starts_S, ends_S = words.pop("offset_mapping")[0].numpy().T  # special tokens: of 0 to 0
+        starts_S, ends_S = words.pop("offset_mapping")[0].numpy().T  # special tokens span 0 to 0
         ends = np.cumsum([len(phrase) for phrase in phrases])
         tokens = [
             np.flatnonzero((starts_S >= end - len(phrase)) & (starts_S < end - 2) & (ends_S > 0))
@@ -90,18 +89,18 @@ class GroundingDino:
         ]
         for label, of_label in zip(labels, tokens, strict=True):
             if not len(of_label):
-                raise InputError(f"label {label!r} has no words; wanted the name of an object")
+                raise InputError(f"label {label!r} has no words; want the name of an object")
         return words, tokens
 
 
 def _detections(
     labels: list[str], scores_QxL: np.ndarray, boxes_Qx4, frame: tuple[int, int], size
 ) -> list[Detection]:
-    """Returns a detection of each box that is in the picture, with its best label, best first.
+    """Returns a detection for each box in the picture, with its best label, best first.
 
     Args:
       boxes_Qx4: centre x and y, width and height, in [0, 1] of the frame; a tensor.
-      frame: height and width, in pixels, of what the model saw. size: of the picture, in its corner.
+      frame: height and width, in pixels, of the model's input. size: of the picture, in its corner.
     """
     centre_Qx2, extent_Qx2 = np.split(boxes_Qx4.cpu().numpy(), 2, axis=1)
     corners_Qx2x2 = np.stack([centre_Qx2 - extent_Qx2 / 2, centre_Qx2 + extent_Qx2 / 2], axis=1)

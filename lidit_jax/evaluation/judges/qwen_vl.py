@@ -1,4 +1,4 @@
-"""Qwen2-VL: a language model that sees, asked to answer yes or no."""
+"""Qwen2-VL: a vision-language model, asked to answer yes or no."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +10,17 @@ from lidit_jax.evaluation.judges import loading
 from lidit_jax.evaluation.judges.records import Answer
 
 REQUEST = "{question} Answer yes or no."
-SPELLINGS = {"yes": ("Yes", "yes"), "no": ("No", "no")}  # a token each; the answer's first
+SPELLINGS = {"yes": ("Yes", "yes"), "no": ("No", "no")}  # one token each: the answer's first
 
 
 class Qwen2VL:
-    """A VQA judge (Qwen2-VL, arXiv 2409.12191). No benchmark's published judge: not comparable with one."""
+    """A VQA judge (Qwen2-VL, arXiv 2409.12191). Not comparable: no benchmark's published judge."""
 
     def __init__(self, folder: Path):
         self._tokenizer, self._images = loading.tokenizer(folder), loading.image_processor(folder)
         if not self._tokenizer.chat_template:
             raise InputError(
-                f"the tokenizer in {folder} has no chat template; wanted a model of Qwen2-VL-*-Instruct"
+                f"the tokenizer in {folder} has no chat template; want a Qwen2-VL-*-Instruct model"
             )
         self._yes, self._no = (
             [loading.word_id(self._tokenizer, word, folder) for word in words]
@@ -32,9 +32,9 @@ class Qwen2VL:
     def ask(self, image: np.ndarray, questions: Sequence[str]) -> list[Answer]:
         """Returns one answer per question: "yes" if P(yes) / (P(yes) + P(no)) exceeds 1/2.
 
-        image: uint8 [height, width, 3]. Each is asked alone, by the model's chat template, as
+        image: uint8 [height, width, 3]. Each is asked alone, with the model's chat template, as
         "<question> Answer yes or no.". P(yes) is the probability that the reply begins with the token
-        "Yes" or the token "yes", the sum of the two; P(no) likewise.
+        "Yes" or "yes", the sum of the two; P(no) likewise.
         """
         pixels = loading.pixels(self._images, image, device=self._model.device)
         return [self._answer(pixels, question) for question in questions]
@@ -49,7 +49,7 @@ class Qwen2VL:
         return Answer(p_yes, "yes" if p_yes > 0.5 else "no")
 
     def _chat(self, pixels: dict, question: str) -> str:
-        """Returns the prompt, in which the picture's token stands once for each feature that it has."""
+        """Returns the prompt, with one image token for each feature of the picture."""
         said = {"type": "text", "text": REQUEST.format(question=question)}
         chat = [{"role": "user", "content": [{"type": "image"}, said]}]
         prompt = self._tokenizer.apply_chat_template(

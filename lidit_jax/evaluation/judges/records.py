@@ -1,6 +1,6 @@
-"""What judges are asked and what they answer. Scorers are pure functions of these records.
+"""The judges' interfaces and answers. Scorers are pure functions of these records.
 
-A judge is a frozen model of somebody else's, run by transformers from a local folder. Images are
+A judge is a frozen third-party model, run by transformers from a local folder. Images are
 uint8 [height, width, 3]; boxes are (x1, y1, x2, y2) in pixels of the image, x2 and y2 exclusive.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """An object that was found: its class, how sure, where; `mask` is bool [height, width] or None."""
+    """A detected object: its class, confidence and box; `mask` is bool [height, width] or None."""
 
     label: str
     score: float
@@ -23,21 +23,21 @@ class Detection:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """To a yes-or-no question: P(yes) / (P(yes) + P(no)), and the word that a judge would say."""
+    """An answer to a yes-or-no question: P(yes) / (P(yes) + P(no)), and the judge's answer."""
 
     p_yes: float
     answer: str
 
 
 class Detector(Protocol):
-    """Finds objects."""
+    """Detects objects."""
 
-    identity: str  # class and hash of the weights; results are of one identity
+    identity: str  # class and hash of the weights; results of different identities are not mixed
 
     def detect(self, image: np.ndarray, labels: Sequence[str]) -> list[Detection]:
-        """Returns what it found of these classes, best first, whatever the score.
+        """Returns detections of these classes, best first, regardless of their score.
 
-        Raises InputError for a label that it cannot find.
+        Raises InputError for a label that it does not know.
         """
 
 
@@ -51,23 +51,23 @@ class VQA(Protocol):
 
 
 class Embedder(Protocol):
-    """Puts pictures and texts into one space, as CLIP does."""
+    """Embeds pictures and texts in one space, like CLIP."""
 
     identity: str
 
     def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns float32 [n, E], each of length 1."""
+        """Returns float32 unit vectors [n, E]."""
 
     def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns float32 [n, E], of any length."""
+        """Returns float32 vectors [n, E], not normalised."""
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns float32 [n, E], each of length 1."""
+        """Returns float32 unit vectors [n, E]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Judges:
-    """The judges at hand, by what they do; None = none was given."""
+    """The available judges, by kind; None = not given."""
 
     detector: Detector | None = None
     vqa: VQA | None = None

@@ -1,7 +1,7 @@
-"""Tiny judges of random weights, to try a benchmark end to end. Their scores mean nothing.
+"""Tiny judges with random weights, to test a benchmark end to end. Their scores mean nothing.
 
-Each is of a published architecture, in a folder that is opened as a real one's is. They are drawn
-with a fixed seed, and with large weights, so that what they say depends on what they are asked.
+Each has a published architecture, in a folder that is loaded like a real one. Weights are drawn
+with a fixed seed, and are large, so that the answers depend on the questions.
 """
 
 from collections.abc import Callable
@@ -28,9 +28,9 @@ _SWIN = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)} | _S
 
 
 def write(architecture: str, folder: Path):
-    """Writes a tiny model of a class of transformers, with all that its judge needs, into a folder.
+    """Writes a tiny model of a transformers class, with all that its judge needs, to a folder.
 
-    architecture: a key of MODELS. torch's own random state is left as it was.
+    architecture: a key of MODELS. torch's global random state is not changed.
     """
     import torch
     import transformers
@@ -156,7 +156,7 @@ def _clip(folder: Path):
     return config, hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=square)
 
 
-# class of transformers -> a function that writes a tokenizer, if the model has one, into a folder and
+# transformers class -> a function that writes a tokenizer, if the model has one, to a folder and
 # returns the model's config and image processor
 MODELS: dict[str, Callable] = {
     "Mask2FormerForUniversalSegmentation": _mask2former,

@@ -1,10 +1,10 @@
-"""Tokenizers for tiny models, made of characters: of the published kinds, without their files."""
+"""Character tokenizers for tiny models: of the published types, without their files."""
 
 import string
 from pathlib import Path
 
 _SPECIAL_BERT = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
-_FIRST_CHARACTER = 999  # where BERT's vocabulary has "!"; from there on both are in ASCII's order
+_FIRST_CHARACTER = 999  # the id of "!" in BERT's vocabulary; both are in ASCII order from there
 _QWEN_WORDS = ("Yes", "yes", "No", "no")  # one token each, as in the published vocabulary
 _QWEN_SPECIAL = (
     "<|endoftext|>",
@@ -24,10 +24,10 @@ _CHAT = (
 
 
 def write_bert(folder: Path) -> int:
-    """Writes a lower-casing WordPiece tokenizer, and returns how many tokens it has.
+    """Writes a lower-casing WordPiece tokenizer, and returns its number of tokens.
 
-    Special tokens and ASCII have the ids of bert-base-uncased, because Grounding DINO has the ids of
-    [CLS], [SEP], "." and "?" in its code.
+    Special tokens and ASCII have the ids of bert-base-uncased, because Grounding DINO hard-codes
+    the ids of [CLS], [SEP], "." and "?".
     """
     import transformers
 
@@ -44,9 +44,10 @@ def write_bert(folder: Path) -> int:
 
 
 def write_clip(folder: Path, longest: int) -> int:
-    """Writes a byte-level BPE tokenizer of CLIP's kind, and returns how many tokens it has.
+    """Writes a byte-level BPE tokenizer like CLIP's, and returns its number of tokens.
 
-    longest: tokens of a text, with those that start and end it. As in CLIP, they are the last two.
+    longest: tokens of a text, start and end tokens included. As in CLIP, these two have the last
+    ids.
     """
     import transformers
 
@@ -76,7 +77,7 @@ def write_qwen(folder: Path) -> dict[str, int]:
 
 
 def _bytes() -> list[str]:
-    """Returns the characters that stand for the 256 bytes in a byte-level BPE."""
+    """Returns the characters that represent the 256 bytes in a byte-level BPE."""
     import tokenizers
 
     return sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())

@@ -1,4 +1,4 @@
-"""ViLT, trained to answer questions: it picks one of the 3,129 usual answers of VQAv2."""
+"""ViLT for question answering: it picks one of the 3,129 most frequent answers of VQAv2."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from lidit_jax.evaluation.judges.records import Answer
 
 
 class Vilt:
-    """A VQA judge (ViLT, arXiv 2102.03334). No benchmark's published judge: not comparable with one."""
+    """A VQA judge (ViLT, arXiv 2102.03334). Not comparable: no benchmark's published judge."""
 
     def __init__(self, folder: Path):
         self._tokenizer, self._images = loading.tokenizer(folder), loading.image_processor(folder)
@@ -19,17 +19,17 @@ class Vilt:
         ids = {name: k for k, name in self._model.config.id2label.items()}
         if not {"yes", "no"} <= ids.keys():
             raise InputError(
-                f"{folder} cannot answer 'yes' or 'no': they are not in its config's id2label; wanted "
+                f"{folder} cannot answer 'yes' or 'no': they are not in its config's id2label; want "
                 "a ViLT that was trained on VQAv2"
             )
         self._yes_no = [ids["yes"], ids["no"]]
         self.identity = loading.identity(folder)
 
     def ask(self, image: np.ndarray, questions: Sequence[str]) -> list[Answer]:
-        """Returns one answer per question: the likeliest of all that it knows, which may be neither.
+        """Returns one answer per question: the likeliest of all, which may be neither yes nor no.
 
-        image: uint8 [height, width, 3]. Questions are cut to the model's length, 40 tokens. P(yes) and
-        P(no) are sigmoids, since ViLT learns each answer by a binary cross entropy.
+        image: uint8 [height, width, 3]. Questions are truncated to the model's length, 40 tokens.
+        P(yes) and P(no) are sigmoids, since ViLT trains each answer with a binary cross-entropy.
         """
         pixels = loading.pixels(self._images, image, device=self._model.device)
         return [self._answer(pixels, question) for question in questions]
@@ -46,8 +46,8 @@ class Vilt:
     def _logits(self, words, pixels: dict):
         """Returns the model's logits of its answers.
 
-        It shuffles the picture's patches, which matters to rounding alone; the shuffle is always the same
-        here, so that a picture is always judged alike.
+        It shuffles the picture's patches, which only affects rounding; the shuffle is always the
+        same here, so that judging a picture is deterministic.
         """
         import torch
 

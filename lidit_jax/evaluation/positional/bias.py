@@ -1,4 +1,4 @@
-"""How scores of segments depend on their place in the prompt. Pure; whoever scored them."""
+"""How scores of segments depend on their place in the prompt. Pure; for scores of any judge."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,15 @@ def tallies(scores: Sequence[Sequence[float]]) -> dict[str, Tally]:
     """Returns the metrics of segments' scores, in percent:
 
     quarter_1 to quarter_4   the mean score of the segments in each quarter of their prompts
-    slope           of these, a quarter, by least squares
-    drop            quarter_1 less quarter_4
-    relative_drop   the drop as a part of quarter_1; left out where that is 0
-    all_right       prompts every segment of which scores more than 1/2
+    slope           change of these per quarter, by least squares
+    drop            quarter_1 minus quarter_4
+    relative_drop   the drop divided by quarter_1; left out if that is 0
+    all_right       prompts in which every segment scores more than 1/2
 
-    scores: of each prompt, its segments' scores in [0, 1], each the mean over the prompt's pictures, in
-      the order of the prompt. Segment k of m, from 0, is in quarter floor(BINS (k + 1/2) / m), from 0.
-    Raises ValueError for a prompt that has no segment in some quarter, as have those of less than four.
+    scores: for each prompt, its segments' scores in [0, 1], in the order of the prompt, each the
+      mean over its pictures. Segment k of m, from 0, is in quarter floor(BINS (k + 1/2) / m), from
+      0.
+    Raises ValueError for a prompt without a segment in some quarter, e.g. with fewer than four.
     """
     mean_PxQ = np.stack([_of_quarters(of_prompt) for of_prompt in scores])
     first_P, ones_P = mean_PxQ[:, 0], np.ones(len(mean_PxQ))
@@ -53,7 +54,7 @@ def _of_quarters(scores: Sequence[float]) -> np.ndarray:
     if not count_Q.all():
         empty = " and ".join(QUARTERS[k] for k in np.flatnonzero(count_Q == 0))
         raise ValueError(
-            f"a prompt of {len(scores)} segments has none in {empty}; want {BINS} or more"
+            f"a prompt with {len(scores)} segments has none in {empty}; want {BINS} or more"
         )
     return np.bincount(quarters, scores, BINS) / count_Q
 
@@ -61,14 +62,14 @@ def _of_quarters(scores: Sequence[float]) -> np.ndarray:
 def estimate(
     scores: Sequence[Sequence[float]], bases: Sequence[int], resamples: int = RESAMPLES
 ) -> Bias:
-    """Returns the bias of segments' scores, which are as `tallies` takes them.
+    """Returns the bias of segments' scores, which are as in `tallies`.
 
-    bases: of each prompt, the set of segments that it is a rotation of; rotations are drawn together.
+    bases: for each prompt, the set of segments that it rotates; rotations are resampled together.
     """
     told = {n: t for n, t in tallies(scores).items() if n in (*QUARTERS, "slope", "drop")}
     return of_scores(intervals.scores(told, {}, resamples=resamples, units_P=bases))
 
 
 def of_scores(scores: Mapping[str, Score]) -> Bias:
-    """Returns the bias that scores by the names of `tallies` tell of."""
+    """Returns the bias from scores with the names of `tallies`."""
     return Bias(tuple(scores[name] for name in QUARTERS), scores["slope"], scores["drop"])

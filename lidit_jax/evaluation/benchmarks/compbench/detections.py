@@ -1,7 +1,7 @@
-"""What a detector found of a prompt's objects, as records hold it.
+"""Detections of a prompt's objects, as in records.
 
 T2I-CompBench (arXiv 2307.06350, section 4) uses UniDet, whose classes are fixed. Here an
-open-vocabulary detector is told the prompt's nouns instead, so that scores are not those of UniDet:
+open-vocabulary detector gets the prompt's nouns instead, so scores differ from those with UniDet:
 call them spatial-OV and numeracy-OV, and do not compare them with published ones.
 """
 
@@ -13,24 +13,24 @@ import numpy as np
 from lidit_jax.evaluation.benchmarks.compbench.words import PEOPLE
 from lidit_jax.evaluation.judges.records import Detector
 
-THRESHOLD = 0.3  # what a detection's score must exceed; ours, since UniDet's is of another scale
-# Of two detections of a label with more intersection over union, the worse is none: so UniDet ends, and
-# detectors with queries, or with one box a patch, do not.
+THRESHOLD = 0.3  # what a detection's score must exceed; ours, since UniDet's scale differs
+# Of two detections of a label with a larger intersection over union, the worse is dropped. UniDet
+# does this as its last step; detectors with queries, or with one box per patch, do not.
 OVERLAP = 0.5
 
 Box = Sequence[float]  # x1, y1, x2, y2
-Found = Sequence[Any]  # label, score, box: a detection as JSON holds it
+Found = Sequence[Any]  # label, score, box: a detection as JSON values
 
 
 def label(noun: str) -> str:
-    """Returns what a detector is asked for: "person" for a girl, boy, man or woman."""
+    """Returns the label to detect for a noun: "person" for a girl, boy, man or woman."""
     return "person" if noun in PEOPLE else noun
 
 
 def detect(detector: Detector, image: np.ndarray, labels: Sequence[str]) -> list[Found]:
-    """Returns [label, score, box] of what exceeds the threshold and is not suppressed, best first.
+    """Returns [label, score, box] of detections above the threshold and not suppressed, best first.
 
-    image: uint8 [height, width, 3]; boxes are in its pixels. Nothing of no labels.
+    image: uint8 [height, width, 3]; boxes are in its pixels. Without labels, nothing is returned.
     """
     names, kept = list(dict.fromkeys(labels)), []
     for d in detector.detect(image, names) if names else []:
@@ -47,7 +47,7 @@ def iou(box: Box, other: Box) -> float:
 
 
 def share_of_smaller(box: Box, other: Box) -> float:
-    """Returns the intersection of two boxes over the smaller one, in [0, 1]; never less than `iou`."""
+    """Returns the intersection of two boxes over the smaller box, in [0, 1]; at least `iou`."""
     shared, areas = _shared_and_areas(box, other)
     return shared / min(areas) if shared else 0.0
 

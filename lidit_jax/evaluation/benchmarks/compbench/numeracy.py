@@ -1,7 +1,7 @@
-"""Are there as many of each object as the prompt says? (T2I-CompBench++, arXiv 2307.06350, section 4)
+"""Is the number of each object right? (T2I-CompBench++, arXiv 2307.06350, section 4)
 
-The rules are those of the published code; the detector is another, see `detections`. The published code
-knows the objects' names from a list; here they are the nouns behind a number.
+The rules are those of the published code; the detector differs, see `detections`. The published
+code has a list of the objects' names; here they are the nouns after a number.
 """
 
 import re
@@ -11,7 +11,7 @@ from lidit_jax.evaluation.benchmarks.compbench.chunks import Parse
 from lidit_jax.evaluation.benchmarks.compbench.detections import Found, label, share_of_smaller
 
 NUMBERS = {word: k + 1 for k, word in enumerate("one two three four five six seven eight".split())}
-SAME = 0.9  # boxes that overlap more are of one object
+SAME = 0.9  # boxes that overlap more are the same object
 _PLURALS = "people men women children mice geese feet teeth buses shoes movies cookies"
 _SINGULARS = "person man woman child mouse goose foot tooth bus shoe movie cookie"
 _IRREGULAR = dict(zip(_PLURALS.split(), _SINGULARS.split(), strict=True))
@@ -25,9 +25,9 @@ _ENDINGS = (
 
 
 def wanted(parsed: Parse) -> list[list]:
-    """Returns [object, count] as the prompt says it, in the singular, as a detector is asked for it.
+    """Returns [object, count] from the prompt, with objects in the singular, as labels to detect.
 
-    "a" counts one in an enumeration alone: a cup and three pens, but not: six people at a picnic.
+    "a" counts as one only in an enumeration: a cup and three pens, but not: six people at a picnic.
     """
     found = []
     words = [word.lower() for word in parsed.words]
@@ -47,7 +47,7 @@ def wanted(parsed: Parse) -> list[list]:
 
 
 def singular(noun: str) -> str:
-    """Returns an English noun in the singular; one that already is, and fish and sheep, as they are."""
+    """Returns the singular of an English noun; singulars, fish and sheep stay as they are."""
     before, space, last = noun.rpartition(" ")
     if last in _IRREGULAR:
         return before + space + _IRREGULAR[last]
@@ -59,9 +59,9 @@ def singular(noun: str) -> str:
 
 
 def score(objects: Sequence[Sequence], found: Iterable[Found]) -> float:
-    """Returns a picture's score in [0, 1]: the mean over the objects of half for presence, half for count.
+    """Returns a picture's score in [0, 1]: the objects' mean, half for presence, half for count.
 
-    A prompt that counts nothing has 0.
+    A prompt without counts scores 0.
     """
     of_label = [one[0] for one in distinct(found)]
     there = [of_label.count(name) for name, _ in objects]
@@ -72,7 +72,7 @@ def score(objects: Sequence[Sequence], found: Iterable[Found]) -> float:
 def distinct(found: Iterable[Found]) -> list[Found]:
     """Returns detections without those that overlap an earlier one of the same label.
 
-    They do if the intersection is more than 0.9 of the smaller box.
+    Two overlap if their intersection is more than 0.9 of the smaller box.
     """
     kept: list[Found] = []
     for one in found:

@@ -1,4 +1,4 @@
-"""T2I-CompBench: are attributes with their objects, objects in their relation, and all of them there?"""
+"""T2I-CompBench: do attributes go with their objects, and are relations and numbers right?"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ _TABLE = {
     "DALL-E 3": (81.10, 67.50, 80.70),
     "LI-DiT-10B": (83.78, 68.03, 78.50, 39.69),
 }
-# What is asked of a picture, by category, or by kind of a complex prompt; its score is their mean.
+# What is asked about a picture, by category, or by kind of complex prompt; its score is their mean.
 _ASKED = {
     **dict.fromkeys(ATTRIBUTES, ("questions",)),
     "spatial": ("pair",),
@@ -40,8 +40,8 @@ _ASKED = {
     "complex both": ("questions", "pair", "text"),
 }
 _NOTES = {
-    "numeracy": "numeracy: objects are the nouns behind numbers; the published code has a list of names",
-    "complex": "complex: a prompt's kind is told by rule, 213 of action, 58 spatial and 29 of both; by the "
+    "numeracy": "numeracy: objects are the nouns after numbers; the published code has a list of names",
+    "complex": "complex: a prompt's kind is determined by rule, 213 action, 58 spatial and 29 both; in the "
     "published files it is 212, 58 and 30",
 }
 _AT_REST = re.compile(rf"\b(?:is|are|was|were) (?:{'|'.join(spatial.LOCALITIES)})\b")
@@ -53,21 +53,21 @@ class CompBench:
     color, shape, texture   BLIP-VQA (`attributes`)
     spatial                 spatial-OV: two objects in a relation (`spatial`)
     non_spatial             CLIPScore (`clip_score`)
-    numeracy                numeracy-OV: so many of each object (`numeracy`)
+    numeracy                numeracy-OV: the number of each object (`numeracy`)
     complex                 3-in-1: the mean of BLIP-VQA with spatial, CLIPScore, or both
     t2i_avg                 the mean of color, shape and texture
 
-    3d_spatial is left out, since it needs a judge of depth. Items and records say which chunker made the
-    questions, "rule" or "spacy" (`chunks`): compare numbers of one chunker alone.
+    3d_spatial is left out, since it needs a depth judge. Items and records say which chunker made
+    the questions, "rule" or "spacy" (`chunks`): compare only numbers with the same chunker.
 
-    In complex, the published code takes a prompt's kind from files of their own: 212 of action, 58
-    spatial, 30 of both. Here it is told by rule (`complex_kind`): 213, 58 and 29.
+    In complex, the published code takes a prompt's kind from separate files: 212 action, 58
+    spatial, 30 both. Here it is determined by rule (`complex_kind`): 213, 58 and 29.
 
-    The modes differ in complex prompts alone: "fixed" has a rule for "on top of".
+    The modes differ only in complex prompts: "fixed" has a rule for "on top of".
     """
 
     official = True
-    version = 3  # a complex prompt's objects are around its phrase, as published
+    version = 3  # since 3, a complex prompt's objects are around its phrase, as published
     per_prompt = 10
     judges = ("vqa", "detector", "clip")
     modes = True
@@ -77,15 +77,16 @@ class CompBench:
     def items(self, folder: Path) -> list[Item]:
         """Returns the 300 prompts of each category, from <category>_val.txt in a folder.
 
-        meta is what judges are asked, by the prompt's category: "questions", the "text" for CLIP, the
-        "pair" of objects (None if a noun is missing), the "counts" [[object, count], ...]; and "chunker".
+        meta has what judges are asked, depending on the category: "questions", the "text" for CLIP,
+        the "pair" of objects (None if a noun is missing), the "counts" [[object, count], ...]; and
+        "chunker".
         Raises InputError if a file is missing or is not the published one.
         """
         texts = {c: prompt_files.read_lines(folder, prompt_files.COMPBENCH[c]) for c in CATEGORIES}
         return [item(c, k, text) for c in CATEGORIES for k, text in enumerate(texts[c])]
 
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
-        """Returns {"chunker"} and what the judges say to the item's meta:
+        """Returns {"chunker"} and the judges' answers to the item's meta:
 
         "vqa" [[question, P(yes)], ...]; "clip" a cosine; "found" [[label, score, box], ...], best first,
         with the "size" [height, width] of the picture.
@@ -107,7 +108,7 @@ class CompBench:
     def score(
         self, items: Sequence[Item], records: Sequence[Sequence[Record]], mode: str
     ) -> Tallies:
-        """Returns the metrics of the class, of those categories that there are prompts of."""
+        """Returns the metrics of the class, for the categories that have prompts."""
         sum_P = np.array([sum(_value(i, r, mode) for r in of) for i, of in zip(items, records)])
         drawn_P = np.array([len(of) for of in records], float)
         group_P = np.array([item.group for item in items])
@@ -122,7 +123,7 @@ class CompBench:
 
 
 def item(category: str, k: int, text: str) -> Item:
-    """Returns the k-th prompt of a category, with what judges are asked of it."""
+    """Returns the k-th prompt of a category, with what judges are asked about it."""
     parsed = parse(text)
     kind = f"complex {complex_kind(text)}" if category == "complex" else category
     asks: dict[str, Callable[[], Any]] = {
@@ -138,8 +139,8 @@ def item(category: str, k: int, text: str) -> Item:
 def complex_kind(text: str) -> str:
     """Returns "spatial", "action" or "both" for a complex prompt.
 
-    It is spatial if a phrase of `spatial.LOCALITIES` is in it, and no more than that if the phrase is
-    right behind a form of "be"; else there is a verb that is an action: the cat sat next to the pillow.
+    It is spatial if it contains a phrase of `spatial.LOCALITIES`, and only spatial if that phrase
+    directly follows a form of "be"; else its verb is an action: the cat sat next to the pillow.
     """
     if spatial.locality(text) is None:
         return "action"

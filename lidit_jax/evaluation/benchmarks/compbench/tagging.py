@@ -1,8 +1,8 @@
-"""The class of each word of a prompt, by rule: from function words and from the words around.
+"""Part-of-speech tags of a prompt's words, by rule: from function words and neighbouring words.
 
 Tags are those of Universal Dependencies. Between function words there are runs of open words: nouns,
-their adjectives, and at times a verb. A run's last word is a noun, and so are those before it that are
-no adjective; a verb is found by its form and by what is beside it.
+their adjectives, and sometimes a verb. A run's last word is a noun, and so are the words before it
+that are not adjectives; a verb is recognised by its form and its neighbours.
 """
 
 import re
@@ -15,12 +15,15 @@ _OPENS_NOUN = ("DET", "NUM")
 
 
 def split(prompt: str) -> list[tuple[int, int]]:
-    """Returns where the words and marks of a prompt are, as (start, end)."""
+    """Returns the positions of a prompt's words and punctuation marks, as (start, end)."""
     return [m.span() for m in _WORD.finditer(prompt)]
 
 
 def tag(words: Sequence[str]) -> list[str]:
-    """Returns a tag for each word: DET, NUM, ADJ, NOUN, VERB, AUX, ADP, ADV, CCONJ, SCONJ, PRON, PUNCT."""
+    """Returns a tag per word.
+
+    DET, NUM, ADJ, NOUN, VERB, AUX, ADP, ADV, CCONJ, SCONJ, PRON or PUNCT.
+    """
     words = [word.lower() for word in words]
     tags = [_function(word) for word in words]
     start = 0
@@ -35,7 +38,7 @@ def tag(words: Sequence[str]) -> list[str]:
 
 
 def _function(word: str) -> str:
-    """Returns the tag of a function word or a mark, "" for an open word."""
+    """Returns the tag of a function word or punctuation mark, "" for an open word."""
     if not word[0].isalnum():
         return "PUNCT"
     if word[0].isdigit():
@@ -44,7 +47,7 @@ def _function(word: str) -> str:
 
 
 def _tag_run(words: list[str], tags: list[str], start: int, end: int):
-    """Tags the open words from start to end: a noun with what describes it, at times a verb, a noun."""
+    """Tags the open words from start to end: a noun with its modifiers, maybe a verb, a noun."""
     verb = _verb(words, tags, start, end)
     if verb is None:
         _tag_noun(words, tags, start, end)
@@ -69,7 +72,7 @@ def _verb(words: list[str], tags: list[str], start: int, end: int) -> int | None
 
 
 def _begins_with_verb(words: list[str], start: int, end: int, before: str, after: str) -> bool:
-    """Whether a run that no determiner opens begins with a verb: was resting on, and hold the ..."""
+    """Whether a run without a determiner begins with a verb: was resting on, and hold the ..."""
     word, alone = words[start], end == start + 1
     verbal = known.is_past(word) or word.endswith("ing") or word in known.SURE_VERBS
     verbal = verbal or word in known.VERBS_OR_NOUNS
@@ -80,13 +83,13 @@ def _begins_with_verb(words: list[str], start: int, end: int, before: str, after
 
 
 def _is_verb(previous: str, word: str, following: str, after: str) -> bool:
-    """Whether a word behind a noun is a verb.
+    """Whether a word after a noun is a verb.
 
-    after: the tag of the next word, "" at the end, "open" if the run goes on.
+    after: the tag of the next word, "" at the end, "open" if the run continues.
     """
     last = after != "open"
     if last and (after in _OPENS_NOUN or following in known.AFTER_VERBS):
-        return True  # what a determiner comes after is no noun: bowl mix the ...
+        return True  # a word before a determiner is not a noun: bowl mix the ...
     if last and known.is_past(word) and word not in known.PASTS:
         return True
     if known.is_adjective(previous):
@@ -102,13 +105,13 @@ def _is_verb(previous: str, word: str, following: str, after: str) -> bool:
 
 
 def _tag_noun(words: list[str], tags: list[str], start: int, end: int):
-    """Tags a run without a verb: adjectives and nouns, of which the last is the head."""
+    """Tags a run without a verb: adjectives and nouns; the last noun is the head."""
     for k in range(start, end):
         tags[k] = "ADJ" if known.is_adjective(words[k]) else "NOUN"
     before = tags[start - 1] if start else ""
     if "NOUN" in tags[start:end]:
         while known.is_plain(words[end - 1]) and "NOUN" in tags[start : end - 1]:
-            end -= 1  # keep the wearer warm: said of the noun, after it
+            end -= 1  # keep the wearer warm: an adjective after its noun
         tags[end - 1] = "NOUN"
     elif not _joins(words, tags, end):
         object_of = before == "VERB" and words[start].endswith("ing")  # provided seating
@@ -117,7 +120,7 @@ def _tag_noun(words: list[str], tags: list[str], start: int, end: int):
 
 
 def _joins(words: list[str], tags: list[str], end: int) -> bool:
-    """Whether adjectives go on behind "and" or a comma: a black and white cat, the soft, warm glow."""
+    """Whether adjectives follow "and" or a comma: a black and white cat, the soft, warm glow."""
     if end + 1 >= len(words) or tags[end + 1]:
         return False
     return words[end] == "," or (tags[end] == "CCONJ" and not words[end - 1].endswith("ing"))

@@ -1,6 +1,6 @@
-"""Words whose class is known: English function words, common verbs, and plain adjectives.
+"""Words with a known part of speech: English function words, common verbs, and plain adjectives.
 
-Nouns are not listed: what none of these is may be one. `tagging` tells from the words around.
+Nouns are not listed: any other word may be one. `tagging` decides by the neighbouring words.
 """
 
 import re
@@ -25,11 +25,11 @@ FUNCTION_WORDS = {
     }.items()
     for word in words.split()
 }
-# What comes right after verbs alone: particles and pronouns of objects.
+# Words that directly follow verbs only: particles and object pronouns.
 AFTER_VERBS = frozenset("up down out away back off forward it them him me us you".split())
-PEOPLE = frozenset("girl boy man woman".split())  # to a detector they are persons
+PEOPLE = frozenset("girl boy man woman".split())  # a detector labels them as persons
 
-# Verbs that are seldom nouns, then those that often are.
+# Verbs that are rarely nouns, then verbs that often are.
 _VERBS = (
     "sit hang lie lay hold keep provide serve bake boil lean eat read write wear carry bring give make "
     "take tell put grow hover contain surround attract decorate illuminate adorn feature reflect walk "
@@ -64,7 +64,7 @@ _PLAIN = frozenset(
     "transparent iridescent wooden woolen woollen stainless happy sad angry hungry tired lazy free simple "
     "gentle graceful unique visible perfect ready necessary firm human savvy grim western eastern".split()
 )
-_NAMES_TOO = frozenset("square oval round oblong cold only".split())  # of things, behind adjectives
+_NAMES_TOO = frozenset("square oval round oblong cold only".split())  # nouns too, after adjectives
 _ADJECTIVAL = re.compile(
     r".{2,}(?:ous|ful|less|able|ible|ic|ical|ive|ular|esque|ish)|.{3,}(?:[rgnctdiu]al|ing)"
 )
@@ -73,16 +73,16 @@ _NOT_ADJECTIVAL = frozenset(
     "pedestal journal signal terminal sandal string spring ceiling wedding building evening morning "
     "duckling".split()
 )
-_PAST = re.compile(r".*[aeiouy].*[^e]ed$")  # covered, but neither red nor sled nor seed
+_PAST = re.compile(r".*[aeiouy].*[^e]ed$")  # covered, but not red, sled or seed
 
 
 def is_plain(word: str) -> bool:
-    """Whether a word is an adjective, and neither a colour nor a shape that names things."""
+    """Whether a word is an adjective, but not a colour or a shape that also names things."""
     return word in _PLAIN and word not in _NAMES_TOO
 
 
 def is_adjective(word: str) -> bool:
-    """Whether a lower-case word before a noun is an adjective: listed, or by its ending."""
+    """Whether a lower-case word before a noun is an adjective: by the lists, or by its ending."""
     last = word.rpartition("-")[2]  # tech-savvy, rough-edged
     if last in _NOT_ADJECTIVAL:
         return False
@@ -91,12 +91,12 @@ def is_adjective(word: str) -> bool:
 
 
 def is_adverb(word: str) -> bool:
-    """Whether a lower-case word is an adverb of an adjective: brightly, but neither lily nor butterfly."""
+    """Whether a lower-case word is an adverb of an adjective: brightly, not lily or butterfly."""
     return word.endswith("ly") and is_adjective(word[:-2])
 
 
 def is_past(word: str) -> bool:
-    """Whether a lower-case word has the form of a past: sat, covered."""
+    """Whether a lower-case word has a past form: sat, covered."""
     return word in PASTS or bool(_PAST.fullmatch(word))
 
 
