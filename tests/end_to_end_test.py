@@ -433,7 +433,7 @@ def test_a_killed_encoding_is_not_finished_by_another_llm(llms, tmp_path):
     next(store.glob("features-00001-*.json")).unlink()
     shutil.rmtree(folder)
     shutil.copytree(llms[1], folder)
-    with pytest.raises(errors.InputError, match="was made otherwise: model_hash is"):
+    with pytest.raises(errors.InputError, match="was made with other settings: model_hash is"):
         preparation.prepare(config, data)
     shutil.rmtree(folder)
     shutil.copytree(llms[0], folder)
