@@ -106,9 +106,9 @@ def _claim(folder: pathlib.Path, rows: "Rows", id_M: np.ndarray, bins: buckets.B
         )
     if first["identity"] != ours["identity"]:
         raise errors.InputError(
-            f"{folder} has another plan, {first['kept']} pictures of {first['rows']} rows; now there "
-            f"are {ours['kept']} of {ours['rows']}: the source has changed, or some of it could "
-            f"not be read by one of them; when all of it can be read, prepare it into a new folder"
+            f"{folder} has another plan, {first['kept']} pictures of {first['rows']} rows; now "
+            f"there are {ours['kept']} of {ours['rows']}: the source has changed, or some of it "
+            f"could not be read then or now; when all of it can be read, prepare it into a new folder"
         )
     return ours["identity"]
 

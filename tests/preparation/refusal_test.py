@@ -75,7 +75,7 @@ def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path
         with pytest.raises(errors.InputError, match=message):
             preparation.prepare(config, folder)
         assert not folder.exists()
-    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; data.shards"):
+    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; use at most data.shards"):
         preparation.prepare(config_of(llms, "folder", options), tmp_path / "a", share.parse("7/8"))
 
 

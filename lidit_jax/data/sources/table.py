@@ -39,7 +39,7 @@ def read(path: pathlib.Path, captions: Sequence[str]) -> list[tuple[str, Row | N
         raise InputError(f"no line of {path} is a JSON object; wanted one for each picture")
     if KEY not in columns:
         raise InputError(
-            f"{path} has no column {KEY!r} (columns are separated by commas), but {sorted(columns)}"
+            f"{path} has no column {KEY!r}, but {sorted(columns)}; separate columns by commas"
         )
     for name in (KEY, *captions):
         if columns.count(name) > 1:
