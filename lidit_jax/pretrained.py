@@ -14,7 +14,7 @@ SAFE = {"trust_remote_code": False, "local_files_only": True}
 
 @contextlib.contextmanager
 def loading(model: str | os.PathLike) -> Iterator[None]:
-    """Turns errors of transformers and safetensors in loading a model into a one-line InputError."""
+    """Turns errors of transformers and safetensors on loading a model into one-line InputErrors."""
     try:
         yield
     except InputError:
@@ -77,6 +77,7 @@ def check_used(model: str, loading_info: dict, loaded: Any):
     )
     if unused:
         raise InputError(
-            f"the weights of {model} have {len(unused)} tensors that its config.json has no place for, such as "
-            f"{unused[0]}: they are packed, an adapter's or another model's; get the plain model in bf16 or f32"
+            f"the weights of {model} have {len(unused)} tensors that its config.json has no place "
+            f"for, such as {unused[0]}: they are packed, an adapter's or another model's; get the "
+            f"plain model in bf16 or f32"
         )

@@ -209,7 +209,7 @@ def test_generated_pictures_are_each_seeds_own(config, workdir):
     wide = generator(["a red circle"], [5], size=(8, 24))
     assert wide.shape == (1, 8, 24, 3)
     with pytest.raises(
-        errors.InputError, match="picture size 16x18: 18 does not divide by 4 .* use 16 or 20"
+        errors.InputError, match="picture size 16x18: 18 is not divisible by 4 .* use 16 or 20"
     ):
         generator(["a"], [0], size=(16, 18))
     with pytest.raises(errors.InputError, match="of more than 67,108,864 pixels"):
@@ -309,7 +309,8 @@ def test_a_patch_that_does_not_divide_is_refused_before_anything_is_written(llms
     c = tiny.config_dict(llms[:1])
     c.model.patch = 5
     with pytest.raises(
-        errors.InputError, match=r"16x16: 16 does not divide by 5 \(patch 5 x VAE 1\); use 15 or 20"
+        errors.InputError,
+        match=r"16x16: 16 is not divisible by 5 \(patch 5 x VAE 1\); use 15 or 20",
     ):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()

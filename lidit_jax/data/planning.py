@@ -108,7 +108,7 @@ def _claim(folder: pathlib.Path, rows: "Rows", id_M: np.ndarray, bins: buckets.B
         raise errors.InputError(
             f"{folder} has another plan, {first['kept']} pictures of {first['rows']} rows; now "
             f"there are {ours['kept']} of {ours['rows']}: the source has changed, or some of it "
-            f"could not be read then or now; when all of it can be read, prepare it into a new folder"
+            f"could not be read then or now; when all of it can be read, use a new folder"
         )
     return ours["identity"]
 

@@ -129,7 +129,7 @@ def recipe_of(config: Config) -> judging.Recipe:
             latent_size(codec, size, config.cells)
     except errors.InputError as e:
         unit = codec.downsample * config.cells
-        raise errors.InputError(f"bins {data.bins}: {e}, by a data.bin_step of {unit}") from e
+        raise errors.InputError(f"bins {data.bins}: {e}, with a data.bin_step of {unit}") from e
     return judging.Recipe(
         bins=bins,
         side=min(data.size),
@@ -146,7 +146,7 @@ def recipe_of(config: Config) -> judging.Recipe:
 def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray | None]]:
     """Yields captions and uint8 training picture of every example that the config's data set plans.
 
-    None stands for a picture that cannot be decoded. The source is planned anew, outside a data set.
+    None stands for a picture that cannot be decoded. Plans the source anew, without a data set.
     """
     data = config.data
     source = sources.make(data.source, **data.options)

@@ -197,7 +197,7 @@ class _PieceWriter:
 
 
 def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str]:
-    """Writes dataset.json and ledger.jsonl if every piece is complete, else returns what is missing.
+    """Writes dataset.json and ledger.jsonl if every piece is complete, else returns what is not.
 
     codec: made the latents; by default the codec of `data`.
 

@@ -61,7 +61,7 @@ PROBLEMS = {
     ),
     "a caption id": (
         lambda f: rewrite_a_record(f, lambda r: {"captions": (999,), "synthetic": ()}),
-        r"its captions are \(999,\), of",
+        r"its caption ids are \(999,\), but there are",
     ),
     "a shard": (
         lambda f: next(f.rglob("latents-00002*")).unlink(),

@@ -189,7 +189,7 @@ def test_a_hybrid_whose_state_is_not_carried_into_several_tokens_is_refused(tmp_
     try:
         frozen = llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
     except InputError as error:
-        assert "reads what follows the prefix otherwise than both in one go" in str(error)
+        assert "gives other features after the cached prefix than in one pass" in str(error)
     else:
         expected = plain_states(model.eval(), frozen, "a red cat")[-1]
         found = frozen.encode(["a red cat"])[0]
@@ -203,7 +203,7 @@ def test_a_model_that_keeps_no_keys_and_values(tmp_path):
     transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
     tiny_llms.tokenizer_of("llama").save_pretrained(tmp_path)
     # Which of the two depends on the version of transformers.
-    told = "does not give the keys and values|cannot read what follows the prefix after it"
+    told = "does not return the keys and values|cannot continue after the cached prefix"
     with pytest.raises(InputError, match=f"({told}).*use another LLM"):
         llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
 

@@ -208,7 +208,10 @@ MORE = "have 1 tensors that its config.json has no place for, such as .*"
         (cut_weights, "cannot load .*file not fully covered"),
         (other_sizes, "cannot load "),
         (pickled_weights, "has no weights: no .*safetensors"),
-        (anothers_tokenizer, "its tokenizer gives id 5.., and the model knows ids below 260; save"),
+        (
+            anothers_tokenizer,
+            "its tokenizer gives id 5.., but the model only knows ids below 260; save",
+        ),
         (not_a_number("model.layers.1.mlp.up_proj.weight"), "features are not finite: the weights"),
         (lost_tensor, "lack 1 of the model's tensors, such as layers.1.mlp.up_proj.weight"),
     ],
