@@ -102,7 +102,7 @@ def modulate(x_BxTxD, scale_Bx1xD, shift_Bx1xD):
 
 
 def masked_mean(x_BxSxD, mask_BxS):
-    """Returns the mean over the tokens where the mask is True, in f32: [B, D]. Rows need one."""
+    """Returns the mean over the tokens where the mask is True, in f32: [B, D]. Needs one per row."""
     weight_BxSx1 = mask_BxS[:, :, None].astype(jnp.float32)
     return (x_BxSxD * weight_BxSx1).sum(1) / weight_BxSx1.sum(1)
 

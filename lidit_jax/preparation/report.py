@@ -40,7 +40,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         f"<p>{info['count']:,} pictures of {info['rows']:,} rows, {info['captions']:,} captions.</p>",
         _bars("Pictures per bin (height x width, pixels)", per_bin),
         _bars("Dropped, by the first rule or fault", info["dropped"]),
-        _bars("Captions dropped beside one that stayed", info["captions_dropped"]),
+        _bars("Captions dropped from pictures that stayed", info["captions_dropped"]),
         _bars("Mended", info["mended"]),
         _bars("Languages of the captions", info["languages"]),
         _bars("Lengths of the captions, characters", dict(zip(names, lengths["counts"]))),

