@@ -276,7 +276,7 @@ def test_an_encoder_needs_no_pooler(tiny_llm, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"layer": -6}, "has 4 blocks"), ({"width": 32}, "width is 16, the config says 32")],
+    [({"layer": -6}, "has 4 blocks"), ({"width": 32}, "width is 16, but the config has 32")],
 )
 def test_a_shape_that_is_not_the_models_is_told_without_its_weights(
     tiny_llm, tmp_path, changes, message
@@ -300,8 +300,8 @@ def test_a_shape_that_is_not_the_models_is_told_without_its_weights(
             {"max_prompt_tokens": 511},
             "reads at most 512 tokens, 1 of them prefix.*at most 510",
         ),
-        ("llama", {"width": 32}, "encoder 'llama': width is 16, the config says 32"),
-        ("llama", {"prefix_len": 7}, "prefix_len is 148, the config says 7"),
+        ("llama", {"width": 32}, "encoder 'llama': width is 16, but the config has 32"),
+        ("llama", {"prefix_len": 7}, "prefix_len is 148, but the config has 7"),
     ],
 )
 def test_config_that_does_not_fit(tiny_llm, tmp_path, family, changes, message):
