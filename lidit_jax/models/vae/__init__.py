@@ -1,7 +1,7 @@
 """Pictures <-> latents. A codec turns uint8 pictures into raw latents and back.
 
 pixels         the picture is its own latent
-numbers        a stand-in for a VAE of which only the numbers are known
+numbers        a stand-in for a VAE, known by its numbers
 codec          a trained KL autoencoder as a codec: jitted, tiled for large pictures
 kl             the autoencoder of latent diffusion, a network
 blocks         the parts of that network
