@@ -1,4 +1,4 @@
-"""What the network is fed: `TextFeatures` per LLM, and `Batch`. Drawn here once, used everywhere.
+"""The network's inputs: `TextFeatures` per LLM, and `Batch`. Drawn here once, used everywhere.
 
 `spec(shape)` and `fake(shape)` build the same tree as `jax.ShapeDtypeStruct`s or as random
 arrays, from a `BatchShape`; every test and every ahead-of-time compilation starts from them.
@@ -17,12 +17,12 @@ Array = Any  # jax.Array, np.ndarray or jax.ShapeDtypeStruct
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TextFeatures:
-    """What one frozen LLM said about each prompt of a batch, tokens padded on the right.
+    """One frozen LLM's features of each prompt of a batch, tokens padded on the right.
 
-    hidden_BxSxE: the LLM's hidden states, raw (no normalisation): bf16 as stored, or f32, as just
-      read or made of `Int8Features`.
+    hidden_BxSxE: the LLM's hidden states, raw (no normalisation): bf16 as stored, or f32, as fresh
+      from the LLM or made from `Int8Features`.
     mask_BxS: True where a token may be attended to: real, and not the sequence's first token,
-      whose norm is dozens of times that of any other (an attention sink).
+      whose norm is dozens of times larger than any other's (an attention sink).
     keep_BxS: True at the prompt and its end token; these remain after the refiners.
     prefix_len: the first `prefix_len` tokens are the instruction, the same in every row.
     """
@@ -41,10 +41,10 @@ class TextFeatures:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Int8Features:
-    """What codec int8 stores of each prompt of a batch, on its way to the devices: a quarter of f32.
+    """What codec int8 stores of each prompt of a batch, as sent to the devices: a quarter of f32.
 
-    `data.pipeline.Reader.restored` makes `TextFeatures` of it; nothing else reads it.
-    int8_BxSxE: rounded standardised states; scale_BxS: f32, by which a token is multiplied.
+    `data.pipeline.Reader.restored` converts it to `TextFeatures`; nothing else reads it.
+    int8_BxSxE: rounded standardised states; scale_BxS: f32, the factor of a token.
     mask_BxS: True where a token is real.
     """
 
@@ -60,7 +60,7 @@ class Batch:
 
     latents_BxHxWxC: f32, raw, as the VAE gave them; the model knows its own units.
     text: one `TextFeatures` per LLM, prompt and end token only (prefix_len 0): the instruction's
-      features are equal in every row and live in the model. `Int8Features` until they are restored.
+      features are equal in every row and live in the model. `Int8Features` until restored.
     row_B: int32, the sample's row in the data set, for logs, ledgers and tests.
     """
 

@@ -1,4 +1,4 @@
-"""What each LLM of a config says to a prompt, with the instruction and without (the paper's Fig. 4).
+"""Prints each LLM's continuation of a prompt, with and without the instruction (paper's Fig. 4).
 
 python -m lidit_jax.continuations --config=configs/shapes_two_llms.py
 """
@@ -10,8 +10,8 @@ from absl import flags
 from lidit_jax import doors, errors, prompts
 from lidit_jax.text import continuation, llm
 
-_PROMPT = flags.DEFINE_string("prompt", continuation.PROMPT, "what the LLMs are given")
-_TOKENS = flags.DEFINE_integer("tokens", continuation.TOKENS, "at most so many", lower_bound=1)
+_PROMPT = flags.DEFINE_string("prompt", continuation.PROMPT, "the prompt for the LLMs")
+_TOKENS = flags.DEFINE_integer("tokens", continuation.TOKENS, "most tokens", lower_bound=1)
 
 
 def main():
@@ -19,7 +19,7 @@ def main():
     if not encoders:
         raise errors.InputError("the config has no LLM; give one with text.use")
     if not prompts.is_text(_PROMPT.value):
-        raise errors.InputError(f"--prompt={_PROMPT.value!r} is no text in UTF-8")
+        raise errors.InputError(f"--prompt={_PROMPT.value!r} is not UTF-8 text")
     for encoder in encoders:
         for instruction in (False, True) if encoder.template != "encoder" else (False,):
             config = dataclasses.replace(encoder, instruction=instruction)

@@ -1,4 +1,4 @@
-"""Mean and variance per channel, or covariance, gathered part by part and merged; f64 throughout."""
+"""Mean and variance per channel, or covariance, accumulated in parts and merged; f64 throughout."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ import numpy as np
 class Moments:
     """Count, mean and centred second moment of rows [N, C].
 
-    Parts are merged as centred moments (Chan et al., 1979), which a large mean does not ruin.
-    across: of every two channels too, for `covariance_CxC`.
+    Parts are merged as centred moments (Chan et al., 1979), which stay accurate for a large mean.
+    across: also moments of every two channels, for `covariance_CxC`.
     """
 
     def __init__(self, width: int, across: bool = False):
@@ -17,7 +17,7 @@ class Moments:
         self.mean_C, self._m2 = np.zeros(width), np.zeros((width, width) if across else width)
 
     def add(self, x_NxC: np.ndarray):
-        """Takes rows; the last axis is the channels', whatever comes before it."""
+        """Adds rows; the last axis is channels, all axes before it are rows."""
         x_NxC = x_NxC.reshape(-1, x_NxC.shape[-1]).astype(np.float64)
         if len(x_NxC):
             mean_C = x_NxC.mean(0)
@@ -26,7 +26,7 @@ class Moments:
             self._merge(len(x_NxC), mean_C, m2)
 
     def merge(self, part: dict[str, Any]):
-        """Takes what another part's `to_json` gave."""
+        """Adds what another part's `to_json` returned."""
         if part["count"]:
             self._merge(part["count"], np.asarray(part["mean"]), np.asarray(part["m2"]))
 
@@ -45,7 +45,7 @@ class Moments:
 
     @property
     def covariance_CxC(self) -> np.ndarray:
-        """The unbiased covariance, by one less than the count; of `across` alone, and two rows or more."""
+        """The unbiased covariance (divisor count - 1); needs `across`, and two rows or more."""
         return self._m2 / (self.count - 1)
 
     def to_json(self) -> dict[str, Any]:

@@ -11,18 +11,16 @@ from lidit_jax import doors, errors, files
 from lidit_jax.preparation import estimate, merge, prepare, prepare_plan, report, verify
 
 _data = doors.define_folder("data", "folder of the data set to make")
-_share = doors.define_share("make only every n-th piece, from the i-th; the others elsewhere")
-_MERGE = flags.DEFINE_bool(
-    "merge", False, "finish a data set whose pieces are all there; make none"
-)
+_share = doors.define_share("make only every n-th piece, from the i-th; others make the rest")
+_MERGE = flags.DEFINE_bool("merge", False, "finish a data set whose pieces all exist; make none")
 _ESTIMATE = flags.DEFINE_bool(
-    "estimate", False, "measure a sample; print the bytes, time and cost of all"
+    "estimate", False, "measure a sample; print bytes, time and cost of the whole"
 )
 _PICTURES = flags.DEFINE_integer(
-    "pictures", 0, "with --estimate: as if the source had so many", lower_bound=0
+    "pictures", 0, "with --estimate: assume that the source has so many", lower_bound=0
 )
 _PRICE = flags.DEFINE_float(
-    "price", 0.0, "with --estimate: of one hour of this machine", lower_bound=0
+    "price", 0.0, "with --estimate: the price of one hour of this machine", lower_bound=0
 )
 _VERIFY = flags.DEFINE_bool("verify", False, "read a whole data set and report every problem")
 _REPORT = flags.DEFINE_bool(
@@ -54,7 +52,10 @@ def main():
 
 
 def _writable():
-    """Returns the data set's folder. Raises InputError, before an LLM is read, if nothing can be written there."""
+    """Returns the data set's folder.
+
+    Raises InputError, before an LLM is read, if the folder is not writable.
+    """
     files.check_folder(_data(), "data")
     return _data()
 

@@ -2,8 +2,8 @@
 
     {"prompt": "flag of Norway", "size": [48, 80]}
 
-`size` is height and width in pixels, and may be left out. Other keys are skipped: GenEval's
-evaluation_metadata.jsonl is read as it is.
+`size` is height and width in pixels, and is optional. Other keys are ignored, so GenEval's
+evaluation_metadata.jsonl can be read as it is.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from lidit_jax import errors, files
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What to draw, and at which (height, width) in pixels; None leaves that to the run."""
+    """What to draw, and its (height, width) in pixels; None leaves the size to the run."""
 
     text: str
     size: tuple[int, int] | None = None
@@ -34,7 +34,7 @@ def read(path: pathlib.Path) -> list[Prompt]:
     """Returns the prompts of a file, without empty lines.
 
     Raises InputError if the file is neither .txt nor .jsonl, is missing, is not UTF-8, has no prompt,
-    or has a line that is not of its kind.
+    or has an invalid line.
     """
     kind = path.suffix.lower()
     if kind not in (".txt", ".jsonl"):
@@ -44,7 +44,7 @@ def read(path: pathlib.Path) -> list[Prompt]:
     except (OSError, UnicodeDecodeError) as e:
         raise errors.InputError(f"cannot read prompts from {path}: {e}") from e
     if "\0" in text:
-        raise errors.InputError(f"{path} has zeros in it, as UTF-16 has; save it as UTF-8")
+        raise errors.InputError(f"{path} contains zeros, as UTF-16 does; save it as UTF-8")
     if kind == ".jsonl":
         lines = enumerate(text.split("\n"), 1)
         prompts = [_parsed(path, number, line) for number, line in lines if line.strip()]
@@ -75,5 +75,5 @@ def _parsed(path: pathlib.Path, number: int, line: str) -> Prompt:
 
 
 def is_text(value) -> bool:
-    """Whether a value is a text that UTF-8 can write: JSON can spell others."""
+    """Whether a value is a text that UTF-8 can encode: JSON can spell others."""
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)

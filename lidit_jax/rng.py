@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, name, step, sample index); nothing threads a key through a loop.
+"""Randomness as a function of (seed, name, step, sample index); no key is threaded through a loop.
 
 A draw depends on those four numbers alone, so a run on another mesh, with other hosts, or
 resumed from a checkpoint draws the same noise, and image k of a request never depends on

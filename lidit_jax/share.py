@@ -1,4 +1,4 @@
-"""How a job is divided: into shares, whose processes do not talk to one another, and into pieces of neighbours."""
+"""How a job is divided: into shares, for processes that do not communicate, and into pieces."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ from lidit_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """The `index`-th of `count` shares. The whole, unless said."""
+    """The `index`-th of `count` shares; by default the whole."""
 
     index: int = 0
     count: int = 1
 
     def of(self, pieces: int) -> range:
-        """Returns every count-th of so many pieces, from the index-th."""
+        """Returns every count-th of `pieces` pieces, from the index-th on."""
         return range(self.index, pieces, self.count)
 
 
@@ -21,7 +21,7 @@ WHOLE = Share()
 
 
 def bounds(count: int, i: int, n: int) -> range:
-    """Returns the i-th of `n` pieces of range(count): neighbours, and as many in each to within one."""
+    """Returns the i-th of `n` consecutive pieces of range(count), of equal length to within one."""
     return range(i * count // n, (i + 1) * count // n)
 
 

@@ -209,10 +209,10 @@ def test_generated_pictures_are_each_seeds_own(config, workdir):
     wide = generator(["a red circle"], [5], size=(8, 24))
     assert wide.shape == (1, 8, 24, 3)
     with pytest.raises(
-        errors.InputError, match="picture size 16x18: 18 does not divide by 4 .* use 16 or 20"
+        errors.InputError, match="picture size 16x18: 18 is not divisible by 4 .* use 16 or 20"
     ):
         generator(["a"], [0], size=(16, 18))
-    with pytest.raises(errors.InputError, match="of more than 67,108,864 pixels"):
+    with pytest.raises(errors.InputError, match="has more than 67,108,864 pixels"):
         generator(["a"], [0], size=(16_000, 160_000))
 
 
@@ -244,7 +244,7 @@ def test_each_prompt_is_drawn_at_its_own_size(workdir, tmp_path):
     assert np.abs(drawn[0].astype(int) - alone.astype(int)).max() <= 1
     assert np.asarray(Image.open(grid)).shape[:2] == (2 * (16 * 6 + 2) + 2, 2 * (24 * 6 + 2) + 2)
     wanted[2] = Prompt("a cyan star", (16, 18))
-    with pytest.raises(errors.InputError, match="18 does not divide"):
+    with pytest.raises(errors.InputError, match="18 is not divisible"):
         generation.generate(generator, wanted, [0, 1, 2], tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
 
@@ -309,7 +309,8 @@ def test_a_patch_that_does_not_divide_is_refused_before_anything_is_written(llms
     c = tiny.config_dict(llms[:1])
     c.model.patch = 5
     with pytest.raises(
-        errors.InputError, match=r"16x16: 16 does not divide by 5 \(patch 5 x VAE 1\); use 15 or 20"
+        errors.InputError,
+        match=r"16x16: 16 is not divisible by 5 \(patch 5 x VAE 1\); use 15 or 20",
     ):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -433,7 +434,7 @@ def test_a_killed_encoding_is_not_finished_by_another_llm(llms, tmp_path):
     next(store.glob("features-00001-*.json")).unlink()
     shutil.rmtree(folder)
     shutil.copytree(llms[1], folder)
-    with pytest.raises(errors.InputError, match="was made otherwise: model_hash is"):
+    with pytest.raises(errors.InputError, match="was made with other settings: model_hash is"):
         preparation.prepare(config, data)
     shutil.rmtree(folder)
     shutil.copytree(llms[0], folder)

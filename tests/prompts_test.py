@@ -31,7 +31,7 @@ def test_another_kind_of_file_is_refused(tmp_path, name):
 
 def test_a_file_of_two_bytes_a_letter_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes("a cat\na dog\n".encode("utf-16-le"))
-    with pytest.raises(errors.InputError, match="has zeros in it, as UTF-16 has; save it as UTF-8"):
+    with pytest.raises(errors.InputError, match="contains zeros, as UTF-16 does; save it as UTF-8"):
         prompts.read(tmp_path / "a.txt")
 
 

@@ -1,7 +1,7 @@
 """From caption sources to batches, in numpy, grain and array_record; no models.
 
 sources   images and captions          filters   rules that drop an example
-buckets   an image's size and crop     records   what is on disk, written and read
-pipeline  records -> `Batch`, the same global batch whatever the number of hosts; what cannot be
-          read is replaced
+buckets   an image's size and crop     records   reading and writing what is on disk
+pipeline  records -> `Batch`; the global batch does not depend on the number of hosts, and
+          unreadable samples are replaced
 """

@@ -1,6 +1,7 @@
-"""The sizes at which pictures are trained, which of them a picture gets, and the resize that takes it there.
+"""Aspect-ratio bins: the training sizes, how a picture is assigned to one, and the resize to it.
 
-A batch has one size. Grouping by aspect ratio follows RAPHAEL (arXiv 2305.18295), as LI-DiT does.
+All pictures of a batch have one size. Grouping by aspect ratio follows RAPHAEL (arXiv 2305.18295),
+as LI-DiT does.
 """
 
 import bisect
@@ -17,7 +18,7 @@ from lidit_jax import errors
 Size = tuple[int, int]  # height, width in pixels
 
 # ASPECT_RATIO_1024 of PixArt-alpha (arXiv 2310.00426, Apache-2.0), in units of 64 pixels: the widths
-# that go with each height. Its tables for 512 and 256 are the half and the quarter of it.
+# for each height. PixArt's tables for 512 and 256 are this one divided by 2 and 4.
 _PIXART_UNIT = 64
 _PIXART_WIDTHS = {
     8: (32, 31, 30, 29), 9: (28, 27, 26), 10: (25, 24), 11: (23, 22, 21), 12: (21, 20),
@@ -29,7 +30,7 @@ _PIXART_WIDTHS = {
 
 @dataclasses.dataclass(frozen=True)
 class Bins:
-    """The sizes of a data set, by rising height / width, and the rule that gives a picture one of them.
+    """The sizes of a data set, sorted by height / width, and the rule that assigns a picture.
 
     name: a key of `KINDS`.
     """
@@ -38,15 +39,15 @@ class Bins:
     sizes: tuple[Size, ...]
 
     def assign(self, size: Size) -> int:
-        """Returns the index of the bin for a picture of `size`: the nearest, as its kind measures."""
+        """Returns the index of the bin nearest to `size`, by the distance of this kind of bins."""
         above = bisect.bisect(self._ratios, size[0] / size[1])
-        # Every distance grows with the ratio's, so that the nearest is one of the two around it.
+        # Every distance grows with the difference of ratios, so the nearest bin is a neighbour.
         around = range(max(above - 1, 0), min(above + 1, len(self.sizes)))
         distance = KINDS[self.name].distance
         return min(around, key=lambda i: distance(size, self.sizes[i]))
 
     def subset(self, sizes: Iterable[Size]) -> "Bins":
-        """Returns those of the bins that are among `sizes`, under the same rule."""
+        """Returns the bins whose size is in `sizes`, with the same rule."""
         kept = {tuple(size) for size in sizes}
         return dataclasses.replace(self, sizes=tuple(s for s in self.sizes if s in kept))
 
@@ -56,13 +57,13 @@ class Bins:
 
 
 def make_bins(name: str, size: Size, step: int = 0) -> Bins:
-    """Returns the bins of a kind, for a stage of `size`.
+    """Returns the bins of kind `name` for a training stage of `size`.
 
     square: one bin, `size` itself.
-    grid33: all sizes of about a square's area, in steps of `step` pixels; 0 = a sixteenth of its
+    grid33: all sizes of about the square's area, in steps of `step` pixels; 0 = a sixteenth of its
       side, which gives 33 bins.
     pixart40: PixArt-alpha's table for 256, 512 or 1024.
-    Raises InputError on another name, and on a size or a step that the kind has no bins for.
+    Raises InputError for an unknown name, or a size or step for which the kind has no bins.
     """
     if name not in KINDS:
         raise errors.unknown_name("bins", name, KINDS)
@@ -74,7 +75,7 @@ def make_bins(name: str, size: Size, step: int = 0) -> Bins:
 
 
 def merge_small(counts: Sequence[int], least: int) -> tuple[int, ...]:
-    """Returns the indices of the bins that stay: those of `least` pictures or more, or the fullest."""
+    """Returns the indices of the bins to keep: with `least` pictures or more, else the fullest."""
     stay = tuple(i for i, count in enumerate(counts) if count >= least)
     return stay or (max(range(len(counts)), key=counts.__getitem__),)
 
@@ -87,7 +88,7 @@ def fit(image_HxWx3: np.ndarray, size: Size) -> np.ndarray:
     scale = max(size[0] / height, size[1] / width)
     tall, wide = max(round(height * scale), size[0]), max(round(width * scale), size[1])
     top, left = (tall - size[0]) // 2, (wide - size[1]) // 2
-    # Only what stays is scaled: the whole of a thin line would take gigabytes.
+    # Scale only the part that stays: scaling all of a very thin picture would take gigabytes.
     kept = (left, top, left + size[1], top + size[0])
     per_pixel = (width / wide, height / tall) * 2
     box = tuple(edge * natural for edge, natural in zip(kept, per_pixel))
@@ -100,13 +101,13 @@ def _one(size: Size, step: int) -> set[Size]:
 
 
 def _grid(size: Size, step: int) -> set[Size]:
-    """For each height in steps the largest width with at most the square's area; and the transposes."""
+    """For each height in steps, the largest width within the square's area; and the transposes."""
     side, unit = _square_side("grid33", size), step or 16
     if side % unit:
         below, above = side // unit * unit, -(-side // unit) * unit
         works = " or ".join(f"{s}x{s}" for s in (below, above) if s)
         raise errors.InputError(
-            f"grid33 bins of {side}x{side} need a side that {unit} divides; use {works}"
+            f"grid33 bins of {side}x{side} need a side divisible by {unit}; use {works}"
         )
     step = step or side // 16
     n = side // step
@@ -136,18 +137,18 @@ def _square_side(name: str, size: Size) -> int:
 
 
 def _log_distance(size: Size, bin: Size) -> tuple[float, int]:
-    """|log(h / w) - log(bin's h / w)|, the same for tall and for wide; ties go to the larger area."""
+    """|log(h / w) - log(bin's h / w)|, symmetric in tall and wide; ties go to the larger area."""
     return round(abs(math.log(size[0] * bin[1] / (size[1] * bin[0]))), 9), -bin[0] * bin[1]
 
 
 def _key_distance(size: Size, bin: Size) -> float:
-    """|h / w - key|, as PixArt-alpha measures it: a bin's key is its h / w, rounded to hundredths."""
+    """|h / w - key|, as in PixArt-alpha: a bin's key is its h / w, rounded to hundredths."""
     return abs(round(bin[0] / bin[1], 2) - size[0] / size[1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """How bins of a name are made, of (size, step), and how far a picture is from one of them."""
+    """How a kind of bins is made from (size, step), and the distance of a picture from a bin."""
 
     make: Callable[[Size, int], set[Size]]
     distance: Callable[[Size, Size], float | tuple[float, int]]

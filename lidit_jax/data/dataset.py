@@ -1,22 +1,22 @@
-"""A data set on disk: what is where, and how it is read.
+"""A data set on disk: its layout, and how it is read.
 
 <dataset>/
-  recipe.json               what the set is made of, written first: a second run must agree
-  plan.json  plan/          what becomes of every row of the source (data/plan)
+  recipe.json               the settings of the set, written first: a second run must agree
+  plan.json  plan/          the decision about every row of the source (data/plan)
   captions.array_record     caption id (the row) -> text, language
-  prompts.jsonl             prompts to judge a model of this set by, and the sizes to draw them at
-  images/piece-00000-of-00004.json     a piece is whole: counts, checksums, statistics, what was dropped
+  prompts.jsonl             prompts and image sizes for evaluating a model trained on this set
+  images/piece-00000-of-00004.json     marks a complete piece: counts, checksums, statistics, drops
   images/<H>x<W>/latents-00000-of-00004.array_record     key, raw latent (bf16), caption ids, metadata
   ledger.jsonl              every example that was dropped or mended: key, reason
   dataset.json              format, counts, latent statistics, drops per rule; written last
-  features/<encoder>/recipe.json              what the features are made with, written first
+  features/<encoder>/recipe.json              the settings of the features, written first
   features/<encoder>/prefix.npy  null.npy     the instruction's features; the empty prompt's
-  features/<encoder>/channels.npy             mean and std that int8 standardises channels by
+  features/<encoder>/channels.npy             mean and std per channel, for int8 standardisation
   features/<encoder>/features-00000-of-00008.array_record    caption id (the row) -> kept tokens [S, E]
-  features/<encoder>/features-00000-of-00008.json            a shard is whole: checksum, statistics
+  features/<encoder>/features-00000-of-00008.json       marks a complete shard: checksum, statistics
   features/<encoder>/encoder.json             model, template, statistics; written last
 
-JSON files and arrays hold a hash of their own content, and records each have one of ArrayRecord's.
+JSON files and arrays contain a hash of their own content; each record has ArrayRecord's own hash.
 """
 
 import bisect
@@ -37,11 +37,11 @@ from lidit_jax.share import bounds
 
 FORMAT = 3
 REMEDY = "delete it and run `prepare` again"
-SYSTEMS_OWN = ("lost+found", "Thumbs.db", "desktop.ini")  # in a folder that is empty to a person
+SYSTEMS_OWN = ("lost+found", "Thumbs.db", "desktop.ini")  # in a folder that looks empty to the user
 
 
 def claim(folder: pathlib.Path, recipe: dict):
-    """Makes `folder` the data set, or the feature store, of this recipe, or checks that it already is.
+    """Marks `folder` as the data set or feature store of this recipe, or checks that it already is.
 
     Raises InputError, naming what differs, if the folder holds another recipe's data.
     """
@@ -63,9 +63,9 @@ def check_claimed(folder: pathlib.Path, recipe: dict):
 
 
 def read_recipe(folder: pathlib.Path, holds: tuple[str, ...] = ()) -> dict:
-    """Returns what the data set, or the feature store, in `folder` is made of.
+    """Returns the recipe of the data set or feature store in `folder`.
 
-    part: "train" in sets that were made before there was another.
+    Its `part` is "train" in sets that were made before there was another part.
     """
     path, what = folder / "recipe.json", "recipe of a data set"
     remedy = f"put back a copy of it, or remove {folder} and run `prepare` again"
@@ -73,7 +73,7 @@ def read_recipe(folder: pathlib.Path, holds: tuple[str, ...] = ()) -> dict:
 
 
 def check_equal(found: dict, wanted: dict, where: pathlib.Path):
-    """Raises InputError naming each entry of `wanted` that `found` has otherwise."""
+    """Raises InputError naming each entry of `wanted` that differs in `found`."""
     different = [
         f"{k} is {found.get(k)!r}, the config wants {v!r}"
         for k, v in wanted.items()
@@ -84,21 +84,23 @@ def check_equal(found: dict, wanted: dict, where: pathlib.Path):
         changed = (k for k in was | now if was.get(k) != now.get(k))
         told = "; ".join(f"its {k} was {was.get(k)!r}, now {now.get(k)!r}" for k in changed)
         raise errors.InputError(
-            f"the source has changed since {where} was made ({told}); give another folder for what it holds now"
+            f"the source has changed since {where} was made ({told}); "
+            f"use another folder for its current content"
         )
     if different:
         raise errors.InputError(
-            f"{where} was made otherwise: {'; '.join(different)}. Change the config, or use another folder"
+            f"{where} was made with other settings: {'; '.join(different)}. "
+            f"Change the config, or use another folder"
         )
 
 
 def image_path(folder: pathlib.Path, size: Size, piece: int, pieces: int) -> pathlib.Path:
-    """Returns where the pictures of one bin and one piece are."""
+    """Returns the file with the pictures of one bin and one piece."""
     return records.shard_path(folder / "images" / f"{size[0]}x{size[1]}", "latents", piece, pieces)
 
 
 def image_marker(folder: pathlib.Path, piece: int, pieces: int) -> pathlib.Path:
-    """Returns the file that says that a piece is whole."""
+    """Returns the file that marks a piece as complete."""
     return folder / "images" / f"piece-{piece:05d}-of-{pieces:05d}.json"
 
 
@@ -107,7 +109,7 @@ def feature_path(store: pathlib.Path, shard: int, shards: int) -> pathlib.Path:
 
 
 def feature_codec(store: pathlib.Path, name: str) -> FeatureCodec:
-    """Returns the codec of a store, with the channels that it standardises by, if it does."""
+    """Returns a store's codec, with the channel statistics if it standardises channels."""
     codec = FEATURE_CODECS[name]
     return codec(*read_array(store / "channels.npy")) if codec.needs_channels else codec()
 
@@ -117,25 +119,25 @@ def read_array(path: pathlib.Path) -> np.ndarray:
     return files.read_npy(path, f"{REMEDY}, it makes what is missing")
 
 
-# What dataset.json and encoder.json are read for.
+# The keys that are read from dataset.json and encoder.json.
 OF_SET = ("bins", "captions", "codec_identity", "count", "downsample", "latent_mean", "latent_std")
 OF_SET += ("preview",)
 OF_STORE = ("bytes", "captions", "codec", "longest", "mean", "prefix_len", "shards", "std", "width")
 
 
-# Captions that a store keeps unpacked, since some recur, as names of classes do: so many, or bytes of them.
+# Limits, in captions and bytes, of a store's cache: some captions recur, such as class names.
 _RECENT, _RECENT_BYTES = 1024, 2**27
 
 
 class FeatureStore:
-    """One encoder's features, by caption id. `stored` is `_stored`, which remembers the last ones."""
+    """One encoder's features, by caption id. `stored` is `_stored` with a cache."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         made = sorted(path.parent.name for path in folder.parent.glob("*/encoder.json"))
         what = (
-            f"text features {folder.name!r} (of {', '.join(made) or 'no LLM'} there are some; run `prepare` to its end, "
-            f"with the same --config.text... flags)"
+            f"text features {folder.name!r} (there are features of {', '.join(made) or 'no LLM'}; "
+            f"run `prepare` to completion with the same --config.text... flags)"
         )
         self.info = _read_info(folder / "encoder.json", what, OF_STORE)
         self.codec = feature_codec(folder, self.info["codec"])
@@ -155,20 +157,20 @@ class FeatureStore:
         return self.codec.states(*self.stored(caption))
 
     def _stored(self, caption: int) -> tuple[np.ndarray, ...]:
-        """Returns what the codec has stored of one caption, a row for each kept token.
+        """Returns the arrays that the codec stored for one caption, one row per kept token.
 
-        Raises BadRecord if there is no such caption, or its features cannot be read, are of another
-        shape than the store's, or not finite.
+        Raises BadRecord if the caption does not exist, or its features cannot be read, do not have
+        the store's shape or are not finite.
         """
         if not 0 <= caption < self.info["captions"]:
-            why = f"{self.folder.name} has {len(self)} captions, and none of id {caption}"
+            why = f"{self.folder.name} has {len(self)} captions, but none with id {caption}"
             raise records.BadRecord(why)
         packed = self.packed(caption)
         try:
             stored = self.codec.stored(msgpack.unpackb(packed))
             tokens, width = stored[0].shape
         except records.MALFORMED as e:
-            raise self._rows.bad(caption, f"is no record of features ({type(e).__name__})") from e
+            raise self._rows.bad(caption, f"is not a features record ({type(e).__name__})") from e
         whole = all(len(a) == tokens for a in stored)
         if width != self.info["width"] or not 0 < tokens <= self.info["longest"] or not whole:
             raise self._rows.bad(caption, f"has features of shape {stored[0].shape}")
@@ -192,11 +194,11 @@ class FeatureStore:
 class Dataset:
     """A data set on disk, opened for reading.
 
-    Rows are numbered bin after bin: `counts` is how many each of `bins` has, and `latent_shapes` the
-    (H, W, C) of its latents.
+    Rows are numbered bin by bin: `counts` has the number of rows of each of `bins`, `latent_shapes`
+    the (H, W, C) of its latents.
 
-    Raises InputError if the folder holds none, or one of another format, or if a file of pictures or
-    captions is missing or damaged as a whole.
+    Raises InputError if the folder holds no data set or one of another format, or if a whole file
+    of pictures or captions is missing or damaged.
     """
 
     def __init__(self, folder: str | pathlib.Path):
@@ -217,7 +219,7 @@ class Dataset:
         self.captions = Captions(self.folder, self.info["captions"])
 
     def image_paths(self) -> list[pathlib.Path]:
-        """Returns the files of pictures, bin after bin; a bin has none for a piece without its like."""
+        """Returns the picture files, bin by bin; none for a piece without pictures of the bin."""
         return [
             image_path(self.folder, tuple(b["size"]), i, len(b["counts"]))
             for b in self.info["bins"]
@@ -231,7 +233,7 @@ class Dataset:
     def image(self, row: int) -> records.ImageRecord:
         """Returns one picture with its raw latent.
 
-        Raises BadRecord if it cannot be read, or if its latent is not finite or not of its bin's shape.
+        Raises BadRecord if it is unreadable, or its latent is not finite or not in its bin's shape.
         """
         packed = self.packed(row)
         try:
@@ -245,7 +247,7 @@ class Dataset:
         return image
 
     def bin_of(self, row: int) -> int:
-        """Returns the index of the bin that a row is of."""
+        """Returns the index of a row's bin."""
         return bisect.bisect_right(self._ends, row)
 
     def rows_of(self, bin: int) -> range:
@@ -258,7 +260,7 @@ class Dataset:
 
     @property
     def statistics(self) -> dict:
-        """What another data set of the same recipe has otherwise, as JSON values."""
+        """What may differ between data sets of the same recipe, as JSON values."""
         return {"counts": self.counts} | {k: self.info[k] for k in ("latent_mean", "latent_std")}
 
     def features(self, encoder: str) -> FeatureStore:
@@ -266,7 +268,7 @@ class Dataset:
 
 
 class Captions:
-    """The texts of a planned data set, by caption id; there are `count`, if that is known."""
+    """The texts of a planned data set, by caption id; `count` is their number, if known."""
 
     def __init__(self, folder: pathlib.Path, count: int | None = None):
         counts = None if count is None else [count]
@@ -283,7 +285,8 @@ def _read_info(path: pathlib.Path, what: str, holds: tuple[str, ...]) -> dict:
     info = files.read_json(path, what, remedy=REMEDY)
     if info.get("format") != FORMAT:
         raise errors.InputError(
-            f"{path.parent} has data set format {info.get('format')}, this version reads {FORMAT}; prepare it again"
+            f"{path.parent} has data set format {info.get('format')}, but this version reads "
+            f"{FORMAT}; prepare it again"
         )
     files.check_holds(path, what, info, holds, REMEDY)
     return info

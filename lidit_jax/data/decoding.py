@@ -1,4 +1,4 @@
-"""Pictures are decoded here or in worker processes, in order, a named reason in place of what cannot be."""
+"""Decodes pictures in order, in this process or in workers; each failure gives a named reason."""
 
 import collections
 import contextlib
@@ -16,12 +16,12 @@ from lidit_jax.data.buckets import Size
 from lidit_jax.data.sources.example import Picture
 from lidit_jax.data.sources.images import ImageError
 
-CHUNK = 16  # pictures that a worker is given at a time
+CHUNK = 16  # pictures sent to a worker at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A picture to be made at `size`; where `natural` is given, it must be found to be that large."""
+    """A picture to be made at `size`; `natural`, if given, must equal the picture's own size."""
 
     picture: Picture
     size: Size
@@ -30,7 +30,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """uint8 pixels [H, W, 3], and how the picture was mended; or None, and the reason why not."""
+    """uint8 pixels [H, W, 3] and how the picture was mended, or None and the reason."""
 
     pixels_HxWx3: np.ndarray | None
     notes: tuple[str, ...] = ()
@@ -57,9 +57,9 @@ Decode = Callable[[Iterable[Job]], Iterator[Decoded]]
 
 @contextlib.contextmanager
 def decoders(workers: int) -> Iterator[Decode]:
-    """Yields what makes every job's picture, in their order: in so many processes, or, with 0, in this one.
+    """Yields a function that makes the jobs' pictures in order, in `workers` processes (0: here).
 
-    The processes start with the first jobs, once. It raises InputError if one of them dies.
+    The processes start once, with the first jobs. The function raises InputError if one dies.
     """
     if not workers:
         yield functools.partial(map, decode)
@@ -83,7 +83,8 @@ def _decoded(
             yield from waiting.popleft().result()
     except futures.process.BrokenProcessPool as e:
         raise errors.InputError(
-            f"a decoding process died, perhaps for want of memory; run again with fewer than {workers} data.workers"
+            f"a decoding process died, perhaps because memory ran out; "
+            f"run again with fewer than {workers} data.workers"
         ) from e
     finally:
         for future in waiting:

@@ -1,7 +1,7 @@
-"""How a caption's features are stored: bf16, or int8 with one scale a token.
+"""How a caption's features are stored: bf16, or int8 with one scale per token.
 
-int8 is of standardised channels: raw, three channels of a small LLM hold two thirds of the energy,
-and would leave the others no bits (see docs/data.md).
+int8 stores standardised channels: in raw features, three channels of a small LLM hold two thirds of
+the energy, and would leave no bits for the others (see docs/data.md).
 """
 
 from typing import Any, Protocol
@@ -16,10 +16,10 @@ from lidit_jax.batch import Array
 class FeatureCodec(Protocol):
     """Packs f32 tokens [S, E] into msgpack-able fields, and unpacks them.
 
-    needs_channels: is it made from each channel's mean and std, or from nothing?
-    compressed: are its records worth compressing? Reading takes two to four times as long where they are.
-    `unpack` is `states` of `stored`; the arrays of `stored` have a token's numbers in one row each.
-    `is_finite` is whether `states` would be, told from what is stored.
+    needs_channels: whether its constructor takes each channel's mean and std, or no arguments.
+    compressed: whether its records are worth compressing, which makes reading 2 to 4 times as slow.
+    `unpack` is `states` of `stored`; each array of `stored` has one row per token.
+    `is_finite` tells from the stored arrays whether `states` would be finite.
     """
 
     needs_channels: bool
@@ -39,17 +39,17 @@ class FeatureCodec(Protocol):
 def is_finite(bits: np.ndarray) -> bool:
     """Returns whether bf16 numbers, given as uint16, are all finite.
 
-    Those that are not have every bit of the exponent set: they are the largest of either sign. Two
-    maxima need no memory, and are a twentieth of the time that `np.isfinite` takes of bf16.
+    The others have all exponent bits set, which makes them the largest of either sign. Two maxima
+    need no memory, and a twentieth of the time of `np.isfinite` on bf16.
     """
     return not bits.size or (bits.max() < 0xFF80 and bits.view(np.int16).max() < 0x7F80)
 
 
 class BF16:
-    """Two bytes a number; unpacks to bf16."""
+    """Two bytes per number; unpacks to bf16."""
 
     needs_channels = False
-    compressed = True  # by a fifth
+    compressed = True  # saves a fifth
 
     def pack(self, hidden_SxE):
         return {
@@ -71,13 +71,13 @@ class BF16:
 
 
 class Int8:
-    """One byte a number, and four a token: round(127 x / max |x|) of the standardised token x.
+    """One byte per number plus four per token: round(127 x / max |x|) of the standardised token x.
 
-    mean_E, std_E: f32, by which a channel is standardised. Unpacks to f32.
+    mean_E, std_E: f32 statistics that standardise the channels. Unpacks to f32.
     """
 
     needs_channels = True
-    compressed = False  # SmolLM2's would be by 1%
+    compressed = False  # would save 1% for SmolLM2
 
     def __init__(self, mean_E: np.ndarray, std_E: np.ndarray):
         self.mean_E, self.std_E = mean_E.astype(np.float32), std_E.astype(np.float32)
@@ -103,7 +103,7 @@ class Int8:
         return bool(np.isfinite(scale_S).all())
 
     def states(self, rounded_SxE, scale_S):
-        """Returns f32 states, of numpy's arrays or of JAX's, which may be those of a whole batch."""
+        """Returns f32 states from NumPy or JAX arrays, which may hold a whole batch."""
         ones = (1,) * scale_S.ndim
         std_E, mean_E = self.std_E.reshape(*ones, -1), self.mean_E.reshape(*ones, -1)
         return rounded_SxE * scale_S[..., None] * std_E + mean_E

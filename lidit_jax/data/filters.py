@@ -1,7 +1,7 @@
 """Rules that drop a picture and its caption, as pure functions of the pair: True = keep.
 
 The paper (arXiv 2406.11831, section 4.1) names its filters: low aesthetic scores, low resolution,
-URLs and tags. Their thresholds are its where it gives them, ours elsewhere; R6 to R9 are ours.
+URLs and tags. Thresholds are the paper's where it gives them, else ours; R6 to R9 are ours.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from typing import Any
 from lidit_jax import errors
 from lidit_jax.data.buckets import Size
 
-# Rules whose verdict on some pair has changed since the first data sets; the suffix goes into `rules_hash`.
+# Rules whose verdicts have changed since the first data sets; the suffix goes into `rules_hash`.
 _CHANGED = {"R5-tags": ".2"}
-DUPLICATE = "R9-duplicate"  # no function of one pair: whoever sees all of them judges it
+DUPLICATE = "R9-duplicate"  # not a function of one pair: judged by code that sees all pairs
 
-_LEAST_AESTHETIC = 4.699999809  # 4.7 as the float32 that predictors store, so that 4.7 itself stays
+_LEAST_AESTHETIC = 4.699999809  # 4.7 as the float32 that predictors store, so that 4.7 passes
 
-# Boundaries are ASCII ones, since Chinese puts no space around a host. Hosts are looked for from
-# the dot on, which most captions lack. "dot.com" alone is an English noun, as in "the dot.com era".
+# Word boundaries are ASCII, since Chinese puts no space around a host. The search for a host starts
+# at its dot, which most captions lack. "dot.com" alone is an English noun: "the dot.com era".
 _URL = re.compile(
     r"https?://|www\.|\.(?<=[a-z0-9-]\.)(?!(?<=(?<![\w.-])dot\.)com\b(?!/))"
     r"(?:com|net|org|cn|co|io|jpg|jpeg|png|html?)\b",
@@ -51,8 +51,8 @@ class Pair:
     """A picture as the rules see it, with one of its captions.
 
     size: (height, width) of the picture in pixels. bin: (height, width) it would be trained at.
-    side: the stage's, in pixels: bins have about side ** 2 of them.
-    metadata: what the source knows; `aesthetic`, `punsafe` and `watermark` are read, if there.
+    side: the stage's side in pixels; bins have about side ** 2 pixels.
+    metadata: what the source knows; `aesthetic`, `punsafe` and `watermark` are read if present.
     """
 
     text: str
@@ -63,7 +63,7 @@ class Pair:
 
 
 def has_fair_shape(pair: Pair) -> bool:
-    """Height / width is in [0.25, 4], as every bin's is."""
+    """Height / width is in [0.25, 4], as it is for every bin."""
     height, width = pair.size
     return 0 < width <= 4 * height and height <= 4 * width
 
@@ -71,30 +71,30 @@ def has_fair_shape(pair: Pair) -> bool:
 def is_aesthetic(pair: Pair) -> bool:
     """The aesthetic score is 4.7 or more (the paper drops what is "lower than 4.7").
 
-    A score that is missing, NaN or no number does not pass.
+    A score that is missing, NaN or not numeric fails.
     """
     return _score(pair, "aesthetic") >= _LEAST_AESTHETIC
 
 
 def is_beautiful(pair: Pair) -> bool:
-    """The aesthetic score is 6 or more, for a last stage of training on few, better pictures.
+    """The aesthetic score is 6 or more, for a last training stage on few, better pictures.
 
-    A score that is missing, NaN or no number does not pass.
+    A score that is missing, NaN or not numeric fails.
     """
     return _score(pair, "aesthetic") >= 6.0
 
 
 def is_large(pair: Pair) -> bool:
-    """The picture covers its bin without being scaled up, and half the stage's side both ways."""
+    """The picture covers its bin without upscaling, and half the stage's side both ways."""
     height, width = pair.size
     return height >= pair.bin[0] and width >= pair.bin[1] and 2 * min(pair.size) >= pair.side
 
 
 def is_text(pair: Pair) -> bool:
-    """The caption is 3 to 1000 characters, at least half of them letters, and says something.
+    """The caption has 3 to 1000 characters, at least half of them letters, and has content.
 
-    Judged after NFKC and with white space folded; white space is no part of the half. A bare file
-    name says nothing, nor does one token over and over (see `_is_repetitive`).
+    Judged after NFKC and whitespace folding; whitespace does not count for the half. A bare file
+    name has no content, nor has a token repeated over and over (see `_is_repetitive`).
     """
     text = pair.text if pair.text.isascii() else unicodedata.normalize("NFKC", pair.text)
     text = " ".join(text.split())
@@ -105,15 +105,15 @@ def is_text(pair: Pair) -> bool:
 
 
 def has_no_url(pair: Pair) -> bool:
-    """The caption holds no URL, and no bare host or file name such as "mugs.com" or "mug.jpg"."""
+    """The caption has no URL, and no bare host or file name such as "mugs.com" or "mug.jpg"."""
     text = pair.text
     return not (("." in text or "://" in text) and _URL.search(text))
 
 
 def has_no_tags(pair: Pair) -> bool:
-    """The caption holds no HTML tag or entity and no two hashtags, and is no list of tags.
+    """The caption has no HTML tag or entity, at most one hashtag, and is not a list of tags.
 
-    A hashtag has a letter: "#1 and #2" are none.
+    A hashtag has a letter: "#1 and #2" has none.
     """
     text = pair.text
     if ("<" in text or "&" in text) and _MARKUP.search(text):
@@ -124,12 +124,12 @@ def has_no_tags(pair: Pair) -> bool:
 
 
 def has_known_language(pair: Pair) -> bool:
-    """The caption is Chinese or English, by `language`."""
+    """The caption is Chinese or English, according to `language`."""
     return language(pair.text) != "other"
 
 
 def is_safe(pair: Pair) -> bool:
-    """Neither the NSFW nor the watermark probability is 0.5 or more; an unknown one passes."""
+    """The NSFW and watermark probabilities are below 0.5; an unknown one passes."""
     return not (_score(pair, "punsafe") >= 0.5 or _score(pair, "watermark") >= 0.5)
 
 
@@ -144,7 +144,7 @@ RULES: dict[str, Callable[[Pair], bool]] = {  # in the order of judging
     "R7-language": has_known_language,
     "R8-safety": is_safe,
 }
-# The recipe has R9 after R2. It is judged last: the first of two that are alike must be one that stays.
+# The recipe has R9 after R2. It is judged last: the first of two duplicates must be one that stays.
 ORDER = (*RULES, DUPLICATE)
 _PAPER = ("R3-shape", "R1-aesthetic", "R2-resolution", "R4-url", "R5-tags")
 PROFILES = {
@@ -155,9 +155,9 @@ PROFILES = {
 
 
 def expand(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the ids that `names`, of rules and of profiles, stand for: each once, in judging order.
+    """Returns the rule ids that `names` (rules, profiles) stand for: each once, in judging order.
 
-    Raises InputError on an unknown name.
+    Raises InputError for an unknown name.
     """
     chosen: set[str] = set()
     for name in names:
@@ -168,7 +168,7 @@ def expand(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def first_failing(pair: Pair, rules: Iterable[str]) -> str | None:
-    """Returns the id of the first rule that drops the pair, or None. `DUPLICATE` drops none here."""
+    """Returns the id of the first rule that drops the pair, or None. Ignores `DUPLICATE`."""
     for rule in rules:
         if rule != DUPLICATE and not RULES[rule](pair):
             return rule
@@ -176,7 +176,7 @@ def first_failing(pair: Pair, rules: Iterable[str]) -> str | None:
 
 
 def rules_hash(rules: Iterable[str]) -> str:
-    """Returns 12 hex digits that change with the set of rules, and with what one of them means."""
+    """Returns 12 hex digits that change with the set of rules, or the meaning of one of them."""
     told = f"1 {' '.join(rule + _CHANGED.get(rule, '') for rule in expand(rules))}"
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
@@ -184,8 +184,8 @@ def rules_hash(rules: Iterable[str]) -> str:
 def language(text: str) -> str:
     """Returns "zh", "en" or "other", by the script of the letters.
 
-    zh: 30 % or more are Han, and no more are kana, which Japanese has. en: 70 % or more are Latin,
-    so that French is "en" too.
+    zh: 30 % or more are Han, and kana (Japanese) do not outnumber them. en: 70 % or more are Latin,
+    so French is "en" too.
     """
     if text.isascii():
         return "en" if _LATIN.search(text) else "other"
@@ -197,7 +197,7 @@ def language(text: str) -> str:
 
 
 def _letters(text: str) -> str:
-    """Returns what is left of a text without all that is no letter."""
+    """Returns only the letters of a text."""
     if text.isascii():  # as most captions are, and ten times faster
         return text.encode().translate(None, _NO_ASCII_LETTERS).decode()
     return _NO_LETTERS.sub("", text)
@@ -208,7 +208,7 @@ def _count(characters: re.Pattern, text: str) -> int:
 
 
 def _score(pair: Pair, name: str) -> float:
-    """Returns a number from the metadata, given as one or as text; NaN if there is none."""
+    """Returns a number from the metadata, where it may be text; NaN if there is none."""
     try:
         return float(pair.metadata.get(name, "nan"))
     except (TypeError, ValueError, OverflowError):
@@ -216,11 +216,12 @@ def _score(pair: Pair, name: str) -> float:
 
 
 def _is_tag_list(text: str) -> bool:
-    """Five or more pieces between commas, bars or semicolons, of two words or fewer in the median,
-    none of more than five.
+    """Five or more pieces between commas, bars or semicolons, with a median of at most two words,
+    and none with more than five.
 
-    Han characters in a row count as words but for one of them, so that the clauses of a Chinese sentence, of
-    four and more, are no tags. The enumeration comma does not divide: it stands inside sentences.
+    A run of n Han characters counts as max(1, n - 1) words, so that the clauses of a Chinese
+    sentence (four characters or more) are not tags. The enumeration comma does not separate pieces:
+    it occurs inside sentences.
     """
     pieces = _SEPARATOR.split(text)
     if len(pieces) < 5:
@@ -234,11 +235,11 @@ def _words(piece: str) -> int:
 
 
 def _is_repetitive(text: str) -> bool:
-    """One token comes more than five times, and fewer than a third of all differ.
+    """One token occurs more than five times, and fewer than a third of the tokens are distinct.
 
-    Without the second half, most captions of a hundred words would go for their "the". A token is
-    what stands between white space, in any case. Chinese and Japanese have none: there, one to four
-    characters that come six times in a row are as bad.
+    Without the second condition, most captions of a hundred words would be dropped for their "the".
+    Tokens are split at whitespace, ignoring case. Chinese and Japanese have no spaces: there, one
+    to four characters six times in a row count too.
     """
     if not text.isascii() and _STUTTER.search(text):
         return True

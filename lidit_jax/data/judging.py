@@ -1,4 +1,4 @@
-"""The verdict on one example: does it stay, with which captions, in which bin, or why not?"""
+"""The verdict on one example: whether it stays, with which captions and bin, or why not."""
 
 import dataclasses
 from typing import Any
@@ -9,8 +9,8 @@ from lidit_jax.data.sources.example import Caption, Example
 from lidit_jax.data.sources.images import ImageError
 
 MOST_CAPTIONS = 255  # of one picture
-# The parts that `Recipe.hold_out` divides a source into; and the reasons of an example that no rule
-# drops, but that is of the other part.
+# The parts into which `Recipe.hold_out` divides a source; and the reasons for an example that no
+# rule drops, but that belongs to the other part.
 PARTS = TRAIN, HELD_OUT = "train", "held_out"
 REASONS = {TRAIN: "trained-on", HELD_OUT: "held-out"}
 
@@ -19,13 +19,13 @@ REASONS = {TRAIN: "trained-on", HELD_OUT: "held-out"}
 class Recipe:
     """How a source is planned.
 
-    bins: the sizes that pictures are trained at. side: the stage's side, in pixels.
-    rules: ids in judging order. pieces: how many files the rows go to.
-    least: a bin of which fewer pictures are trained on goes to the nearest other bin.
+    bins: the training sizes. side: the stage's side, in pixels.
+    rules: ids in judging order. pieces: the number of files for the rows.
+    least: pictures of a bin with fewer training pictures than this go to the nearest other bin.
     limit: keep this many pictures, chosen by a hash of url or key, in any order the same; 0 = all.
-    hold_out: the share of the keys, chosen by hash, that is left out to judge a model by.
-    part: which one is planned: what is trained on, or what is left out.
-    preview: captions to look at while training.
+    hold_out: the fraction of the keys, chosen by hash, that is held out for evaluation.
+    part: the part to plan: the training part or the held-out part.
+    preview: captions to preview during training.
     """
 
     bins: buckets.Bins
@@ -40,8 +40,8 @@ class Recipe:
 
     @property
     def least_of_part(self) -> int:
-        """What `least` is for this part, so that both parts have much the same bins: of what is held out,
-        as many fewer as there are fewer pictures."""
+        """`least` for this part, so that both parts have much the same bins: for the held-out part,
+        it is scaled by the ratio of the parts' sizes."""
         if self.part == TRAIN:
             return self.least
         return max(1, round(self.least * self.hold_out / (1 - self.hold_out)))
@@ -49,9 +49,9 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is said of one example: `reason` is None where it stays, and `bin` -1 where it does not.
+    """The verdict on one example: `reason` is None if it stays, and `bin` is -1 if it does not.
 
-    captions: those that stay. captions_dropped: for each of the others, the rule.
+    captions: those that stay. captions_dropped: the rule for each of the others.
     """
 
     reason: str | None
@@ -62,14 +62,14 @@ class Verdict:
 
 
 def judge(example: Example, recipe: Recipe) -> Verdict:
-    """Returns the verdict on an example: each caption with its picture is one pair for the rules.
+    """Returns the verdict on an example; the rules judge each caption with the picture as one pair.
 
-    A pair that fails takes its caption away; the picture goes with its last caption, for the reason
-    of its first.
+    A pair that fails drops its caption. A picture without captions left is dropped, for the reason
+    of its first caption.
     """
     held_out = key_hash(f"hold out {example.key}") < recipe.hold_out * 2**64
     part = HELD_OUT if held_out else TRAIN
-    if part == TRAIN and recipe.part == HELD_OUT:  # as nearly every row is, and none is looked at
+    if part == TRAIN and recipe.part == HELD_OUT:  # true of nearly every row, and none is looked at
         return Verdict(REASONS[part])
     captions = [c for c in map(_stripped, example.captions) if c.text]
     if not captions:

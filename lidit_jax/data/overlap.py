@@ -1,4 +1,4 @@
-"""Has what a run is judged by pictures that it is trained on?"""
+"""Checks whether the data that a run is evaluated on has pictures that it is trained on."""
 
 import pathlib
 from collections.abc import Iterator
@@ -11,26 +11,26 @@ from lidit_jax.data.plan import Plan
 
 
 def share_pictures(one: dict, other: dict) -> bool:
-    """Returns whether two data sets have pictures in common, as far as their recipes tell.
+    """Returns whether two data sets share pictures, as far as their recipes show.
 
-    They tell it of one source as it is now; where a file was added since, or moved, they are of two.
+    Recipes show it for one unchanged source; after a file was added or moved, it counts as another.
     """
     return one.get("described") == other.get("described") and not _are_apart(one, other)
 
 
 def _are_apart(one: dict, other: dict) -> bool:
-    """Returns whether two recipes are of parts that have no key in common, of whatever source."""
+    """Returns whether two recipes are for parts without a common key, whatever the source."""
     held_out = {r["part"]: r["hold_out"] for r in (one, other)}
     return len(held_out) == 2 and held_out[HELD_OUT] <= held_out[TRAIN]
 
 
 def count_alike(trained_on: pathlib.Path, judged: pathlib.Path) -> int:
-    """Returns how many pictures of one data set have key, size and a caption of some of another.
+    """Returns how many pictures of one data set share key, size and a caption with one of another.
 
-    trained_on, judged: their folders. 0, and no plan is read, where the recipes are of two kinds of source or of
-    parts that have no key in common; 0, too, where a plan is gone.
+    trained_on, judged: their folders. 0, without reading a plan, if the recipes have different
+    kinds of source or parts without a common key; also 0 if a plan is missing.
 
-    Pictures of two places may be so by chance, where keys are numbers and captions names of classes.
+    Pictures from two places may match by chance, if keys are numbers and captions class names.
     """
     recipes = [read_recipe(folder) for folder in (trained_on, judged)]
     kinds = [(r.get("source"), r.get("options")) for r in recipes]
@@ -52,9 +52,9 @@ def count_alike(trained_on: pathlib.Path, judged: pathlib.Path) -> int:
 def _kept(
     plan: Plan, among_K: np.ndarray | None = None
 ) -> Iterator[tuple[int, list[int], tuple[int, ...]]]:
-    """Yields the hash of its key, the size and the caption ids of every row that a plan keeps.
+    """Yields the key's hash, the size and the caption ids of every row that a plan keeps.
 
-    among_K: only those with these hashes.
+    among_K: only rows with these hashes.
     """
     for i in range(plan.pieces):
         rows = plan.piece(i)

@@ -1,8 +1,8 @@
-"""Grain reads a data set back as one `Batch` after another, exactly resumable.
+"""Reads a data set with Grain as a sequence of `Batch`es, exactly resumable.
 
-Every batch is of one bin, which `Schedule` chooses by the step. The order of a bin's pictures is a
-function of (seed, bin, epoch) alone, and a batch is a run of consecutive places in it: what an
-epoch leaves over begins the next batch. Each process reads the rows of the global batch that its
+Every batch comes from one bin, which `Schedule` chooses by the step. The order of a bin's pictures
+is a function of (seed, bin, epoch) alone, and a batch is a run of consecutive places in it: the
+rest of an epoch begins the next batch. Each process reads the rows of the global batch that its
 devices hold, so the batches are the same for any number of processes, and the iterator's state is
 the number of batches drawn.
 """
@@ -24,16 +24,16 @@ from lidit_jax.data.dataset import Dataset, FeatureStore
 from lidit_jax.data.records import BadRecord, ImageRecord
 from lidit_jax.data.schedule import Schedule
 
-Batches = grain.DatasetIterator  # endless, of `Drawn`; its state is what a run resumes from
+Batches = grain.DatasetIterator  # endless, yields `Drawn`; a run resumes from its state
 
-ATTEMPTS = 100  # rows that are looked at to replace one
+ATTEMPTS = 100  # rows to try as the replacement of one
 
 
 @dataclass(frozen=True)
 class Replaced:
     """A sample that could not be read, and the row that was read instead.
 
-    place: in the global batch; row: the row that was due; key: its picture's, or what is known of it.
+    place: in the global batch; row: the row that was due; key: its picture's, as far as known.
     """
 
     place: int
@@ -45,14 +45,17 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A batch, and which of its samples are not those that were due; `row_B` has the rows really read."""
+    """A batch, and which of its samples were replaced; its `row_B` has the rows actually read."""
 
     batch: Batch
     replaced: tuple[Replaced, ...] = ()
 
 
 def padded_length(longest: int) -> int:
-    """Returns the static number of tokens that holds `longest`: a multiple of 8 up to 64, then 128, 256."""
+    """Returns the static length for `longest` tokens: a multiple of 8 up to 64, then 128 or 256.
+
+    Beyond 256, it is `longest` itself.
+    """
     if longest <= 64:
         return -(-longest // 8) * 8
     return next((n for n in (128, 256) if longest <= n), longest)
@@ -65,7 +68,7 @@ def pad_features(tokens: list[np.ndarray], length: int) -> TextFeatures:
 
 
 def pad_stored(prompts: list[tuple[np.ndarray, ...]], length: int) -> TextFeatures | Int8Features:
-    """Returns what is stored of each prompt, by `FeatureStore.stored`, padded to `length` tokens."""
+    """Returns the arrays that `FeatureStore.stored` gives per prompt, padded to `length` tokens."""
     first, *others = (list(tokens) for tokens in zip(*prompts, strict=True))
     if not others:
         return pad_features(first, length)
@@ -74,7 +77,7 @@ def pad_stored(prompts: list[tuple[np.ndarray, ...]], length: int) -> TextFeatur
 
 
 def _pad(tokens: list[np.ndarray], length: int) -> np.ndarray:
-    """Returns arrays [S_i, ...] as [B, length, ...], zeros on the right."""
+    """Returns arrays [S_i, ...] as [B, length, ...], padded with zeros on the right."""
     padded = np.zeros((len(tokens), length, *tokens[0].shape[1:]), tokens[0].dtype)
     for row, t in zip(padded, tokens):
         row[: len(t)] = t
@@ -93,10 +96,10 @@ class Reader:
         self.lengths = [padded_length(store.info["longest"]) for store in stores]
 
     def caption(self, image: ImageRecord, epoch: int) -> int:
-        """Returns which of a picture's caption ids this epoch shows: by hash, without state.
+        """Returns the id of the caption that this epoch shows of a picture: by hash, without state.
 
-        In half of the epochs a synthetic one, if there is one (section 4.1: "we mix"); then any of
-        that kind. Raises BadRecord for a picture without captions.
+        With both kinds of caption, half of the epochs show a synthetic one (section 4.1: "we mix");
+        captions of one kind are equally likely. Raises BadRecord for a picture without captions.
         """
         hashed = _hashed(f"{self.seed}/{image.key}/{epoch}")
         kinds = [ids for ids in (image.synthetic, image.captions) if ids]
@@ -115,26 +118,29 @@ class Reader:
     def restored(self, text: tuple[TextFeatures | Int8Features, ...]) -> tuple[TextFeatures, ...]:
         """Returns the features of `text` as the model reads them: f32 of int8, zeros where padded.
 
-        To be jitted: the devices do it in passing, and the host has a quarter to write and to send.
+        To be jitted: the devices do it in passing, and the host writes and sends a quarter as much.
         """
         return tuple(_states(f, store) for f, store in zip(text, self.stores, strict=True))
 
     def drawn(self, samples: list[tuple[int, int]], places: Sequence[int] | None = None) -> Drawn:
-        """Returns the batch of these (row, epoch) pairs, rows of one bin; what cannot be read is replaced.
+        """Returns the batch of these (row, epoch) pairs of one bin; unreadable rows are replaced.
 
-        A row is replaced by another of its bin, in the same epoch, which (seed, row, attempt) alone
-        decides: every process finds the same, and the other samples stay as they are.
-        places: of the samples in the global batch; None: they are all of it.
+        A row is replaced by another of its bin in the same epoch, chosen by (seed, row, attempt)
+        alone: every process finds the same one, and the other samples stay as they are.
+        places: the samples' places in the global batch; None: they are the whole batch.
 
-        Raises InputError where a row cannot be read, and none of `ATTEMPTS` others can.
+        Raises InputError if neither a row nor any of `ATTEMPTS` others can be read.
         """
         try:
             return Drawn(self.batch(samples))
-        except BadRecord:  # which are so rare that all may be read again to see which they are
+        except BadRecord:  # so rare that all rows may be read again to find the bad ones
             return self._mended(samples, range(len(samples)) if places is None else places)
 
     def batch(self, samples: list[tuple[int, int]]) -> Batch:
-        """Returns the batch of these (row, epoch) pairs, rows of one bin. Raises BadRecord if one cannot be read."""
+        """Returns the batch of these (row, epoch) pairs of one bin.
+
+        Raises BadRecord if one cannot be read.
+        """
         images = [self.dataset.image(row) for row, _ in samples]
         latents = np.stack([i.latent_HxWxC for i in images])
         captions = [self.caption(i, epoch) for i, (_, epoch) in zip(images, samples)]
@@ -142,14 +148,14 @@ class Reader:
         return Batch(latents_BxHxWxC=latents, text=self.text(captions), row_B=rows)
 
     def key(self, row: int) -> str:
-        """Returns a picture's key, or, where its record cannot be read, which row it is."""
+        """Returns a picture's key, or a name for its row if the record cannot be read."""
         try:
             return self.dataset.image(row).key
         except BadRecord as e:
             return e.key or f"row {row} (unreadable)"
 
     def used(self, row: int, epoch: int) -> int:
-        """Returns the row that `drawn` gives for this sample: itself, or what stands for it."""
+        """Returns the row that `drawn` reads for this sample: itself, or its replacement."""
         try:
             self._check(row, epoch)
             return row
@@ -157,7 +163,7 @@ class Reader:
             return self._instead(row, epoch, e)
 
     def readable(self, captions: list[int]) -> list[int]:
-        """Returns those of the captions whose features can be read. Raises InputError if none can."""
+        """Returns the captions whose features can be read. Raises InputError if none can."""
         kept, first = [], None
         for caption in captions:
             try:
@@ -171,9 +177,9 @@ class Reader:
         return kept
 
     def specs(self, batch_size: int, first: int, last: int) -> list[Batch]:
-        """Returns what a global batch may be at steps first to last - 1, of each bin one.
+        """Returns the global batches possible at steps first to last - 1, one per bin.
 
-        As `jax.ShapeDtypeStruct`s, features restored. No record is read.
+        They are `jax.ShapeDtypeStruct`s, with restored features. Reads no record.
         """
         empty = [
             store.codec.stored(store.codec.pack(np.zeros((1, store.info["width"]), np.float32)))
@@ -193,7 +199,7 @@ class Reader:
         ]
 
     def _mended(self, samples: list[tuple[int, int]], places: Sequence[int]) -> Drawn:
-        """Returns what `drawn` does, where some cannot be read."""
+        """Does what `drawn` does if some rows cannot be read."""
         read, replaced = [], []
         for place, (row, epoch) in zip(places, samples, strict=True):
             try:
@@ -206,7 +212,7 @@ class Reader:
         return Drawn(self.batch(read), tuple(replaced))
 
     def _check(self, row: int, epoch: int):
-        """Raises BadRecord where anything that an epoch shows of a row cannot be read."""
+        """Raises BadRecord if anything that an epoch shows of a row cannot be read."""
         image = self.dataset.image(row)
         caption = self.caption(image, epoch)
         for store in self.stores:
@@ -216,7 +222,7 @@ class Reader:
                 raise BadRecord(str(e), f"its caption's features: {e.why}", image.key) from e
 
     def _instead(self, row: int, epoch: int, error: BadRecord) -> int:
-        """Returns the row that stands for one that cannot be read."""
+        """Returns the row that replaces one that cannot be read."""
         for other in itertools.islice(self._others(row), ATTEMPTS):
             try:
                 self._check(other, epoch)
@@ -224,11 +230,11 @@ class Reader:
             except BadRecord:
                 continue
         raise errors.InputError(
-            f"{error}; nor can any of {ATTEMPTS} other rows of its bin be read instead of it"
+            f"{error}; none of {ATTEMPTS} other rows of its bin can be read instead"
         ) from error
 
     def _others(self, row: int) -> Iterator[int]:
-        """Yields rows of a row's bin that may stand for it, endlessly; itself too, where it is alone."""
+        """Yields rows of a row's bin that may replace it, endlessly; itself may be among them."""
         rows = self.dataset.rows_of(self.dataset.bin_of(row))
         for attempt in itertools.count():
             yield rows[_hashed(f"{self.seed}/instead of {row}/{attempt}") % len(rows)]
@@ -251,7 +257,7 @@ def _states(features: TextFeatures | Int8Features, store: FeatureStore) -> TextF
 
 
 class Order:
-    """Which rows the batches of a run are made of: known from the step alone, without reading one."""
+    """The rows of each batch of a run: known from the step alone, without reading a record."""
 
     def __init__(self, reader: Reader, batch_size: int):
         dataset = reader.dataset
@@ -263,10 +269,10 @@ class Order:
         ]
 
     def samples(self, before: int, places: Sequence[int] | None = None) -> list[tuple[int, int]]:
-        """Returns the (row, epoch) pairs at these places of a global batch; None: at all of them.
+        """Returns the (row, epoch) pairs at these places of a global batch; None: at all places.
 
-        before: how many batches come before it; that of a run's step n has n - 1. What cannot be read is
-        among them: it is replaced when it is read.
+        before: the number of batches before it, n - 1 for a run's step n. Unreadable rows are
+        included: they are replaced when they are read.
         """
         bin, k = self._schedule(before)
         rows, order = self._rows[bin], self._orders[bin]

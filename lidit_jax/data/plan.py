@@ -1,15 +1,15 @@
-"""A plan on disk: what becomes of every row of a source, and how it is read.
+"""A plan on disk: the decision about every row of a source, and how it is read.
 
 <dataset>/
   plan/piece-00000-of-00004.npz   per row of a piece: bin (-1 = dropped), size, caption ids, a hash of the key
   plan/ledger.jsonl               what was dropped: {"key", "reason"}, one per line
   captions.array_record           caption id (the row) -> text, language; each text once
-  prompts.jsonl                   prompts to judge a model of this set by, and the sizes to draw them at
+  prompts.jsonl                   prompts and image sizes for evaluating a model trained on this set
   plan.json                       counts, and a hash of each file above; written last
-  plan/identity.json              what tells one plan from another; written first
+  plan/identity.json              what distinguishes one plan from another; written first
 
-Pictures and features say of which plan they are: one that is made anew, from a source that reads
-otherwise, may give another number to a caption.
+Pictures and features record which plan they belong to: a new plan, made from a source that reads
+differently, may number a caption differently.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Piece:
 
     key_N: uint64 hashes of the keys. bin_N: index into the plan's bins; -1 = dropped.
     size_Nx2: height and width as judged. caption_M, synthetic_M: caption ids, and whether a
-    captioning model wrote them; those of row r are [start_N[r], start_N[r + 1]).
+    captioning model wrote them; row r has entries [start_N[r], start_N[r + 1]).
     """
 
     key_N: np.ndarray
@@ -59,15 +59,15 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """What tells it from other plans; "" of one that was made before plans had any."""
+        """What distinguishes it from other plans; "" for one made before plans had an identity."""
         return self.info.get("identity", "")
 
     def is_whole(self) -> bool:
-        """Returns whether every file that is written before plan.json is there."""
+        """Returns whether every file that is written before plan.json exists."""
         return all((self.folder / name).exists() for name in self.info["sha256"])
 
     def changed(self) -> list[pathlib.Path]:
-        """Returns which of these files are there, and are not what was written: all are read."""
+        """Returns which of these files exist but differ from what was written. Reads them all."""
         paths = {self.folder / name: written for name, written in self.info["sha256"].items()}
         return [
             path
@@ -76,12 +76,12 @@ class Plan:
         ]
 
     def check(self, path: pathlib.Path):
-        """Raises InputError if one of these files is not what was written."""
+        """Raises InputError if `path`, one of these files, differs from what was written."""
         written = self.info["sha256"][path.relative_to(self.folder).as_posix()]
         if files.checksum(path) != written:
             raise errors.InputError(
-                f"{path} is not what `prepare` wrote; delete it and run `prepare` again, and keep a file "
-                f"of your own elsewhere"
+                f"{path} is not what `prepare` wrote; delete it and run `prepare` again, and keep "
+                f"files of your own elsewhere"
             )
 
     def piece(self, i: int) -> Piece:
@@ -90,7 +90,7 @@ class Plan:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return Piece(**arrays)
-        except Exception as e:  # zipfile, zlib and numpy each have their own
+        except Exception as e:  # zipfile, zlib and numpy each raise their own
             if errors.is_unreachable(e):
                 raise
             raise errors.InputError(
@@ -99,7 +99,7 @@ class Plan:
 
 
 def check_prompts(path: pathlib.Path):
-    """Raises InputError if a file of prompts is a plan's own, and not what was written."""
+    """Raises InputError if `path` is a plan's own prompts file but not what was written."""
     if (path.parent / "plan.json").exists() and path == prompts_path(path.parent):
         Plan(path.parent).check(path)
 

@@ -1,4 +1,4 @@
-"""The texts of a plan: captions numbered and written once each, and the prompts to judge a model by."""
+"""The texts of a plan: captions, numbered and written once each, and the evaluation prompts."""
 
 import bisect
 import collections
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 JUDGED = 64  # prompts in prompts.jsonl
 PREVIEWED = 16  # prompts of the training previews, if the recipe names none
-# Upper edges of plan.json's caption lengths.
+# Upper edges of the histogram of caption lengths in plan.json.
 LENGTHS = (20, 40, 60, 80, 120, 160, 240, 320, 480, 1000)
 
 
 def numbered(rows: "Rows") -> np.ndarray:
-    """Returns the id of every caption, numbered as they first come in kept rows; 0 in the others.
+    """Returns the id of every caption, by first occurrence in kept rows; 0 in the other rows.
 
-    Texts are told apart by 64-bit hashes: two of 60 million are taken for one with probability 1e-4.
+    Texts are compared by 64-bit hashes: two of 60 million collide with probability 1e-4.
     """
     kept_M = np.repeat(rows.kept_N, np.diff(rows.start_N))
     id_M = np.zeros(len(kept_M), np.uint32)
@@ -47,10 +47,10 @@ def write(
     bins: buckets.Bins,
     folder: pathlib.Path,
 ) -> dict[str, Any]:
-    """Writes captions and prompts, and returns what plan.json says of them.
+    """Writes captions and prompts, and returns their entries for plan.json.
 
-    id_M: of `numbered`. spooled: row and (text, language) of each caption, of the rows that are kept.
-    bins: those that the rows are in.
+    id_M: from `numbered`. spooled: each kept row, with (text, language) of each of its captions.
+    bins: the rows' bins.
     """
     kept = np.flatnonzero(rows.kept_N)
     judged, preview = (
@@ -61,7 +61,7 @@ def write(
         )
     )
     counted = _Counted()
-    sizes: dict[str, buckets.Size] = {}  # of the first picture that bears a text
+    sizes: dict[str, buckets.Size] = {}  # of the first picture with a text
 
     def packed() -> Iterator[bytes]:
         for row, texts in spooled:
@@ -70,7 +70,7 @@ def write(
                 preview.see(text, caption)
                 if judged.see(text, caption):
                     sizes.setdefault(text, bins.sizes[rows.bin_N[row]])
-                if caption == counted.captions:  # the first time that this text comes
+                if caption == counted.captions:  # first occurrence of this text
                     counted.add(text, language)
                     yield msgpack.packb({"text": text, "language": language})
         for text in preview.number_unseen(counted.captions):
@@ -88,7 +88,7 @@ def write(
 
 
 class _Counted:
-    """How many texts there are, of which language and length."""
+    """Counts texts by language and length."""
 
     def __init__(self):
         self.captions, self.languages = 0, collections.Counter()
@@ -101,7 +101,7 @@ class _Counted:
 
 
 class _Chosen:
-    """The texts of some captions: those given, or else those with the ids that are wanted."""
+    """The texts of selected captions: the given ones, or else those with the wanted ids."""
 
     def __init__(self, given: list[str], wanted: set[int]):
         self._given, self._known, self._wanted = given, set(given), set() if given else wanted
@@ -109,14 +109,14 @@ class _Chosen:
         self.added = 0
 
     def see(self, text: str, caption: int) -> bool:
-        """Takes a caption if it is one of them; returns whether it is."""
+        """Records a caption if it is selected; returns whether it is."""
         is_one = caption in self._wanted or text in self._known
         if is_one:
             self.ids[text] = caption
         return is_one
 
     def number_unseen(self, first: int) -> list[str]:
-        """Gives ids from `first` on to the given texts that no picture bears, and returns those."""
+        """Numbers the given texts that no picture has, from `first` on, and returns those texts."""
         unseen = [text for text in dict.fromkeys(self._given) if text not in self.ids]
         self.ids |= {text: first + i for i, text in enumerate(unseen)}
         self.added = len(unseen)

@@ -1,9 +1,9 @@
-"""What becomes of every example of a source, decided before any picture is decoded, and written.
+"""Decides about every example of a source before any picture is decoded, and writes the plan.
 
 A plan depends on the source and the recipe alone, so any number of machines may make it at once
-and find the same; each then makes its own pieces of it. Where one could not read what another could, it
-finds another plan, and is refused. It holds no text, but some 60 bytes of memory
-a row, and up to 250 at the end: hashes are sorted, and ArrayRecord keeps an index of what it writes
+and get the same; each then makes its own pieces. A machine that cannot read what another could gets
+another plan, and is refused. Planning keeps no text in memory, but some 60 bytes per row, and up to
+250 at the end: hashes are sorted, and ArrayRecord keeps an index of what it writes
 (`benchmarks/planning.py` measures it).
 """
 
@@ -29,24 +29,25 @@ from lidit_jax.data.plan import Plan, checksums, identity_path, key_hash, ledger
 from lidit_jax.data.sources.example import Example, Source, Unusable
 from lidit_jax.data.sources.images import ImageError
 
-# Reasons that only show beside other rows; a row has the index of its own, 0 where it has none.
+# Reasons that depend on other rows; a row has the index of its reason, 0 for none.
 LATE = ("", "key-duplicate", filters.DUPLICATE, "limit", "R2-resolution")
 
-# What to do about some reasons, where no picture is left; of a source's name, or of any.
+# What to do about some reasons if no picture is left, by source; None: any source.
 _REMEDIES = {
     ("caption-missing", "folder"): "the caption of a.jpg is a.txt or a.json beside it, or in metadata.csv in the "
     "folder that `path` names",
-    ("image-missing", "webdataset"): "a sample's files stand side by side in its tar (tar --sort=name)",
+    ("image-missing", "webdataset"): "put a sample's files side by side in its tar "
+    "(tar --sort=name)",
     ("tar-compressed", "webdataset"): "decompress the tars",
     ("image-unknown", None): "convert the pictures to JPEG, PNG or WebP",
 }  # fmt: skip
 
 
 def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
-    """Writes the plan of `source`, or finds it written.
+    """Writes the plan of `source`, or returns the one already written.
 
-    Raises InputError if no picture is left, saying what dropped them, and if another plan of the same
-    recipe is there, or is just being made.
+    Raises InputError if no picture is left, saying what dropped them, and if another plan of the
+    same recipe exists or is being made.
     """
     if (folder / "plan.json").exists() and Plan(folder).is_whole():
         return Plan(folder)
@@ -74,7 +75,10 @@ def make(source: Source, recipe: Recipe, folder: pathlib.Path) -> Plan:
 
 
 def _claim(folder: pathlib.Path, rows: "Rows", id_M: np.ndarray, bins: buckets.Bins) -> str:
-    """Returns the plan's identity, once the folder is its own. Raises InputError if it is another plan's."""
+    """Claims the folder for the plan and returns its identity.
+
+    Raises InputError if the folder is another plan's.
+    """
     digest = hashlib.sha256(json.dumps([bins.sizes, rows.starts]).encode())
     arrays = (
         rows.key_N,
@@ -97,20 +101,20 @@ def _claim(folder: pathlib.Path, rows: "Rows", id_M: np.ndarray, bins: buckets.B
     first = files.read_json(path, "identity of a plan", holds=tuple(ours))
     if first.get("pieces", pieces) != pieces:
         raise errors.InputError(
-            f"{folder} was begun in {first['pieces']} pieces, and data.shards is {pieces}; give that number, or "
-            f"another folder"
+            f"{folder} was started with {first['pieces']} pieces, but data.shards is {pieces}; "
+            f"set it to the former, or use another folder"
         )
     if first["identity"] != ours["identity"]:
         raise errors.InputError(
-            f"{folder} is planned otherwise, {first['kept']} pictures of {first['rows']} rows, and is now found "
-            f"to be {ours['kept']} of {ours['rows']}: the source has changed, or some of it could not be read "
-            f"there or here; when all of it can be read, prepare it into a new folder"
+            f"{folder} has another plan, {first['kept']} pictures of {first['rows']} rows; now "
+            f"there are {ours['kept']} of {ours['rows']}: the source has changed, or some of it "
+            f"could not be read then or now; when all of it can be read, use a new folder"
         )
     return ours["identity"]
 
 
 class _Ledger:
-    """What was dropped, a line each, and how many for which reason; what is trained on is only counted."""
+    """Writes a line per drop and counts drops per reason; "trained-on" is only counted."""
 
     def __init__(self, file: TextIO):
         self._file, self.dropped, self.unusable = file, collections.Counter(), 0
@@ -127,7 +131,7 @@ class _Ledger:
 
 @dataclasses.dataclass
 class Rows:
-    """Every row of the source, and every caption of those that passed the rules.
+    """Every row of the source, and every caption of the rows that passed the rules.
 
     Hashes are 64 bits, 0 = none. bin_N, late_N and kept_N change while the plan is made.
     """
@@ -154,7 +158,7 @@ class Rows:
 
 
 class _Gathering:
-    """`Rows` as they come, in flat arrays that grow."""
+    """Collects `Rows` in flat arrays that grow."""
 
     def __init__(self):
         self.starts: list[int] = []
@@ -190,7 +194,7 @@ class _Gathering:
 
 
 def _judge_all(source: Source, recipe: Recipe, ledger: _Ledger, spool: BinaryIO) -> _Gathering:
-    """Judges every row; the texts of those that pass go to the spool, those that fail to the ledger."""
+    """Judges every row; texts of those that pass go to the spool, those that fail to the ledger."""
     rows = _Gathering()
     with tqdm(total=len(source), desc="planning", unit="row", mininterval=2) as progress:
         for i in range(recipe.pieces):
@@ -213,7 +217,7 @@ def _judge_all(source: Source, recipe: Recipe, ledger: _Ledger, spool: BinaryIO)
 
 
 def _judge_content(example: Example, recipe: Recipe) -> tuple[Verdict, str, str]:
-    """Returns the verdict, and url and content hash where rows are chosen or compared by them."""
+    """Returns the verdict, and url and content hash if rows are chosen or compared by them."""
     verdict, url = judge(example, recipe), str(example.metadata.get("url") or "")
     if verdict.reason not in (None, REASONS[HELD_OUT]):
         return verdict, "", ""
@@ -226,7 +230,7 @@ def _judge_content(example: Example, recipe: Recipe) -> tuple[Verdict, str, str]
 
 
 def _drop_late(rows: Rows, recipe: Recipe):
-    """Drops what only shows beside other rows: a key or a picture seen before, and what is past the limit."""
+    """Drops rows because of other rows: a key or picture seen before, and rows past the limit."""
     rows.drop(_repeated(rows.key_N, rows.kept_N), "key-duplicate")
     if filters.DUPLICATE in recipe.rules:
         for hash_N in (rows.url_N, rows.sha_N):
@@ -241,16 +245,16 @@ def _drop_late(rows: Rows, recipe: Recipe):
 
 
 def _repeated(hash_N: np.ndarray, among_N: np.ndarray) -> np.ndarray:
-    """Returns the rows of `among_N` whose hash an earlier one of them has."""
+    """Returns the rows of `among_N` whose hash occurs in an earlier one of them."""
     rows = np.flatnonzero(among_N)
     _, first = np.unique(hash_N[rows], return_index=True)
     return np.delete(rows, first)
 
 
 def _merge_small(rows: Rows, recipe: Recipe) -> buckets.Bins:
-    """Gives the pictures of small bins to the nearest bin that stays, and numbers the bins anew.
+    """Moves the pictures of small bins to the nearest bin that stays, and renumbers the bins.
 
-    Where R2 is a rule, it judges a picture again that its new bin would enlarge.
+    If R2 is a rule, it judges the moved pictures again, since their new bin may enlarge them.
     """
     counts = np.bincount(rows.bin_N[rows.kept_N], minlength=len(recipe.bins.sizes))
     stay = buckets.merge_small(counts.tolist(), recipe.least_of_part)
@@ -260,7 +264,8 @@ def _merge_small(rows: Rows, recipe: Recipe) -> buckets.Bins:
     moved = np.flatnonzero(rows.kept_N & (number[rows.bin_N] < 0))
     if len(moved):
         print(
-            f"{len(moved):,} pictures go to other bins: theirs have fewer than data.min_bin={recipe.least_of_part}"
+            f"{len(moved):,} pictures moved to other bins: "
+            f"theirs have fewer than data.min_bin={recipe.least_of_part}"
         )
     rows.bin_N[rows.kept_N] = number[rows.bin_N[rows.kept_N]]
     for row in moved:
@@ -275,7 +280,7 @@ def _merge_small(rows: Rows, recipe: Recipe) -> buckets.Bins:
 def _spooled(
     rows: Rows, spool: BinaryIO, ledger: _Ledger
 ) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """Yields row and (text, language) of each caption of every row that is kept; late ones are told."""
+    """Yields each kept row with its captions' (text, language); late drops go to the ledger."""
     spool.seek(0)
     passed = np.flatnonzero(rows.passed_N)
     for row, (key, texts) in zip(passed, msgpack.Unpacker(spool), strict=True):
@@ -288,7 +293,7 @@ def _spooled(
 def _write(
     rows: Rows, id_M: np.ndarray, bins: buckets.Bins, recipe: Recipe, folder: pathlib.Path
 ) -> dict[str, Any]:
-    """Writes the pieces, and returns what plan.json says of them."""
+    """Writes the pieces, and returns their entries for plan.json."""
     counts = np.zeros((len(bins.sizes), recipe.pieces), int)
     for i in range(recipe.pieces):
         span = slice(rows.starts[i], rows.starts[i + 1])
@@ -316,7 +321,7 @@ def _write(
 
 
 def _why_none(rows: Rows, ledger: _Ledger, source: Source) -> str:
-    """Returns how many were dropped for which reason, and what to do."""
+    """Returns the number of drops per reason, and what to do."""
     name = source.describe()["name"]
     late = collections.Counter(LATE[i] for i in rows.late_N[rows.late_N > 0])
     reasons = (late + ledger.dropped).most_common()

@@ -1,6 +1,6 @@
-"""Records in ArrayRecord files: how one is packed, and how files of them are written and read.
+"""Records in ArrayRecord files: how they are packed, written and read.
 
-Every file is written under a temporary name and renamed, so it is whole or absent.
+Every file is written under a temporary name and renamed, so it is complete or absent.
 """
 
 import bisect
@@ -21,13 +21,13 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from lidit_jax import errors, files
 
-# For reads in any order: nothing ahead, and of a file no more than this, in bytes.
+# For random access: no readahead, and a buffer of this many bytes per file.
 _READING, _BUFFER = "readahead_buffer_size:0", 2**15
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """One picture: its raw latent (as the VAE gave it, not normalised) and its captions' ids."""
+    """One picture: its raw latent (as the VAE gave it, not normalised) and its caption ids."""
 
     key: str
     latent_HxWxC: np.ndarray
@@ -43,14 +43,14 @@ class CaptionRecord:
 
 
 class BadRecord(errors.InputError):
-    """A record that cannot be used. `why` says so in a few words; `key` is its picture's, "" if not known."""
+    """An unusable record. `why` is a short reason; `key` is its picture's, "" if unknown."""
 
     def __init__(self, message: str, why: str = "", key: str = ""):
         super().__init__(message)
         self.why, self.key = why or message, key
 
 
-# What msgpack, numpy and Python raise for bytes that are not of a record's form.
+# What msgpack, numpy and Python raise for bytes that are not a valid record.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException)
 
 
@@ -63,7 +63,7 @@ def pack_image(record: ImageRecord) -> bytes:
 
 
 def unpack_image(data: bytes) -> ImageRecord:
-    """Returns the picture of `pack_image`, its latent in f32.
+    """Returns the picture that `pack_image` packed, its latent in f32.
 
     Raises BadRecord for other bytes, and for a latent that is not finite.
     """
@@ -72,11 +72,11 @@ def unpack_image(data: bytes) -> ImageRecord:
         f = msgpack.unpackb(data)
         key = str(f["key"])
         latent_HxWxC = np.frombuffer(f.pop("bf16"), ml_dtypes.bfloat16).reshape(f.pop("shape"))
-        latent_HxWxC = latent_HxWxC.astype(np.float32)  # whose isfinite takes a tenth of bf16's
+        latent_HxWxC = latent_HxWxC.astype(np.float32)  # isfinite takes a tenth of its time on bf16
         captions, synthetic = (tuple(map(index, f.pop(k))) for k in ("captions", "synthetic"))
         record = ImageRecord(latent_HxWxC=latent_HxWxC, captions=captions, synthetic=synthetic, **f)
     except MALFORMED as e:
-        raise BadRecord(f"is no record of a picture ({errors.in_one_line(e)})", key=key) from e
+        raise BadRecord(f"is not a picture record ({errors.in_one_line(e)})", key=key) from e
     if not np.isfinite(latent_HxWxC).all():
         raise BadRecord("has a latent that is not finite", key=key)
     return record
@@ -85,7 +85,7 @@ def unpack_image(data: bytes) -> ImageRecord:
 class Writer:
     """Writes one ArrayRecord file with random access to each record.
 
-    compressed: by Zstandard; a reader finds out by itself.
+    compressed: with Zstandard; readers detect it.
     """
 
     def __init__(self, path: pathlib.Path, compressed: bool = True):
@@ -93,7 +93,7 @@ class Writer:
         self._path, self._writer = path, ArrayRecordWriter(str(path), options)
 
     def write(self, record: bytes):
-        """Raises OSError if the disk is full, or writing fails otherwise."""
+        """Raises OSError if the disk is full or the write fails for another reason."""
         with self._failing():
             self._writer.write(record)
 
@@ -112,7 +112,7 @@ class Writer:
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path, compressed: bool = True) -> Iterator[Writer]:
-    """Yields a writer of `path`, which is there when the block succeeds, and else is not."""
+    """Yields a writer of `path`, which exists afterwards only if the block succeeds."""
     with (
         files.atomic(path) as temporary,
         files.being_written(temporary),
@@ -129,7 +129,7 @@ def write_records(path: pathlib.Path, records: Iterable[bytes]):
 
 
 def spaced(total: int, count: int) -> list[int]:
-    """Returns `count` rows, evenly spaced over range(total); all of them if there are not so many."""
+    """Returns `count` rows, evenly spaced over range(total); all of them if there are fewer."""
     count = min(total, count)
     return [i * total // count for i in range(count)]
 
@@ -141,9 +141,9 @@ def shard_path(folder: pathlib.Path, stem: str, i: int, shards: int) -> pathlib.
 def read_shards(paths: list[pathlib.Path], counts: Sequence[int] | None = None) -> "Shards":
     """Returns the files as one sequence. Each is held open.
 
-    counts: the records that each should have. None: whatever it has.
+    counts: the number of records that each should have; None: any number.
 
-    Raises InputError if one is missing or damaged, or if they are too many.
+    Raises InputError if one is missing or damaged, or if there are too many.
     """
     if len(paths) > files.allow_open():
         raise _too_many_files(len(paths))
@@ -158,8 +158,8 @@ def read_shards(paths: list[pathlib.Path], counts: Sequence[int] | None = None) 
 class Shards:
     """Files of records as one random-access sequence of bytes, for any number of threads.
 
-    array_record's own data source has its reader look for one record among all of its file, which takes
-    as long as the file has records; asked for a range of one, the reader goes there.
+    The reader in array_record's own data source searches the whole file for one record, in time
+    linear in its records; asked for a range of one record, the reader goes straight there.
     """
 
     def __init__(self, paths: list[pathlib.Path], counts: Sequence[int] | None = None):
@@ -174,7 +174,7 @@ class Shards:
                 _check_reached(path, e)
                 raise _damaged(path, errors.in_one_line(e)) from e
             if count is not None and found != count:
-                raise _damaged(path, f"{found} records, and should have {count}")
+                raise _damaged(path, f"it has {found} records, but should have {count}")
             lengths.append(found)
             self._readers.append(reader)
         self._ends = list(itertools.accumulate(lengths, initial=0))
@@ -185,7 +185,7 @@ class Shards:
     def __getitem__(self, row: int) -> bytes:
         """Raises BadRecord if the record cannot be read, Passing if its filesystem does not answer.
 
-        Raises IndexError for a row that there is not.
+        Raises IndexError for a row that does not exist.
         """
         shard, record = self._place(row)
         try:
@@ -195,7 +195,7 @@ class Shards:
             raise self.bad(row, f"is damaged ({errors.in_one_line(e)})") from e
 
     def _place(self, row: int) -> tuple[int, int]:
-        """Returns which file a row is in, and which of its records it is."""
+        """Returns the index of a row's file, and the index of its record there."""
         row = index(row)
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
@@ -203,27 +203,28 @@ class Shards:
         return shard, row - self._ends[shard]
 
     def bad(self, row: int, why: str, key: str = "") -> BadRecord:
-        """Returns the error that tells what is wrong with a record."""
+        """Returns the error for a bad record."""
         shard, record = self._place(row)
         path, where = self._paths[shard], f"record {record} of"
         return BadRecord(
-            f"{where} {path} {why}; delete it, if `prepare --verify` finds it damaged, and run `prepare` again",
+            f"{where} {path} {why}; if `prepare --verify` finds the file damaged, delete it and "
+            f"run `prepare` again",
             f"{where} {path.parent.name}/{path.name} {why}",
             key,
         )
 
 
 def _opened(path: pathlib.Path) -> ArrayRecordReader:
-    """Returns a reader. Raises RuntimeError, which the library does not, where the file cannot be read."""
+    """Returns a reader. Raises RuntimeError (the library does not) if the file cannot be read."""
     reader = ArrayRecordReader(str(path), _READING, file_reader_buffer_size=_BUFFER)
     if not reader.ok():
         reader.close()  # raises what is wrong
-        raise RuntimeError("no file of records")
+        raise RuntimeError("not an ArrayRecord file")
     return reader
 
 
 def _check_reached(path: pathlib.Path, error: Exception):
-    """Raises Passing where an error tells nothing of the file: its filesystem does not answer."""
+    """Raises Passing if an error is not about the file: its filesystem does not answer."""
     if errors.is_unreachable(error):
         raise errors.Passing(f"cannot read {path}: {errors.in_one_line(error)}") from error
 
@@ -234,6 +235,6 @@ def _damaged(path: pathlib.Path, why: str) -> errors.InputError:
 
 def _too_many_files(count: int) -> errors.InputError:
     return errors.InputError(
-        f"this data set needs more open files, {count} in one part of it, than the system allows; raise "
-        f"that (ulimit -Hn), or prepare with fewer data.shards"
+        f"this data set needs more open files ({count} in one part of it) than the system allows; "
+        f"raise the limit (ulimit -Hn), or prepare with fewer data.shards"
     )

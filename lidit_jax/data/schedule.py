@@ -7,17 +7,17 @@ import dataclasses
 class Schedule:
     """Spreads the batches of every bin evenly over the steps, in proportion to its pictures.
 
-    counts: pictures per bin, none of them 0. With N pictures in all, of which a bin has n, the
-    bin's k-th batch is due at step (k + 1/2) N / n; steps follow the due times, ties the bins. After
-    any number of steps a bin has had its share of them to within two.
+    counts: pictures per bin, none of them 0. With N pictures in all and n in a bin, the bin's k-th
+    batch is due at step (k + 1/2) N / n; steps follow the due times, and ties the order of bins.
+    After any number of steps a bin has had its share of them to within two.
     """
 
     counts: tuple[int, ...]
 
     def among(self, first: int, last: int) -> list[int]:
-        """Returns the bins that steps first to last - 1 draw from, and at most those that they nearly do."""
+        """Returns the bins that steps first to last - 1 draw from, and perhaps some near ones."""
         total, bins = sum(self.counts), len(self.counts)
-        before, after = max(first - bins, 0), last + bins  # steps are that near to due times
+        before, after = max(first - bins, 0), last + bins  # steps are this close to due times
 
         def due(n: int, time: int) -> int:
             return (2 * n * time + total) // (2 * total)
@@ -28,7 +28,7 @@ class Schedule:
         return [b for b, n in enumerate(self.counts) if due(n, after) > drawn(n, before)]
 
     def __call__(self, step: int) -> tuple[int, int]:
-        """Returns the bin of a step, and which of the bin's batches it is: the k-th since step 0."""
+        """Returns the bin of a step, and the index k of its batch among the bin's since step 0."""
         total, bins = sum(self.counts), len(self.counts)
         time = max(step - bins, 0)  # by now at most `step` batches were due
         drawn = [(2 * n * time + total - 1) // (2 * total) for n in self.counts]

@@ -1,6 +1,6 @@
 """Multi-head attention with QK-RMSNorm (section 3.2; arXiv 2010.04245).
 
-One matrix product makes all that is read from the same tokens; `mixing.attend` mixes, by platform.
+One matrix product makes all projections of the same tokens; `mixing.attend` mixes, by platform.
 """
 
 import jax
@@ -14,13 +14,13 @@ from lidit_jax.models.mixing import attend
 class Heads(nnx.Module):
     """Tokens -> `parts` arrays for every head: queries, or keys and values, or all three.
 
-    The kernel is [D, N, parts, K]: heads first, so that what a device holds of a head stays together.
+    The kernel is [D, N, parts, K]: heads first, so that a device's part of a head stays together.
     """
 
     def __init__(self, width, heads, parts, *, dtype, rngs):
         self.dtype = dtype
         shape = (heads, parts, width // heads)
-        # Fans of one D x D matrix for each part, whatever they are stored in.
+        # Fans of one D x D matrix for each part, however the parts are stored.
         init = jax.nn.initializers.variance_scaling(
             1.0, "fan_avg", "uniform", in_axis=0, out_axis=(1, 3), batch_axis=2
         )
@@ -29,20 +29,20 @@ class Heads(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape), axes=axes)
 
     def __call__(self, x_BxTxD, parts=slice(None)):
-        """Returns the chosen parts, each [B, N, T, K]: heads before tokens, as batched products want them."""
+        """Returns the chosen parts, each [B, N, T, K]: heads before tokens for batched products."""
         B, T, D = x_BxTxD.shape
         kernel_DxNxPxK = self.kernel[:, :, parts].astype(self.dtype)
         _, N, P, K = kernel_DxNxPxK.shape
-        # As one product of two matrices: more axes to sum over cost the CPU's gradients their speed.
+        # One product of two matrices: with more axes to sum over, gradients are slow on a CPU.
         y = x_BxTxD.reshape(B * T, D) @ kernel_DxNxPxK.reshape(D, N * P * K)
         y_BxTxNxPxK = biased(y.reshape(B, T, N, P, K), self.bias[:, parts])
         return tuple(y_BxTxNxPxK.transpose(3, 0, 2, 1, 4))
 
 
 class Mixer(nnx.Module):
-    """What self- and cross-attention share: QK-norm, `attend`, and the output matrix.
+    """The part shared by self- and cross-attention: QK-norm, `attend`, and the output matrix.
 
-    q and k are normalised over the head dimension with a learned scale shared by the heads.
+    q and k are normalised over the head dimension, with a learned scale shared by the heads.
     """
 
     def __init__(self, width, heads, *, dtype, rngs):
@@ -60,14 +60,14 @@ class Mixer(nnx.Module):
 
 
 class SelfAttention(nnx.Module):
-    """Tokens read each other."""
+    """Tokens attend to each other."""
 
     def __init__(self, width, heads, *, dtype, rngs):
         self.mixer = Mixer(width, heads, dtype=dtype, rngs=rngs)
         self.qkv = Heads(width, heads, 3, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BxTxD, mask_BxTxT=None, start=0):
-        """Returns [B, T - start, D]: what the tokens from `start` on read.
+        """Returns [B, T - start, D]: the output for the tokens from `start` on.
 
         The mask is True where a token (second axis) may see another (third); the second may be 1
         (broadcast).
@@ -79,7 +79,7 @@ class SelfAttention(nnx.Module):
 
 
 class CrossAttention(nnx.Module):
-    """Tokens read a memory."""
+    """Tokens attend to a memory."""
 
     def __init__(self, width, heads, *, dtype, rngs):
         self.mixer = Mixer(width, heads, dtype=dtype, rngs=rngs)
@@ -89,6 +89,6 @@ class CrossAttention(nnx.Module):
     def __call__(self, x_BxTxD, memory_BxSxD, mask_BxTxS, packed=False):
         """Returns [B, T, D]. The mask is True where query t may see memory token s; T may be 1 (broadcast).
 
-        packed: the True ones come first in every row, as `mixing.attend` wants to know.
+        packed: True values come first in every row of the mask (see `mixing.attend`).
         """
         return self.mixer(*self.q(x_BxTxD), *self.kv(memory_BxSxD), mask_BxTxS, packed)

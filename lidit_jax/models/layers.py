@@ -36,7 +36,7 @@ def linear(d_in, d_out, axes, *, dtype, rngs, init=_xavier):
 class Linear(nnx.Linear):
     """`nnx.Linear` as one product of two matrices, whatever the axes of x, and with `biased`.
 
-    More axes to sum over would cost the kernel's gradient half of its speed on a CPU.
+    With more axes to sum over, the kernel's gradient would run at half the speed on a CPU.
     """
 
     def __call__(self, x):
@@ -46,7 +46,7 @@ class Linear(nnx.Linear):
 
 
 class Conv(nnx.Conv):
-    """`nnx.Conv` whose bias is added in f32, so that the gradient of that is summed in it, as in `biased`."""
+    """`nnx.Conv` with an f32 bias, whose gradient is summed in f32, as in `biased`."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, promote_dtype=_but_bias, **options)
@@ -61,9 +61,9 @@ def _but_bias(of, *, dtype):
 
 
 def biased(y, bias):
-    """Returns y + bias in the dtype of y. The bias is f32, and so is the sum that is its gradient.
+    """Returns y + bias in the dtype of y. The bias is f32, and its gradient is summed in f32.
 
-    In bf16 a sum of a million numbers, one for each cell of a batch, stops growing at 256 times their size.
+    A bf16 sum of a million numbers, one per cell of a batch, stops growing at 256 times their size.
     """
     return y + jnp.broadcast_to(bias, y.shape).astype(y.dtype)
 
@@ -71,8 +71,8 @@ def biased(y, bias):
 def multiplied_in(model: nnx.Module) -> dict[tuple, jnp.dtype]:
     """Returns, by path, the dtype that each kernel of the model is cast to wherever it is used.
 
-    A kernel kept in that dtype gives the same bits, in half the memory where it is bf16. All else (norms'
-    scales, and biases, which are small) is used in f32, or may be.
+    A kernel kept in that dtype gives the same bits, in half the memory if it is bf16. All else
+    (norms' scales, and biases, which are small) is used in f32, or may be.
     """
     modules = [(path, m) for path, m in nnx.iter_modules(model) if hasattr(m, "kernel")]
     return {(*path, "kernel"): jnp.dtype(m.dtype) for path, m in modules}

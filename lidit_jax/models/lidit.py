@@ -20,8 +20,9 @@ class ModelConfig:
 
     width, depth, heads, patch: the DiT's (1152, 28, 16, 2 in LI-DiT-1B).
     dtype: compute dtype, "bfloat16" or "float32"; parameters are always f32.
-    remat: what the backward pass of the stacks of blocks computes again, "none" or "full"
-      (`stacking.REMAT_POLICIES`); the collaborative refiner and what comes before the stacks keep theirs.
+    remat: what the backward pass of the stacks of blocks recomputes, "none" or "full"
+      (`stacking.REMAT_POLICIES`); the collaborative refiner and the parts before the stacks are not
+      rematerialised.
     unroll: blocks per iteration of the loop over blocks; a small model on a CPU runs faster with all.
     """
 
@@ -47,8 +48,9 @@ class ModelConfig:
             )
         if self.remat != "none" and self.unroll >= self.depth > 1:
             raise errors.InputError(
-                f"model.remat={self.remat!r} wants a loop over blocks, but model.unroll={self.unroll} leaves none of "
-                f"{self.depth} blocks, and XLA merges what is computed twice; use model.unroll=1, or remat 'none'"
+                f"model.remat={self.remat!r} needs a loop over blocks, but model.unroll="
+                f"{self.unroll} unrolls all {self.depth} blocks, and XLA merges what is computed "
+                f"twice; use model.unroll=1, or remat 'none'"
             )
 
     @property
@@ -141,7 +143,7 @@ class DiT(nnx.Module):
 
 
 class TextConstants(nnx.Module):
-    """What is equal for every prompt of one LLM: the instruction's features and the empty prompt's."""
+    """One LLM's features that all prompts share: the instruction's and the empty prompt's."""
 
     def __init__(self, source: conditioners.TextSource):
         self.prefix_PxE = layers.Constant(jnp.zeros((source.prefix_len, source.width)))
@@ -153,7 +155,7 @@ class TextConstants(nnx.Module):
         return TextFeatures(self.null_ZxE[None], mask_1xZ, mask_1xZ)
 
     def complete(self, text: TextFeatures, drop_B) -> TextFeatures:
-        """Returns instruction + prompt, the rows in `drop_B` with the empty prompt instead.
+        """Returns instruction + prompt; rows in `drop_B` have the empty prompt instead.
 
         The first token of a causal LLM's sequence, which belongs to the instruction, is an attention
         sink and is masked as a key.
@@ -179,7 +181,7 @@ class TextConstants(nnx.Module):
 
 
 class LiDiT(nnx.Module):
-    """Conditioner + DiT: noisy latents, time and prompts' LLM features -> prediction."""
+    """Conditioner + DiT: noisy latents, time and the prompts' LLM features -> prediction."""
 
     def __init__(
         self,
@@ -215,12 +217,12 @@ class LiDiT(nnx.Module):
         return split_batch(self.dit.time(t_B))
 
     def condition(self, text: tuple[TextFeatures, ...], drop_B, e_t_BxD):
-        """Returns what the DiT sees of the prompts; arguments as above."""
+        """Returns the DiT's condition for the prompts; arguments as above."""
         complete = tuple(c.complete(f, drop_B) for c, f in zip(self.text, text, strict=True))
         return self.conditioner(complete, e_t_BxD)
 
     def empty_condition(self, e_t_1xD):
-        """Returns what the DiT sees of the empty prompt: one row, as long as that prompt."""
+        """Returns the DiT's condition for the empty prompt: one row, as long as that prompt."""
         empty = tuple(constants.empty() for constants in self.text)
         return self.condition(empty, jnp.zeros(1, bool), e_t_1xD)
 
@@ -238,7 +240,7 @@ class LiDiT(nnx.Module):
 
     @staticmethod
     def constants(latent_mean_C, latent_std_C, text: Sequence[dict]) -> dict:
-        """Returns the values of the model's constants, nested as the model is.
+        """Returns the values of the model's constants, nested like the model.
 
         `text` has, per LLM, the arrays mean_E, std_E, prefix_PxE and null_ZxE, as measured when its
         features were written.

@@ -1,10 +1,10 @@
-"""softmax(q k^T) v behind one function, `attend`, by what is fastest where it is compiled for.
+"""softmax(q k^T) v behind one function, `attend`, by the fastest means for the target platform.
 
-plain     products and a softmax: everywhere, and any mask
+plain     products and a softmax: everywhere, with any mask
 cudnn     NVIDIA's kernel, through `jax.nn.dot_product_attention`: in bf16, Ampere and later
-splash    JAX's kernel for TPUs, where queries are many
-Neither kernel stores weights of T x S, in the forward or in the backward pass. What a gradient wants of the
-forward pass, beside its arguments, can be told from all else by `is_kept`.
+splash    JAX's kernel for TPUs, for many queries
+Neither kernel stores T x S weights, in the forward or in the backward pass. `is_kept` recognises
+what a gradient needs from the forward pass, beside its arguments.
 """
 
 import functools
@@ -16,26 +16,27 @@ from jax.ad_checkpoint import checkpoint_name
 
 from lidit_jax import sharding
 
-MANY = 1024  # queries from which on splash is taken; what it saves: docs/performance.md
-# Tokens that splash reads at a time: a multiple of the one, at most the other.
+MANY = 1024  # queries from which on splash is used; what it saves: docs/performance.md
+# Tokens that splash reads at a time: a multiple of _LANE, at most _BLOCK.
 _LANE, _BLOCK = 128, 512
 _CUDNN_WIDTH = 128  # of a head, at most
-_KEPT = "attention"  # the name of what is attended, and of the norm of its weights
+_KEPT = "attention"  # the name of the output, and of the norm of the weights
 
 
 def attend(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS=None, packed=False):
     """Returns softmax(q k^T) v, [B, N, T, K], in the dtype of v; logits and softmax are f32.
 
     q is scaled already. The mask is True where query t may see token s; its second axis may be 1
-    (broadcast), and every query sees one token at least; None: it sees all. packed: the mask's second
-    axis is 1, and the True ones come first in every row, so that their count says it all.
+    (broadcast), and every query must see at least one token; None: queries see all tokens.
+    packed: the mask's second axis is 1, and True values come first in every row, so that their
+    count describes the row.
     """
     kernel = chosen(q_BxNxTxK, k_BxNxSxK, mask_BxTxS, packed)
     return KERNELS[kernel](q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS)
 
 
 def chosen(q_BxNxTxK, k_BxNxSxK, mask_BxTxS, packed) -> str:
-    """Returns the name of the kernel that `attend` takes, of KERNELS."""
+    """Returns the name in KERNELS of the kernel that `attend` uses."""
     B, _, T, K = q_BxNxTxK.shape
     by_token = mask_BxTxS is None or mask_BxTxS.shape[1] == 1
     if not sharding.rows_divide(B):
@@ -49,19 +50,19 @@ def chosen(q_BxNxTxK, k_BxNxSxK, mask_BxTxS, packed) -> str:
 
 
 def has_cudnn() -> bool:
-    """Returns whether it is compiled for GPUs that cuDNN's attention runs on: NVIDIA's, from Ampere on."""
+    """Returns whether the target is a GPU for cuDNN's attention: NVIDIA's, Ampere and later."""
     if sharding.platform() != "gpu":
         return False
     try:
         device = jax.local_devices(backend="gpu")[0]
     except RuntimeError:
-        return True  # planned for GPUs that are not here: all of `benchmarking.chips` are later
+        return True  # planned for absent GPUs: all in `benchmarking.chips` are later
     number = re.fullmatch(r"(\d+)\.\d+", getattr(device, "compute_capability", ""))
     return bool(number) and int(number[1]) >= 8  # AMD's have names, such as gfx942
 
 
 def is_kept(primitive, *_, **params) -> bool:
-    """A policy for `jax.checkpoint`: whether a primitive makes what a kernel's gradient wants of the forward pass."""
+    """A policy for `jax.checkpoint`: whether a kernel's gradient needs a primitive's output."""
     named = jax.checkpoint_policies.save_only_these_names(_KEPT)
     return named(primitive, **params) or primitive.name.startswith("dot_product_attention_fwd")
 
@@ -71,9 +72,9 @@ _sum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 @jax.custom_vjp
 def plain(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS):
-    """What `attend` returns, by products of matrices.
+    """Computes `attend` with products of matrices.
 
-    The gradient computes the weights anew (arXiv 2205.14135, section 3.1): nothing of T x S is kept
+    The gradient recomputes the weights (arXiv 2205.14135, section 3.1): nothing of T x S is kept
     from the forward pass.
     """
     return _forward(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_BxTxS)[0]
@@ -115,7 +116,7 @@ plain.defvjp(_forward, _gradient)
 
 
 def cudnn(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS):
-    """What `attend` returns of 16-bit numbers, by cuDNN; the tokens that the mask shows come first."""
+    """Computes `attend` on 16-bit numbers with cuDNN; the tokens that the mask shows come first."""
 
     def on_device(q, k, v, count_B):
         tokens_first = (jnp.swapaxes(a, 1, 2) for a in (q, k, v))
@@ -129,11 +130,11 @@ def cudnn(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS):
 
 
 def splash(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS, interpret=False):
-    """What `attend` returns, by splash attention. Tokens not seen are of another segment than the queries.
+    """Computes `attend` with splash attention. Unseen tokens are in another segment than queries.
 
-    interpret: on any platform, slowly.
+    interpret: run on any platform, slowly.
     """
-    # Of an experimental package that may move; a second to import, for TPUs alone.
+    # In an experimental package that may move; it takes a second to import, for TPUs alone.
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     def on_device(q, k, v, mask_Bx1xS):
@@ -159,13 +160,13 @@ def splash(q_BxNxTxK, k_BxNxSxK, v_BxNxSxK, mask_Bx1xS, interpret=False):
 
 
 def _padded(tokens: int) -> int:
-    """Returns a length, not less, that whole blocks of splash make."""
+    """Returns the number of tokens, rounded up to whole blocks of splash."""
     unit = _LANE if tokens <= _BLOCK else _BLOCK
     return -(-tokens // unit) * unit
 
 
 def _longer(a, length: int, axis: int):
-    """Returns an array with zeros behind, so long on an axis."""
+    """Returns an array padded with zeros at the end of an axis, to this length."""
     return jnp.pad(a, [(0, length - a.shape[i] if i == axis else 0) for i in range(a.ndim)])
 
 

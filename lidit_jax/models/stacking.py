@@ -1,6 +1,6 @@
 """Stacks of equal blocks: one module whose parameters have an axis "layers", run by a loop.
 
-What the backward pass computes again is chosen here, by a policy's name.
+The rematerialisation policy of the backward pass is chosen here, by name.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from flax import nnx
 from lidit_jax.models import mixing
 from lidit_jax.sharding import split_batch
 
-# What the backward pass of a stack of blocks computes again, from least to most. "none": no product but
-# attention's logits, yet norms, GELU and modulation, whose results in f32 would take several times the
-# memory of the products', and longer to be written and read than to be computed. "full": whole blocks.
+# What the backward pass of a stack of blocks recomputes, from least to most. "none": no product but
+# attention's logits, yet norms, GELU and modulation, whose f32 results would take several times the
+# memory of the products', and longer to write and read than to compute. "full": whole blocks.
 _POLICIES = jax.checkpoint_policies
 REMAT_POLICIES = {
     "none": _POLICIES.save_from_both_policies(
@@ -38,7 +38,7 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) ->
 class Scan:
     """How a stack of blocks is run: what its backward pass recomputes, and blocks per iteration.
 
-    remat: a name of REMAT_POLICIES. unroll: more blocks per iteration compile longer and run faster.
+    remat: a name in REMAT_POLICIES. unroll: more blocks per iteration compile longer, run faster.
     """
 
     remat: str = "none"
@@ -53,7 +53,7 @@ class Scan:
         return jax.lax.scan(self._body(args), x, blocks, unroll=self.unroll)[0]
 
     def _body(self, args, prevent_cse=False):
-        """Returns what is scanned. prevent_cse: outside a loop, where XLA merges what is computed twice."""
+        """Returns the scan's body. prevent_cse: outside a loop, where XLA merges repeated work."""
 
         def body(x, block):
             return split_batch(block(split_batch(x), *args)), None

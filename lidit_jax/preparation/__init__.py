@@ -1,12 +1,12 @@
-"""From a source to a data set on disk: a plan, then pictures to latents and captions to LLM features.
+"""From a source to a data set on disk: a plan, then pictures to latents and captions to features.
 
-Each stage finds its own work done and writes only what is missing. Plan, pictures and features are
-in pieces, each whole or absent, so several machines can share a data set: each calls `prepare` with
-its own share of the pieces, and whoever finds the last one written finishes the set.
+Each stage keeps its finished work and writes only what is missing. Plan, pictures and features are
+in pieces, each complete or absent, so several machines can share a data set: each calls `prepare`
+with its own share of the pieces, and the one that finds the last piece written finishes the set.
 
-plan      what becomes of every row of the source     images    pieces of it to latents
-features  captions to an LLM's features                estimate  what it will cost
-verify    every problem that it has                    report    a page about it
+plan      the decision about every source row      images    pieces of the plan to latents
+features  captions to an LLM's features            estimate  what a data set will cost
+verify    every problem of a data set              report    a page about a data set
 """
 
 import contextlib
@@ -38,7 +38,8 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE):
     pieces = Plan(folder).pieces if (folder / "plan.json").exists() else config.data.shards
     if share.count > pieces:
         raise errors.InputError(
-            f"{share.count} shares of {pieces} pieces; data.shards, as the set was begun with, is the most"
+            f"{share.count} shares of {pieces} pieces; use at most data.shards, as it was when the "
+            f"set was started"
         )
     plan, source = prepare_plan(config, folder)
     images.write(config.data, source, plan, share)
@@ -49,13 +50,15 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE):
     for line in unfinished:
         print(line)
     if unfinished:
-        print("when the other shares are done: the same command with --merge in place of --share")
+        print(
+            "when the other shares are done: run the same command with --merge instead of --share"
+        )
     else:
         _print_complete(plan)
 
 
 def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
-    """Makes the plan of the config's data set, after checking whatever can be checked before."""
+    """Makes the plan of the config's data set, after checking all that can be checked before."""
     source, wanted = sources.make(config.data.source, **config.data.options), recipe_of(config)
     if raw := config.data.options.get("path"):
         raw = pathlib.Path(raw).expanduser()
@@ -63,7 +66,7 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
             raise errors.InputError(
                 f"{folder} is inside {raw}, its own source; give another --data"
             )
-    check_encoders(config.encoders, folder)  # a wrong path is told now, not after a day of pictures
+    check_encoders(config.encoders, folder)  # report a wrong path now, not after a day of pictures
     begun = (folder / "recipe.json").exists()
     described = source.describe()
     described["options"] = sources.placeless(described["options"])
@@ -86,14 +89,14 @@ def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
 
 
 def check_encoders(encoders: Iterable[EncoderConfig], folder: pathlib.Path):
-    """Raises InputError for an LLM that cannot be had, and whose features are not in the data set yet."""
+    """Raises InputError for an unavailable LLM whose features are not in the data set yet."""
     for encoder in encoders:
         if not (folder / "features" / encoder.store / "encoder.json").exists():
             llm.check(encoder, llm.default_cache())
 
 
 def merge(config: Config, folder: pathlib.Path):
-    """Finishes a data set that other processes wrote; does no piece of it.
+    """Finishes a data set that other processes wrote; makes no piece of it.
 
     Raises InputError naming the pieces that are missing.
     """
@@ -115,7 +118,7 @@ def _print_complete(plan: Plan):
 def recipe_of(config: Config) -> judging.Recipe:
     """Returns how the config's source is planned.
 
-    Raises InputError if VAE and network do not divide a bin.
+    Raises InputError if a bin is not divisible by what VAE and network need.
     """
     data = config.data
     bins = buckets.make_bins(data.bins, data.size, data.bin_step)
@@ -126,7 +129,7 @@ def recipe_of(config: Config) -> judging.Recipe:
             latent_size(codec, size, config.cells)
     except errors.InputError as e:
         unit = codec.downsample * config.cells
-        raise errors.InputError(f"bins {data.bins}: {e}, by a data.bin_step of {unit}") from e
+        raise errors.InputError(f"bins {data.bins}: {e}, with a data.bin_step of {unit}") from e
     return judging.Recipe(
         bins=bins,
         side=min(data.size),
@@ -141,9 +144,9 @@ def recipe_of(config: Config) -> judging.Recipe:
 
 
 def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray | None]]:
-    """Yields captions and uint8 picture, as it is trained on, of every example that the config's data set plans.
+    """Yields captions and uint8 training picture of every example that the config's data set plans.
 
-    None stands for a picture that cannot be decoded. The source is planned anew, beside no data set.
+    None stands for a picture that cannot be decoded. Plans the source anew, without a data set.
     """
     data = config.data
     source = sources.make(data.source, **data.options)
@@ -157,9 +160,9 @@ def references(config: Config) -> Iterator[tuple[tuple[str, ...], np.ndarray | N
 
 
 def held_out(config: Config) -> Config:
-    """Returns the config of all the pictures that a config holds out, at its own size.
+    """Returns the config for all the pictures that a config holds out, at its own size.
 
-    Raises InputError if it holds none out.
+    Raises InputError if it holds out none.
     """
     data = dataclasses.replace(
         config.data, part=judging.HELD_OUT, bins="square", bin_step=0, limit=0

@@ -19,12 +19,12 @@ from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.config import Config, DataConfig
 
-PICTURES, CAPTIONS = 64, 64  # of the sample
+PICTURES, CAPTIONS = 64, 64  # in the sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One stage: how many, bytes and seconds each, as measured here."""
+    """One stage: its count, and bytes and seconds per item as measured here."""
 
     stage: str
     count: float
@@ -32,7 +32,7 @@ class Line:
     seconds_each: float
 
     def row(self, price: float) -> list[str]:
-        """Returns the line as cells; `price` is of one such machine for one hour."""
+        """Returns the line as cells; `price` is for one hour of such a machine."""
         hours = self.count * self.seconds_each / 3600
         cells = [
             self.stage,
@@ -45,7 +45,7 @@ class Line:
 
 
 def estimate(config: Config, plan: Plan, source: Source, pictures: int = 0) -> list[Line]:
-    """Returns a line per stage of what `prepare` writes, for the plan or for `pictures` of its kind."""
+    """Returns a line per stage of `prepare`, for the plan or for `pictures` of its kind."""
     planned = sum(map(sum, plan.info["counts"]))
     scale = pictures / planned if pictures else 1.0
     lines = [_pictures(config.data, plan, source, planned * scale)]
@@ -57,7 +57,7 @@ def estimate(config: Config, plan: Plan, source: Source, pictures: int = 0) -> l
 
 
 def _pictures(data: DataConfig, plan: Plan, source: Source, count: float) -> Line:
-    """Decodes and encodes the first pictures of the plan, after one batch that only warms up."""
+    """Measures decoding and encoding the first pictures of the plan, after a warm-up batch."""
     codec = make_codec(data.codec).on(sharding.copies())
     every = (pair for i in range(plan.pieces) for pair in images.planned(source, plan, i))
     some = list(itertools.islice(every, max(PICTURES, 4 * decoding.CHUNK * data.workers)))
@@ -81,7 +81,7 @@ def _pictures(data: DataConfig, plan: Plan, source: Source, count: float) -> Lin
 
 
 def _features(encoder: EncoderConfig, texts: list[str], count: float) -> Line:
-    """Reads the sample once to warm up, then once to measure."""
+    """Measures reading the sample, after one batch as warm-up."""
     model = llm.load(encoder, llm.default_cache())
     model.encode(texts[: encode.BATCH])
     start = time.perf_counter()

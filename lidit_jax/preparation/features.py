@@ -1,4 +1,4 @@
-"""The captions of a plan through one frozen LLM, shard by shard."""
+"""Encodes the captions of a plan with one frozen LLM, shard by shard."""
 
 import pathlib
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from lidit_jax.text import encode, llm
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.inputs import check_store
 
-SAMPLE = 256  # captions that int8 takes its channels' mean and std from
+SAMPLE = 256  # captions from which int8 gets the mean and std of its channels
 
 
 def store_folder(plan: Plan, encoder: EncoderConfig) -> pathlib.Path:
@@ -25,34 +25,34 @@ def store_folder(plan: Plan, encoder: EncoderConfig) -> pathlib.Path:
 
 
 def shard_count(plan: Plan) -> int:
-    """Returns into how many files a store's captions go: as many as the plan has pieces, none empty."""
+    """Returns the number of files for a store's captions: one per piece of the plan, none empty."""
     return min(plan.pieces, plan.info["captions"])
 
 
 def is_whole(store: pathlib.Path, plan: Plan, shard: int) -> bool:
-    """Returns whether a shard is written, of this plan's captions, and by the channels that are there."""
+    """Returns whether a shard is written, for this plan's captions and the present channels.npy."""
     path = dataset.feature_path(store, shard, shard_count(plan))
     if not path.exists() or not path.with_suffix(".json").exists():
         return False
     marker, channels = read_marker(path), _channels(store)
-    # Markers of before there was this entry are taken at their word.
+    # Old markers, which lack this entry, are trusted.
     return marker.get("plan") == plan.identity and marker.get("channels", channels) == channels
 
 
 def _channels(store: pathlib.Path) -> str | None:
-    """Returns the checksum of what int8 packs and unpacks by, if there is such a file."""
+    """Returns the checksum of the statistics that int8 uses, if there is such a file."""
     path = store / "channels.npy"
     return files.checksum(path) if path.exists() else None
 
 
 def read_marker(shard: pathlib.Path) -> dict:
-    """Returns what a shard's marker says of it. Raises InputError if it is missing or damaged."""
+    """Returns a shard's marker. Raises InputError if it is missing or damaged."""
     path, holds = shard.with_suffix(".json"), ("sha256", "bytes", "statistics", "squared_error")
     return files.read_json(path, "marker of a shard", remedy=dataset.REMEDY, holds=holds)
 
 
 def write(encoder: EncoderConfig, plan: Plan, share: Share):
-    """Writes the shards of this share that are not there yet."""
+    """Writes the shards of this share that are missing."""
     store, shards = store_folder(plan, encoder), shard_count(plan)
     missing = [i for i in share.of(shards) if not is_whole(store, plan, i)]
     if not missing and all((store / name).exists() for name in ("prefix.npy", "null.npy")):
@@ -64,7 +64,7 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share):
     files.write_npy(store / "null.npy", model.encode([""])[0])
     if FEATURE_CODECS[encoder.codec].needs_channels:
         _write_channels(store / "channels.npy", model, captions)
-    (store / "encoder.json").unlink(missing_ok=True)  # written again when all is there
+    (store / "encoder.json").unlink(missing_ok=True)  # written again when all shards exist
     rows = {i: bounds(len(captions), i, shards) for i in missing}
     total = sum(map(len, rows.values()))
     with tqdm(total=total, desc=f"captions read by {encoder.name}", mininterval=2) as progress:
@@ -77,7 +77,7 @@ def write(encoder: EncoderConfig, plan: Plan, share: Share):
 
 
 def _write_channels(path: pathlib.Path, model: llm.FrozenLLM, captions: Captions):
-    """Writes mean and std per channel over some captions, evenly spaced, unless they are there."""
+    """Writes mean and std per channel over evenly spaced captions, unless the file exists."""
     if path.exists():
         return
     sample = [captions[row].text for row in records.spaced(len(captions), SAMPLE)]
@@ -96,9 +96,9 @@ def write_shard(
     features: Iterable[encode.Features],
     codec_name: str,
 ):
-    """Writes one shard of a plan's captions and, last, its marker: what encoder.json needs to know of it.
+    """Writes one shard of a plan's captions and, last, its marker, from which encoder.json is made.
 
-    The store has its prefix.npy, which says how wide features are, and, for int8, its channels.npy.
+    The store must have its prefix.npy, for the width of features, and, for int8, its channels.npy.
     """
     path = dataset.feature_path(store, shard, shard_count(plan))
     codec, channels = dataset.feature_codec(store, codec_name), _channels(store)
@@ -122,7 +122,7 @@ def write_shard(
 
 
 def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
-    """Writes encoder.json if every shard is whole, else returns what is missing, told.
+    """Writes encoder.json if every shard is complete, else returns messages about what is missing.
 
     Raises InputError if the store is finished and was made with other settings.
     """
@@ -151,7 +151,7 @@ def finish(encoder: EncoderConfig, plan: Plan) -> list[str]:
             "codec": encoder.codec,
             "prefix_len": len(dataset.read_array(store / "prefix.npy")),
             "bytes": size,
-            # Of what is stored against what the LLM gave, in standard deviations of the channel.
+            # Of stored features against the LLM's own, in standard deviations of the channel.
             "error": {"mean": float(error_E.mean()), "worst_channel": float(error_E.max())},
         }
     )

@@ -1,7 +1,7 @@
 """The pictures of a plan, piece by piece: decoded, encoded by the VAE, written by aspect bin.
 
-A piece is read from the source once, in order. Its files are renamed together, and then a marker
-says that it is whole, with what the set as a whole needs to know of it.
+A piece is read from the source once, in order. Its files are renamed together, and then a marker is
+written, which shows that it is complete and has what the whole set needs to know of it.
 """
 
 import collections
@@ -27,11 +27,11 @@ from lidit_jax.training.config import DataConfig
 
 BATCH = 32  # pictures that the VAE encodes at once
 STD_LEAST = 1e-6  # of a latent channel that never varies
-NOT_FINITE = "latent-not-finite"  # why a picture is dropped that the VAE makes no numbers of
+NOT_FINITE = "latent-not-finite"  # the reason for dropping a picture whose latent is not finite
 
 
 def is_whole(plan: Plan, piece: int) -> bool:
-    """Returns whether a piece is written as this plan has it: its marker, and every file that that names."""
+    """Returns whether a piece of this plan is written: its marker, and every file that it names."""
     path = dataset.image_marker(plan.folder, piece, plan.pieces)
     if not path.exists():
         return False
@@ -43,13 +43,13 @@ def is_whole(plan: Plan, piece: int) -> bool:
 
 
 def read_marker(path: pathlib.Path) -> dict:
-    """Returns what a piece's marker says of it. Raises InputError if it is damaged."""
+    """Returns a piece's marker. Raises InputError if it is damaged."""
     holds = ("counts", "sha256", "dropped", "mended", "ledger", "latents")
     return files.read_json(path, "marker of a piece", remedy=dataset.REMEDY, holds=holds)
 
 
 def write(data: DataConfig, source: Source, plan: Plan, share: Share):
-    """Writes the pieces of this share that are not there yet."""
+    """Writes the pieces of this share that are missing."""
     missing = [i for i in share.of(plan.pieces) if not is_whole(plan, i)]
     if not missing:
         return
@@ -62,13 +62,13 @@ def write(data: DataConfig, source: Source, plan: Plan, share: Share):
         for i in missing:
             (plan.folder / "dataset.json").unlink(
                 missing_ok=True
-            )  # written again when all is there
+            )  # written again when all pieces exist
             _PieceWriter(plan, i, codec, progress).write(source, decode)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Planned:
-    """A row of a piece that is kept: where it goes, and what is stored of it beside its latent."""
+    """A kept row of a piece: its bin, and what is stored beside its latent."""
 
     key: str
     metadata: dict[str, Any]
@@ -83,9 +83,9 @@ class _Planned:
 
 
 def planned(source: Source, plan: Plan, piece: int) -> Iterator[tuple[_Planned, decoding.Job]]:
-    """Yields the rows of a piece that the plan keeps, each with the decoding of its picture.
+    """Yields the rows of a piece that the plan keeps, each with the decoding job of its picture.
 
-    Raises InputError if the source is not what it was when the plan was made.
+    Raises InputError if the source has changed since the plan was made.
     """
     checked = "R3-shape" in plan.info["rules"]
     rows: Piece = plan.piece(piece)
@@ -94,14 +94,14 @@ def planned(source: Source, plan: Plan, piece: int) -> Iterator[tuple[_Planned, 
     for row, example in enumerate(examples):
         count += 1
         if row >= len(rows.key_N) or key_hash(example.key) != rows.key_N[row]:
-            raise _changed(plan, f"its row {row} of piece {piece} is now {example.key!r}")
+            raise _changed(plan, f"row {row} of piece {piece} is now {example.key!r}")
         if rows.bin_N[row] >= 0:
             bin = int(rows.bin_N[row])
             natural = tuple(rows.size_Nx2[row].tolist()) if checked else None
             job = decoding.Job(example.picture, plan.bins[bin], natural)
             yield _Planned(example.key, example.metadata, bin, *rows.captions(row)), job
     if count != len(rows.key_N):
-        raise _changed(plan, f"piece {piece} had {len(rows.key_N)} rows, and has {count}")
+        raise _changed(plan, f"piece {piece} had {len(rows.key_N)} rows, and now has {count}")
 
 
 def _changed(plan: Plan, how: str) -> errors.InputError:
@@ -111,7 +111,7 @@ def _changed(plan: Plan, how: str) -> errors.InputError:
 
 
 class _PieceWriter:
-    """Writes one piece; a bin's pictures wait until they are a batch for the VAE."""
+    """Writes one piece; a bin's pictures wait until they fill a batch for the VAE."""
 
     def __init__(self, plan: Plan, piece: int, codec: Codec, progress: tqdm):
         self.plan, self.piece, self.place = plan, piece, (piece, plan.pieces)
@@ -155,7 +155,7 @@ class _PieceWriter:
         files.write_json(dataset.image_marker(self.plan.folder, *self.place), marker)
 
     def _jobs(self, source, under_way):
-        """Yields the decoding of each planned row, and puts the row in `under_way` for when it is done."""
+        """Yields the decoding job of each planned row, and queues the row in `under_way`."""
         for row, job in planned(source, self.plan, self.piece):
             under_way.append(row)
             yield job
@@ -170,7 +170,7 @@ class _PieceWriter:
                 self._encode(row.bin)
 
     def _encode(self, bin: int):
-        """Writes what waits of a bin. The last batch is filled up, so that one program serves all."""
+        """Writes a bin's waiting pictures. The last batch is padded, so one program serves all."""
         waiting, self.waiting[bin] = self.waiting[bin], []
         if not waiting:
             return
@@ -188,7 +188,7 @@ class _PieceWriter:
 
 
 def finish(data: DataConfig, plan: Plan) -> list[str]:
-    """Writes dataset.json and ledger.jsonl if every piece is whole, else returns what is missing, told.
+    """Writes dataset.json and ledger.jsonl if every piece is complete, else returns what is not.
 
     Raises InputError if no picture could be decoded.
     """
@@ -212,7 +212,7 @@ def finish(data: DataConfig, plan: Plan) -> list[str]:
 
 
 def _summary(data: DataConfig, plan: Plan, markers: list[dict], codec: Codec) -> dict:
-    """Returns what dataset.json holds."""
+    """Returns the content of dataset.json."""
     latents = Moments(codec.channels)
     dropped, mended = collections.Counter(plan.info["dropped"]), collections.Counter()
     for marker in markers:
@@ -246,7 +246,7 @@ def _summary(data: DataConfig, plan: Plan, markers: list[dict], codec: Codec) ->
 
 
 def _write_ledger(folder: pathlib.Path, markers: list[dict]):
-    """Joins what the plan dropped and what each piece dropped or mended."""
+    """Joins the plan's drops and what each piece dropped or mended."""
     with files.atomic(folder / "ledger.jsonl") as path, open(path, "w", encoding="utf-8") as ledger:
         with open(ledger_path(folder), encoding="utf-8") as of_plan:
             shutil.copyfileobj(of_plan, ledger)
@@ -256,7 +256,7 @@ def _write_ledger(folder: pathlib.Path, markers: list[dict]):
 
 
 def _table(info: dict) -> str:
-    """Returns what became of every row, a line per reason, to be printed."""
+    """Returns the table to print: what became of the rows, a line per reason."""
     lines = [("kept", info["count"])] + [(f"dropped: {r}", n) for r, n in info["dropped"].items()]
     lines += [(f"mended: {r}", n) for r, n in info["mended"].items()]
     lines += [(f"caption dropped: {r}", n) for r, n in info["captions_dropped"].items()]

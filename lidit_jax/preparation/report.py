@@ -15,7 +15,7 @@ from lidit_jax.data.plan import Plan
 from lidit_jax.models.vae import make_codec
 from lidit_jax.preparation.estimate import amount
 
-SHOWN = 16  # pictures of a bin's contact sheet
+SHOWN = 16  # pictures in a bin's contact sheet
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } td { padding: 0 .7rem 0 0; vertical-align: middle }
@@ -40,7 +40,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
         f"<p>{info['count']:,} pictures of {info['rows']:,} rows, {info['captions']:,} captions.</p>",
         _bars("Pictures per bin (height x width, pixels)", per_bin),
         _bars("Dropped, by the first rule or fault", info["dropped"]),
-        _bars("Captions dropped beside one that stayed", info["captions_dropped"]),
+        _bars("Captions dropped from pictures that stayed", info["captions_dropped"]),
         _bars("Mended", info["mended"]),
         _bars("Languages of the captions", info["languages"]),
         _bars("Lengths of the captions, characters", dict(zip(names, lengths["counts"]))),
@@ -55,7 +55,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _bars(title: str, counts: dict[str, int], show=lambda n: f"{n:,}") -> str:
-    """Returns a bar per entry, the longest as wide as fits; nothing where there is nothing."""
+    """Returns a bar per entry, the longest as wide as fits; "" if all counts are 0."""
     if not any(counts.values()):
         return ""
     most = max(counts.values())
@@ -77,7 +77,7 @@ def _sizes(folder: pathlib.Path) -> dict[str, int]:
 
 
 def _sheet(dataset: Dataset, bin: int) -> str:
-    """Returns a bin's contact sheet: pictures evenly spaced over it, each with its first caption."""
+    """Returns a bin's contact sheet: evenly spaced pictures, each with its first caption."""
     rows = dataset.rows_of(bin)
     shown = [dataset.image(rows[i]) for i in records.spaced(len(rows), SHOWN)]
     codec = make_codec(dataset.info["codec"])

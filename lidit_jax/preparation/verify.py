@@ -1,4 +1,4 @@
-"""Reads a whole data set, and tells every problem that it finds."""
+"""Reads a whole data set, and reports every problem that it finds."""
 
 import collections
 import pathlib
@@ -17,7 +17,7 @@ from lidit_jax.preparation import features, images
 from lidit_jax.share import bounds
 from lidit_jax.text import encode
 
-TOLERANCE = 0.02  # of statistics taken anew from what is stored, relative to each channel's std
+TOLERANCE = 0.02  # of statistics recomputed from what is stored, relative to each channel's std
 
 
 def verify(folder: pathlib.Path) -> list[str]:
@@ -37,9 +37,9 @@ def verify(folder: pathlib.Path) -> list[str]:
 
 
 def _told(problems: Iterator[str], what: str) -> Iterator[str]:
-    """Yields the problems of a part, and, where the part cannot be read, that.
+    """Yields the problems of a part, and one more if the part cannot be read.
 
-    Raises what a network filesystem that does not answer raises: it says nothing of the part.
+    Reraises the error of a network filesystem that does not answer: it is not about the part.
     """
     try:
         yield from problems
@@ -54,11 +54,11 @@ def _plan(plan: Plan) -> Iterator[str]:
     if not plan.is_whole():
         yield "a file of the plan is missing; run `prepare` again"
     for path in plan.changed():
-        yield f"{path} is not what was written; delete it and run `prepare` again"
+        yield f"{path} differs from what was written; delete it and run `prepare` again"
     for i in range(plan.pieces):
         kept = int((plan.piece(i).bin_N >= 0).sum())
         if kept != sum(counts[i] for counts in plan.info["counts"]):
-            yield f"piece {i} of the plan keeps {kept} rows, which plan.json says otherwise"
+            yield f"piece {i} of the plan keeps {kept} rows, but plan.json has another number"
 
 
 def _captions(plan: Plan) -> Iterator[str]:
@@ -71,25 +71,25 @@ def _captions(plan: Plan) -> Iterator[str]:
 
 
 def _images(plan: Plan) -> Iterator[str]:
-    """Yields the problems of the pieces, and of what dataset.json says of them all."""
+    """Yields the problems of the pieces, and of dataset.json."""
     found = _Found()
     for i in tqdm(range(plan.pieces), desc="pictures", unit="piece"):
         yield from _told(_piece(plan, i, found), f"piece {i} of the pictures")
     path = plan.folder / "dataset.json"
     if not path.exists():
         yield "dataset.json is missing; run `prepare` again"
-    elif found.pieces == plan.pieces:  # else its counts and statistics are those of more
+    elif found.pieces == plan.pieces:  # else its counts and statistics include more
         info = files.read_json(path, "data set", remedy=dataset.REMEDY)
         counts = {tuple(b["size"]): sum(b["counts"]) for b in info["bins"]}
         if counts != found.counts or info["count"] != sum(found.counts.values()):
-            yield f"dataset.json counts {counts}, and there are {dict(found.counts)}"
+            yield f"dataset.json counts {counts}, but there are {dict(found.counts)}"
         told = info["latent_mean"], info["latent_std"]
         std_C = np.maximum(found.latents.std_C, images.STD_LEAST)
         yield from _statistics("dataset.json", told, (found.latents.mean_C, std_C))
 
 
 class _Found:
-    """What all the pieces hold together."""
+    """What all the pieces together contain."""
 
     def __init__(self):
         self.pieces, self.keys, self.counts = 0, set(), collections.Counter()
@@ -98,7 +98,7 @@ class _Found:
 
 def _piece(plan: Plan, i: int, found: _Found) -> Iterator[str]:
     if not images.is_whole(plan, i):
-        yield f"piece {i} of the pictures is not whole; run `prepare` again"
+        yield f"piece {i} of the pictures is not complete; run `prepare` again"
         return
     marker = images.read_marker(dataset.image_marker(plan.folder, i, plan.pieces))
     sound = True
@@ -128,9 +128,9 @@ def _problem_of(record: bytes, size: tuple[int, int], plan: Plan, keys: set[str]
         return f"{image.key}: a latent of {height} x {width} in bin {size[0]}x{size[1]}"
     ids = image.captions + image.synthetic
     if not ids or not all(0 <= c < plan.info["captions"] for c in ids):
-        return f"{image.key}: its captions are {ids}, of {plan.info['captions']}"
+        return f"{image.key}: its caption ids are {ids}, but there are {plan.info['captions']}"
     if image.key in keys:
-        return f"{image.key}: its key is not the only one"
+        return f"{image.key}: its key is not unique"
     keys.add(image.key)
     return None
 
@@ -146,7 +146,7 @@ def _features(plan: Plan, store: pathlib.Path) -> Iterator[str]:
     for i in tqdm(range(shards), desc=store.name, unit="shard"):
         path = dataset.feature_path(store, i, shards)
         if not features.is_whole(store, plan, i):
-            yield f"{store.name}: shard {i} is not whole; run `prepare` again"
+            yield f"{store.name}: shard {i} is not complete; run `prepare` again"
             whole = False
             continue
         checksum = features.read_marker(path)["sha256"]
@@ -177,23 +177,23 @@ def _array(path: pathlib.Path, width: int) -> Iterator[str]:
 
 
 def _records(path: pathlib.Path, count: int, checksum: str) -> Iterator[tuple[bytes, str | None]]:
-    """Yields every record of a file, or (b"", problem); a damaged file is not read further."""
+    """Yields every record of a file, or (b"", problem); stops reading a damaged file."""
     if files.checksum(path) != checksum:
         yield b"", "its checksum is not the one written with it; delete it and run `prepare` again"
         return
     rows = records.read_shards([path])
     if len(rows) != count:
-        yield b"", f"it has {len(rows)} records, and should have {count}"
+        yield b"", f"it has {len(rows)} records, but should have {count}"
     for i in range(len(rows)):
         yield rows[i], None
 
 
 def _statistics(where: str, told, found) -> Iterator[str]:
-    """Compares mean and std as told with those of what is stored, which was rounded."""
+    """Compares the recorded mean and std with those of what is stored, which was rounded."""
     told_2xC, found_2xC = np.asarray(told), np.asarray(found)
     mean_C, std_C = told_2xC
-    step_C = 2.0**-8 * np.abs(mean_C)  # by so much a value in bf16 may be off
-    # Many that vary by more than that have no bias; they vary by a little more.
+    step_C = 2.0**-8 * np.abs(mean_C)  # the largest error of a value in bf16
+    # Many values that vary by more than that have no bias; they vary by a little more.
     rounding_2xC = [np.where(std_C < step_C, step_C, 0), np.hypot(std_C, step_C) - std_C]
     off = np.maximum(np.abs(told_2xC - found_2xC) - rounding_2xC, 0) / std_C
     if not off.max() <= TOLERANCE:

@@ -1,4 +1,4 @@
-"""What an LLM says to a prompt, in words: whether it reads it as something to be drawn (Fig. 4)."""
+"""An LLM's continuation of a prompt: does it read it as something to be drawn? (Fig. 4)"""
 
 import importlib.util
 import os
@@ -16,12 +16,12 @@ TOKENS = 64
 def continuation(
     config: EncoderConfig, prompt: str, cache_dir: pathlib.Path, tokens: int = TOKENS
 ) -> str:
-    """Returns what the LLM writes next, greedily, at most so many tokens.
+    """Returns what the LLM writes next, by greedy decoding, at most `tokens` tokens.
 
-    A chat model answers the turn that its template makes of instruction and prompt; a base model goes on
-    with the text; an encoder-decoder, such as T5, decodes what it has read.
-    Raises InputError if the weights cannot be had, are not finite, or are those of an encoder alone, which says
-    nothing; and for more tokens than the LLM has places for.
+    A chat model answers the turn that its template makes of instruction and prompt; a base model
+    continues the text; an encoder-decoder, such as T5, decodes what it has read.
+    Raises InputError if the weights are not available, not finite, or those of an encoder alone,
+    which writes nothing; and if prompt and tokens exceed the LLM's context.
     """
     _refuse_encoder(config)
     found, tokenizer, hf_config = llm.opened(config, cache_dir)
@@ -36,13 +36,13 @@ def continuation(
         most = llm.most_tokens(tokenizer, hf_config.get_text_config())
         if not encoder_decoder and len(read) + tokens > most:
             raise InputError(
-                f"{config.model} reads and writes at most {most} tokens; {len(read)} are to be read and "
-                f"{tokens} written: give fewer --tokens, or a shorter prompt"
+                f"{config.model} reads and writes at most {most} tokens, but the prompt has "
+                f"{len(read)} and --tokens is {tokens}; give fewer --tokens, or a shorter prompt"
             )
         model = _model(config, found.folder, hf_config)
     ids = torch.tensor([read])
     eos = tokenizer.eos_token_id
-    # Of how the folder's generation_config.json would have it written, its special tokens alone are taken.
+    # Of the folder's generation_config.json, only the special tokens are used.
     own = model.generation_config.to_dict()
     model.generation_config = transformers.GenerationConfig(
         **{name: value for name, value in own.items() if name.endswith("token_id")}
@@ -59,16 +59,17 @@ def continuation(
         )
     if not written.logits[0].isfinite().all():
         raise InputError(
-            f"{config.model}: what it computes is not finite: its weights are damaged; get a complete copy"
+            f"{config.model}: its logits are not finite: the weights are damaged; "
+            f"get a complete copy"
         )
     new = written.sequences[0] if encoder_decoder else written.sequences[0, ids.shape[1] :]
     return tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
 def _refuse_encoder(config: EncoderConfig):
-    """Raises InputError where a folder's config.json is an encoder's, before its weights are looked for.
+    """Raises InputError if a folder's config.json is an encoder's, before its weights are located.
 
-    Any other model is located first, and what is missing is told there.
+    Any other model is located first, which reports what is missing.
     """
     folder = pathlib.Path(os.path.expanduser(config.model))
     installed = importlib.util.find_spec("transformers")
@@ -83,9 +84,7 @@ def _refuse_encoder(config: EncoderConfig):
 def _check_says(config: EncoderConfig, hf_config):
     """Raises InputError for a transformers config of an encoder alone."""
     if config.template == "encoder" and not hf_config.is_encoder_decoder:
-        raise InputError(
-            f"{config.model} is an encoder: it reads and says nothing; name another LLM"
-        )
+        raise InputError(f"{config.model} is an encoder, which writes no text; name another LLM")
 
 
 def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
@@ -98,10 +97,8 @@ def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
     elif type(hf_config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         auto = transformers.AutoModelForCausalLM
     else:
-        auto = (
-            transformers.AutoModelForImageTextToText
-        )  # of which the language model alone is asked
-    # As it was saved, but never in fp16: late blocks overflow it.
+        auto = transformers.AutoModelForImageTextToText  # only its language model is used
+    # In the dtype that it was saved in, but never in fp16: late blocks overflow it.
     half = getattr(hf_config.get_text_config(), "dtype", None) == torch.float16
     model, info = auto.from_pretrained(
         folder, dtype=torch.float32 if half else "auto", output_loading_info=True, use_safetensors=True,
@@ -113,7 +110,7 @@ def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
 
 
 def _ids(tokenizer, config: EncoderConfig, prompt: str, encoder_decoder: bool) -> list[int]:
-    """Returns what the LLM is given to read, up to where it is to write."""
+    """Returns the ids that the LLM reads, up to where it starts to write."""
     prefix, suffix = instruct.prompt_parts(tokenizer, config)
     kept, cut = instruct.tokenize_prompt(tokenizer, prompt, suffix, config.max_prompt_tokens)
     instruct.warn_truncated(config, int(cut), 1, prompt)

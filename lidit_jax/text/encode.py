@@ -1,4 +1,4 @@
-"""Many captions through one frozen LLM: a stream of features, its statistics, its description."""
+"""Encodes many captions with one frozen LLM: a stream of features, and their statistics."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from lidit_jax.text import instruct
 if TYPE_CHECKING:
     from lidit_jax.text.llm import FrozenLLM
 
-# Captions are sorted by length within a window of this many batches; a window is what sits in memory.
+# Captions are sorted by length within a window of this many batches; one window is in memory.
 _WINDOW = 16
 
 # A channel's std is at least this fraction of the median channel's, so that a channel that never
@@ -77,12 +77,12 @@ class ChannelStatistics:
             self.example = self.example or text
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it, for `merge`."""
+        """Returns all statistics, for `merge`."""
         counted = ("captions", "longest", "truncated", "example")
         return {"moments": self._moments.to_json()} | {n: getattr(self, n) for n in counted}
 
     def merge(self, part: dict[str, Any]) -> None:
-        """Takes the statistics of other captions."""
+        """Adds the statistics of other captions."""
         self._moments.merge(part["moments"])
         self.captions += part["captions"]
         self.truncated += part["truncated"]
@@ -108,13 +108,13 @@ class ChannelStatistics:
 
 
 def floored(std_E: np.ndarray) -> np.ndarray:
-    """Returns standard deviations of at least `STD_FLOOR` of the median one; where that is 0, those of 0 become 1."""
+    """Returns the stds, but at least `STD_FLOOR` x the median; if that is 0, zeros become 1."""
     floor = STD_FLOOR * np.median(std_E)
     return np.where(std_E > 0, np.maximum(std_E, floor), floor or 1.0)
 
 
 def identity(llm: "FrozenLLM") -> dict[str, Any]:
-    """Returns what decides a feature: the weights, the layer, and everything put around a prompt."""
+    """Returns what determines a feature: the weights, the layer, and what surrounds a prompt."""
     config = llm.config
     return {
         "model_hash": llm.weights.sha256,
@@ -126,7 +126,7 @@ def identity(llm: "FrozenLLM") -> dict[str, Any]:
 
 
 def describe(config: instruct.EncoderConfig, stats: ChannelStatistics) -> dict[str, Any]:
-    """Returns what encoder.json says of the captions, and warns when some were cut."""
+    """Returns the entries of encoder.json about the captions, and warns if some were cut."""
     instruct.warn_truncated(config, stats.truncated, stats.captions, stats.example)
     return {
         "model": config.model,

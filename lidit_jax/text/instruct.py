@@ -1,8 +1,8 @@
-"""What a frozen LLM is given to read: instruction, prompt and end token, as token ids.
+"""The input of a frozen LLM: instruction, prompt and end token, as token ids.
 
 Every prompt of an LLM becomes `prefix + prompt + suffix`. The prefix (system prompt and instruction)
 and the suffix (one end token) are constants, and the prompt is tokenised on its own, so no token
-straddles a cut. What is kept as features is the prompt and the end token; an empty prompt, the null
+straddles a boundary. Features are kept of the prompt and the end token; an empty prompt, the null
 prompt of classifier-free guidance, keeps the end token alone.
 """
 
@@ -26,10 +26,10 @@ INSTRUCTION = (
     "and spatial relationships of the objects:"
 )
 TEMPLATES = ("chat", "base", "encoder")
-_FEWEST = 8  # tokens of the instruction's; one of bytes has 27
+_FEWEST = 8  # known tokens of the instruction, at least; a byte tokenizer has 27
 _SENTINEL = "PROMPT-GOES-HERE"
-# Some chat templates tell the model the date. Features may not change from one day to the next, so
-# it is always this one, which Llama 3.2's own template falls back to.
+# Some chat templates tell the model the date. Features must not change from day to day, so it is
+# always this one, the fallback of Llama 3.2's own template.
 _FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase; this module does not import transformers
@@ -39,15 +39,15 @@ Tokenizer = Any  # transformers.PreTrainedTokenizerBase; this module does not im
 class EncoderConfig:
     """One frozen text encoder, and how it is read.
 
-    name: what the feature store's folder starts with, e.g. "smollm2".
+    name: the start of the feature store's folder name, e.g. "smollm2".
     model: a Hugging Face id, a local folder, a GGUF file, or "package:smollm2" or
       "package:gemma3-270m" for weights installed as Python packages.
-    instruction: whether `INSTRUCTION` stands before the prompt.
+    instruction: whether `INSTRUCTION` precedes the prompt.
     template: "chat" (the model's own chat template, its default system prompt, one user turn),
       "base" (BOS, instruction, prompt, EOS) or "encoder" (T5 or BERT: their own special tokens).
     layer: index from the end into `hidden_states`; -1 is after the final norm.
-    max_prompt_tokens: a longer prompt is cut on the right; the end token comes on top.
-    codec: how features are stored, a name of `data.feature_codecs`: bf16 or int8.
+    max_prompt_tokens: a longer prompt is cut on the right; the end token is not counted.
+    codec: how features are stored, a name in `data.feature_codecs`: bf16 or int8.
     width, prefix_len, null_len: E, P and the tokens kept of an empty prompt; 0 means as measured
       when the features are written.
     """
@@ -65,7 +65,7 @@ class EncoderConfig:
 
     @property
     def store(self) -> str:
-        """The feature store's folder: another model, or any switch of how it is read, is another store."""
+        """The feature store's folder: another model, or another way of reading it, has another."""
         read = files.digest([self.model, self.template, self.max_prompt_tokens])[:8]
         instruction = "instruction" if self.instruction else "plain"
         return f"{self.name}-{instruction}-layer{self.layer}-{self.codec}-{read}"
@@ -100,7 +100,10 @@ class EncoderConfig:
 def moved(
     encoders: Iterable[EncoderConfig], models: Mapping[str, str]
 ) -> tuple[EncoderConfig, ...]:
-    """Returns encoders whose models are elsewhere, by name. Raises InputError for a name that none has."""
+    """Returns the encoders with their models moved: `models` maps names to new places.
+
+    Raises InputError for a name that no encoder has.
+    """
     encoders = tuple(encoders)
     names = [e.name for e in encoders]
     for name in models:
@@ -113,7 +116,7 @@ def prompt_parts(tokenizer: Tokenizer, config: EncoderConfig) -> tuple[list[int]
     """Returns (prefix ids, suffix ids); the suffix is one end-of-turn or end-of-text token.
 
     A causal LLM's prefix is never empty: the first token of a sequence is an attention sink whose
-    norm dwarfs the others', and it must not fall on a prompt token. Raises InputError where the
+    norm dwarfs the others', and it must not fall on a prompt token. Raises InputError if the
     tokenizer lacks what the template needs.
     """
     if config.template == "encoder":
@@ -128,11 +131,11 @@ def prompt_parts(tokenizer: Tokenizer, config: EncoderConfig) -> tuple[list[int]
 def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | None):
     """Raises InputError unless a tokenizer has what the template needs, and is the model's.
 
-    vocabulary: how many ids the model knows, if it says so. A folder that lacks its tokenizer's files may be opened with one
-    that knows no word: to it all prompts are the same.
+    vocabulary: the number of ids that the model knows, if stated. A folder without tokenizer files
+    may open with a tokenizer that knows no word, to which all prompts are the same.
     """
     known = {*_ids(tokenizer, INSTRUCTION)} - {tokenizer.unk_token_id}
-    remedy = "save the model's own tokenizer in its folder, by the tokenizer's save_pretrained"
+    remedy = "save the model's own tokenizer in its folder, with the tokenizer's save_pretrained"
     if len(known) < _FEWEST:
         raise InputError(
             f"{config.model}: its tokenizer knows {len(known)} tokens of the instruction's text, want "
@@ -142,16 +145,16 @@ def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | N
     most = max(*known, *prefix, *suffix, tokenizer.pad_token_id or 0)
     if vocabulary and most >= vocabulary:
         raise InputError(
-            f"{config.model}: its tokenizer gives id {most}, and the model knows ids below {vocabulary}; "
-            f"{remedy}"
+            f"{config.model}: its tokenizer gives id {most}, but the model only knows ids below "
+            f"{vocabulary}; {remedy}"
         )
 
 
 def keep_as_text(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | None):
-    """Has `tokenize_prompt` take as text what spells a token that the template adds, or that the model does not know.
+    """Makes `tokenize_prompt` read the spelling of some tokens as text.
 
-    Some tokenizers have such tokens among those that they do not call special. Words that a template has, too, such
-    as line ends, stay tokens.
+    They are tokens that the template adds, and tokens that the model does not know. Some tokenizers
+    do not mark these as special. Words that a template has, too, such as line ends, stay tokens.
     """
     used = {*itertools.chain(*prompt_parts(tokenizer, config))} - {*_ids(tokenizer, INSTRUCTION)}
     known = vocabulary or math.inf
@@ -182,7 +185,7 @@ def warn_truncated(config: EncoderConfig, count: int, total: int, example: str) 
 
 
 def template_hash(prefix_ids: list[int], suffix_ids: list[int], layer: int) -> str:
-    """Returns the SHA-256 of everything but the prompt and the weights that decides a feature."""
+    """Returns the SHA-256 of what determines a feature beside the prompt and the weights."""
     return hashlib.sha256(json.dumps([prefix_ids, suffix_ids, layer]).encode()).hexdigest()
 
 
@@ -194,8 +197,8 @@ def reply_ids(tokenizer: Tokenizer) -> list[int]:
 def _rendered(tokenizer, before: str, reply: bool = False) -> str:
     """Renders one user turn around a sentinel; with `reply`, up to where the model answers.
 
-    The turn is a text, or, where the template shows no text, the list of its parts that templates of
-    multi-modal models may want.
+    The turn is a text or, if the template does not show that, a list of parts, which templates of
+    multi-modal models may expect.
     """
     text, template = before + _SENTINEL, _FIXED_DATE + tokenizer.get_chat_template()
 
@@ -211,7 +214,7 @@ def _rendered(tokenizer, before: str, reply: bool = False) -> str:
     for content in (text, [{"type": "text", "text": text}]):
         try:
             whole = rendered(content)
-        except Exception as raised:  # a template may raise what it likes
+        except Exception as raised:  # a template may raise anything
             error = error or raised
         else:
             if _SENTINEL in whole:
@@ -241,7 +244,7 @@ def _chat_parts(tokenizer, before):
 
 
 def _encoder_parts(tokenizer):
-    """Reads the special tokens that the tokenizer itself puts around a text."""
+    """Returns the special tokens that the tokenizer itself puts around a text."""
     content = _ids(tokenizer, _SENTINEL)
     whole = tokenizer(_SENTINEL, split_special_tokens=False).input_ids
     starts = [i for i in range(len(whole)) if whole[i : i + len(content)] == content]

@@ -18,12 +18,12 @@ from lidit_jax.text import instruct, weights
 
 
 def default_cache() -> Path:
-    """Returns where converted weights are kept: $LIDIT_CACHE, or ~/.cache/lidit_jax."""
+    """Returns the folder of converted weights: $LIDIT_CACHE, or ~/.cache/lidit_jax."""
     return Path(os.environ.get("LIDIT_CACHE", "~/.cache/lidit_jax")).expanduser()
 
 
 def check(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
-    """Raises InputError for what can be told of a model without reading its weights."""
+    """Raises InputError for problems that show without reading the model's weights."""
     found, tokenizer, hf_config = opened(config, cache_dir)
     _check_measured(config, "width", hf_config.get_text_config().hidden_size)
     prefix, suffix = instruct.prompt_parts(tokenizer, config)
@@ -38,7 +38,7 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
     Never fp16: late blocks overflow it.
 
     A GGUF file is converted once, into `cache_dir`.
-    Raises InputError when the model cannot be had, or does not fit the config.
+    Raises InputError if the model is not available, or does not fit the config.
     """
     found, tokenizer, hf_config = opened(config, cache_dir)
     check_unpacked(config, found, hf_config)
@@ -72,7 +72,7 @@ def load(config: instruct.EncoderConfig, cache_dir: str | os.PathLike) -> "Froze
 
 
 def give_back():
-    """Gives back a GPU's memory of LLMs that are gone, which torch keeps, for JAX in the same process."""
+    """Frees GPU memory of deleted LLMs, which torch keeps, for JAX in the same process."""
     import torch
 
     if torch.cuda.is_available():
@@ -80,9 +80,9 @@ def give_back():
 
 
 def opened(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
-    """Returns where the weights are, the tokenizer and the transformers config; no weights are read.
+    """Returns where the weights are, the tokenizer and the transformers config; reads no weights.
 
-    Raises InputError where they do not fit the config, or each other.
+    Raises InputError if they do not fit the config, or each other.
     """
     found = weights.locate(config.model, Path(cache_dir).expanduser())
     import transformers
@@ -111,18 +111,18 @@ def _is_quantised(hf_config) -> bool:
 
 
 def check_unpacked(config: instruct.EncoderConfig, found: weights.Weights, hf_config):
-    """Raises InputError for weights that are packed in a way that transformers is not told of."""
+    """Raises InputError for packed weights if transformers is not told how they are packed."""
     with pretrained.loading(config.model):
         name = None if _is_quantised(hf_config) else weights.packed(found.folder)
     if name:
         raise InputError(
-            f"{config.model}: {name} is of 8 bits or less, and config.json has no quantization_config that says "
-            f"how to read it; get the model in bf16 or f32"
+            f"{config.model}: {name} has 8 bits or less, but config.json has no "
+            f"quantization_config that says how to read it; get the model in bf16 or f32"
         )
 
 
 def check_used(config: instruct.EncoderConfig, hf_config, loading_info: dict, model):
-    """As `pretrained.check_used`; what is packed has tensors of its own, which transformers was told of."""
+    """Like `pretrained.check_used`; packed weights have extra tensors, known to transformers."""
     if not _is_quantised(hf_config):
         pretrained.check_used(config.model, loading_info, model)
 
@@ -131,8 +131,8 @@ def _check_measured(config: instruct.EncoderConfig, name: str, value: int):
     expected = getattr(config, name)
     if expected and expected != value:
         raise InputError(
-            f"encoder {config.name!r}: {name} is {value}, the config says {expected}; "
-            f"set {name}=0 to take what is measured"
+            f"encoder {config.name!r}: {name} is {value}, but the config has {expected}; "
+            f"set {name}=0 to use the measured value"
         )
 
 
@@ -141,7 +141,7 @@ class FrozenLLM:
 
     Attributes:
       config, tokenizer, weights: what was loaded. Hashing the weights reads all of them again.
-      width: E.  dtype: "float32" or "bfloat16", what the LLM computes in.
+      width: E.  dtype: "float32" or "bfloat16", the LLM's compute dtype.
       prefix_ids, suffix_ids: the constant ids around every prompt.
     """
 
@@ -152,7 +152,7 @@ class FrozenLLM:
         self._model = model.eval().requires_grad_(False)
         self._causal = config.template != "encoder"
         self._state_index = config.layer  # into hidden_states; None: last_hidden_state
-        # What transformers calls the keys and values of what was read: "cache" from 5.24 on.
+        # The argument of transformers for past keys and values: "cache" from 5.24 on.
         taken = inspect.signature(model.forward).parameters
         self._cache_name = "cache" if "cache" in taken else "past_key_values"
         self._most_tokens = most_tokens(tokenizer, model.config)
@@ -186,9 +186,9 @@ class FrozenLLM:
     ) -> list[np.ndarray]:
         """Returns the features of ids from `tokenize`, in their order; batches hold similar lengths.
 
-        static_length: of the tokens that hold so many. With it a batch has rows of one such length, and is
-          filled up: in bf16 another shape rounds otherwise, so that a prompt's features would depend on
-          which prompts are read with it.
+        static_length: maps a number of tokens to a length that holds them. With it, a batch has
+          rows of one such length, and is filled up: in bf16 other shapes round differently, so a
+          prompt's features would depend on the prompts read with it.
         """
         order = sorted(range(len(kept)), key=lambda i: -len(kept[i]))
         features = [None] * len(kept)
@@ -200,9 +200,9 @@ class FrozenLLM:
         return features
 
     def _batches(self, kept, order, batch_size, static_length):
-        """Yields the rows of each batch and the length that they are padded to; 0: of the longest."""
+        """Yields the rows of each batch and the length they are padded to; 0: the longest's."""
 
-        def length(i):  # one more: a mask that masks nothing is left out, by another kernel
+        def length(i):  # + 1: a mask that masks nothing is dropped, and another kernel runs
             most = self._most_tokens - len(self.prefix_ids)
             return min(static_length(len(kept[i]) + 1), most) if static_length else 0
 
@@ -256,7 +256,7 @@ class FrozenLLM:
         return output.hidden_states[self._state_index], cache
 
     def _read_prefix(self):
-        """Checks that the template suits the model, drops the blocks that are not needed, reads the prefix."""
+        """Checks that the template suits the model, drops unneeded blocks, and reads the prefix."""
         import torch
 
         P, end = len(self.prefix_ids), self.suffix_ids[0]
@@ -273,7 +273,7 @@ class FrozenLLM:
             raise InputError(
                 f"{self.config.model}: "
                 + ("a token's features do not depend" if same else "a token's features depend")
-                + f" on later tokens, which template={self.config.template!r} does not suit; use template="
+                + f" on later tokens: template={self.config.template!r} does not fit; use template="
                 + ("'chat' or 'base'" if same else "'encoder' with instruction=False")
             )
         self.width = wanted_2xSxE.shape[-1]
@@ -285,34 +285,34 @@ class FrozenLLM:
             )
             if self._prefix_cache is None:
                 raise InputError(
-                    f"{self.config.model} does not give the keys and values of what it has read, which "
-                    "every prompt is read after; use another LLM"
+                    f"{self.config.model} does not return the keys and values of what it has read, "
+                    "which every prompt needs; use another LLM"
                 )
             self._prefix_PxE = hidden_1xPxE[0, :P].float().cpu().numpy()
             self._check_continued([[end, end], [end, other]], wanted_2xSxE[:, P:])
 
     def _check_continued(self, kept: list[list[int]], wanted_BxSxE):
-        """Raises InputError unless ids after the prefix are read as in one go with it.
+        """Raises InputError unless ids after the cached prefix are read as in one pass with it.
 
-        Models that carry another state than keys and values may read several tokens after one wrong.
+        Models with a state other than keys and values may read several tokens after one wrongly.
         """
         import torch
 
         try:
             found_BxSxE = torch.from_numpy(self._run(kept))
-        except Exception as error:  # what transformers raises of a state that it cannot go on from
+        except Exception as error:  # transformers cannot continue from such a state
             raise InputError(
-                f"{self.config.model}: transformers cannot read what follows the prefix after it "
+                f"{self.config.model}: transformers cannot continue after the cached prefix "
                 f"({in_one_line(error)}); use another LLM, or another version of transformers"
             ) from error
-        if not _close(found_BxSxE, wanted_BxSxE.float().cpu(), 0.1):  # of bf16, too
+        if not _close(found_BxSxE, wanted_BxSxE.float().cpu(), 0.1):  # fits bf16, too
             raise InputError(
-                f"{self.config.model}: transformers reads what follows the "
-                "prefix otherwise than both in one go; use another LLM, or another version of transformers"
+                f"{self.config.model}: transformers gives other features after the cached prefix "
+                "than in one pass; use another LLM, or another version of transformers"
             )
 
     def _drop_blocks(self, probe_2xS, wanted_2xSxE):
-        """Removes the blocks after the wanted layer, if the model is laid out so that this is safe."""
+        """Removes the blocks after the wanted layer, if the model's layout makes this safe."""
         import torch
 
         model, layer = self._model, self.config.layer
@@ -327,19 +327,19 @@ class FrozenLLM:
 
 
 def most_tokens(tokenizer, text_config) -> int:
-    """Returns how many tokens an LLM reads; a large number where nothing says it."""
+    """Returns the most tokens that an LLM reads; a large number if no limit is known."""
     limits = [tokenizer.model_max_length, getattr(text_config, "max_position_embeddings", None)]
     named = (getattr(text_config, name, None) for name in ("rope_parameters", "rope_scaling"))
     scaling = next((s for s in named if isinstance(s, dict)), {})
     if "longrope" in (scaling.get("rope_type"), scaling.get("type")):
-        # Beyond it, and in a batch with a prompt that is, tokens have other positions.
+        # In a batch with a prompt beyond it, all tokens have other positions.
         original = "original_max_position_embeddings"
         limits.append(scaling.get(original) or getattr(text_config, original, None))
     return min((int(n) for n in limits if n and n >= 1), default=2**31)
 
 
 def _check_length(config: instruct.EncoderConfig, tokenizer, text_config):
-    """Raises InputError for a model that cannot read as much as it is given."""
+    """Raises InputError if the model cannot read prefix, longest prompt and end token."""
     limit, prefix = most_tokens(tokenizer, text_config), instruct.prompt_parts(tokenizer, config)[0]
     most = limit - len(prefix) - 1
     if config.max_prompt_tokens > most:

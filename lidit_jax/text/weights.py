@@ -1,4 +1,4 @@
-"""Where an LLM's weights come from: whatever the user names becomes one local Hugging Face folder."""
+"""Locates an LLM's weights: whatever the user names becomes one local Hugging Face folder."""
 
 import contextlib
 import dataclasses
@@ -34,9 +34,9 @@ _PACKAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A Hugging Face folder with model and tokenizer, and the hash that names the model.
+    """A Hugging Face folder with model and tokenizer, and the hash that identifies the model.
 
-    gguf: the SHA-256 of the GGUF file that it was converted from, if it was.
+    gguf: the SHA-256 of the GGUF file that it was converted from, if any.
     """
 
     folder: Path
@@ -44,10 +44,11 @@ class Weights:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The GGUF file's; otherwise one over the files of the folder, all of which it reads.
+        """The GGUF file's hash; otherwise a hash over the folder's files, all of which it reads.
 
-        They are config.json, tokenizer.json (or, without one, tokenizer_config.json and SentencePiece's *.model, or
-        vocabulary and merges) and the weights: name and content of each, so that copies of a folder have one hash.
+        They are config.json, tokenizer.json (or, without one, tokenizer_config.json and
+        SentencePiece's *.model, or vocabulary and merges) and the weights: the name and content of
+        each, so that copies of a folder have the same hash.
         """
         if self.gguf:
             return self.gguf
@@ -55,7 +56,7 @@ class Weights:
         kinds = (("tokenizer.json",), ("*.model",), ("vocab.*", "merges.txt"))
         found = ([p for name in kind for p in sorted(self.folder.glob(name))] for kind in kinds)
         tokenizer = next(filter(None, found), [])
-        if tokenizer and tokenizer[0].name != "tokenizer.json":  # may have its words in lower case
+        if tokenizer and tokenizer[0].name != "tokenizer.json":  # may set lower case
             tokenizer += self.folder.glob("tokenizer_config.json")
         weights = sorted(self.folder.glob("*.safetensors"))
         for path in [self.folder / "config.json", *tokenizer, *weights]:
@@ -66,7 +67,7 @@ class Weights:
 def locate(model: str, cache_dir: Path) -> Weights:
     """Returns the weights of `EncoderConfig.model`; downloads or converts what is not there yet.
 
-    With HF_HUB_OFFLINE=1 in the environment nothing is downloaded. Raises InputError when there is
+    With HF_HUB_OFFLINE=1 in the environment, nothing is downloaded. Raises InputError if there is
     nothing usable under that name.
     """
     for module in ("torch", "transformers", "huggingface_hub", "gguf", "safetensors"):
@@ -96,23 +97,23 @@ def _located(model: str, cache_dir: Path) -> Weights:
 def _from_folder(folder: Path) -> Weights:
     if (folder / "adapter_config.json").is_file():
         raise InputError(
-            f"{folder} holds an adapter (adapter_config.json), which is not read: merge it into its model by peft's "
-            f"merge_and_unload, save that with its tokenizer, and name its folder; if that is what is there, remove "
-            f"adapter_config.json"
+            f"{folder} holds an adapter (adapter_config.json), which is not read: merge it into "
+            f"its model with peft's merge_and_unload, save the result with its tokenizer, and name "
+            f"that folder; if this folder has the merged model, remove adapter_config.json"
         )
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):
         raise InputError(
-            f"{folder} has no weights: no *.safetensors file; weights that are pickled (*.bin) can hide "
-            "code and are not read: load the model once where you trust it, and call save_pretrained of it "
-            "and of its tokenizer"
+            f"{folder} has no weights: no *.safetensors file; pickled weights (*.bin) can hide "
+            "code and are not read: load the model once where you trust it, and call "
+            "save_pretrained of it and of its tokenizer"
         )
     return Weights(folder)
 
 
 def packed(folder: Path) -> str | None:
-    """Returns the name of a weight of 8 bits or less that a model in a folder has, if any; reads headers alone."""
+    """Returns the name of a weight of 8 bits or less in a folder, if any; reads headers only."""
     import safetensors
 
     paths, index = sorted(folder.glob("*.safetensors")), folder / "model.safetensors.index.json"
@@ -145,22 +146,20 @@ def _from_gguf(path: Path, cache_dir: Path) -> Weights:
     kinds = set(re.findall(r'"rope_type": "(\w+)"', (folder / "config.json").read_text()))
     if scaled and kinds <= {"default"}:
         raise InputError(
-            f"{path} scales its positions ({scaled}), which transformers does not read from GGUF; use the "
-            f"folder of *.safetensors of the same model"
+            f"{path} scales its positions ({scaled}), which transformers does not read from GGUF; "
+            f"use the folder of *.safetensors of the same model"
         )
     return Weights(folder, digest)
 
 
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Tells in one line what a GGUF file cannot be read for."""
+    """Reports in one line why a GGUF file cannot be read."""
     try:
         yield
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # what a damaged file has gguf and transformers raise is of every kind
+    except Exception as error:  # gguf and transformers raise all kinds of errors for a damaged file
         raise InputError(
             f"cannot read {path} ({in_one_line(error)}); the file may be truncated (compare its size "
             "with the original) or of an architecture that transformers cannot load from GGUF"
@@ -168,7 +167,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _convert(path: Path, folder: Path) -> None:
-    """Writes a GGUF file as a Hugging Face folder in f32: whole, or not at all."""
+    """Writes a GGUF file as a Hugging Face folder in f32: completely or not at all."""
     import torch
     import transformers
 
@@ -198,9 +197,9 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def _scaled_positions(path: Path) -> str | None:
-    """Returns by which entry a GGUF file has its rotary positions scaled, if it has.
+    """Returns the entry by which a GGUF file scales its rotary positions, if any.
 
-    Raises InputError for a part of a file.
+    Raises InputError if the file is one of several parts.
     """
     import gguf
 
@@ -212,7 +211,8 @@ def _scaled_positions(path: Path) -> str | None:
 
     if (count := told("split.count") or 1) > 1:
         raise InputError(
-            f"{path} is one of {count} parts; join them by `llama-gguf-split --merge` and name the whole"
+            f"{path} is one of {count} parts; join them by `llama-gguf-split --merge` and name the "
+            f"result"
         )
     for tensor in reader.tensors:
         if re.match(r"rope_(freqs|factors_\w+)\.weight$", tensor.name) and (tensor.data != 1).any():
@@ -222,7 +222,7 @@ def _scaled_positions(path: Path) -> str | None:
 
 
 def _from_package(name: str, cache_dir: Path) -> Weights:
-    """A package holds a model folder, or a GGUF file, or puts one together of several packages' parts."""
+    """Finds a package's model folder or GGUF file, or assembles it from parts in packages."""
     if name not in _PACKAGES:
         raise unknown_name("model package", name, _PACKAGES)
     module, install = _PACKAGES[name]
@@ -244,7 +244,7 @@ def _from_package(name: str, cache_dir: Path) -> Weights:
         with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".partial-") as scratch:
             try:
                 whole = importlib.import_module(module).assemble(Path(scratch) / target.name)
-            except ImportError as error:  # one of the packages that carry its parts
+            except ImportError as error:  # a package with one of the parts
                 raise missing from error
             os.replace(whole, target)
     return _from_gguf(target, cache_dir)
@@ -263,7 +263,7 @@ def _download(model: str) -> Path:
         return Path(folder)
     except huggingface_hub.errors.GatedRepoError as error:
         raise InputError(
-            f"the Hugging Face Hub gives {model!r} to those alone who were granted it: ask for access at "
+            f"the model {model!r} is gated on the Hugging Face Hub: ask for access at "
             f"https://huggingface.co/{model}, then run `hf auth login` here, or pass a local model folder"
         ) from error
     except (OSError, ValueError) as error:

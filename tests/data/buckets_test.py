@@ -141,9 +141,9 @@ def test_bins_that_were_used_can_be_pickled():
     [
         ("grid", (256, 256), 0, "unknown bins 'grid'; known: grid33, "),
         ("grid33", (256, 384), 0, "got 256x384; use 256x256 or 384x384, or square"),
-        ("grid33", (250, 250), 0, "16 divides; use 240x240 or 256x256$"),
-        ("grid33", (256, 256), 24, "24 divides; use 240x240 or 264x264$"),
-        ("grid33", (8, 8), 0, "16 divides; use 16x16$"),
+        ("grid33", (250, 250), 0, "divisible by 16; use 240x240 or 256x256$"),
+        ("grid33", (256, 256), 24, "divisible by 24; use 240x240 or 264x264$"),
+        ("grid33", (8, 8), 0, "divisible by 16; use 16x16$"),
         ("grid33", (256, 256), -16, "step of the bins is -16; use 0 or more"),
         ("pixart40", (128, 128), 0, "256, 512 and 1024, got 128"),
         ("pixart40", (256, 512), 0, "need a square size"),

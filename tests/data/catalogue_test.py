@@ -93,11 +93,11 @@ def wordnet(path):
 
 def test_wordnet_ids_need_names_that_tell_them_apart(tmp_path):
     options, names = wordnet(tmp_path), tmp_path / "names.txt"
-    with pytest.raises(InputError, match="'n01440764' is a WordNet id, no name; give `names`"):
+    with pytest.raises(InputError, match="'n01440764' is a WordNet id, not a name; give `names`"):
         sources.make("tfds", **options)
     names.write_text("n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\n")
     with pytest.raises(
-        InputError, match="n02012849 and n03126707 have one caption, 'a photo of crane'"
+        InputError, match="n02012849 and n03126707 have the same caption, 'a photo of crane'"
     ):
         sources.make("tfds", **options, names=names)
     names.write_text("n01440764 tench, Tinca tinca\nn02012849 crane (bird)\nn03126707 crane\n")

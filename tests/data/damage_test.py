@@ -143,5 +143,7 @@ def test_a_whole_file_of_fewer_records_is_told_too(config, data, tmp_path):
         path = next(folder.glob(kind))
         rows = records.read_shards([path])
         records.write_records(path, [rows[i] for i in range(len(rows) - 1)])
-        with pytest.raises(errors.InputError, match=rf"{path.name} is damaged \(\d+ records, and"):
+        with pytest.raises(
+            errors.InputError, match=rf"{path.name} is damaged \(it has \d+ records, but"
+        ):
             open_inputs(config, folder)

@@ -26,7 +26,7 @@ def test_a_folder_belongs_to_one_recipe(tmp_path):
 def test_another_format_is_refused(tmp_path, what):
     files.write_json(tmp_path / what, {"format": 99})
     opened = dataset.Dataset if what == "dataset.json" else dataset.FeatureStore
-    with pytest.raises(errors.InputError, match="format 99, this version reads 3"):
+    with pytest.raises(errors.InputError, match="format 99, but this version reads 3"):
         opened(tmp_path)
 
 

@@ -241,7 +241,7 @@ def test_a_plan_that_was_begun_in_other_pieces_says_so(tmp_path):
     examples = [example(f"k{i}", f"text {i}") for i in range(9)]
     make(tmp_path, examples, pieces=3)
     (tmp_path / "plan.json").unlink()
-    with pytest.raises(errors.InputError, match="begun in 3 pieces, and data.shards is 4; give"):
+    with pytest.raises(errors.InputError, match="started with 3 pieces, but data.shards is 4; set"):
         make(tmp_path, examples, pieces=4)
 
 

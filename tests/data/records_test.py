@@ -99,7 +99,7 @@ except errors.InputError as e:
     print(e)
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "more open files, 1 in one part of it, than the system allows; raise" in told.stdout, (
+    assert "more open files (1 in one part of it) than the system allows; raise" in told.stdout, (
         told
     )
 

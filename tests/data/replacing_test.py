@@ -32,10 +32,10 @@ DAMAGE = {
     "a latent's byte": (LATENTS, flip_a_byte, "is damaged .*hash mismatch"),
     "a latent's infinity": (LATENTS, lambda p, k: change_record(p, k, not_finite), "not finite"),
     "a latent's shape": (LATENTS, with_field("shape", [8, 32, 3]), r"shape \(8, 32, 3\), not"),
-    "a field": (LATENTS, with_field("captions", 3), "no record of a picture"),
-    "a caption's name": (LATENTS, with_field("captions", ["a"]), "no record of a picture"),
-    "another field": (LATENTS, with_field("caption", 3), "no record of a picture"),
-    "no record": (LATENTS, lambda p, k: change_record(p, k, lambda f: [1]), "no record of a picture"),
+    "a field": (LATENTS, with_field("captions", 3), "not a picture record"),
+    "a caption's name": (LATENTS, with_field("captions", ["a"]), "not a picture record"),
+    "another field": (LATENTS, with_field("caption", 3), "not a picture record"),
+    "no record": (LATENTS, lambda p, k: change_record(p, k, lambda f: [1]), "not a picture record"),
     "no caption": (
         LATENTS,
         lambda p, k: change_record(p, k, lambda f: f | {"captions": [], "synthetic": []}),
@@ -44,7 +44,7 @@ DAMAGE = {
     "a caption id": (
         LATENTS,
         lambda p, k: change_record(p, k, lambda f: f | {"captions": [-1], "synthetic": [64]}),
-        "has 64 captions, and none of id",
+        "has 64 captions, but none with id",
     ),
     "a feature's byte": (FEATURES, flip_a_byte, "features: .*is damaged"),
     "a feature's infinity": (FEATURES, lambda p, k: change_record(p, k, not_finite), "not finite"),
@@ -54,7 +54,7 @@ DAMAGE = {
         r"features of shape \(0, 16\)",
     ),
     "another width": (FEATURES, with_field("shape", [-1, 8]), "features of shape"),
-    "no features": (FEATURES, lambda p, k: change_record(p, k, lambda f: {}), "no record of features"),
+    "no features": (FEATURES, lambda p, k: change_record(p, k, lambda f: {}), "not a features record"),
 }  # fmt: skip
 
 
@@ -133,9 +133,7 @@ def test_where_nothing_can_be_read_it_is_told(config, data, tmp_path):
     reader = opened(config, folder)
     for path in store.glob("*.array_record"):
         path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(
-        errors.InputError, match="features-0.* is damaged .* nor can any of 100 other"
-    ):
+    with pytest.raises(errors.InputError, match="features-0.* is damaged .* none of 100 other"):
         next(pipeline.batches(reader, 8))
     with pytest.raises(errors.InputError, match="features-0.* is damaged"):
         reader.readable([0, 1])

@@ -165,7 +165,7 @@ def test_what_is_refused_is_refused_before_an_llm_is_loaded(make_generator, monk
     generator, loaded = make_generator(), []
     monkeypatch.setattr(reading.llm, "load", lambda *args: loaded.append(args))
     sizes = [SIZE, (18, 16)]
-    with pytest.raises(errors.InputError, match="18x16: 18 does not divide by 4"):
+    with pytest.raises(errors.InputError, match="18x16: 18 is not divisible by 4"):
         next(generator.draw([Wanted("a", 0, size) for size in sizes]))
     assert not loaded
 

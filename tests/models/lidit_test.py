@@ -129,7 +129,7 @@ def test_recomputing_wants_a_loop_over_blocks(unroll, refused):
     sizes = dict(width=32, depth=4, heads=4, patch=2, unroll=unroll)
     ModelConfig(**sizes, remat="none")
     with (
-        pytest.raises(errors.InputError, match="model.remat='full' wants a loop over blocks")
+        pytest.raises(errors.InputError, match="model.remat='full' needs a loop over blocks")
         if refused
         else contextlib.nullcontext()
     ):

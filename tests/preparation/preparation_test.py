@@ -145,9 +145,7 @@ def test_a_source_that_is_read_otherwise_is_another_plan_with_its_own_pictures_a
     folder = shutil.copytree(prepared, tmp_path / "set")
     (folder / "plan.json").unlink()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(
-        errors.InputError, match="planned otherwise, 9 pictures of 10 rows.* be 9 of"
-    ):
+    with pytest.raises(errors.InputError, match="another plan, 9 pictures of 10 rows.* are 9 of"):
         preparation.prepare(config, folder)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     shutil.rmtree(folder / "plan")

@@ -70,12 +70,12 @@ def test_what_cannot_work_is_told_before_anything_is_written(llms, raw, tmp_path
     for config, folder, message in (
         (config_of(llms, "folder", options), raw / "set", "is inside .*, its own source"),
         (config_of(llms, "folder", {"path": ""}), tmp_path / "a", "needs its option 'path'"),
-        (config_of(llms, "folder", options, size=(32, 33), bins="square", bin_step=0), tmp_path / "a", "33 does not divide by 4"),
+        (config_of(llms, "folder", options, size=(32, 33), bins="square", bin_step=0), tmp_path / "a", "33 is not divisible by 4"),
     ):  # fmt: skip
         with pytest.raises(errors.InputError, match=message):
             preparation.prepare(config, folder)
         assert not folder.exists()
-    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; data.shards"):
+    with pytest.raises(errors.InputError, match="8 shares of 2 pieces; use at most data.shards"):
         preparation.prepare(config_of(llms, "folder", options), tmp_path / "a", share.parse("7/8"))
 
 
@@ -118,7 +118,7 @@ def test_a_folder_of_a_plan_alone_may_be_removed_for_another(llms, raw, prepared
 def test_a_bin_that_the_network_does_not_divide_is_refused_before_training(llms, raw, prepared):
     c = config_of(llms, "folder", {"path": str(raw)}, shards=3)
     wide = dataclasses.replace(c, model=dataclasses.replace(c.model, patch=16))
-    with pytest.raises(errors.InputError, match="does not divide by 16"):
+    with pytest.raises(errors.InputError, match="is not divisible by 16"):
         open_inputs(wide, prepared)
 
 
@@ -139,7 +139,7 @@ def test_a_set_of_another_kind_is_not_trained_on(key, config, prepared, tmp_path
         change_json(folder / "dataset.json", format=1)
     else:
         change_json(folder / "recipe.json", codec={"name": "kl", "hash": "abc"})
-    with pytest.raises(errors.InputError, match="format 1, this version|codec is .*'abc'"):
+    with pytest.raises(errors.InputError, match="format 1, but this version|codec is .*'abc'"):
         open_inputs(config, folder)
 
 

@@ -61,11 +61,11 @@ PROBLEMS = {
     ),
     "a caption id": (
         lambda f: rewrite_a_record(f, lambda r: {"captions": (999,), "synthetic": ()}),
-        r"its captions are \(999,\), of",
+        r"its caption ids are \(999,\), but there are",
     ),
     "a shard": (
         lambda f: next(f.rglob("latents-00002*")).unlink(),
-        "piece 2 of the pictures is not whole",
+        "piece 2 of the pictures is not complete",
     ),
     "statistics": (
         lambda f: change_json(f / "dataset.json", latent_mean=[1.0, 1.0, 1.0]),
@@ -90,7 +90,7 @@ PROBLEMS = {
     "features": (poison_features, "the features of caption 0 are not finite"),
     "a feature shard": (
         lambda f: next(f.rglob("features-00001*.json")).unlink(),
-        "shard 1 is not whole",
+        "shard 1 is not complete",
     ),
     "the instruction": (
         lambda f: next(f.rglob("prefix.npy")).write_bytes(b""),

@@ -110,12 +110,12 @@ def test_an_encoder_decoder_decodes_what_it_has_read(tiny_llm, tmp_path):
 def test_what_cannot_be_written_is_told(tiny_llm, tmp_path):
     folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
     config = EncoderConfig("x", str(folder))
-    with pytest.raises(InputError, match="reads and writes at most .* tokens; .* are to be read"):
+    with pytest.raises(InputError, match="reads and writes at most .* tokens, but the prompt has"):
         continuation(config, PROMPT, tmp_path, tokens=10**6)
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][0] = float("nan")
     safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="what it computes is not finite"):
+    with pytest.raises(InputError, match="its logits are not finite"):
         continuation(config, PROMPT, tmp_path, tokens=5)
     tokenizer = tiny_llms.tokenizer_of("llama")
     tokenizer.chat_template = "{{ raise_exception('no turn') }}"
@@ -133,6 +133,6 @@ def test_an_encoder_says_nothing_and_its_weights_are_not_read(tiny_llm, tmp_path
         config = EncoderConfig("x", model, instruction=False, template="encoder")
         with (
             mock.patch.object(weights, "locate", locate),
-            pytest.raises(InputError, match="is an encoder: it reads and says nothing"),
+            pytest.raises(InputError, match="is an encoder, which writes no text"),
         ):
             continuation(config, PROMPT, tmp_path)

@@ -198,7 +198,7 @@ def test_a_hybrid_whose_state_is_not_carried_into_several_tokens_is_refused(tmp_
     try:
         frozen = llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
     except InputError as error:
-        assert "reads what follows the prefix otherwise than both in one go" in str(error)
+        assert "gives other features after the cached prefix than in one pass" in str(error)
     else:
         expected = plain_states(model.eval(), frozen, "a red cat")[-1]
         found = frozen.encode(["a red cat"])[0]
@@ -212,7 +212,7 @@ def test_a_model_that_keeps_no_keys_and_values(tmp_path):
     transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
     tiny_llms.tokenizer_of("llama").save_pretrained(tmp_path)
     # Which of the two depends on the version of transformers.
-    told = "does not give the keys and values|cannot read what follows the prefix after it"
+    told = "does not return the keys and values|cannot continue after the cached prefix"
     with pytest.raises(InputError, match=f"({told}).*use another LLM"):
         llm.load(EncoderConfig("x", str(tmp_path), layer=-1), tmp_path)
 
@@ -285,7 +285,7 @@ def test_an_encoder_needs_no_pooler(tiny_llm, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"layer": -6}, "has 4 blocks"), ({"width": 32}, "width is 16, the config says 32")],
+    [({"layer": -6}, "has 4 blocks"), ({"width": 32}, "width is 16, but the config has 32")],
 )
 def test_a_shape_that_is_not_the_models_is_told_without_its_weights(
     tiny_llm, tmp_path, changes, message
@@ -309,8 +309,8 @@ def test_a_shape_that_is_not_the_models_is_told_without_its_weights(
             {"max_prompt_tokens": 511},
             "reads at most 512 tokens, 1 of them prefix.*at most 510",
         ),
-        ("llama", {"width": 32}, "encoder 'llama': width is 16, the config says 32"),
-        ("llama", {"prefix_len": 7}, "prefix_len is 148, the config says 7"),
+        ("llama", {"width": 32}, "encoder 'llama': width is 16, but the config has 32"),
+        ("llama", {"prefix_len": 7}, "prefix_len is 148, but the config has 7"),
     ],
 )
 def test_config_that_does_not_fit(tiny_llm, tmp_path, family, changes, message):

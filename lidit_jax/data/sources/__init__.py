@@ -1,6 +1,6 @@
-"""Where pictures and captions come from. A source is iterated and never written to.
+"""Sources of pictures and captions. A source is iterated and never written to.
 
-To add one, write a class that satisfies `example.Source`, and name it in SOURCES.
+To add one, write a class that satisfies `example.Source`, and add it to SOURCES.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from lidit_jax.errors import InputError, unknown_name
 
 __all__ = ["SOURCES", "Caption", "Example", "Source", "Unusable", "make"]
 
-# Options that say where a source is, and nothing of what it holds: another machine may have it elsewhere.
+# Options for where a source is, not what it holds: another machine may have it elsewhere.
 PLACES = ("path", "data_dir", "names")
 
 SOURCES: dict[str, type[Source]] = {
@@ -35,14 +35,14 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def placeless(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns a source's options without its place."""
+    """Returns a source's options without those that say where it is."""
     return {name: value for name, value in options.items() if name not in PLACES}
 
 
 def make(name: str, /, **options: Any) -> Source:
     """Returns the source `name` with these options, e.g. make("openmoji", subset="all").
 
-    Raises InputError for a name or an option that does not exist, or an option that is missing.
+    Raises InputError for an unknown name or option, a missing option, or a value of a wrong type.
     """
     if name not in SOURCES:
         raise unknown_name("source", name, SOURCES)
@@ -62,7 +62,7 @@ def make(name: str, /, **options: Any) -> Source:
 
 
 def _is_of(kind: Any, value: Any) -> bool:
-    """Whether a value is of an option's kind. A text is no sequence, and True is no number."""
+    """Whether a value has an option's type. A text is not a sequence, and True is not a number."""
     if typing.get_origin(kind) is Sequence:
         return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
     return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))

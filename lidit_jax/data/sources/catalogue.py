@@ -1,4 +1,4 @@
-"""Sets of the TensorFlow Datasets catalogue, such as ImageNet, read without TensorFlow."""
+"""Data sets of the TensorFlow Datasets catalogue, such as ImageNet, read without TensorFlow."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ from lidit_jax.data.sources.images import Encoded, InMemory
 from lidit_jax.errors import InputError, Passing, is_unreachable, unknown_name
 from lidit_jax.share import bounds
 
-CAPTIONS = ("caption", "captions")  # features with texts; where there is none, the label's name
+CAPTIONS = ("caption", "captions")  # features with texts; without them, the label's name
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
@@ -23,12 +23,12 @@ class Tfds:
 
     name: as `tfds.builder` takes it, e.g. "imagenet2012" or "coco_captions/2014:1.1.0".
     split: e.g. "train" or "train[:10%]".
-    data_dir: the catalogue's folder; None is TFDS's own, ~/tensorflow_datasets.
-    template: the caption of a class, where the set has labels and no captions.
-    names: a file with a line "label name" for each class, as ImageNet's LOC_synset_mapping.txt,
-      for sets whose labels are no names. Of several names, the part before the first comma is taken.
-    Nothing is downloaded. Raises InputError if the set is not there, holds no pictures, or two of
-    its classes have one caption.
+    data_dir: the catalogue's folder; None is TFDS's default, ~/tensorflow_datasets.
+    template: the caption of a class, for sets with labels but no captions.
+    names: a file with a line "label name" for each class, as ImageNet's LOC_synset_mapping.txt, for
+      sets whose labels are not names. Of several names, the part before the first comma is used.
+    Nothing is downloaded. Raises InputError if the set is missing or has no pictures, or if two of
+    its classes have the same caption.
     """
 
     def __init__(
@@ -69,10 +69,8 @@ class Tfds:
             except (RuntimeError, IndexError) as e:
                 why = str(e).splitlines()[0]
                 if is_unreachable(e):
-                    raise Passing(
-                        f"{self.options['name']}: its row {k} cannot be read ({why})"
-                    ) from e
-                raise InputError(f"{self.options['name']}: its row {k} is damaged ({why})") from e
+                    raise Passing(f"{self.options['name']}: row {k} cannot be read ({why})") from e
+                raise InputError(f"{self.options['name']}: row {k} is damaged ({why})") from e
             yield self._example(f"{self.options['split']}-{k:08d}", row)
 
     def prompts(self, count: int) -> list[str]:
@@ -124,7 +122,7 @@ class Tfds:
         return Fields().example(key, picture, row | {"caption": _texts(found)})
 
     def _class(self, label: int) -> str | None:
-        """Returns a class's caption, None for a test picture's -1."""
+        """Returns a class's caption, or None for -1, the label of test pictures."""
         return self._classes[label] if label >= 0 else None
 
 
@@ -154,7 +152,7 @@ def _first(name: str) -> str:
 
 
 def _read_names(path: str) -> dict[str, str]:
-    """Reads lines "label name"; InputError if there is no such file."""
+    """Reads lines "label name"; raises InputError if there is no such file."""
     try:
         lines = pathlib.Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as e:
@@ -165,12 +163,12 @@ def _read_names(path: str) -> dict[str, str]:
 
 
 def _check_names(unnamed: list[str], captions: dict[str, str]):
-    """Raises InputError if a label is no name, or if two have one caption."""
+    """Raises InputError if a label is not a name, or if two have the same caption."""
     for label in unnamed:
         if _WORDNET_ID.fullmatch(label):
             raise InputError(
-                f"source tfds: label {label!r} is a WordNet id, no name; give `names`, a file with "
-                "lines like 'n01440764 tench, Tinca tinca'"
+                f"source tfds: label {label!r} is a WordNet id, not a name; give `names`, a file "
+                "with lines like 'n01440764 tench, Tinca tinca'"
             )
     labels = defaultdict(list)
     for label, caption in captions.items():
@@ -178,19 +176,19 @@ def _check_names(unnamed: list[str], captions: dict[str, str]):
     for caption, same in labels.items():
         if len(same) > 1:
             raise InputError(
-                f"source tfds: classes {' and '.join(same)} have one caption, {caption!r}; "
+                f"source tfds: classes {' and '.join(same)} have the same caption, {caption!r}; "
                 "give `names`, a file with lines 'label name', that tells them apart"
             )
 
 
 def _texts(value: Any) -> Any:
-    """Returns the texts of a captions feature: a text, several, or several of dicts with a text."""
+    """Returns the texts of a captions feature: one text, several, or dicts with a text."""
     if isinstance(value, dict):
         value = value["text"]
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _value(value: Any) -> Any:
-    """Returns a numpy scalar as Python's, and bytes as text: TFDS has no other texts."""
+    """Converts a NumPy scalar to Python's, and bytes to text: TFDS stores all texts as bytes."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

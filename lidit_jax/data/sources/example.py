@@ -1,5 +1,5 @@
-"""What a source yields: `Example`, a picture that is not made until asked for, and its captions;
-or `Unusable`, what the source holds but cannot give, and why.
+"""What a source yields: `Example`, a picture made on demand, and its captions; or `Unusable`, an
+entry that the source cannot give, and why.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from lidit_jax.data.buckets import Size
 
 @dataclasses.dataclass(frozen=True)
 class Caption:
-    """One text about a picture. Origin "synthetic" is a captioning model's; "" as language is not known."""
+    """One text about a picture. Origin "synthetic": by a captioning model. Language "": unknown."""
 
     text: str
     language: str = ""  # ISO 639-1
@@ -21,29 +21,29 @@ class Caption:
 
 
 class Picture(Protocol):
-    """A picture that is read and made when asked for. It can be pickled, so that other processes make it."""
+    """A picture that is read and made on demand. It can be pickled and made in another process."""
 
     def size(self) -> Size:
         """Returns (height, width) as `pixels` would find it, without decoding.
 
-        Raises images.ImageError if it is no picture, or one that must not be decoded.
+        Raises images.ImageError if it is not a picture, or one that must not be decoded.
         """
 
     def pixels(self, height: int, width: int) -> np.ndarray:
         """Returns uint8 [height, width, 3]. A photograph is decoded, scaled to cover that size and
-        its centre cropped; a drawing is drawn at that size.
+        centre-cropped; a drawing is drawn at that size.
 
         Raises images.ImageError if it cannot be decoded.
         """
 
     def notes(self) -> tuple[str, ...]:
-        """Returns how `pixels` mends the picture, by names of images.NOTES, without decoding.
+        """Returns how `pixels` mends the picture, as names in images.NOTES, without decoding.
 
         Raises images.ImageError as `size` does.
         """
 
     def digest(self) -> str:
-        """Returns what tells the picture's content from others: a hash, or the name of a drawing.
+        """Returns what identifies the picture's content: a hash, or the name of a drawing.
 
         Raises images.ImageError if it cannot be read.
         """
@@ -53,9 +53,9 @@ class Picture(Protocol):
 class Example:
     """One picture and its captions.
 
-    key: unique in the source, and the same at every run.
+    key: unique in the source, and the same in every run.
     captions: all that are known; rules may drop some, and training sees one at a time.
-    metadata: whatever else is known, JSON-serialisable. Rules read `width`, `height`, `aesthetic`,
+    metadata: what else is known, JSON-serialisable. Rules read `width`, `height`, `aesthetic`,
       `punsafe`, `watermark`, `url` and `sha256` under these names.
     """
 
@@ -70,7 +70,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Unusable:
-    """Something that a source holds but that is no example: its key, and the named reason."""
+    """An entry of a source that is not an example: its key, and the named reason."""
 
     key: str
     reason: str
@@ -80,7 +80,7 @@ class Unusable:
 
 
 def _printable(key: str) -> str:
-    """Returns a key with the bytes of file names that are not UTF-8 spelt out, such as \\xe9."""
+    """Returns a key in which bytes of file names that are not UTF-8 are escaped, such as \\xe9."""
     return (
         key
         if key.isascii()
@@ -92,30 +92,30 @@ class Source(Protocol):
     """A finite set of examples, always in the same order."""
 
     def __len__(self) -> int:
-        """The number of examples; where counting would mean reading everything, an estimate."""
+        """The number of examples; an estimate if counting would mean reading everything."""
 
     def piece(self, i: int, n: int) -> Iterator[Example | Unusable]:
         """Yields the i-th of `n` consecutive pieces, which together are the source in its order.
 
-        A piece may be empty, where a file cannot be divided. Reading one does not read the others.
+        A piece may be empty if a file cannot be divided. Reading one does not read the others.
         """
 
     def prompts(self, count: int) -> list[str]:
-        """Returns `count` prompts to judge a model of this set by; none if its captions serve as well."""
+        """Returns `count` prompts for evaluating a model of this set; none if captions suffice."""
 
     def describe(self) -> dict[str, Any]:
         """Returns JSON: name, version, licence, options.
 
-        It changes if an example does, as far as names and sizes of files tell.
+        It changes if an example does, as far as file names and sizes show it.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A picture without a size of its own: `draw(height, width)` makes it at any.
+    """A picture without a size of its own: `draw(height, width)` makes it at any size.
 
-    identity: what it draws, in words that no other drawing of the source has.
-    aspect: (height, width) whose ratio it wants; a square, unless said.
+    identity: a name for what it draws, unique in the source.
+    aspect: (height, width) with the ratio that it wants; a square by default.
     """
 
     draw: Callable[[int, int], np.ndarray]
@@ -123,7 +123,7 @@ class Drawing:
     aspect: Size = (1, 1)
 
     def size(self) -> Size:
-        """As large as any picture is trained at, so that no rule finds it too small."""
+        """As large as any training size, so that no rule finds it too small."""
         unit = 2**14 // max(self.aspect)
         return (self.aspect[0] * unit, self.aspect[1] * unit)
 
@@ -138,7 +138,7 @@ class Drawing:
 
 
 def on_white(square: Callable[[int], np.ndarray], height: int, width: int) -> np.ndarray:
-    """Returns uint8 [height, width, 3]: `square(side)`, as large as fits, amid white."""
+    """Returns uint8 [height, width, 3]: `square(side)`, as large as fits, centred on white."""
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     picture = np.full((height, width, 3), 255, np.uint8)

@@ -1,4 +1,4 @@
-"""From a row of named values to an example: which fields are captions, and what the rest is called."""
+"""Makes an example from a row of named values: which are captions, and what the rest is called."""
 
 import dataclasses
 import json
@@ -16,15 +16,15 @@ REASONS = {  # of an Unusable
     "caption-not-utf8": "a caption is not UTF-8",
     "caption-unreadable": "the JSON or the row with its captions cannot be read",
     "image-missing": "captions without a picture",
-    "image-second": "a tar's sample has more than one picture; the first has been given",
-    "name-dots": "a picture's name in a tar has dots before its suffix: up to the first, samples have one name",
-    "tar-damaged": "a tar is cut, damaged, none, or two in one file; what was before has been given",
-    "tar-compressed": "a compressed tar, of which no picture can be read by itself",
-    "parquet-damaged": "a row of a row group that cannot be read; what was before has been given",
+    "image-second": "a sample in a tar has more than one picture; the first one is used",
+    "name-dots": "a picture's name in a tar has dots before its suffix; the first ends the sample",
+    "tar-damaged": "a tar is truncated, damaged, none, or two in one file; what was before is used",
+    "tar-compressed": "a compressed tar, in which no picture can be read by itself",
+    "parquet-damaged": "a row of a row group that cannot be read; the rows before are used",
 }
 
-# The names that rules read, and other names that data sets have for the same. LAION's WIDTH and
-# HEIGHT are those of the picture on the web, not of the one that is stored, so they stay as they are.
+# The names that rules read, and other names for the same in data sets. LAION's WIDTH and HEIGHT are
+# those of the picture on the web, not of the stored one, so they are not renamed.
 ALIASES = {
     "aesthetic": ("AESTHETIC_SCORE", "aesthetic_score"),
     "watermark": ("pwatermark",),
@@ -49,14 +49,14 @@ class Fields:
     synthetic: str = "synthetic"
 
     def check(self, columns: Iterable[str], where: str):
-        """Raises InputError if a column is missing; one named "synthetic" may be."""
+        """Raises InputError if a column is missing, unless its name is "synthetic"."""
         columns = list(columns)
         for option, name in (("caption", self.caption), ("synthetic", self.synthetic)):
             if name not in columns and name != "synthetic":
                 raise unknown_name(f"column of {where} (data.options.{option})", name, columns)
 
     def example(self, key: str, picture: Picture, row: Row) -> Example | Unusable:
-        """Returns the example of a row, or why it is none."""
+        """Returns the example of a row, or why the row is not one."""
         rest = {k: v for k, v in row.items() if k not in (self.caption, self.synthetic)}
         known = metadata(rest)
         language = _language(known.get("language"))
@@ -74,7 +74,7 @@ class Fields:
     def example_of_files(
         self, key: str, picture: Picture, text: bytes | None, record: bytes | None
     ) -> Example | Unusable:
-        """Returns the example whose caption is all of a .txt, and whose fields are a .json object's."""
+        """Returns the example with all of a .txt as caption, and the fields of a .json object."""
         try:
             row = json.loads(record) if record else {}
         except UnicodeError:
@@ -89,7 +89,7 @@ class Fields:
 def texts(value: Any) -> list[str]:
     """Returns the texts in a text, UTF-8 bytes, a list of those, or nothing: stripped, each once.
 
-    Lines end in "\\n", also where they were written on Windows.
+    Lines end in "\\n", even if they were written on Windows.
 
     Raises UnicodeError if one is not UTF-8, TypeError if the value is something else.
     """
@@ -105,14 +105,15 @@ def _flat(value: Any) -> Iterator[str]:
         yield _text(value.decode("utf-8-sig"))
     elif isinstance(value, str):
         yield _text(value)
-    elif value is not None and value == value:  # NaN is how tables write nothing
+    elif value is not None and value == value:  # tables write NaN for nothing
         raise TypeError(f"a caption is {type(value).__name__}; wanted a text")
 
 
 def _text(value: str) -> str:
-    """Returns it.
+    """Returns `value`.
 
-    Raises UnicodeError with surrogates, which stand for bytes that are not UTF-8, or with zeros, as UTF-16 has.
+    Raises UnicodeError if it has surrogates, which stand for bytes that are not UTF-8, or zeros, as
+    UTF-16 has.
     """
     if "\0" in value:
         raise UnicodeError("a text has zeros")
@@ -123,7 +124,7 @@ def _text(value: str) -> str:
 def metadata(row: Row) -> Row:
     """Returns the scalars of a row under the names that rules read, JSON-serialisable.
 
-    Numbers that are not finite are None; bytes, lists and whatever else is no scalar are left out.
+    Numbers that are not finite become None; bytes, lists and other non-scalars are left out.
     """
     values = {_scalar(name): _scalar(value) for name, value in row.items() if _is_scalar(value)}
     for name, aliases in ALIASES.items():
@@ -148,7 +149,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _number(value: Any, kind: Callable[[float], float]) -> float | None:
-    """Returns a number, also of a text in a CSV file; None if it is none."""
+    """Returns a number, also from the text of a CSV file; None if it is not a number."""
     try:
         number = float(value)
         return _scalar(kind(number)) if math.isfinite(number) else None

@@ -4,7 +4,8 @@
     hill.png  hill.json  {"caption": ..., "synthetic": ..., "aesthetic": 5.1, ...}
 
 or `metadata.csv` / `metadata.jsonl` in the folder itself, with a column `file_name` (Hugging Face's
-imagefolder); files beside the pictures are then not read. Several rows of a picture are several captions.
+imagefolder); files beside the pictures are then ignored. Several rows of a picture are several
+captions.
 """
 
 import dataclasses
@@ -24,17 +25,17 @@ from lidit_jax.errors import InputError, is_unreachable
 from lidit_jax.share import bounds
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# Pictures that nothing here decodes; they are told of as "image-unknown".
+# Pictures that nothing here decodes; they are reported as "image-unknown".
 OTHERS = (".avif", ".heic", ".heif", ".jp2", ".jxl")
 
 
 class Folder:
-    """The pictures below `path`, by name; the key is the name without suffix, or with it where a table has
-    another picture of that name before.
+    """The pictures below `path`, in order of name.
 
+    The key is the name without suffix, or with it if a table has an earlier picture of that key.
     caption, synthetic: the JSON fields, or the table's columns, that hold a text or a list of texts;
       all others are metadata.
-    All names are listed at once: for more than some million pictures, use tars.
+    All names are listed at once: for more than a few million pictures, use tars.
     Raises InputError if there is no such folder, no picture in it, or no such column in its table.
     """
 
@@ -80,7 +81,7 @@ class Folder:
         }
 
     def _read_table(self, pictures: list[str]) -> list[tuple[str, list[Row | None]]]:
-        """Returns each picture's rows of the table, by name; a picture that it does not name has an empty one."""
+        """Returns each picture's rows in the table, by name; one without rows has an empty row."""
         read = table.read(self._table, (self._fields.caption, self._fields.synthetic))
         self._fields.check({c for _, row in read for c in row or ()}, str(self._table))
         rows: dict[str, list[Row | None]] = {}
@@ -90,27 +91,27 @@ class Folder:
         first: dict[str, str] = {}
         twins = {name for name in sorted(rows) if first.setdefault(_key(name), name) != name}
         lines = {name for name in rows if name not in self._files and None in rows[name]}
-        self._whole = twins | lines  # names that are keys with all that they have
+        self._whole = twins | lines  # names that are keys with their suffix
         return sorted(rows.items(), key=lambda of: of[0])
 
     def _written(self, name: str) -> str:
-        """Returns the file that a table means by a name: "./a.jpg", "b\\a.jpg", accents composed or not."""
+        """Returns the file of a name in a table: "./a.jpg", "b\\a.jpg", composed accents or not."""
         if name in self._files:
             return name
         return self._there(posixpath.normpath(name.replace("\\", "/"))) or name
 
     def _there(self, name: str) -> str | None:
-        """Returns the file of this name, whether or not its accents are composed, if there is one."""
+        """Returns the file of this name, if any, whether or not its accents are composed."""
         composed = unicodedata.normalize("NFC", name)
         return name if name in self._files else self._composed.get(composed)
 
     @functools.cached_property
     def _composed(self) -> dict[str, str]:
-        """The files by their names in Unicode's composed form; a Mac's names are not."""
+        """The files by their names in Unicode's composed form, which names on a Mac do not have."""
         return {unicodedata.normalize("NFC", name): name for name in self._files}
 
     def _tabled(self, name: str, rows: list[Row | None]) -> Iterator[Example | Unusable]:
-        """Yields the example of a picture's rows, with the captions of all; and what is wrong with a row."""
+        """Yields one example with the captions of all rows of a picture, and its unusable rows."""
         key = name if name in self._whole else _key(name)
         found = [self._of_row(name, key, row) for row in rows]
         good = [e for e in found if isinstance(e, Example)]

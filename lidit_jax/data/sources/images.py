@@ -1,8 +1,8 @@
 """Encoded pictures: where their bytes are, what their header says, and how they become RGB.
 
-Pillow's readers are called directly, by the first bytes: `Image.open` would warn about large
-pictures, refuse some that are wanted, and try formats that no data set should hold. No state of
-Pillow is changed, so threads and other users of Pillow are left alone.
+Pillow's readers are called directly, chosen by the first bytes: `Image.open` would warn about large
+pictures, refuse some that are wanted, and try formats that no data set should have. Pillow's state
+is not changed, so threads and other users of Pillow are not affected.
 """
 
 import contextlib
@@ -37,23 +37,23 @@ MAX_PIXELS = 2**28  # by the header; 16,384 x 16,384
 
 REASONS = {
     "image-empty": "it has no bytes",
-    "image-unknown": "its first bytes are of no known format",
-    "image-truncated": "it begins like a picture, but is cut or damaged",
+    "image-unknown": "its first bytes do not belong to a known format",
+    "image-truncated": "it starts like a picture, but is truncated or damaged",
     "image-too-large": f"its header claims more than {MAX_PIXELS} pixels",
     "image-animated": "it has more than one frame",
     "image-mode": "its colours are neither RGB, grey, palette nor CMYK of 8 or 16 bits",
     "image-unreadable": "its file is missing or cannot be read",
 }
 NOTES = {
-    "image-rotated": "turned as its EXIF orientation says",
-    "image-cmyk": "CMYK, made RGB without its colour profile",
-    "image-16bit": "16 bits a channel, scaled to 8",
+    "image-rotated": "turned according to its EXIF orientation",
+    "image-cmyk": "CMYK, converted to RGB without its colour profile",
+    "image-16bit": "16 bits per channel, scaled to 8",
     "image-alpha": "transparent, put on white",
-    "image-palette": "made RGB through its palette",
-    "image-grey": "grey, made RGB",
+    "image-palette": "converted to RGB through its palette",
+    "image-grey": "grey, converted to RGB",
 }
 
-# By the first bytes. A JPEG with further pictures behind it (MPO, from telephones) is its first one.
+# By the first bytes. Of a JPEG with further pictures in it (MPO, from phones), the first is read.
 READERS: dict[bytes, Callable[[BinaryIO], Image.Image]] = {
     rb"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     rb"\x89PNG\r\n": PngImagePlugin.PngImageFile,
@@ -122,7 +122,7 @@ class InMemory:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """Size in pixels, as shown; notes of NOTES, on what is mended when the picture is decoded."""
+    """Size in pixels, as shown; names in NOTES for what decoding mends."""
 
     size: Size
     notes: tuple[str, ...]
@@ -130,12 +130,12 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """A `Picture` in a file: JPEG, PNG, WebP, GIF, BMP or TIFF. Its colour profile is not applied."""
+    """A `Picture` in a file: JPEG, PNG, WebP, GIF, BMP or TIFF. Colour profiles are not applied."""
 
     place: Place
 
     def size(self) -> Size:
-        """Returns (height, width) from the header, turned as EXIF says. Raises ImageError."""
+        """Returns (height, width) from the header, turned according to EXIF. Raises ImageError."""
         return self.header.size
 
     def notes(self) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ class Encoded:
         return self.header.notes
 
     def pixels(self, height: int, width: int) -> np.ndarray:
-        """Returns uint8 [height, width, 3]: decoded, turned, made RGB, then `buckets.fit`.
+        """Returns uint8 [height, width, 3]: decoded, turned, converted to RGB, then `buckets.fit`.
 
         Decoding is exact: a JPEG is not shrunk on the way. Raises ImageError.
         """
@@ -175,9 +175,9 @@ class Encoded:
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """Raises ImageError for what goes wrong inside. Pillow's own OSErrors have no errno.
+    """Raises ImageError for errors inside. Pillow's own OSErrors have no errno.
 
-    An OSError of a network filesystem that does not answer stays: it says nothing of the picture.
+    An OSError of a network filesystem that does not answer is kept: it is not about the picture.
     """
     try:
         yield
@@ -213,7 +213,7 @@ def _open(file: BinaryIO) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 if there is none. Reads no pixels, as a PNG's `getexif` does."""
+    """Returns the EXIF orientation, 1 if none. Unlike a PNG's own `getexif`, it reads no pixels."""
     try:
         return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except (OSError, *_DAMAGE):  # damaged EXIF is no reason to lose the picture
@@ -226,12 +226,12 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _swaps(turn: Image.Transpose) -> bool:
-    """Does it exchange height and width?"""
+    """Returns whether it exchanges height and width."""
     return turn in [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Does the file hold 16 bits a channel, unsigned? Pillow opens colours of 16 bits as if they had 8."""
+    """Returns whether the file has 16 unsigned bits per channel; Pillow opens colours as 8-bit."""
     return any(re.search(r";16(?![A-Z]*S)", str(tile)) for tile in image.tile)
 
 
@@ -251,7 +251,7 @@ def _notes(image: Image.Image) -> Iterator[str]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Decodes to RGB: white shows through what is transparent, 16 bits are scaled to 8."""
+    """Decodes to RGB: transparent pixels are put on white, 16 bits are scaled to 8."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray(
             ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)

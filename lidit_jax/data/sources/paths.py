@@ -13,7 +13,7 @@ from lidit_jax.errors import InputError, is_unreachable
 def walk(folder: pathlib.Path) -> list[str]:
     """Returns the files below `folder` as sorted relative paths with "/"; hidden ones are left out.
 
-    Links to folders are followed, but not to one that is, holds, or is in what is walked through already.
+    Links to folders are followed, except to one that equals, holds or is in a folder walked before.
     Raises InputError if a folder cannot be read.
     """
     found, walked, due = [], [], [folder]
@@ -42,19 +42,19 @@ def _refuse(error: OSError):
 def find(
     path: str | os.PathLike, suffix: str, source: str, also: tuple[str, ...] = ()
 ) -> list[pathlib.Path]:
-    """Returns the files with `suffix` that `path` means: a file, a folder (searched through) or a glob.
+    """Returns the files with `suffix` at `path`: a file, a folder (searched recursively) or a glob.
 
-    also: other suffixes, of files that the source tells of. Letters may be small or capital.
-    Raises InputError if there are none. `source` is the name of the source that asks.
+    also: other suffixes, of files that the source reports. Suffixes ignore case.
+    Raises InputError if there are none. source: the name of the calling source.
     """
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
         found = [place / name for name in walk(place)]
-    elif place.is_file():  # its name may have what means something in a glob
+    elif place.is_file():  # its name may have characters that are special in a glob
         found = [place]
     else:
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), place.parts)
-        _check_reachable(pathlib.Path(*fixed))  # `glob` takes what does not answer for empty
+        _check_reachable(pathlib.Path(*fixed))  # `glob` takes one that does not answer as empty
         found = [pathlib.Path(p) for p in sorted(glob.glob(str(place), recursive=True))]
     chosen = [p for p in found if p.name.lower().endswith((suffix, *also))]
     if not chosen:
@@ -81,7 +81,7 @@ def fingerprint(paths: Iterable[pathlib.Path], root: pathlib.Path) -> str:
         name = os.path.relpath(path, root)
         try:
             size = path.stat().st_size
-        except OSError as e:  # a link to nothing; reading it has a named reason
+        except OSError as e:  # a broken link; reading it gives a named reason
             if is_unreachable(e):
                 raise
             size = -1
@@ -90,5 +90,5 @@ def fingerprint(paths: Iterable[pathlib.Path], root: pathlib.Path) -> str:
 
 
 def common_root(paths: list[pathlib.Path]) -> pathlib.Path:
-    """Returns the folder below which all the files are."""
+    """Returns the folder that contains all the files."""
     return pathlib.Path(os.path.commonpath([p.parent for p in paths]))

@@ -12,12 +12,12 @@ from lidit_jax.scenes import held_out, phrasing, rendering, things
 from lidit_jax.share import bounds
 
 VERSION = 1  # raise it when a change of the world changes the pictures of a given seed
-# How often a training picture is of each group.
+# The fraction of training pictures in each group.
 MIXTURE = {"one": 0.1, "two": 0.15, "three": 0.15, "four": 0.3, "counting": 0.15, "relation": 0.15}
 
 
 class Scenes:
-    """`count` pictures of scenes drawn at random; example k depends on (seed, k) and languages alone.
+    """`count` pictures of random scenes; example k depends on (seed, k) and languages alone.
 
     languages: "en", "zh"; a picture has one caption in each, in a phrasing drawn at random.
     Raises InputError for a negative count or seed, an unknown language, or none.

@@ -12,11 +12,11 @@ from lidit_jax.errors import check_range, unknown_name
 from lidit_jax.share import bounds
 
 VERSION = 2  # raise it when a change of the world changes the pictures of a given seed
-SINGLE = 1 / 8  # of the training pictures show one object, of which there are few scenes
+SINGLE = 1 / 8  # of the training pictures show one object, for which there are few scenes
 
 
 class Shapes:
-    """`count` pictures of scenes drawn at random; example k depends on (seed, split, k) alone.
+    """`count` pictures of random scenes; example k depends on (seed, split, k) alone.
 
     split: "train", or "held_out" for the scenes that training never sees.
     Raises InputError for a negative count or seed, or an unknown split.

@@ -14,7 +14,7 @@ KEY = "file_name"  # the column with the picture's path, relative to the table
 
 
 def find(folder: pathlib.Path) -> pathlib.Path | None:
-    """Returns the table in a folder, if it has one; InputError if it has two."""
+    """Returns the table in a folder, if it has one. Raises InputError if it has two."""
     found = [folder / name for name in NAMES if (folder / name).is_file()]
     if len(found) > 1:
         raise InputError(f"{folder} has {' and '.join(NAMES)}; remove one")
@@ -24,9 +24,10 @@ def find(folder: pathlib.Path) -> pathlib.Path | None:
 def read(path: pathlib.Path, captions: Sequence[str]) -> list[tuple[str, Row | None]]:
     """Returns (file name, other columns) of each row.
 
-    Of a line that is none it is None, and the name, where it has none, the line's number. Bytes that are not
-    UTF-8 become surrogates. captions: names of columns.
-    Raises InputError without rows, or the column file_name, or if that or one of captions is there twice.
+    An invalid row has None for the columns, and its number in place of a missing name. Bytes that
+    are not UTF-8 become surrogates. captions: names of columns.
+    Raises InputError if there are no rows or no column file_name, or if it or a caption column is
+    there twice.
     """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         columns, rows = _csv(file, path) if path.suffix == ".csv" else _jsonl(file)
@@ -38,14 +39,14 @@ def read(path: pathlib.Path, captions: Sequence[str]) -> list[tuple[str, Row | N
         raise InputError(f"no line of {path} is a JSON object; wanted one for each picture")
     if KEY not in columns:
         raise InputError(
-            f"{path} has no column {KEY!r}, with commas between columns, but {sorted(columns)}"
+            f"{path} has no column {KEY!r}, but {sorted(columns)}; separate columns by commas"
         )
     for name in (KEY, *captions):
         if columns.count(name) > 1:
             raise InputError(f"{path} has two columns {name!r}; rename one")
     read = [_named(path, number, row) for number, row in rows]
     if all(row is None for _, row in read):
-        why = f"each has other cells than its header, {', '.join(columns)}; put a text with commas in quotes"
+        why = f"none matches the header, {', '.join(columns)}; put a text with commas in quotes"
         if path.suffix != ".csv":
             why = f"no line has a text as its {KEY!r}"
         raise InputError(f"no row of {path} can be read: {why}")
@@ -63,14 +64,14 @@ def _csv(file: Iterator[str], path: pathlib.Path) -> tuple[list[str], _Numbered]
         rows = list(enumerate(reader, 1))
     except csv.Error as e:
         raise InputError(
-            f"{path} is no table: {e}, in the row that begins at line {reader.line_num + 1}; look for a quote "
-            f"that is not closed"
+            f"{path} is not a table: {e}, in the row that begins at line {reader.line_num + 1}; "
+            f"look for a quote that is not closed"
         ) from e
     return list(reader.fieldnames or ()), rows
 
 
 def _jsonl(file: Iterator[str]) -> tuple[list[str], _Numbered]:
-    """Returns the columns of all rows, and the numbered rows, of which one that is none is None."""
+    """Returns the columns of all rows, and the numbered rows; an invalid row is None."""
     columns, rows = {}, []
     for number, line in enumerate(file, 1):
         if not line.strip():

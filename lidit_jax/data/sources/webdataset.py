@@ -24,15 +24,15 @@ from lidit_jax.share import bounds
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _MAGIC = re.compile(
     rb"\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ|\x28\xb5\x2f\xfd"
-)  # how such files begin
+)  # the first bytes of such files
 
 
 class WebDataset:
-    """The samples of the tars at `path`: a tar, a folder that is searched through, or a glob.
+    """The samples of the tars at `path`: a tar, a folder (searched recursively) or a glob.
 
-    A sample is what has one name up to its first dot: a picture, a .txt (its caption), a .json (its
-    fields). The key is the tar's name and the sample's. Pictures stay in the tar until they are
-    asked for, so a compressed tar gives nothing. A tar that is cut gives what is before the cut.
+    A sample is the files with the same name up to the first dot: a picture, a .txt (its caption), a
+    .json (its fields). The key is the tar's name and the sample's. Pictures stay in the tar until
+    needed, so a compressed tar gives none. A truncated tar gives what is before the cut.
     caption, synthetic: the JSON fields that hold a text or a list of texts; others are metadata.
     Raises InputError if there is no tar.
     """
@@ -46,15 +46,13 @@ class WebDataset:
         self._root = paths.common_root(self._tars)
 
     def __len__(self) -> int:
-        """What the _stats.json files say; a tar without one is taken to be like the first such."""
+        """The counts of the _stats.json files; tars without one are estimated from their first."""
         counts = {tar: _successes(tar) for tar in self._tars}
         uncounted = [tar for tar, count in counts.items() if count is None]
         known = sum(count for count in counts.values() if count is not None)
         if not uncounted:
             return known
-        sizes = [
-            tar.stat().st_size if tar.exists() else 0 for tar in uncounted
-        ]  # 0: a link to nothing
+        sizes = [tar.stat().st_size if tar.exists() else 0 for tar in uncounted]  # 0: a broken link
         first = sum(isinstance(e, Example) for e in self._read(uncounted[0]))
         return known + round(first * sum(sizes) / max(sizes[0], 1))
 
@@ -109,15 +107,15 @@ class WebDataset:
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Yields (name, files by suffix) of neighbours with one name, reading headers alone.
+    """Yields (name, files by suffix) of neighbours with the same name, reading headers alone.
 
     Accents may be composed in one name and not in the other.
-    Raises ReadError where the tar is cut or damaged, once the samples that are surely whole are out.
+    Raises ReadError if the tar is truncated or damaged, after the samples that are surely whole.
     """
     key, members = "", {}
     while (member := tar.next()) is not None:
-        tar.members = []  # or it would hold all of them
-        # Hidden ones stand between a sample's files where a Mac has written the tar.
+        tar.members = []  # else it would keep all of them
+        # A tar written on a Mac has hidden files between those of a sample.
         if not member.isfile() or os.path.basename(member.name).startswith("."):
             continue
         found, suffix = _split(member.name)
@@ -131,7 +129,7 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
     if members and ended:
         yield key, members
     if not ended or behind:
-        raise tarfile.ReadError(f"{tar.name} has {'more behind its' if ended else 'no'} end")
+        raise tarfile.ReadError(f"{tar.name} has {'data after its' if ended else 'no'} end")
 
 
 def _composed(name: str) -> str:
@@ -146,9 +144,9 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _end(tar: tarfile.TarFile) -> tuple[bool, bool]:
-    """Returns whether zeros end what was read of a tar, and whether there is more behind them.
+    """Returns whether the part of a tar that was read ends in zeros, and whether more follows them.
 
-    `tarfile` stops at a damaged header, or where another tar is appended, without a word.
+    `tarfile` silently stops at a damaged header, or where another tar is appended.
     """
     tar.fileobj.seek(tar.offset)
     ended = tar.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)

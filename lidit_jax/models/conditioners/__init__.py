@@ -1,15 +1,16 @@
 """Conditioners: LLM features -> what the DiT attends to. One interface, a visible table.
 
-A conditioner is built as `CONDITIONERS[config.name](config, sources, width, heads, ...)` and called as
-`conditioner(features, e_t_BxD) -> TextCondition`. Whatever it does inside, changing values
-where a mask is False changes nothing, more padding changes no valid output, and no gradient
-reaches the LLM's hidden states.
+A conditioner is built as `CONDITIONERS[config.name](config, sources, width, heads, ...)` and called
+as `conditioner(features, e_t_BxD) -> TextCondition`. Whatever it does inside, changing values where
+a mask is False changes nothing, more padding changes no valid output, and no gradient reaches the
+LLM's hidden states.
 
-To add one: a class with `uses_time` (False: drawing asks it once, not at every step) and `entries`, a
-`FeatureEntry` for each LLM, which hold the statistics of its features; parameters name their `axes`, as
-`layers.linear` has them, so that they can be sharded; its name in `CONDITIONERS`, its switches in
-`ConditionerConfig`; what it does not use of them in `ablation.family`; its products in `benchmarking.flops`; and a variant of it in tests/models/conditioners_test.py,
-which holds it to the above.
+To add one, write a class with `uses_time` (False: sampling calls it once, not at every step) and
+`entries`, a `FeatureEntry` for each LLM, which hold the statistics of its features. Its parameters
+name their `axes`, as in `layers.linear`, so that they can be sharded. Add its name to
+`CONDITIONERS`, its switches to `ConditionerConfig`, the switches that it does not use to
+`ablation.family`, its products to `benchmarking.flops`, and a variant of it to
+tests/models/conditioners_test.py, which tests the above.
 """
 
 import dataclasses
@@ -35,14 +36,14 @@ class ConditionerConfig:
     name: "direct" (features projected, nothing else) or "infused" (refiners).
     feature_norm: "channel" standardises each channel of an LLM by its statistics over the data
       set; "rms" and "none" are the alternatives.
-    The rest concerns "infused" alone:
+    The rest is for "infused" alone:
     n_ltr: linguistic token refiner blocks per LLM.
     gating: False fixes the refiner's gates at 1 (Table 5).
     ltr_mask: "full", or "causal" to keep the LLM's one-sided view (Table 3).
     fusion: with several LLMs, "refiner" (the collaborative refiner) or "concat" (Table 6).
     n_cr: collaborative refiner blocks.
-    context: which tokens are averaged into the gates' context: "prompt", or "all" to count the
-      instruction too.
+    context: which tokens are averaged into the gates' context: "prompt", or "all" to include the
+      instruction.
     """
 
     name: str = "infused"

@@ -1,4 +1,4 @@
-"""What every conditioner shares: the LLM features' entry into the model, and the output type."""
+"""Shared by all conditioners: the entry of LLM features into the model, and the output type."""
 
 import dataclasses
 
@@ -25,7 +25,10 @@ class TextSource:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TextCondition:
-    """What the DiT sees of a prompt: tokens [B, S, D], real ones first, mask [B, S] (True = real), pooled [B, D] f32."""
+    """The DiT's view of the prompts.
+
+    Tokens [B, S, D], real ones first; mask [B, S] (True = real); pooled [B, D], f32.
+    """
 
     tokens_BxSxD: Array
     mask_BxS: Array
@@ -59,10 +62,10 @@ class FeatureEntry(nnx.Module):
 
 
 def concat_tokens(parts: list, masks: list) -> TextCondition:
-    """Returns the LLMs' kept tokens one after the other, padding last, and their masked mean.
+    """Returns the LLMs' kept tokens concatenated, padding last, and their masked mean.
 
-    Along the token axis, because two tokenisers cut a prompt differently. The order of tokens means
-    nothing to what attends to them; with all padding last, a count says which are real.
+    Along the token axis, because two tokenisers split a prompt differently. The order of tokens
+    does not matter to attention; with all padding last, a count tells which are real.
     """
     tokens_BxSxD = jnp.concatenate(parts, axis=1)
     mask_BxS = jnp.concatenate(masks, axis=1)

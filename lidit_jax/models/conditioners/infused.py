@@ -1,9 +1,9 @@
 """`infused`: the LLM-infused Diffuser (section 3.1, Fig. 5), the paper's conditioner.
 
 Per LLM, a linguistic token refiner lets every token see every other, which the LLM's causal
-mask forbade; across LLMs, a collaborative refiner lets each read the others; then the
-instruction's tokens are cut off and the rest is concatenated. Both are controlled by the
-timestep and by the prompt itself.
+mask forbade; across LLMs, a collaborative refiner lets each attend to the others; then the
+instruction's tokens are cut off and the rest is concatenated. Both refiners are controlled by
+the timestep and by the prompt itself.
 """
 
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class RefinerBlock(nnx.Module):
         self.gates = layers.Modulation(width, 2, dtype=dtype, rngs=rngs) if gating else None
 
     def __call__(self, x_BxSxD, c_BxD, mask_BxSxS, start=0):
-        """Returns the tokens from `start` on, refined; those before are read, but not refined.
+        """Returns the tokens from `start` on, refined; those before are attended to, not refined.
 
         The mask's second dimension may be 1 (broadcast).
         """
@@ -108,7 +108,7 @@ class Infused(nnx.Module):
     def __call__(self, features, e_t_BxD) -> TextCondition:
         """Returns the refined prompt tokens of all LLMs, for a timestep embedding [B, D].
 
-        The last stage, whichever it is, leaves out the instruction's tokens: nobody reads them after.
+        The last stage, whichever it is, drops the instruction's tokens: nothing reads them later.
         """
         masks = [f.mask_BxS for f in features]
         starts = [f.prefix_len for f in features]  # of what is kept
@@ -139,7 +139,7 @@ class Infused(nnx.Module):
         return concat_tokens(parts, keeps)
 
     def _context(self, pool, x_BxSxD, features, e_t_BxD):
-        """c = e_t + Linear(mean of X): what the gates and modulations of one LLM are given."""
+        """c = e_t + Linear(mean of X): the input of the gates and modulations of one LLM."""
         over_BxS = features.mask_BxS if self.context_of_all else features.keep_BxS
         return e_t_BxD + pool(layers.masked_mean(x_BxSxD, over_BxS)).astype(jnp.float32)
 
@@ -148,7 +148,7 @@ class Infused(nnx.Module):
             return mask_BxS[:, None]
         S = mask_BxS.shape[1]
         earlier_1xSxS = jnp.tril(jnp.ones((1, S, S), bool))
-        # A token always sees itself, so that no row is empty where the first token is masked.
+        # A token always sees itself, so that no row is empty if the first token is masked.
         return (earlier_1xSxS & mask_BxS[:, None]) | jnp.eye(S, dtype=bool)[None]
 
 

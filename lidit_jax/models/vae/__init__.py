@@ -1,14 +1,14 @@
 """Pictures <-> latents. A codec turns uint8 pictures into raw latents and back.
 
 pixels         the picture is its own latent
-numbers        a VAE that is not here, known by its numbers
-codec          a trained KL autoencoder as a codec: jitted, tiled where a picture is large
+numbers        a stand-in for a VAE, known by its numbers
+codec          a trained KL autoencoder as a codec: jitted, tiled for large pictures
 kl             the autoencoder of latent diffusion, a network
-blocks         what that network is made of
+blocks         the parts of that network
 folder         that network <-> a folder in the layout of diffusers
 tensors        a safetensors file <-> named arrays
 tiling         a function of large pictures, from a function of tiles
-posterior      what the encoder's mean and log-variance mean
+posterior      the Gaussian of the encoder's mean and log-variance
 perceptual     LPIPS: how different two pictures look
 discriminator  PatchGAN: which patches look generated
 
@@ -28,7 +28,7 @@ from lidit_jax.models.vae.pixels import Pixels
 
 
 class Codec(Protocol):
-    """What data preparation and generation know of a VAE.
+    """The interface of a VAE for data preparation and generation.
 
     downsample: pixels per latent cell and side; channels: latent channels.
     """
@@ -43,10 +43,10 @@ class Codec(Protocol):
         """Raw latents -> uint8 pictures."""
 
     def on(self, mesh: Mesh) -> "Codec":
-        """The same codec with its weights on every device of the mesh, which splits the rows it is given."""
+        """The same codec with its weights on every device of the mesh, which splits its rows."""
 
     def identity(self) -> dict:
-        """What a recipe records, and a reader compares: name and weights' hash."""
+        """What a recipe records and a reader compares: name and hash of the weights."""
 
 
 MOST_PIXELS = 8192 * 8192  # of a picture: more is a mistake
@@ -56,7 +56,7 @@ CODECS = {"pixels": Pixels}
 def make_codec(name: str) -> Codec:
     """Returns the codec of that name, or the KL autoencoder in the folder of that name.
 
-    "latents:8x16" stands for a VAE that is not here, of 16 channels and a side 8 times shorter.
+    "latents:8x16" is a stand-in for a VAE with 16 channels and a downsampling of 8.
     Raises InputError if it is none of these, or if the folder's autoencoder cannot be used.
     """
     if name in CODECS:
@@ -67,8 +67,8 @@ def make_codec(name: str) -> Codec:
         return kl_codec.from_folder(pathlib.Path(name).expanduser())
     raise errors.InputError(
         f"{errors.unknown_name('codec', name, CODECS)}; or name a folder that has "
-        f"{folder.CONFIG} and {folder.WEIGHTS}, as diffusers saves an AutoencoderKL (of a run, whose VAE "
-        "is elsewhere here, by --vae, or Generator(vae=...))"
+        f"{folder.CONFIG} and {folder.WEIGHTS}, as diffusers saves an AutoencoderKL (if a run's "
+        "VAE is elsewhere on this machine, use --vae or Generator(vae=...))"
     )
 
 
@@ -81,13 +81,14 @@ def latent_size(codec: Codec, size: tuple[int, int], patch: int = 1) -> tuple[in
     unit = patch * codec.downsample
     if size[0] * size[1] > MOST_PIXELS:
         raise errors.InputError(
-            f"picture size {size[0]}x{size[1]} is of more than {MOST_PIXELS:,} pixels; use a smaller one"
+            f"picture size {size[0]}x{size[1]} has more than {MOST_PIXELS:,} pixels; "
+            f"use a smaller one"
         )
     for side in size:
         if side < 1 or side % unit:
             near = sorted({max(side // unit, 1) * unit, (side // unit + 1) * unit})
             raise errors.InputError(
-                f"picture size {size[0]}x{size[1]}: {side} does not divide by {unit} "
+                f"picture size {size[0]}x{size[1]}: {side} is not divisible by {unit} "
                 f"(patch {patch} x VAE {codec.downsample}); use {' or '.join(map(str, near))}"
             )
     return (size[0] // codec.downsample, size[1] // codec.downsample, codec.channels)

@@ -1,4 +1,4 @@
-"""What the KL autoencoder is made of: residual blocks, one head of attention, halving and doubling.
+"""The parts of the KL autoencoder: residual blocks, one head of attention, halving and doubling.
 
 Every parameter is f32 and carries `axes` (see `models.layers`); the input side of a kernel is
 "embed", except where it is a picture's or a latent's few channels. A config's `dtype` is the
@@ -140,7 +140,7 @@ class UpBlock(nnx.Module):
 
 
 def blocks(kind, widths, config, *, rngs):
-    """Returns one block of a kind per width, each reading what the one before gives."""
+    """Returns one block of a kind per width, each fed by the one before."""
     last = len(widths) - 1
     pairs = zip((widths[0], *widths), widths)
     return nnx.List(

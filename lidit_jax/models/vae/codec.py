@@ -1,4 +1,4 @@
-"""A trained KL autoencoder as a codec: pictures of any size and number, a few at once."""
+"""A trained KL autoencoder as a codec: pictures of any size and number, a few at a time."""
 
 import functools
 import pathlib
@@ -14,7 +14,7 @@ from lidit_jax.models.vae.kl import AutoencoderKL
 from lidit_jax.models.vae.pixels import to_uint8, to_unit
 from lidit_jax.models.vae.tiling import tiled
 
-# On a device, at most so many, and so many pixels: decoding takes 7 GiB of memory beside the weights.
+# Limits per device, in pictures and pixels: decoding takes 7 GiB of memory beside the weights.
 PICTURES_AT_ONCE = 8
 PIXELS_AT_ONCE = 8 * 512**2
 
@@ -22,12 +22,12 @@ PIXELS_AT_ONCE = 8 * 512**2
 class KLCodec:
     """Codec of an autoencoder: a picture's latent is the mean of its posterior, not normalised.
 
-    model: reads and gives pictures of 3 channels; its weights go to the devices with the first picture.
-    sha256: names the weights in a data set's recipe.
-    tile: a picture of more pixels than a square of this side is read in such squares, which overlap by a
-      quarter. Each has statistics and attention of its own, so its latents are of another kind than a whole
-      picture's; every bin of the paper's stages is read whole.
-    mesh: whose devices all hold the weights, and share the pictures; None is one device.
+    model: for pictures of 3 channels; its weights go to the devices with the first picture.
+    sha256: identifies the weights in a data set's recipe.
+    tile: a picture with more pixels than a square of this side is read in such squares, which
+      overlap by a quarter. Each has its own statistics and attention, so its latents differ in kind
+      from a whole picture's; every bin of the paper's stages is read whole.
+    mesh: all its devices hold the weights, and share the pictures; None is one device.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class KLCodec:
         if (config.in_channels, config.out_channels) != (3, 3):
             raise errors.InputError(
                 f"the VAE maps {config.in_channels} channels to {config.out_channels}; "
-                "want one of RGB pictures, 3 to 3"
+                "want one for RGB pictures, 3 to 3"
             )
         self.mesh, self._given = mesh or sharding.one_device(), model
         self.sha256, self.tile = sha256, tile
@@ -64,7 +64,7 @@ class KLCodec:
         return {"name": "kl", "hash": self.sha256}
 
     def _is_whole(self, x_BxHxWxI, scale) -> bool:
-        """Whether x, of which a cell has `scale` pixels a side, or is one, is small enough for no tiles."""
+        """Whether x, whose cells have `scale` pixels a side (at least one), needs no tiles."""
         return _pixels(x_BxHxWxI, scale) <= self.tile**2
 
     def _run(self, fn, x_BxHxWxI, channels, scale):
@@ -82,7 +82,7 @@ class KLCodec:
         return np.concatenate([run(x_BxHxWxI[first : first + at_once]) for first in starts])
 
     def _on_rows(self, fn, x_BxHxWxI):
-        """Returns fn(model, x) as numpy, the rows split over the mesh; the last fills up what is left."""
+        """Returns fn(model, x) as numpy, the rows split over the mesh, padded with the last one."""
         count, parts = len(x_BxHxWxI), sharding.batch_parts(self.mesh)
         filled = np.concatenate([x_BxHxWxI, x_BxHxWxI[-1:].repeat(-count % parts, 0)])
         placed = jax.device_put(filled, sharding.batch_sharding(self.mesh))
@@ -90,7 +90,7 @@ class KLCodec:
 
 
 def _pixels(x_BxHxWxI, scale) -> int:
-    """Returns the pixels of a picture: of x itself, or of what a decoder makes of it."""
+    """Returns the pixels of a picture: x itself, or what a decoder makes of it."""
     _, H, W, _ = x_BxHxWxI.shape
     return H * W * max(1, int(scale)) ** 2
 
@@ -113,9 +113,9 @@ def _decode_uint8(model, latents_BxHxWxC, mesh):
 
 
 def from_folder(folder: pathlib.Path) -> KLCodec:
-    """Returns the codec of a folder in diffusers' layout; one that has not changed is read once.
+    """Returns the codec of a folder in diffusers' layout; an unchanged folder is read only once.
 
-    Raises InputError where `folder.load` does.
+    Raises InputError as `folder.load` does.
     """
     found = folders.locate(folder).resolve()
     stamps = tuple((found / n).stat().st_mtime_ns for n in (folders.CONFIG, folders.WEIGHTS))

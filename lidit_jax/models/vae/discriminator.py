@@ -12,8 +12,8 @@ class PatchDiscriminator(nnx.Module):
     """Three halvings by 4x4 convolutions, two more convolutions: one logit per patch of 70x70 pixels.
 
     The sizes are those of the 70x70 discriminator that VQGAN and latent diffusion train against.
-    GroupNorm stands where they have BatchNorm, whose statistics would couple the pictures of a
-    batch, and so make the loss depend on how the batch is split over devices.
+    GroupNorm replaces their BatchNorm, whose statistics would couple the pictures of a batch, and
+    so make the loss depend on how the batch is split over devices.
     width: of the first layer, a multiple of 16. Pictures are at least LEAST_SIDE pixels a side.
     """
 

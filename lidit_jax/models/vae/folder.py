@@ -1,6 +1,6 @@
 """A KL autoencoder <-> a folder as diffusers saves it: `config.json` and a safetensors file.
 
-One rule names the weights both ways: a parameter's path in the model, joined by dots, with
+One rule names the weights in both directions: a parameter's path in the model, joined by dots, with
 "weight" for what nnx calls kernel or scale; kernels are stored output side first.
 """
 
@@ -22,11 +22,11 @@ from lidit_jax.models.vae.kl import AutoencoderKL, VAEConfig
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
-# What a config.json must say, as far as it says anything: the one kind of network that `kl` is.
+# Values that these keys of a config.json must have, if present: the one kind of network in `kl`.
 _FIXED = {"_class_name": "AutoencoderKL", "act_fn": "silu"}
 _BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 
-# What diffusers assumes for a key that config.json lacks, as those of the first models do.
+# What diffusers assumes for keys that config.json lacks, as in the first models.
 _OMITTED = VAEConfig(
     latent_channels=4,
     block_out_channels=(64,),
@@ -44,7 +44,7 @@ _LAYOUTS = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # ours (H, W, in, out) -> thei
 
 
 def locate(folder: str | os.PathLike) -> pathlib.Path:
-    """Returns the folder that has both files: this one, or its `vae` where it is a whole pipeline.
+    """Returns the folder that has both files: this one, or its `vae` if it is a whole pipeline.
 
     Raises InputError, naming the file, if one is missing.
     """
@@ -54,13 +54,13 @@ def locate(folder: str | os.PathLike) -> pathlib.Path:
         raise errors.InputError(f"{folder} has neither {CONFIG} nor vae/{CONFIG}; want a VAE")
     if not (found / WEIGHTS).exists():
         raise errors.InputError(
-            f"{found} has no {WEIGHTS}; the save_pretrained of diffusers writes one"
+            f"{found} has no {WEIGHTS}; save_pretrained of diffusers writes one"
         )
     return found
 
 
 def digest(folder: str | os.PathLike) -> str:
-    """Returns the SHA-256 of config and weights, in hex: copies of a folder have one."""
+    """Returns the SHA-256 of config and weights, in hex: the same for copies of a folder."""
     folder, total = locate(folder), hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
         with open(folder / name, "rb") as f:
@@ -71,8 +71,8 @@ def digest(folder: str | os.PathLike) -> str:
 def load(folder: str | os.PathLike, dtype: str = "float32") -> AutoencoderKL:
     """Returns the folder's autoencoder, with `dtype` as compute dtype, its weights in the host's memory.
 
-    Raises InputError if a file is missing or damaged, the config is another network's, or a weight
-    is missing, unknown, of another shape or not finite.
+    Raises InputError if a file is missing or damaged, the config is for another network, or a
+    weight is missing, unknown, of a wrong shape or not finite.
     """
     folder = locate(folder)
     config = dataclasses.replace(read_config(folder / CONFIG), dtype=dtype)
@@ -88,7 +88,7 @@ def load(folder: str | os.PathLike, dtype: str = "float32") -> AutoencoderKL:
 
 
 def save(model: AutoencoderKL, folder: str | os.PathLike):
-    """Writes the model so that `load` and diffusers read it; each file is whole or absent."""
+    """Writes the model for `load` and diffusers; each file is complete or absent."""
     folder = pathlib.Path(folder)
     params = nnx.to_flat_state(nnx.state(model, nnx.Param))
     tensors.write(
@@ -102,7 +102,7 @@ def save(model: AutoencoderKL, folder: str | os.PathLike):
 
 
 def read_config(path: str | os.PathLike) -> VAEConfig:
-    """Returns what a `config.json` of diffusers says; keys that change nothing here are skipped.
+    """Reads a `config.json` of diffusers; keys that change nothing here are ignored.
 
     Raises InputError if it is damaged, or is the config of another network.
     """
@@ -142,7 +142,7 @@ def _value(key: str, value: Any, default: Any, path) -> Any:
 
 
 def _to_json(config: VAEConfig) -> dict:
-    """Returns the config as diffusers writes it; the compute dtype is no property of the weights."""
+    """Returns the config as diffusers writes it; the compute dtype is not part of the weights."""
     values = dataclasses.asdict(config)
     del values["dtype"]
     return _FIXED | _block_types(config) | values
@@ -154,7 +154,7 @@ def _name(key) -> str:
 
 
 def _modern(name: str, tensor):
-    """Returns an attention's weight under today's name, and as a matrix where it was a 1x1 convolution."""
+    """Returns an attention weight under today's name, and a 1x1 convolution as a matrix."""
     if ".attentions." not in name:
         return name, tensor
     name = re.sub(rf"\.({'|'.join(_OLD_ATTENTION)})\.", lambda m: f".{_OLD_ATTENTION[m[1]]}.", name)

@@ -1,7 +1,7 @@
 """The KL autoencoder of latent diffusion (arXiv 2112.10752, appendix G), as Stable Diffusion and FLUX use it.
 
-The same network as diffusers' `AutoencoderKL`, in NHWC. Attributes have the names that they have
-there, so that a parameter's path in the model is its name in a weights file (`folder`).
+The same network as diffusers' `AutoencoderKL`, in NHWC. Attributes have the same names as there, so
+that a parameter's path in the model is its name in a weights file (`folder`).
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ class VAEConfig:
     in_channels, out_channels: of a picture; latent_channels: C.
     block_out_channels: width per resolution; every resolution but the first halves the sides.
     layers_per_block: residual blocks per resolution of the encoder; the decoder has one more.
-    norm_num_groups: GroupNorm's groups; divides every width.
+    norm_num_groups: GroupNorm's groups; must divide every width.
     use_quant_conv, use_post_quant_conv: a 1x1 convolution on the moments; on the latents.
     mid_block_add_attention: one head of attention over all cells at the lowest resolution.
     scaling_factor, shift_factor: (latent - shift) * scaling has about unit variance; kept for
-      other programs, latents here are raw.
+      other programs, since latents here are raw.
     sample_size: side in pixels of the pictures it was trained on; kept for other programs.
     dtype: compute dtype, "float32" or "bfloat16".
     """

@@ -1,4 +1,4 @@
-"""A VAE that is not here, known by its numbers alone: enough to plan a run and to measure its speed."""
+"""A stand-in for a VAE, with its numbers alone: enough to plan a run and to measure its speed."""
 
 import re
 
@@ -6,9 +6,9 @@ from lidit_jax import errors
 
 
 class Numbers:
-    """Stands for a VAE of so many pixels per latent cell and side, and so many latent channels.
+    """A stand-in for a VAE, which can neither encode nor decode.
 
-    It encodes and decodes nothing.
+    downsample: pixels per latent cell and side; channels: latent channels.
     """
 
     def __init__(self, downsample: int, channels: int):
@@ -28,12 +28,13 @@ class Numbers:
 
     def _absent(self) -> errors.InputError:
         return errors.InputError(
-            f"data.codec names no VAE, only its numbers; give the folder of one of {self.channels} channels "
-            f"that makes a side {self.downsample} times shorter, as diffusers saves an AutoencoderKL"
+            f"data.codec names no VAE, only its numbers; give the folder of a VAE with "
+            f"{self.channels} channels and a downsampling of {self.downsample}, as diffusers saves "
+            f"an AutoencoderKL"
         )
 
 
 def parse(name: str) -> Numbers | None:
-    """Returns the stand-in that "latents:8x16" means (downsample x channels), or None for another name."""
+    """Returns the stand-in for "latents:8x16" (downsample x channels), or None for another name."""
     found = re.fullmatch(r"latents:([1-9]\d*)x([1-9]\d*)", name)
     return Numbers(int(found[1]), int(found[2])) if found else None

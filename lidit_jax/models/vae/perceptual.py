@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from lidit_jax.models.vae import tensors
 
-# VGG16's 3x3 convolutions: width and count per stage; a 2x2 max pooling stands between stages.
+# VGG16's 3x3 convolutions: width and count per stage; 2x2 max pooling between stages.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
-LEAST_SIDE = 16  # of a picture, in pixels: four poolings leave one cell of it
+LEAST_SIDE = 16  # of a picture, in pixels: four poolings reduce it to one cell
 
 # ImageNet's mean and standard deviation per channel, for pictures in [-1, 1].
 MEAN = (-0.030, -0.088, -0.188)
@@ -21,7 +21,7 @@ STD = (0.458, 0.448, 0.450)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class VGGStage:
-    """Convolutions up to the layer that is compared, and each channel's weight in the comparison.
+    """Convolutions up to a compared layer, and each channel's weight in the comparison.
 
     convs: pairs (kernel_3x3xIxO, bias_O). importance_O: not negative.
     """
@@ -34,8 +34,8 @@ def load(path: str | os.PathLike) -> tuple[VGGStage, ...]:
     """Reads VGG16 and LPIPS's weights from one safetensors file.
 
     Convolutions have torchvision's names for VGG16 (`features.0.weight`), the channels' weights those
-    of the lpips package (`lin0.model.1.weight`, [1, O, 1, 1]); anything else in the file is not
-    read. Raises InputError if one is missing, mis-shaped or not finite.
+    of the lpips package (`lin0.model.1.weight`, [1, O, 1, 1]); other tensors in the file are not
+    used. Raises InputError if one is missing, of a wrong shape or not finite.
     """
     found, stages, index, d_in = tensors.read(path), [], 0, 3
     for stage, (width, count) in enumerate(STAGES):

@@ -1,4 +1,4 @@
-"""Pixels: uint8 in [0, 255] <-> f32 in [-1, 1], and the codec that does no more than that."""
+"""Pixels: uint8 in [0, 255] <-> f32 in [-1, 1], and the codec that does only that."""
 
 import jax.numpy as jnp
 
@@ -9,7 +9,7 @@ def to_unit(images_BxHxWx3):
 
 
 def to_uint8(x_BxHxWx3):
-    """Returns pictures in [-1, 1] as uint8, rounded; what lies outside is clipped."""
+    """Returns pictures in [-1, 1] as uint8, rounded; values outside are clipped."""
     return jnp.clip(jnp.round((x_BxHxWx3 + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The encoder's answer is a diagonal Gaussian N(mean, exp(logvar)) over latents, not one latent."""
+"""The encoder's output is a diagonal Gaussian N(mean, exp(logvar)) over latents, not one latent."""
 
 import jax.numpy as jnp
 

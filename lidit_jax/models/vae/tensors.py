@@ -16,7 +16,7 @@ _DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F6
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Returns every tensor of the file as f32.
 
-    Raises InputError if the file is missing, damaged or holds anything but floating-point numbers.
+    Raises InputError if the file is missing, damaged or has other than floating-point numbers.
     """
     try:
         entries = safetensors.deserialize(pathlib.Path(path).read_bytes())
@@ -42,14 +42,14 @@ def write(path: str | os.PathLike, tensors: dict[str, np.ndarray]):
     """Writes the file, atomically."""
     dense = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with files.atomic(path) as temporary:
-        # Readers of PyTorch weights ask for this format; save_file would let nobody else read it.
+        # Readers of PyTorch weights ask for this format; save_file would let no other user read it.
         temporary.write_bytes(safetensors.numpy.save(dense, metadata={"format": "pt"}))
 
 
 def take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path) -> np.ndarray:
     """Removes a tensor from what was read at `path`, and returns it.
 
-    Raises InputError if it is missing, has another shape, or has a number that is not finite.
+    Raises InputError if it is missing, has a wrong shape, or has a number that is not finite.
     """
     if name not in tensors:
         raise errors.InputError(f"{path} has no {name}; want one of shape {shape}")
@@ -57,5 +57,5 @@ def take(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path
     if tensor.shape != shape:
         raise errors.InputError(f"{path}: {name} has shape {tensor.shape}; want {shape}")
     if not np.isfinite(tensor).all():
-        raise errors.InputError(f"{path}: {name} has NaN or infinity; get sound weights")
+        raise errors.InputError(f"{path}: {name} has NaN or infinity; get intact weights")
     return tensor

@@ -1,6 +1,6 @@
 """A function of large pictures, from a function of tiles: overlapping tiles, blended linearly.
 
-Memory is then that of one tile, and one program serves every size.
+The memory needed is that of one tile, and one program serves every size.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """One tile along one side: where it reads, where it writes, and its share of what is there."""
+    """One tile along one side: where it reads, where it writes, and its share of those outputs."""
 
     read: slice
     write: slice
@@ -25,7 +25,7 @@ def windows(size: int, tile: int, overlap: int, scale: Fraction) -> list[Window]
 
     Each reads `tile` cells (or `size`, if that is less) and writes `scale` times as many; the last is
     moved back to end where the side ends. Shares rise and fall linearly over `overlap` cells.
-    `scale` times any of these must be whole.
+    `scale` times any of these must be an integer.
     """
     starts = [*range(0, size - tile, tile - overlap), max(size - tile, 0)]
     length = min(tile, size)
@@ -46,9 +46,9 @@ def tiled(
 ) -> np.ndarray:
     """Returns fn(x), f32 [B, H * scale, W * scale, channels], from calls of fn on tiles of x.
 
-    fn maps [B, h, w, I] to [B, h * scale, w * scale, channels]. The result is fn's own where fn is
-    local, and a blend of neighbouring tiles' answers where it is not. `tile` and `overlap` are in
-    cells of x.
+    fn maps [B, h, w, I] to [B, h * scale, w * scale, channels]. The result equals fn's own where fn
+    is local, and blends the outputs of neighbouring tiles where it is not. `tile` and `overlap` are
+    in cells of x.
     """
     B, H, W, _ = x_BxHxWxI.shape
     out = np.zeros((B, int(H * scale), int(W * scale), channels), np.float32)

@@ -21,7 +21,7 @@ def test_its_numbers_fix_the_latents_size():
 )
 def test_what_needs_the_vae_asks_for_its_folder(use):
     with pytest.raises(
-        InputError, match="give the folder of one of 16 channels that makes a side 8"
+        InputError, match="give the folder of a VAE with 16 channels and a downsampling of 8"
     ):
         use(vae.make_codec("latents:8x16"))
 
