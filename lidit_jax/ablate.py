@@ -7,6 +7,7 @@ from absl import flags
 
 from lidit_jax import ablation, doors, errors, files
 from lidit_jax.ablation import report, running
+from lidit_jax.evaluation import figures
 from lidit_jax.training import heap
 
 _out = doors.define_folder("out", "folder for the data set, the runs and report/")
@@ -28,6 +29,7 @@ def main():
     files.check_own_folder(_out(), "out")
     wanted, jobs = running.items(family), running.jobs(family, _SEEDS.value, _out())
     mine = _share()
+    figures.check()
     made = () if _REPORT.value else mine.of(len(jobs))
     running.check([jobs[i] for i in made], wanted, _out() / "data")
     for i in made:

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import importlib.util
 import os
 import re
 import textwrap
@@ -28,6 +29,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.5)
     ordered = near + [k for k in known if k not in near]
     return InputError(f"unknown {kind} {name!r}; known: {', '.join(ordered)}")
+
+
+def check_installed(user: str, extra: str, *modules: str):
+    """Raises InputError if a module that `user` needs is missing; `extra` is what installs it."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise InputError(
+                f"{user} needs {module}, which is not installed; in the folder of lidit_jax, run "
+                f"`pip install -e '.[{extra}]'`"
+            )
 
 
 def in_one_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 
 from lidit_jax import doors, errors, files, prompts, share
-from lidit_jax.evaluation import SUITES, pictures, results
+from lidit_jax.evaluation import SUITES, figures, pictures, results
 from lidit_jax.evaluation.benchmarks import (
     BENCHMARKS,
     FIGURES,
@@ -173,6 +173,8 @@ def _write_prompts(benchmark: Benchmark) -> str:
 
 
 def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
+    if _SUITE.value in FIGURES:
+        figures.check()
     folders = measuring.judge_folders(_JUDGES.value, benchmark.judges)
     mine = _share()
     llms, vae = _moved()

@@ -9,6 +9,7 @@ import numpy as np
 from absl import flags
 
 from lidit_jax import doors, errors, files
+from lidit_jax.evaluation import figures
 from lidit_jax.probing import linear, prompts, report, states
 from lidit_jax.scenes.things import COLOURS
 from lidit_jax.text import instruct
@@ -27,6 +28,7 @@ def main():
     runs = doors.named_folders(_WORKDIRS)
     out, drawn = _out(), prompts.draw(_COUNT.value)
     files.check_folder(out, "out")
+    figures.check()
     command = doors.command("probe")
     page = report.write(_found(runs, drawn, *_moved()), len(COLOURS), len(drawn), out, command)
     print(page.read_text(encoding="utf-8"))

@@ -37,7 +37,8 @@ def pixart(task: DiffusionTask) -> Peer:
         from torch.utils.flop_counter import FlopCounterMode
     except ImportError as e:
         raise errors.InputError(
-            f"--peer=diffusers needs torch and diffusers ({e}); pip install 'lidit_jax[text,dev]'"
+            f"--peer=diffusers needs torch and diffusers ({e}); in the folder of lidit_jax, run "
+            "`pip install -e '.[text,dev]'`"
         ) from e
     config, (B, (H, W, C), text) = task.model, dataclasses.astuple(task.shape)
     if len(text) != 1:

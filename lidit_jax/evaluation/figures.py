@@ -3,9 +3,15 @@
 import pathlib
 
 from lidit_jax import files
+from lidit_jax.errors import check_installed
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
+def check():
+    """Raises InputError if matplotlib is missing, before hours of work end in a figure."""
+    check_installed("a figure", "evaluation", "matplotlib")
 
 
 def pyplot():

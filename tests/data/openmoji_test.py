@@ -1,13 +1,10 @@
 """The source of drawings: names tell them apart and say what is drawn, trimmed or not."""
 
-from importlib import metadata
-
 import numpy as np
 import pytest
 
 from lidit_jax.data import sources
 from lidit_jax.data.sources import openmoji
-from lidit_jax.errors import InputError
 from tests.tiny_sources import every
 
 
@@ -64,17 +61,6 @@ def test_the_first_of_two_namesakes_stays():
     drawings = [drawing("1", "star", "星"), drawing("2", "star", "星星"), drawing("3", "sun", "星")]
     drawings.append(drawing("4", "moon", "月"))
     assert [d.emoji for d in openmoji._without_namesakes(drawings)] == ["1", "4"]
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    def version(package):
-        if package == "resvg-py":
-            raise metadata.PackageNotFoundError(package)
-        return "1.0"
-
-    monkeypatch.setattr(openmoji.metadata, "version", version)
-    with pytest.raises(InputError, match=r"needs the package resvg-py: pip install .*\[data\]"):
-        sources.make("openmoji")
 
 
 @pytest.fixture(scope="module")

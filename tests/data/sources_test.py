@@ -1,5 +1,6 @@
 """Laws of every source: finite, lazy, in a fixed order, in pieces; what it describes is what it gives."""
 
+import importlib.util
 import json
 import pathlib
 import pickle
@@ -243,3 +244,18 @@ def test_importing_sources_imports_no_large_library():
     code = f"import sys, lidit_jax.data.sources; print([m for m in {large} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "options"),
+    [
+        ("openmoji", "resvg_py", {}),
+        ("parquet", "pyarrow", {"path": "x.parquet"}),
+        ("tfds", "tensorflow_datasets", {"name": "mnist", "split": "train"}),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(name, module, options, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda m: None if m == module else find(m))
+    with pytest.raises(InputError, match=rf"{name} needs {module}, .*\.\[data\]"):
+        sources.make(name, **options)

@@ -351,7 +351,9 @@ def test_without_the_libraries(tiny_llm, tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
     )
-    with pytest.raises(InputError, match="text encoders need torch; run `pip install"):
+    with pytest.raises(
+        InputError, match=r"a text encoder needs torch, .* `pip install -e '.\[text\]'`"
+    ):
         locate(tiny_llm("llama"), tmp_path)
 
 

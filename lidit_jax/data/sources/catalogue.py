@@ -11,7 +11,7 @@ from lidit_jax.data.sources import paths
 from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, InMemory
-from lidit_jax.errors import InputError, Passing, is_unreachable, unknown_name
+from lidit_jax.errors import InputError, Passing, check_installed, is_unreachable, unknown_name
 from lidit_jax.share import bounds
 
 CAPTIONS = ("caption", "captions")  # features with texts; without them, the label's name
@@ -46,6 +46,7 @@ class Tfds:
             "template": template,
             "names": names and str(names),
         }
+        check_installed("source tfds", "data", "tensorflow_datasets")
         if "{}" not in template:
             raise InputError(f"source tfds: template {template!r} has no {{}} for the class's name")
         builder = _builder(name, data_dir)

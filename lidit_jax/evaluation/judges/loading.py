@@ -6,7 +6,6 @@ a tokenizer, as written by `save_pretrained` or downloaded from the Hugging Face
 
 import contextlib
 import hashlib
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lidit_jax import files, pretrained
-from lidit_jax.errors import InputError
+from lidit_jax.errors import InputError, check_installed
 
 
 def architecture(folder: Path, kind: str, wanted: Iterable[str]) -> str:
@@ -23,9 +22,7 @@ def architecture(folder: Path, kind: str, wanted: Iterable[str]) -> str:
     kind: the kind of judge, for error messages.
     Raises InputError, naming the class and the wanted ones, if it is another or has no weights.
     """
-    for module in ("torch", "transformers"):
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"judges need {module}; run `pip install 'lidit_jax[text]'`")
+    check_installed("a judge", "text", "torch", "transformers")
     one_of = f"want, as {kind}, the folder of a {' or a '.join(wanted)}"
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a model's folder: it has no config.json; {one_of}")
