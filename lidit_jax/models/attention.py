@@ -69,8 +69,8 @@ class SelfAttention(nnx.Module):
     def __call__(self, x_BxTxD, mask_BxTxT=None, start=0):
         """Returns [B, T - start, D]: the output for the tokens from `start` on.
 
-        The mask is True where a token (second axis) may see another (third); the second may be 1
-        (broadcast).
+        The mask is True where a token (second axis: those from `start` on) may see another (third);
+        the second may be 1 (broadcast).
         """
         if start == 0:
             return self.mixer(*self.qkv(x_BxTxD), mask_BxTxT)

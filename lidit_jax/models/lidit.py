@@ -157,8 +157,8 @@ class TextConstants(nnx.Module):
     def complete(self, text: TextFeatures, drop_B) -> TextFeatures:
         """Returns instruction + prompt; rows in `drop_B` have the empty prompt instead.
 
-        The first token of a causal LLM's sequence, which belongs to the instruction, is an attention
-        sink and is masked as a key.
+        The first token of a causal LLM's sequence, which is always the prefix's, is an attention sink:
+        it is masked as a key, and not averaged for the gates.
         """
         (B, S, E), (P, _), (Z, _) = (
             text.hidden_BxSxE.shape,
