@@ -133,8 +133,8 @@ def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
                         break
                     continue  # a connection broke before it was accepted
                 raise errors.InputError(
-                    f"process 0 cannot accept all {place.processes} processes ({e.strerror}); raise "
-                    f"its limit of open files (`ulimit -n`)"
+                    f"process 0 cannot accept all {place.processes} processes ({e.strerror}); "
+                    f"raise its limit of open files (`ulimit -n`)"
                 ) from e
             lines.enter_context(line)
             guest = _read(line, 5.0)

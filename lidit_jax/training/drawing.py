@@ -1,4 +1,4 @@
-"""From noise to latents with a trained network: the whole sampler, guided, as one program on a mesh."""
+"""Noise to latents with a trained network: sampler and guidance in one program on a mesh."""
 
 from collections.abc import Callable
 
@@ -20,8 +20,8 @@ def make_draw(
 ) -> Callable[..., jax.Array]:
     """Returns the jitted `f(ema, constants, text, seeds_B, sample=..., shape=...) -> raw latents`.
 
-    Row k is drawn from seed k. Text and seeds (uint32) are given split over the mesh by rows, and so
-    are the latents returned; a program is compiled for each `sample` and `shape`.
+    Row k is sampled from seed k. Text, seeds (uint32) and the returned latents are sharded over the
+    mesh by rows; a program is compiled for each `sample` and `shape`.
     """
 
     def traced(ema, constants, text, seeds_B, *, sample, shape):
@@ -42,9 +42,9 @@ def draw(
     keys_B: jax.Array,
     shape: tuple[int, int, int],
 ) -> jax.Array:
-    """Returns raw latents [B, *shape] drawn for the prompts, row k from keys_B[k] alone.
+    """Samples raw latents [B, *shape] for the prompts, row k from keys_B[k] alone.
 
-    The LLMs' features are computed once, by the caller.
+    The caller computes the LLMs' features, once.
     """
     B = keys_B.shape[0]
     condition_at = conditions(model, text, guided=config.is_guided)
@@ -68,11 +68,12 @@ def draw(
 def conditions(
     model: LiDiT, text: tuple[TextFeatures, ...], guided: bool
 ) -> Callable[[jax.Array], TextCondition]:
-    """Returns a function from t_B, one time in every row, to what the DiT sees of the prompts.
+    """Returns a function from t_B, the same time in every row, to the DiT's text condition.
 
-    Under guidance it has 2 B rows: the prompt and the empty prompt of a sample are neighbours, on one
-    device. The empty prompt is the same for all, so its one row is refined once for the batch.
-    A conditioner that does not use time runs now; refiners, which do, run at every call.
+    With guidance the condition has 2 B rows: the prompt and the empty prompt of a sample are
+    adjacent, on one device. The empty prompt is the same for all, so its single row is refined
+    once per batch. A conditioner that does not use time runs now; refiners, which do, run at every
+    call.
     """
     B = text[0].mask_BxS.shape[0]
 
@@ -90,7 +91,7 @@ def conditions(
 
 
 def _with_empty(prompts: TextCondition, empty: TextCondition) -> TextCondition:
-    """Returns conditions of 2 B rows: each prompt's, and after it the empty prompt's, given in one row."""
+    """Returns 2 B rows: each prompt's condition, then the empty prompt's, which is given once."""
     length = max(prompts.mask_BxS.shape[1], empty.mask_BxS.shape[1])
 
     def pair(prompt, empty):
@@ -107,5 +108,5 @@ def _with_empty(prompts: TextCondition, empty: TextCondition) -> TextCondition:
 
 
 def _pairs(a, b):
-    """Returns the rows of a and b in turns."""
+    """Interleaves the rows of a and b."""
     return jnp.stack([a, b], 1).reshape(2 * len(a), *a.shape[1:])
