@@ -195,6 +195,7 @@ class Logbook:
             raise FloatingPointError(
                 f"{self.in_a_row} steps in a row were skipped, the last at step {step}: {why}. "
                 f"{self._ledger.path} has their samples, and --replay={step} prints each one's "
-                f"loss; if no sample is to blame, start from this run's weights with a lower learning "
-                f"rate: another --workdir, and --config.train.init_from={self._run.workdir}"
+                f"loss; if no sample is to blame, start from this run's weights with a lower "
+                f"learning rate: another --workdir, and "
+                f"--config.train.init_from={self._run.workdir}"
             )

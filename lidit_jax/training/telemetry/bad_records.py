@@ -31,7 +31,7 @@ class BadRecords:
         self._waiting += [{"step": step} | dataclasses.asdict(r) for r in replaced]
 
     def flush(self):
-        """Writes all processes' events to the ledger; all must call it, before a checkpoint is saved.
+        """Writes all processes' events to the ledger; all must call it before saving a checkpoint.
 
         Raises InputError, on every process alike, once the rows exceed the budget.
         """
@@ -46,15 +46,15 @@ class BadRecords:
             self._rows.setdefault(event["row"], text)
             if told[step, place] < self._holders_B[place]:
                 raise errors.InputError(
-                    f"{text}; but another process, whose devices share the sample, could read it, and "
-                    f"used another picture from step {step} on: give all processes the same "
+                    f"{text}; but another process, whose devices share the sample, could read it, "
+                    f"and used another picture from step {step} on: give all processes the same "
                     f"{self._data}. The last checkpoint is from before that"
                 )
         if len(self._rows) > self._budget:
             shown = "; ".join(list(self._rows.values())[:SHOWN])
             raise errors.InputError(
-                f"{len(self._rows)} pictures of {self._data} cannot be read, but data.bad_records is "
-                f"{self._budget} ({shown}); {self._ledger.path} has all of them. "
+                f"{len(self._rows)} pictures of {self._data} cannot be read, but data.bad_records "
+                f"is {self._budget} ({shown}); {self._ledger.path} has all of them. "
                 f"`prepare --verify` lists the files to delete and make again"
             )
 

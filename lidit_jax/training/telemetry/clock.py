@@ -63,8 +63,8 @@ class Clock:
         """Returns timings of the `steps` since the last call.
 
         steps_per_s; data_wait_s: seconds per step in which no step was computed for lack of data;
-        goodput: the fraction of the time since the run's first start spent computing steps that were
-        kept; trained_s, began_time: its parts, in seconds and in seconds since 1970;
+        goodput: the fraction of the time since the run's first start spent computing steps that
+        were kept; trained_s, began_time: its parts, in seconds and in seconds since 1970;
         checkpoint_age_s: how much training a kill would cost now.
         """
         now = time.perf_counter()
@@ -78,7 +78,7 @@ class Clock:
         return facts | self.state()
 
     def _follow(self):
-        """Waits for each queued step, in its own thread: there is no other way to see a step end."""
+        """Waits for each queued step, in its own thread: nothing else reports a step's end."""
         while (step := self._queue.get()) is not None:
             begun, result = step
             with contextlib.suppress(Exception):  # the loop will see it too

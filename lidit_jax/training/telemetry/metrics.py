@@ -58,8 +58,8 @@ class Metrics:
     def log(self, step: int, facts: dict[str, float], drawn: dict[str, str]):
         """Writes the means of the steps since the last log, if there are any, and these facts.
 
-        facts: the clock's readings, and others about this step. drawn: digests that are equal for two
-        runs that drew the same batch and noise at this step; only for the JSON lines.
+        facts: the clock's readings, and others about this step. drawn: digests that are equal for
+        two runs that drew the same batch and noise at this step; only for the JSON lines.
         """
         means = self._means.read()
         rate = facts["steps_per_s"]

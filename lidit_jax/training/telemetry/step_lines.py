@@ -14,8 +14,8 @@ from lidit_jax import files
 class StepLines:
     """Appends lines to a file, each written immediately. Only one process makes one.
 
-    first_step: the first step to be done; the file's lines from that step on are dropped, and so are
-      lines that are damaged or were cut off by a kill.
+    first_step: the first step to be done; lines from that step on are dropped from the file, and so
+      are lines that are damaged or were cut off by a kill.
     count: lines in the file.
     """
 
