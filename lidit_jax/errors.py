@@ -50,7 +50,7 @@ def about_file(error: OSError) -> str | None:
     """Returns one line about what is wrong with a file or its disk; None for any other OSError."""
     if error.errno in _FULL:
         where = f" for {error.filename}" if error.filename else ""
-        return f"the disk is full{where}; what is finished stays: free some space, and run it again"
+        return f"the disk is full{where}; finished work is kept: free some space, and run it again"
     if error.filename is None:  # about a port, or shared memory
         return None
     match error:

@@ -195,7 +195,7 @@ def read_json(
     if seal not in (None, BY_HAND, digest(value)):
         why = (
             f"its content is not what was written (its sha256 is not the one under {SEAL!r}; "
-            f"if you edited it yourself, put {BY_HAND!r} there)"
+            f"if you changed it yourself, put {BY_HAND!r} there)"
         )
         raise _damaged(path, what, why, remedy)
     check_holds(path, what, value, holds, remedy)

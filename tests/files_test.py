@@ -152,4 +152,4 @@ def test_an_error_that_names_no_file_is_not_told_as_one_of_a_file():
     for number in (errno.EACCES, errno.ENOENT, errno.EADDRINUSE):
         assert errors.told(OSError(number, os.strerror(number))) is None
         assert "/a" in errors.told(OSError(number, os.strerror(number), "/a"))
-    assert errors.told(OSError(errno.EDQUOT, "")).startswith("the disk is full; what is finished")
+    assert errors.told(OSError(errno.EDQUOT, "")).startswith("the disk is full; finished work")

@@ -101,7 +101,7 @@ class Run:
             if chosen is None:
                 raise errors.InputError(
                     f"{self.workdir / origin.NAME}, which says from which checkpoint of "
-                    f"{self.config.train.init_from} the run began, is missing; restore it"
+                    f"{self.config.train.init_from} the run began, is missing; put it back"
                 )
             return handover.begin(self.config, self.workdir, chosen, self.optimizer, self.like)
         return state.initial(self.task, self.optimizer, self.config.seed, self.like, self.constants)

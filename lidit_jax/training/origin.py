@@ -35,7 +35,7 @@ class Origin:
         if identity != self.identity:
             raise errors.InputError(
                 f"{self} is not the checkpoint that {workdir} began from, but one saved at another "
-                f"time; restore the old one, or {_instead(workdir)}"
+                f"time; put the old one back, or {_instead(workdir)}"
             )
 
 
@@ -92,7 +92,7 @@ def _written(config: Config, workdir: pathlib.Path) -> Origin | None:
         return None
     if found.step not in checkpoints.steps_here(folder):
         raise errors.InputError(
-            f"{found}, from which {workdir} began, is gone; restore it, or {_instead(workdir)}"
+            f"{found}, from which {workdir} began, is gone; put it back, or {_instead(workdir)}"
         )
     found.check(checkpoints.identity(folder, found.step), workdir)
     return found

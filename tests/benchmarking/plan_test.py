@@ -277,7 +277,7 @@ def test_a_slice_of_tpus_can_be_had_without_one(libtpu):
         errors.InputError, match="--topology=v5e:3x3: .*want a slice such as v5e:8x8"
     ):
         devices.of_topology("v5e:3x3")
-    with pytest.raises(errors.InputError, match=r"does not lie on these TPUs' torus"):
+    with pytest.raises(errors.InputError, match=r"does not fit these TPUs' torus"):
         sharding.make_mesh((2, 32, 1), devices.of_topology("v5p:4x4x4"))
 
 

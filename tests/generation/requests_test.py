@@ -79,7 +79,7 @@ def test_a_share_of_another_request_is_refused_and_writes_nothing(generator, who
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("run", "run is a run; give a folder of its own"),
+        ("run", "run is a run; give a separate folder"),
         ("data", "data is a data set; give"),
         ("file", "file is a file; give another folder"),
         ("file/below", "file is a file; give another folder"),

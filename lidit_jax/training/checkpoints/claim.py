@@ -27,7 +27,7 @@ FREE = {
 }  # fmt: skip
 # Paths that may change, because the contents are compared; but not between set and unset.
 MAY_MOVE = ("vae.perceptual",)
-RESTORE = "restore it from a copy, or train in another folder"  # for a damaged run config
+RESTORE = "put back a copy of it, or train in another folder"  # for a damaged run config
 
 
 def claim(workdir: pathlib.Path, config: Config, write: bool = True):
