@@ -84,7 +84,7 @@ def is_unreachable(error: Exception) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error may be temporary: a disk I/O error, or caused by a network filesystem."""
+    """Whether an error may be temporary: Passing, a disk I/O error, or a network filesystem's."""
     if isinstance(error, Passing) or isinstance(error, OSError) and error.errno == errno.EIO:
         return True
     while error and not (isinstance(error, OSError) and is_unreachable(error)):

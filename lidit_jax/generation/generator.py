@@ -38,7 +38,7 @@ class Generator:
     >>> pictures = generator(["a red heart"], seeds=[0])      # uint8 [1, H, W, 3]
 
     Image k depends only on prompt k and seed k, whatever the devices and the batch size, except for
-    rounding: the last bit of f32, and some grey levels of an image in bf16.
+    rounding: the last bit of f32, and some pixel levels of an image in bf16.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ def slurm(env: Mapping[str, str]) -> Place | None:
 
 
 def open_mpi(env: Mapping[str, str]) -> Place | None:
-    """The place of an mpirun process: on one machine, or, with Open MPI 4, via mpirun's machine."""
+    """The place of an mpirun process; process 0 is on this machine or (Open MPI 4) on mpirun's."""
     if "OMPI_COMM_WORLD_RANK" not in env:
         return None
     count, rank = _number(env, "OMPI_COMM_WORLD_SIZE"), _number(env, "OMPI_COMM_WORLD_RANK")

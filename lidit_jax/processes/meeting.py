@@ -68,9 +68,7 @@ def _twice(cards: list[dict]) -> str:
 def _absence(cards: list[dict], processes: int, timeout: float) -> str:
     came = [card["process_id"] for card in cards]
     missing = [i for i in range(processes) if i not in came]
-    if (
-        not missing or max(came) >= processes
-    ):  # the latter: they differ in their number of processes
+    if not missing or max(came) >= processes:  # the latter: their counts of processes differ
         return ""
     here = _join([f"{card['process_id']} ({card['host']})" for card in cards])
     return (

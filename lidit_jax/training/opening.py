@@ -197,9 +197,10 @@ def set_up(
 def _claim(
     workdir: pathlib.Path, config: Config, like: state.TrainState, constants: dict, write: bool
 ) -> origin.Origin | None:
-    """Makes `workdir` this run's, or only checks that it may be; returns where it begins, if new.
+    """Makes `workdir` this run's, or only checks that it may be.
 
-    Raises InputError if it is another run's, or if the run cannot begin from there.
+    Returns the checkpoint of `train.init_from` to begin from, if any. Raises InputError if
+    `workdir` is another run's, or if the run cannot begin from that checkpoint.
     """
     begins_from = None
     if config.train.init_from and checkpoints.last_step(workdir) is None:

@@ -94,7 +94,10 @@ def _is_free(key: str, config: Config) -> bool:
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields differences of two nested dicts: the key, such as "train.steps", and both values."""
+    """Yields differences of two nests of dicts and lists of dicts: (key, old, new).
+
+    A key is a path such as "train.steps".
+    """
     if _names(old) and _names(old) == _names(new):
         old, new = (dict(zip(_names(each), each)) for each in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):

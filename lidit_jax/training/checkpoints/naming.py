@@ -54,7 +54,7 @@ def _empty(like: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-    """Returns a nested structure's arrays by name, such as "dit.time.up.kernel"."""
+    """Returns the arrays of nested variables, dicts or lists, by names as "dit.time.up.kernel"."""
     tree = nnx.to_pure_dict(tree) if isinstance(tree, nnx.State) else tree
     flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_array)
     return {jax.tree_util.keystr(k, simple=True, separator="."): a for k, a in flat}
