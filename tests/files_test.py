@@ -62,7 +62,7 @@ def test_a_changed_digit_is_told_and_a_person_may_stand_for_it(path):
 def test_what_is_no_number_is_told(path, name):
     path.write_text(f'{{"guidance": {name}}}')
     with pytest.raises(
-        errors.InputError, match=f"a.json is damaged, .*the number {name}, which is"
+        errors.InputError, match=f"a.json is damaged, .*it contains {name}, which is"
     ):
         files.read_json(path, "thing", sealed=False)
 

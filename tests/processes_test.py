@@ -393,8 +393,8 @@ def test_a_run_that_cannot_begin_from_another_leaves_no_workdir(config_file, dat
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [
-        ("(1,8,1)", "wants 8 devices, but there are 4"),
-        ("(3,1,1)", "wants 3 devices, but there are 4; use (1, -1, 1)"),
+        ("(1,8,1)", "needs 8 devices, but there are 4"),
+        ("(3,1,1)", "needs 3 devices, but there are 4; use (1, -1, 1)"),
         ("(1,1,-1)", None),
     ],
 )

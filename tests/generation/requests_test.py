@@ -101,7 +101,7 @@ def test_pictures_want_a_folder_of_their_own(generator, tmp_path, monkeypatch, p
 def test_pictures_of_the_users_own_are_not_overwritten(name, generator, tmp_path):
     (tmp_path / name).write_text("mine")
     (tmp_path / "notes.txt").write_text("mine too")
-    with pytest.raises(errors.InputError, match=f"has {name} without a manifest.json"):
+    with pytest.raises(errors.InputError, match=f"has {name} but no manifest.json"):
         generate(generator, PROMPTS[:3], SEEDS[:3], tmp_path)
     assert sorted(p.read_text() for p in tmp_path.iterdir()) == ["mine", "mine too"]
 
