@@ -300,7 +300,7 @@ def test_training_refuses_a_data_set_that_is_not_the_configs(llms, data, tmp_pat
         loop.train(tiny.parse(c), data, tmp_path / "run")
     c = tiny.config_dict(llms[:1])
     c.text.encoders.tiny0.width = 999
-    with pytest.raises(errors.InputError, match="has width 16, the config says 999"):
+    with pytest.raises(errors.InputError, match="has width 16, but the config says 999"):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
