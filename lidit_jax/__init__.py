@@ -1,4 +1,4 @@
-"""lidit_jax: text-to-image diffusion transformers whose prompts are understood by large language models.
+"""lidit_jax: text-to-image diffusion transformers whose prompts are read by large language models.
 
 Letters on tensor names, everywhere in the project:
   B batch            H W latent grid        C latent channels
@@ -7,12 +7,12 @@ Letters on tensor names, everywhere in the project:
 Conventions:
   masks are bool, True = real token; images and latents are NHWC;
   time t = 0 is data, t = 1 is noise; guidance 1 = off.
-Rooms, from the bottom; imports go down only:
-  0  errors  files  rng  digests  moments  batch  sharding  processes  prompts  pretrained  share  shapes_world  scenes    what everybody may use
-  1  diffusion  models  evaluation                 maths; networks; pictures on disk -> numbers
+Layers, from the bottom; imports only go down:
+  0  errors  files  rng  digests  moments  batch  sharding  processes  prompts  pretrained  share  shapes_world  scenes    what every layer may use
+  1  diffusion  models  evaluation                 maths; networks; images on disk -> scores
   2  text  data                                    prompts -> LLM features; sources -> records -> batches
   3  training                                      config, step, loop, checkpoints
-  4  preparation  generation  autoencoding         sources -> records; prompts -> pictures; a VAE in use
-  5  benchmarking  ablation  probing               what a run needs and how fast it goes; runs compared; what tokens tell
+  4  preparation  generation  autoencoding         sources -> records; prompts -> images; VAE use
+  5  benchmarking  ablation  probing               cost of a run; comparing runs; what tokens encode
   6  doors  prepare  train  sample  evaluate  ablate  probe  continuations  export  reconstruct  benchmark    flags -> one library call
 """

@@ -1,7 +1,7 @@
-"""Checksums of arrays: a few bits that tell whether any bit of an array is another than it was.
+"""Checksums of arrays: a few bits that show whether any bit of an array has changed.
 
-A digest is computed where the array is, in one pass, and is the same however the array is sharded.
-It finds damage; it is no cryptographic hash: who wants to can make two arrays of one digest.
+A digest is computed where the array is, in one pass, and does not depend on the sharding.
+It detects damage. It is not a cryptographic hash: collisions can be made on purpose.
 """
 
 import functools
@@ -15,38 +15,39 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-# Odd numbers that spread a change of one bit over the bits above it; the shifts bring it down again.
+# Odd numbers spread a one-bit change to the bits above it; the shifts bring it back down.
 _ORDER = np.array([0x9E3779B1, 0x27D4EB2F], np.uint32)
 _SPREAD = np.array([0x85EBCA6B, 0xC2B2AE35, 0x2C1B3C6D], np.uint32)
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by bytes of an element
 
 
 def digest(array: jax.Array) -> jax.Array:
-    """Returns a checksum, uint32 [2], of the bits of an array of elements of 1, 2 or 4 bytes, or of bools.
+    """Returns a checksum, uint32 [2], of an array's bits; elements are 1, 2 or 4 bytes, or bools.
 
-    An element that alone has changed, by whatever bits, surely changes both numbers: what they sum up
-    is, at each place, a bijection of the element's bits. Any other change, of order too, is unseen with
-    a chance of 2^-64. The sums wrap around, so that no order of summing matters: every mesh gives the
-    same. To be called in a jitted program; of a sharded array only the parts' sums are exchanged.
-    Raises TypeError for elements of another size.
+    If a single element changes, in any of its bits, both numbers are certain to change: each term
+    of the sums is, at its position, a bijection of the element's bits. Any other change, including
+    a reordering, is missed with probability 2^-64. The sums wrap around, so the order of summation
+    does not matter and every mesh gives the same digest. Call it in a jitted program; for a sharded
+    array, only the sums of shards are exchanged. Raises TypeError for elements of another size.
     """
     return _sums(array, _place(array.shape, array.shape))
 
 
 def of_each(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
-    """Returns the digest of every array, by its name, as 16 hexadecimal digits.
+    """Returns the digest of every array, by name, as 16 hexadecimal digits.
 
-    Every array is read where it is, all on one mesh or on one device; only digests come to the host.
-    Of several processes that share the arrays all must call it. Of an array that devices hold copies
-    of, the first one's here.
+    Each array is read where it is, all on one mesh or on one device; only digests come to the host.
+    If several processes share the arrays, all of them must call this. For a replicated array, the
+    digest is of the copy on this process's first device.
     """
     return {name: texts[0] for name, texts in of_copies(arrays).items()}
 
 
 def of_copies(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:
-    """Returns, as `of_each`, the digests of every copy of each array that this process has a part of.
+    """Like `of_each`, but returns the digest of every copy that this process holds a shard of.
 
-    One for each of its devices: they differ only where copies do. Processes may so find other things.
+    There is one per local device; they differ only where the copies do, so processes may get
+    different results.
     """
     if not arrays:
         return {}
@@ -71,7 +72,7 @@ def of_copies(arrays: Mapping[str, jax.Array]) -> dict[str, list[str]]:
 
 
 def of_all(tree: Any) -> jax.Array:
-    """Returns one digest, uint32 [2], of a tree of arrays; to be called in a jitted program."""
+    """Returns one digest, uint32 [2], of a tree of arrays; call it in a jitted program."""
     return digest(jnp.stack([digest(a) for a in jax.tree.leaves(tree)]))
 
 
@@ -81,10 +82,11 @@ def in_hex(pair: np.ndarray) -> str:
 
 
 def _groups(arrays: Mapping[str, jax.Array], specs: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Returns the arrays' names, in groups for one call each of a program.
+    """Returns the arrays' names in groups, one program call per group.
 
-    A model has many arrays of few kinds, and one program for each kind, or one for all arrays, takes
-    several times as long to compile as one for all kinds that as many arrays are of, called as often.
+    A model has many arrays of few kinds. Kinds with equally many arrays share one program, which is
+    called once per array of a kind; one program per kind, or a single program for all arrays, would
+    take several times as long to compile.
     """
     of_kind, of_count = {}, {}
     for name, a in arrays.items():
@@ -101,7 +103,7 @@ def _of_wholes(arrays: Sequence[jax.Array]) -> jax.Array:
 
 @functools.cache
 def _of_parts(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
-    """Returns a program from arrays, divided so over a mesh, to the sums [devices, arrays, 2] of their parts."""
+    """Returns a program: arrays sharded by `specs` -> sums of their shards [devices, arrays, 2]."""
 
     def sums(part, spec):
         axes = _axes(spec, part.ndim)
@@ -118,9 +120,9 @@ def _of_parts(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
 
 @functools.cache
 def _together(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
-    """Returns a program from such sums of several groups to what each device's copies of all sum up to.
+    """Returns a program: shard sums of several groups -> whole-array sums of each device's copies.
 
-    The result is [devices, arrays, 2]. Sums of arrays that are divided alike are exchanged at once.
+    The result is [devices, arrays, 2]. Arrays that are sharded alike share one exchange of sums.
     """
     alike = {}
     for n, spec in enumerate(specs):
@@ -138,7 +140,7 @@ def _together(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
 
 
 def _on_every_device(here: Callable, mesh: Mesh, where: Any):
-    """Returns a program in which each device calls `here` with its parts, to its results one after another."""
+    """Returns a program: each device calls `here` on its shards; results are stacked by device."""
     devices = PartitionSpec(mesh.axis_names)
     return jax.jit(
         jax.shard_map(here, mesh=mesh, in_specs=where, out_specs=devices, check_vma=False)
@@ -146,13 +148,13 @@ def _on_every_device(here: Callable, mesh: Mesh, where: Any):
 
 
 def _axes(spec: PartitionSpec, rank: int) -> list[tuple[str, ...]]:
-    """Returns the mesh axes that each dimension is divided over."""
+    """Returns the mesh axes that each dimension is sharded over."""
     entries = (*spec, *[None] * (rank - len(spec)))
     return [() if e is None else (e,) if isinstance(e, str) else tuple(e) for e in entries]
 
 
 def _sums(array: jax.Array, place: jax.Array) -> jax.Array:
-    """Returns the two sums over elements, each mixed with its place."""
+    """Returns the two sums over elements, each mixed with its position."""
     one = _bits(array) ^ place * _ORDER[0]
     one = (one ^ one >> 16) * _SPREAD[0]
     one = (one ^ one >> 13) * _SPREAD[1]
@@ -163,25 +165,25 @@ def _sums(array: jax.Array, place: jax.Array) -> jax.Array:
     def add(a, b):
         return a[0] + b[0], a[1] + b[1]
 
-    # One reduction of both: XLA computes and writes `one` apart where two reductions read it.
+    # One reduction for both: if two reductions read `one`, XLA computes and writes it separately.
     zero = np.uint32(0)
     return jnp.stack(lax.reduce((one, two), (zero, zero), add, tuple(range(array.ndim))))
 
 
 def _bits(array: jax.Array) -> jax.Array:
-    """Returns the bits of each element as uint32, zeros before those of a smaller one."""
+    """Returns the bits of each element as uint32; smaller elements get leading zeros."""
     array = array.astype(jnp.uint8) if array.dtype == jnp.bool_ else array
     size = array.dtype.itemsize
     if size not in _UNSIGNED:
-        raise TypeError(f"an array of {array.dtype}; want elements of 1, 2 or 4 bytes")
+        raise TypeError(f"got an array of {array.dtype}; want elements of 1, 2 or 4 bytes")
     return lax.bitcast_convert_type(array, _UNSIGNED[size]).astype(jnp.uint32)
 
 
 def _place(part: Sequence[int], whole: Sequence[int], corner: Sequence[Any] = ()) -> jax.Array:
-    """Returns the places of a part's elements in the whole array, row-major, as uint32 that wraps around.
+    """Returns the row-major positions of a shard's elements in the whole array, as wrapping uint32.
 
-    part, whole: shapes; corner: the part's first element's indices, zeros if not given. Of one iota a
-    dimension, so that every device makes its own.
+    part, whole: shapes; corner: the indices of the shard's first element, zeros if not given. Built
+    from one iota per dimension, so that every device makes its own.
     """
     place, stride = jnp.zeros(part, jnp.uint32), 1
     for axis in reversed(range(len(part))):

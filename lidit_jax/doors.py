@@ -1,4 +1,4 @@
-"""What the command-line doors share: a user's mistake is one line on stderr, not a traceback."""
+"""Code shared by the commands: a user's mistake prints one line on stderr, not a traceback."""
 
 import contextlib
 import itertools
@@ -25,7 +25,7 @@ CONFIG = config_flags.DEFINE_config_file(
 
 
 def config(parse: Callable[[ConfigDict], Any] = parse) -> Any:
-    """Returns the parsed --config: a `Config`, unless parsed otherwise. Raises InputError without one."""
+    """Returns --config, parsed (by default to a `Config`). Raises InputError if it is not given."""
     try:
         found = CONFIG.value
         if found is not None:
@@ -38,7 +38,7 @@ def config(parse: Callable[[ConfigDict], Any] = parse) -> Any:
 
 
 def define_folder(name: str, meaning: str, optional: bool = False):
-    """Defines a flag that names a folder, and returns a function that reads it: None where it may be left out, and is."""
+    """Defines a folder flag and returns a function that reads it: None if optional and unset."""
     flag = flags.DEFINE_string(name, None, meaning)
 
     def value() -> pathlib.Path | None:
@@ -57,17 +57,19 @@ def folder(flag: flags.FlagHolder) -> pathlib.Path:
 
 
 def define_moved() -> Callable[[], tuple[dict[str, str], str | None]]:
-    """Defines flags of where a run's LLMs and its VAE are here, and returns a function that reads them.
+    """Defines flags for where a run's LLMs and VAE are on this machine; returns their reader.
 
-    It returns names of encoders with their models, and the VAE's folder, None where the run knows it; it
-    raises InputError for what is not NAME=MODEL, or two of one name.
+    The reader returns {encoder name: model} and the VAE's folder, None to use the run's own; it
+    raises InputError for text that is not NAME=MODEL, or a repeated name.
     """
     llm = flags.DEFINE_multi_string(
         "llm",
         [],
-        "NAME=MODEL: where an encoder's weights are here, if not where the run found them",
+        "NAME=MODEL: an encoder's weights on this machine, if not where the run found them",
     )
-    vae = flags.DEFINE_string("vae", None, "folder of the VAE here, if not where the run found it")
+    vae = flags.DEFINE_string(
+        "vae", None, "folder of the VAE on this machine, if not where the run found it"
+    )
 
     def value() -> tuple[dict[str, str], str | None]:
         return _named(llm, "NAME=MODEL, such as smollm2=/models/smollm2"), vae.value
@@ -76,7 +78,7 @@ def define_moved() -> Callable[[], tuple[dict[str, str], str | None]]:
 
 
 def define_share(meaning: str) -> Callable[[], Share]:
-    """Defines --share=i/n, and returns a function that reads it: the whole, unless given."""
+    """Defines --share=i/n and returns a function that reads it; the default is the whole."""
     flag = flags.DEFINE_string("share", None, f"i/n: {meaning}")
     return lambda: WHOLE if flag.value is None else share.parse(flag.value)
 
@@ -93,14 +95,14 @@ def mesh_sizes(text: str) -> tuple[int, int, int]:
 
 
 def command(door: str) -> str:
-    """Returns the command line that this door was called by."""
+    """Returns the command line of this process."""
     return shlex.join(["python", "-m", f"lidit_jax.{door}", *sys.argv[1:]])
 
 
 def named_folders(flag: flags.FlagHolder) -> dict[str, pathlib.Path]:
-    """Returns the folders of a flag that is given as NAME=FOLDER, as often as one likes.
+    """Returns {name: folder} of a repeatable flag NAME=FOLDER.
 
-    Raises InputError for any other text, a URL, or two of one name.
+    Raises InputError for any other text, a URL, or a repeated name.
     """
     named = _named(flag, "NAME=FOLDER, such as ltr=out/ltr")
     return {name: _mounted(flag.name, path) for name, path in named.items()}
@@ -114,7 +116,7 @@ def _named(flag: flags.FlagHolder, want: str) -> dict[str, str]:
             raise errors.InputError(f"--{flag.name}={text}: want {want}")
         if name in named:
             raise errors.InputError(
-                f"two of --{flag.name} are called {name}; give each its own name"
+                f"--{flag.name} is given twice with the name {name}; use a different name for each"
             )
         named[name] = value
     return named
@@ -123,8 +125,8 @@ def _named(flag: flags.FlagHolder, want: str) -> dict[str, str]:
 def _mounted(name: str, path: str) -> pathlib.Path:
     if "://" in path:
         raise errors.InputError(
-            f"--{name}={path}: want a folder of a mounted filesystem; docs/launch.md tells how a bucket "
-            f"becomes one"
+            f"--{name}={path}: want a folder on a mounted filesystem; docs/launch.md explains how "
+            f"to mount a bucket"
         )
     return pathlib.Path(path).expanduser()
 
@@ -138,9 +140,9 @@ def chosen(*modes: str) -> str:
 
 
 def check_read(mode: str, reads: Mapping[str, Sequence[flags.FlagHolder]]):
-    """Raises InputError for a flag that is given, but that only other modes read than the chosen one.
+    """Raises InputError if a flag is set that the chosen mode does not read but another mode does.
 
-    mode: the flag that chose what a door does; "" where none did. reads: mode -> the flags that it reads.
+    mode: the flag that selects what the command does, "" if none. reads: mode -> flags it reads.
     """
     names = {each: {flag.name for flag in read} for each, read in reads.items()}
     for flag in itertools.chain(*reads.values()):
@@ -149,29 +151,29 @@ def check_read(mode: str, reads: Mapping[str, Sequence[flags.FlagHolder]]):
             given = f"no{flag.name}" if flag.value is False else flag.name
             if not wanted:
                 raise errors.InputError(f"--{given} has no effect with --{mode}")
-            here = f"; this is --{mode}" if mode else ""
-            raise errors.InputError(f"--{given} says nothing without {wanted}{here}")
+            here = f", not with --{mode}" if mode else ""
+            raise errors.InputError(f"--{given} only works with {wanted}{here}")
 
 
 def define_processes():
-    """Defines the flags of several processes that work as one, and returns what joins them.
+    """Defines the multi-process flags and returns a context manager that joins the processes.
 
-    The returned context manager is given a function of the facts that all processes must share; see
-    `processes.start`. Within it, JAX sees every process' devices.
+    The context manager takes a function that returns the facts on which all processes must agree;
+    see `processes.start`. Inside it, JAX sees the devices of every process.
     """
     coordinator = flags.DEFINE_string(
-        "coordinator", None, "HOST:PORT of process 0; with --processes and --process_id"
+        "coordinator", None, "HOST:PORT of process 0; needs --processes and --process_id"
     )
-    count = flags.DEFINE_integer("processes", None, "how many processes train as one")
-    process_id = flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
+    count = flags.DEFINE_integer("processes", None, "number of processes that train together")
+    process_id = flags.DEFINE_integer("process_id", None, "index of this process, from 0")
     cluster = flags.DEFINE_bool(
-        "cluster", True, "without those three, ask SLURM, Open MPI, GKE or Cloud TPU for them"
+        "cluster", True, "if those three are unset, get them from SLURM, Open MPI, GKE or Cloud TPU"
     )
     timeout = flags.DEFINE_integer(
         "start_timeout", 300, "seconds to wait for the other processes", lower_bound=1
     )
     cpu_devices = flags.DEFINE_integer(
-        "cpu_devices", None, "compute on the CPU, as so many devices per process", lower_bound=1
+        "cpu_devices", None, "compute on the CPU, with this many devices per process", lower_bound=1
     )
 
     @contextlib.contextmanager
@@ -193,17 +195,18 @@ def define_processes():
 
 
 def leave_room():
-    """Has JAX, before it starts, take a GPU's memory as it needs it, instead of three quarters at once.
+    """Makes JAX allocate GPU memory on demand rather than three quarters of it up front.
 
-    For torch, which puts LLMs, judges and peers on the same GPU.
+    This leaves room for torch, which puts LLMs, judges and peer models on the same GPU. Call it
+    before JAX starts.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-# What wants less memory than a config does, where that is trained; {plan} is the command that says how much.
+# Ways to train a config with less memory; {plan} is the command that says how much is needed.
 TRAIN_LESS = (
     "a smaller train.batch_size, more train.accumulate, model.remat=full, or a train.mesh with more devices "
-    "along fsdp; {plan} says what a run needs"
+    "along fsdp; {plan} shows what a run needs"
 )
 
 
@@ -213,101 +216,107 @@ def run(
     configured: bool = True,
     less: str = "JAX_PLATFORMS=cpu",
 ):
-    """Runs a door. An error that `_line` can tell ends it with its one line, and status 2; 1 if it may pass.
+    """Runs a command. Errors that `_line` can describe print that line; the exit status is 2, or 1
+    if the error may be temporary.
 
-    reads: LLMs or judges too; see `leave_room`. configured: by --config; else there is no such flag, and
-    what a run says of itself counts. less: what helps where the devices have too little memory.
+    reads: the command also loads LLMs or judges; see `leave_room`. configured: it takes --config;
+    otherwise the flag is removed and the run's own config applies. less: advice for when devices
+    run out of memory.
     """
     if reads:
         leave_room()
 
     def guarded(argv):
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # Orbax tells every file at INFO
+            logging.set_verbosity(logging.WARNING)  # Orbax logs every file at INFO
         try:
             if len(argv) > 1:
                 raise errors.InputError(
-                    f"unexpected argument {argv[1]!r}; flags are written --name=value"
+                    f"unexpected argument {argv[1]!r}; write flags as --name=value"
                 )
             main()
         except KeyboardInterrupt:
-            print(
-                "stopped; what is finished stays, and the same command continues", file=sys.stderr
-            )
+            print("stopped; finished work is kept, and the same command resumes", file=sys.stderr)
             processes.leave(130, at_once=True)
         except processes.Stopped as e:
             processes.end()
-            print(f"{e}; the same command continues", file=sys.stderr)
+            print(f"{e}; the same command resumes", file=sys.stderr)
             sys.exit(e.STATUS)
         except Exception as e:
             told = _line(e, less)
             if told is None and not processes.name():
                 raise
-            if told is None:  # of several processes, each must be told apart, and end
+            if told is None:  # with several processes, each must identify itself, and exit
                 traceback.print_exc()
-                told = "ended by the above; if it is about another process, that one's error came first"
+                told = (
+                    "stopped by the error above; if it is about another process, "
+                    "that one failed first"
+                )
                 print(f"error{processes.name()}: {told}", file=sys.stderr)
                 processes.leave(1)
             print(f"error{processes.name()}: {told}", file=sys.stderr)
-            # Status 2 says that the same command would fail again.
+            # Status 2: the same command would fail again.
             processes.leave(1 if errors.is_passing(e) else 2)
 
     if not configured:
         delattr(flags.FLAGS, "config")
-    # For --help, which shows the flags that a door itself defines.
+    # For --help, which shows only the flags that the main module defines.
     for flag in flags.FLAGS.get_key_flags_for_module(__name__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     app.run(guarded, flags_parser=_parse_flags)
 
 
 def _line(error: Exception, less: str) -> str | None:
-    """Returns the line that tells a user's mistake, what may pass, or what is full; None for any other error."""
+    """Returns a line on a user's mistake, a temporary failure, a full disk or memory; else None."""
     if full := errors.full_disk(error):
         return errors.about_file(full)
     match error:
-        # FloatingPointError is training that diverged
+        # training raises FloatingPointError when it diverges
         case FloatingPointError():
             return str(error)
-        # a CPU that runs out while it computes calls that INTERNAL
+        # a CPU that runs out of memory during a computation reports INTERNAL
         case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(
             error
         ) or "Out of memory" in str(error):
             return _out_of_memory(error, less)
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
             why = str(error).splitlines()[0].rstrip(".")
-            return f"out of memory for LLMs or judges ({why}); use a GPU with more"
+            return f"out of memory for LLMs or judges ({why}); use a GPU with more memory"
     return errors.told(error)
 
 
 def _out_of_memory(error: jax.errors.JaxRuntimeError, less: str) -> str:
-    """Returns what to do about an accelerator, or a CPU, that has too little memory."""
+    """Returns the error line for an accelerator, or a CPU, that ran out of memory."""
     count, why = jax.device_count(), str(error).splitlines()[0].rstrip(".")[:200]
     if "{plan}" in less:
         path = config_flags.get_config_filename(flags.FLAGS["config"])
         plan = f"python -m lidit_jax.benchmark --plan --config={path} --devices={count}"
         less = less.format(plan=f"`{plan}`")
-    return f"out of memory on {count} x {jax.devices()[0].device_kind} ({why}); use devices with more, or {less}"
+    return (
+        f"out of memory on {count} x {jax.devices()[0].device_kind} ({why}); use devices with more "
+        f"memory, or {less}"
+    )
 
 
 def _cause(error: BaseException) -> str:
-    """Returns the last line of the first error of a chain: what went wrong in a config file."""
+    """Returns the last line of the root cause of an error: what went wrong in a config file."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 def _parse_flags(argv):
-    """absl's parser, with a misspelt config key reported like any other mistake."""
+    """Runs absl's parser, but reports a misspelt config key like any other mistake."""
     try:
         return flags.FLAGS(argv)
     except Exception as e:  # whatever goes wrong in a file that the user wrote
         told = str(e)
-        if "Traceback (most recent call last)" in told:  # of a config file; its last line says what
+        if "Traceback (most recent call last)" in told:  # of a config file; keep its last line
             told = told.strip().splitlines()[-1].split("Error: ", 1)[-1]
-        # ml_collections raises the repr of a KeyError, its suggestion on a second line.
+        # ml_collections raises the repr of a KeyError, with its suggestion on a second line.
         told = told.replace("\\n", " ").replace("\\", "").replace("'", "")
         told = " ".join(told.split())
         if isinstance(e, (AttributeError, KeyError)):
-            told += "; configs/base.py has every key of a config"
+            told += "; configs/base.py lists every config key"
         print(f"error: config key or flag: {told}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""What a user's mistake raises, what may pass by itself, and how wrong names and files are reported."""
+"""Exceptions for user mistakes and temporary failures, and error messages for names and files."""
 
 import difflib
 import errno
@@ -10,21 +10,21 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong. The message says what was got, what was wanted, what to change.
+    """Wrong input from the user. The message says what was got, what was wanted, what to change.
 
-    The command-line doors print it as one line, without a traceback.
+    The commands print it as one line, without a traceback.
     """
 
 
 class Passing(Exception):
-    """Something that the same command may not meet again: a machine or a filesystem that does not answer.
+    """A failure that may be temporary: a machine or a filesystem that does not answer.
 
-    The doors print it as one line, and end with the status after which launch/keep_running.sh tries again.
+    The commands print it as one line; launch/keep_running.sh retries after their exit status.
     """
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Returns an error that lists the known names of a `kind`, nearest first."""
+    """Returns an error that lists the known names of a `kind`, closest matches first."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=len(known), cutoff=0.5)
     ordered = near + [k for k in known if k not in near]
@@ -42,12 +42,12 @@ def check_installed(user: str, extra: str, *modules: str):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Returns what another library's exception says, or of what kind it is if it says nothing."""
+    """Returns another library's exception message in one line, or its type if it is empty."""
     return textwrap.shorten(str(error), 400, placeholder=" ...") or type(error).__name__
 
 
 def check_range(where: str, value: float, least: float, most: float = float("inf")):
-    """Raises InputError unless value is finite and least <= value <= most. `where` is its key."""
+    """Raises InputError unless value is finite and least <= value <= most; `where` is its key."""
     if not least <= value <= most or value == float("inf"):
         wanted = f"a value in [{least}, {most}]"
         if most == float("inf"):
@@ -58,11 +58,11 @@ def check_range(where: str, value: float, least: float, most: float = float("inf
 
 
 def about_file(error: OSError) -> str | None:
-    """Returns the line that tells what is wrong with a file, or with its disk; None if it is neither."""
+    """Returns one line about what is wrong with a file or its disk; None for any other OSError."""
     if error.errno in _FULL:
         where = f" for {error.filename}" if error.filename else ""
-        return f"the disk is full{where}; what is finished stays: free some space, and run it again"
-    if error.filename is None:  # of a port, or of memory that processes share
+        return f"the disk is full{where}; finished work is kept: free some space, and run it again"
+    if error.filename is None:  # about a port, or shared memory
         return None
     match error:
         case (
@@ -85,9 +85,9 @@ _UNREACHABLE = (
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether an error is of a network filesystem that does not answer: nothing is known of the file then.
+    """Whether a network filesystem did not answer, so that nothing is known about the file.
 
-    Libraries in C++, as ArrayRecord and TensorStore, tell it in words alone.
+    C++ libraries such as ArrayRecord and TensorStore report it only in the message.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _UNREACHABLE
@@ -95,7 +95,7 @@ def is_unreachable(error: Exception) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error may pass by itself, as one of a disk may, or one that comes of a network filesystem's."""
+    """Whether an error may be temporary: Passing, a disk I/O error, or a network filesystem's."""
     if isinstance(error, Passing) or isinstance(error, OSError) and error.errno == errno.EIO:
         return True
     while error and not (isinstance(error, OSError) and is_unreachable(error)):
@@ -104,7 +104,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def told(error: Exception) -> str | None:
-    """Returns the line that tells a mistake, what may pass, or what is wrong with a file; None of others."""
+    """Returns one line about a user's mistake, a temporary failure or a bad file; else None."""
     match error:
         case InputError() | Passing():
             return str(error)
@@ -114,9 +114,9 @@ def told(error: Exception) -> str | None:
 
 
 def full_disk(error: BaseException | None) -> OSError | None:
-    """Returns a full disk as an OSError, if that is what an error, or one of those behind it, is about.
+    """Returns an OSError for a full disk if an error, or one of its causes, is one; else None.
 
-    Orbax tells it in the text of an exception of any kind, raised by whoever waits for its threads.
+    Orbax reports it in the text of any type of exception, raised where its threads are awaited.
     """
     while error:
         if isinstance(error, OSError) and error.errno in _FULL:

@@ -20,10 +20,10 @@ from PIL import Image
 
 from lidit_jax import errors
 
-UNLIMITED = 2**20  # open files, where the system sets no limit
+UNLIMITED = 2**20  # open files, if the system sets no limit
 
 SEAL = "sealed"  # the key of a JSON file's hash of its own content
-BY_HAND = "by hand"  # what a person writes there who has changed the file
+BY_HAND = "by hand"  # what a person who has edited the file writes there instead
 REMEDY = "delete it and make it again"
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR"
 _PNG_TAIL = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
@@ -31,10 +31,10 @@ _PNG_TAIL = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path`; it is renamed to `path` if the block succeeds.
+    """Yields a temporary path next to `path`; it is renamed to `path` if the block succeeds.
 
-    first: where several processes write `path` at once, the first one's stays; the last one's, where the
-      filesystem has no hard links and they end together.
+    first: if several processes write `path` at once, keep the first one's file (the last one's, if
+      the filesystem has no hard links and they finish together).
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,9 +51,9 @@ def atomic(path: str | os.PathLike, first: bool = False) -> Iterator[pathlib.Pat
 
 
 def _link(temporary: pathlib.Path, path: pathlib.Path):
-    """Gives a file this name. Raises FileExistsError if there is one of that name.
+    """Renames a file to `path`. Raises FileExistsError if `path` exists.
 
-    Filesystems over object stores, and Google Drive's, have no links.
+    Filesystems on object stores, and Google Drive, have no hard links.
     """
     try:
         os.link(temporary, path)
@@ -66,7 +66,7 @@ def _link(temporary: pathlib.Path, path: pathlib.Path):
 
 @contextlib.contextmanager
 def being_written(temporary: pathlib.Path) -> Iterator[None]:
-    """Makes a file, empty, that `remove_leftovers` of other processes leaves alone until the block ends."""
+    """Creates an empty file that other processes' `remove_leftovers` spare until the block ends."""
     with open(temporary, "wb") as f:
         take_lock(f)
         yield
@@ -74,10 +74,10 @@ def being_written(temporary: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Holds a lock on the file `path`, which is made; waits for whoever else holds it, on any machine.
+    """Creates and locks the file `path`; waits while a process on any machine holds the lock.
 
-    The system lets go of it when a process ends, however it ends. Where the filesystem has no locks, nothing
-    is locked.
+    The system releases the lock when the process ends, however it ends. If the filesystem has no
+    locks, nothing is locked.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,9 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 
 
 def take_lock(f: IO, wait: bool = False) -> bool:
-    """Takes a lock on an open file, until it is closed; False if another process has it now.
+    """Locks an open file until it is closed; returns False if another process holds the lock.
 
-    wait: until that one lets go of it. True, and nothing is locked, where the filesystem has no locks.
+    wait: wait for the lock instead. If the filesystem has no locks, returns True and locks nothing.
     """
     try:
         fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -102,16 +102,16 @@ def take_lock(f: IO, wait: bool = False) -> bool:
 
 
 def held_alone(f: IO, what: str):
-    """Takes a lock on an open file, until it is closed. Raises InputError if another process has it now.
+    """Locks an open file until it is closed. Raises InputError if another process holds the lock.
 
-    what: what the other does.
+    what: what the other process is doing, for the message.
     """
     if not take_lock(f):
         raise errors.InputError(f"another process {what} now; wait for it, or stop it")
 
 
 def allow_open() -> int:
-    """Lets this process open as many files as the system allows it, which may be more than at first; returns how many."""
+    """Raises this process's limit of open files to the most the system allows, and returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = UNLIMITED if hard == resource.RLIM_INFINITY else hard
     if soft not in (most, resource.RLIM_INFINITY):
@@ -120,7 +120,7 @@ def allow_open() -> int:
 
 
 def check_folder(folder: pathlib.Path, flag: str):
-    """Raises InputError, before there is anything to write, unless `folder` is one or can be made."""
+    """Raises InputError unless `folder` is a writable folder or can be made; writes nothing."""
     nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         why = "cannot be written to" if nearest.is_dir() else "is a file"
@@ -128,18 +128,18 @@ def check_folder(folder: pathlib.Path, flag: str):
 
 
 def check_own_folder(folder: pathlib.Path, flag: str):
-    """As `check_folder`; raises InputError also for a run or a data set, whose files would be overwritten."""
+    """Like `check_folder`, but also refuses a run or data set, whose files would be overwritten."""
     check_folder(folder, flag)
     for name, kind in (("checkpoints", "a run"), ("recipe.json", "a data set")):
         if (folder / name).exists():
-            raise errors.InputError(f"--{flag} {folder} is {kind}; give a folder of its own")
+            raise errors.InputError(f"--{flag} {folder} is {kind}; give a separate folder")
 
 
 def remove_leftovers(path: str | os.PathLike):
-    """Removes the temporary files of writers of `path` that were killed.
+    """Removes temporary files of killed writers of `path`; its file name may be a glob pattern.
 
-    Those of `being_written` stay, where the filesystem has locks; else none may be writing now. The file's name may be a pattern, for
-    all that match it.
+    Files inside `being_written` are kept if the filesystem has locks; if it has none, nobody may be
+    writing now.
     """
     path = pathlib.Path(path)
     for left in path.parent.glob(f".{path.name}.*.tmp"):
@@ -153,7 +153,8 @@ def write_json(
 ):
     """Writes an object as indented JSON, atomically; see `atomic`.
 
-    sealed: with a hash of its content, which `read_json` checks; else as others want to read it.
+    sealed: add a hash of the content, which `read_json` checks; False for files that other programs
+      read.
 
     Raises ValueError for a NaN or an infinity.
     """
@@ -174,20 +175,20 @@ def read_json(
 ) -> dict[str, Any]:
     """Reads a JSON object that `write_json` wrote; InputError if it is missing or damaged.
 
-    what: a noun for what it is. remedy: what to do where it is damaged. holds: keys that it must have;
-    a whole file of another kind, or one changed by hand, may lack them.
-    sealed: its hash must be there, and be that of its content. False: it may be another program's, and
-    a hash is checked where there is one.
+    what: a noun for the file. remedy: what to do if it is damaged. holds: required keys; an intact
+    file of another kind, or one edited by hand, may lack them.
+    sealed: the hash is required and must match the content. False: the file may be another
+    program's, and a hash is checked only if there is one.
     """
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8-sig")
         value = json.loads(text, parse_constant=_no_number)
     except FileNotFoundError:
         raise errors.InputError(f"no {what} at {path}") from None
-    except ValueError as e:  # no JSON, or no text
+    except ValueError as e:  # not JSON, or not text
         raise _damaged(path, what, e, remedy) from None
     if not isinstance(value, dict):
-        raise _damaged(path, what, "no JSON object", remedy)
+        raise _damaged(path, what, "not a JSON object", remedy)
     seal = value.pop(SEAL, None)
     if seal is None and sealed:
         raise _damaged(path, what, f"it has no {SEAL!r}, the sha256 of its content", remedy)
@@ -202,7 +203,7 @@ def read_json(
 
 
 def _no_number(name: str):
-    raise ValueError(f"it has the number {name}, which is none in JSON")
+    raise ValueError(f"it contains {name}, which is not a JSON number")
 
 
 def check_holds(
@@ -212,7 +213,7 @@ def check_holds(
     holds: Sequence[str],
     remedy: str = REMEDY,
 ):
-    """Raises InputError unless what `read_json` read has these keys."""
+    """Raises InputError unless a value from `read_json` has these keys."""
     for name in holds:
         if name not in value:
             raise _damaged(path, what, f"it has no {name!r}", remedy)
@@ -235,9 +236,9 @@ def checksum(path: str | os.PathLike) -> str:
 
 
 def write_npy(path: str | os.PathLike, array: np.ndarray, first: bool = False):
-    """Writes one numpy array, atomically (see `atomic`), and behind it the SHA-256 of all before.
+    """Writes a numpy array atomically (see `atomic`), followed by the SHA-256 of its bytes.
 
-    `np.load` reads such a file as any other: it does not look at what follows an array.
+    `np.load` can read the file: it ignores what follows an array.
     """
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)
@@ -246,7 +247,7 @@ def write_npy(path: str | os.PathLike, array: np.ndarray, first: bool = False):
 
 
 def read_npy(path: str | os.PathLike, remedy: str = REMEDY) -> np.ndarray:
-    """Reads what `write_npy` wrote; InputError, with what to do, if it is missing or damaged."""
+    """Reads what `write_npy` wrote; InputError, with the remedy, if it is missing or damaged."""
     try:
         content = pathlib.Path(path).read_bytes()
         content, seal = content[:-32], content[-32:]
@@ -260,15 +261,15 @@ def read_npy(path: str | os.PathLike, remedy: str = REMEDY) -> np.ndarray:
 
 
 def write_png(path: str | os.PathLike, image_HxWx3: np.ndarray):
-    """Writes a uint8 picture as PNG, atomically."""
+    """Writes a uint8 image as PNG, atomically."""
     with atomic(path) as temporary:
         Image.fromarray(image_HxWx3).save(temporary, format="PNG")
 
 
 def is_whole_png(path: str | os.PathLike, size: Sequence[int]) -> bool:
-    """Whether a file begins as the PNG of a picture of `size` (height, width), and ends as a PNG.
+    """Whether a file starts as the PNG of an image of `size` (height, width) and ends as a PNG.
 
-    What is between is not read. False if there is no file.
+    The bytes in between are not read. False if there is no file.
     """
     try:
         with open(path, "rb") as f:
@@ -284,9 +285,9 @@ def is_whole_png(path: str | os.PathLike, size: Sequence[int]) -> bool:
 def picture_grid(
     images: list[np.ndarray], columns: int, height: int = 96, gap: int = 2
 ) -> np.ndarray:
-    """Returns uint8 pictures side by side, row by row, on a grey ground, each centred in its cell.
+    """Returns a grid of uint8 images, row by row, on a grey background, each centred in its cell.
 
-    All are enlarged alike, a whole number of times, as far as the tallest stays within `height`;
+    All are enlarged by the same whole factor, the largest that keeps the tallest within `height`,
     without interpolation, so that pixels stay visible.
     """
     tallest, widest = (max(image.shape[side] for image in images) for side in (0, 1))

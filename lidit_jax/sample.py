@@ -1,4 +1,4 @@
-"""A trained run and prompts -> PNGs, a grid and a manifest.
+"""Samples images from a trained run: writes PNGs, a grid and a manifest.
 
 python -m lidit_jax.sample --workdir=out/quickstart/run --prompt="red heart" --prompt="sushi" --out=out/mine
 """
@@ -13,21 +13,19 @@ from lidit_jax.data import plan
 from lidit_jax.generation import Generator, check_wanted, generate, sample_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
-_out = doors.define_folder("out", "folder for the pictures, grid.png and manifest.json")
+_out = doors.define_folder("out", "folder for the images, grid.png and manifest.json")
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "a prompt; may be given several times")
 _PROMPTS = flags.DEFINE_string("prompts", None, "a .txt with one prompt per line, or a .jsonl")
 _SIZE = flags.DEFINE_list(
-    "size", None, "height,width in pixels; default: the prompt's, or else the size trained at"
+    "size", None, "height,width in pixels; default: the prompt's size, or else the training size"
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "picture k is drawn from seed + k", lower_bound=0, upper_bound=2**31
+    "seed", 0, "image k is sampled with seed + k", lower_bound=0, upper_bound=2**31
 )
-_PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "pictures per prompt", lower_bound=1)
-_GUIDANCE = flags.DEFINE_float("guidance", None, "1 = off; default: the run's")
+_PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "images per prompt", lower_bound=1)
+_GUIDANCE = flags.DEFINE_float("guidance", None, "guidance scale, 1 = off; default: the run's")
 _NEGATIVE = flags.DEFINE_string(
-    "negative_prompt",
-    "",
-    "what guidance leads away from, in every picture; default: the empty prompt",
+    "negative_prompt", "", "guidance leads away from it in every image; default: the empty prompt"
 )
 _SAMPLER = flags.DEFINE_string(
     "sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's"
@@ -35,19 +33,19 @@ _SAMPLER = flags.DEFINE_string(
 _STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's")
 _moved = doors.define_moved()
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "pictures drawn at once, over all devices; default: the run's"
+    "batch_size", None, "images sampled at once, over all devices; default: the run's"
 )
-_share = doors.define_share("draw only the i-th of n shares; other machines draw the others")
+_share = doors.define_share("sample only the i-th of n shares; other machines do the others")
 _MESH = flags.DEFINE_string(
     "mesh",
     None,
-    "replica,fsdp,tensor of this machine's devices, -1 = what is left; default: a copy of the weights "
-    "on each, or a large model divided over all (1,-1,1)",
+    "replica,fsdp,tensor of this machine's devices, -1 = all that remain; default: a copy of the "
+    "weights on each, or a large model sharded over all (1,-1,1)",
 )
 _CHECKPOINT = flags.DEFINE_integer(
-    "checkpoint", None, "step of the checkpoint to draw with; default: the last", lower_bound=1
+    "checkpoint", None, "step of the checkpoint to use; default: the last", lower_bound=1
 )
-_ETA = flags.DEFINE_float("eta", None, "noise of ddim, 0 to 1; default: the run's")
+_ETA = flags.DEFINE_float("eta", None, "fresh noise of ddim, 0 to 1; default: the run's")
 
 
 def main():

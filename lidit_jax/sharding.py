@@ -1,6 +1,6 @@
 """The mesh, and the one table from logical axes to mesh axes.
 
-A mesh has the axes ("replica", "fsdp", "tensor"): the batch is split over replica x fsdp,
+A mesh has the axes ("replica", "fsdp", "tensor"): the batch is sharded over replica x fsdp,
 parameters over fsdp and tensor, and replicas hold copies. Models name logical axes on their
 parameters; nothing else in the project says where an array lives.
 """
@@ -18,11 +18,11 @@ from lidit_jax import errors
 
 MESH_AXES = ("replica", "fsdp", "tensor")
 
-# Logical axis -> mesh axis. A dimension that no entry maps is not split.
+# Logical axis -> mesh axis. A dimension with no axis, or mapped to None, is not sharded.
 LOGICAL_TO_MESH = {
-    "embed": "fsdp",  # the model width, on the one side of a matrix that has it, or on its input side
+    "embed": "fsdp",  # the model width; of a D x D matrix, its input side
     "heads": "tensor",
-    "parts": None,  # queries, keys and values made by one matrix
+    "parts": None,  # queries, keys and values from one matrix
     "mlp": "tensor",  # the hidden width of an FFN
     "embed_out": None,  # the model width on the output side of a D x D matrix
     "modulation": "tensor",  # nine vectors of the width per block: a third of all parameters
@@ -36,8 +36,8 @@ BATCH = PartitionSpec(("replica", "fsdp"))
 def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
     """Returns a mesh of (replica, fsdp, tensor) devices.
 
-    One size may be -1: whatever is left. Raises InputError if the product is not the number
-    of devices, or if TPUs are not linked in such a shape.
+    One size may be -1: all remaining devices. Raises InputError if the product is not the number
+    of devices, or if the shape does not fit the TPUs' links.
     """
     devices = jax.devices() if devices is None else devices
     if len(sizes) != 3 or sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
@@ -49,7 +49,7 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
     sizes = tuple(left if s == -1 else s for s in sizes)
     if math.prod(sizes) != len(devices):
         raise errors.InputError(
-            f"mesh {dict(zip(MESH_AXES, sizes))} wants {math.prod(sizes)} devices, but there are "
+            f"mesh {dict(zip(MESH_AXES, sizes))} needs {math.prod(sizes)} devices, but there are "
             f"{len(devices)}; use (1, -1, 1) to shard over all of them"
         )
     auto = (AxisType.Auto,) * len(MESH_AXES)
@@ -62,17 +62,17 @@ def make_mesh(sizes: tuple[int, int, int], devices=None) -> Mesh:
         if slices > 1:
             return Mesh(_over_slices(sizes, slices, devices), MESH_AXES, axis_types=auto)
         return jax.make_mesh(sizes, MESH_AXES, axis_types=auto, devices=devices)
-    except NotImplementedError as e:  # of TPUs, whose links make a torus
+    except NotImplementedError as e:  # on TPUs, whose links form a torus
         raise errors.InputError(
-            f"mesh {dict(zip(MESH_AXES, sizes))} does not lie on these TPUs' torus; each size must be the "
-            "product of some of its sides, as (4, 16, 1) is on 4x4x4"
+            f"mesh {dict(zip(MESH_AXES, sizes))} does not fit these TPUs' torus; each size must be "
+            "the product of some of its sides, such as (4, 16, 1) on 4x4x4"
         ) from e
 
 
 def _over_slices(sizes: tuple[int, int, int], slices: int, devices) -> np.ndarray:
-    """Returns the devices of several TPU slices in a mesh's order: replicas in different slices.
+    """Returns the devices of several TPU slices in mesh order, with replicas in different slices.
 
-    Between slices is a network that is slower by orders of magnitude; replicas need it least.
+    The network between slices is slower by orders of magnitude; replicas use it least.
     """
     replica, fsdp, tensor = sizes
     if replica % slices:
@@ -85,7 +85,7 @@ def _over_slices(sizes: tuple[int, int, int], slices: int, devices) -> np.ndarra
 
 
 def one_device() -> Mesh:
-    """Returns the mesh of this process' first device."""
+    """Returns a mesh of this process's first device."""
     return make_mesh((1, 1, 1), jax.local_devices()[:1])
 
 
@@ -95,11 +95,11 @@ def copies() -> Mesh:
 
 
 def drawing_mesh(weights: int) -> Mesh:
-    """Returns a mesh of this process' devices to draw on, for a model of so many bytes of weights.
+    """Returns a mesh of this process's devices for sampling from a model of `weights` bytes.
 
-    Up to COPIED bytes every device has a copy, and none waits for another. A larger model is divided
-    over all of them, as in training, and each block is gathered when its turn comes: any model that
-    could be trained here can be drawn from.
+    Up to COPIED bytes every device has a copy, and none waits for another. A larger model is
+    sharded over all of them, as in training, and each block is gathered when it runs, so that any
+    model that could be trained here can be sampled from.
     """
     return copies() if weights <= COPIED else make_mesh((1, -1, 1), jax.local_devices())
 
@@ -109,21 +109,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first dimension split over replica x fsdp."""
+    """The first dimension sharded over replica x fsdp."""
     return NamedSharding(mesh, BATCH)
 
 
 def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Returns which rows of a global batch the devices of this process hold, in order.
+    """Returns which rows of a global batch this process's devices hold, in order.
 
-    Processes that a tensor axis joins hold the same rows; and the rows of one need not be neighbours.
+    Processes along the tensor axis hold the same rows; a process's rows need not be contiguous.
     """
     held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows in held.values()]))
 
 
 def holders(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Returns how many processes have devices that hold a row of a global batch: int [B]."""
+    """Returns how many processes hold each row of a global batch on their devices: int [B]."""
     where = batch_sharding(mesh).devices_indices_map((batch_size,))
     held = {
         (d.process_index, row) for d, rows in where.items() for row in range(batch_size)[rows[0]]
@@ -132,11 +132,11 @@ def holders(mesh: Mesh, batch_size: int) -> np.ndarray:
 
 
 def split_batch(x: jax.Array) -> jax.Array:
-    """Tells the compiler that an activation is split by samples, as the batch is.
+    """Constrains an activation to be sharded by samples, like the batch.
 
-    Parameters share the axis "fsdp" with the batch; without this the compiler may gather activations
-    where it should gather parameters. Does nothing where no mesh is set, or where the rows do not
-    divide: one row of the empty prompt serves a whole batch.
+    Parameters share the axis "fsdp" with the batch; without this the compiler may gather
+    activations where it should gather parameters. Does nothing if no mesh is set, or if the rows
+    do not divide over it: one row of the empty prompt serves a whole batch.
     """
     if jax.sharding.get_abstract_mesh().empty or not rows_divide(x.shape[0]):
         return x
@@ -144,14 +144,16 @@ def split_batch(x: jax.Array) -> jax.Array:
 
 
 def rows_divide(rows: int) -> bool:
-    """Returns whether so many rows divide over the mesh that is set; True where none is."""
+    """Returns whether this many rows divide over the current mesh; True if none is set."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.empty or rows % batch_parts(mesh) == 0
 
 
 def by_rows_and_heads(kernel):
-    """Returns `kernel(q, k, v, by_row)`, of arrays [B, N, ...] and one [B, ...] or None, so that each device
-    runs it on the rows and heads that it holds: for kernels that the compiler cannot split.
+    """Returns `kernel` wrapped so that each device runs it on the rows and heads it holds.
+
+    For kernels that the compiler cannot split: `kernel(q, k, v, by_row)`, with q, k and v of shape
+    [B, N, ...] and by_row of shape [B, ...] or None.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return kernel
@@ -162,23 +164,23 @@ def by_rows_and_heads(kernel):
 
 
 def platform(mesh: AbstractMesh | None = None) -> str:
-    """Returns what is compiled for, "cpu", "gpu" or "tpu": by the mesh, or the one that is set, else JAX's default."""
+    """Returns "cpu", "gpu" or "tpu": of the mesh, else of the current one, else JAX's default."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
     return jax.default_backend() if mesh.empty else mesh.abstract_device.platform
 
 
 def batch_parts(mesh: Mesh | AbstractMesh) -> int:
-    """Returns over how many parts of the mesh a batch is split."""
+    """Returns how many shards a batch is split into."""
     return mesh.shape["replica"] * mesh.shape["fsdp"]
 
 
 def rounded_up(mesh: Mesh, rows: int) -> int:
-    """Returns the least number of rows, not below this, that divides over the mesh."""
+    """Returns `rows` rounded up to the next number that divides over the mesh."""
     return -(-rows // batch_parts(mesh)) * batch_parts(mesh)
 
 
 def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1):
-    """Raises InputError, with sizes that work, unless micro-batches divide over the mesh."""
+    """Raises InputError, with sizes that work, unless the micro-batches divide over the mesh."""
     parts = batch_parts(mesh) * accumulate
     if batch_size % parts:
         near = sorted({max(batch_size // parts, 1) * parts, (batch_size // parts + 1) * parts})
@@ -190,7 +192,7 @@ def check_batch(mesh: Mesh, batch_size: int, accumulate: int = 1):
 
 
 def param_shardings(mesh: Mesh, params: nnx.State) -> nnx.State:
-    """Returns the `NamedSharding` of every parameter, from its logical axes and the table.
+    """Returns the `NamedSharding` of every parameter, from its logical axes and LOGICAL_TO_MESH.
 
     Raises InputError if a dimension does not divide, naming the parameter and a mesh that works.
     """
@@ -215,7 +217,7 @@ def _spec(axes):
 
 
 def _suggestion(mesh, params):
-    """A mesh of as many devices on which every parameter divides, as near as possible to the one asked for."""
+    """Suggests the mesh nearest to the requested one, of equal size, that fits all parameters."""
     dims = {
         (size, mesh_axis)
         for _, param in nnx.to_flat_state(params)

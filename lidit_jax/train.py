@@ -1,4 +1,4 @@
-"""A data set -> a trained run. Started again, it continues from the last checkpoint.
+"""Trains a model on a data set. The same command resumes from the last checkpoint.
 
 python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/data --workdir=out/quickstart/run
 python -m lidit_jax.train --workdir=out/quickstart/run --checkpoint_info
@@ -17,18 +17,18 @@ _data = doors.define_folder("data", "folder of the data set, made by lidit_jax.p
 _workdir = doors.define_folder("workdir", "folder of the run: checkpoints, metrics, samples")
 _held_out = doors.define_folder(
     "held_out",
-    "folder of a data set that is not trained on, to score each checkpoint by",
+    "folder of a data set to score each checkpoint on; it is not trained on",
     optional=True,
 )
 _joined = doors.define_processes()
 _PROFILE_STEPS = flags.DEFINE_list(
-    "profile_steps", None, "FIRST,LAST: writes a trace of these steps to <workdir>/profile"
+    "profile_steps", None, "FIRST,LAST: write a trace of these steps to <workdir>/profile"
 )
 _REPLAY = flags.DEFINE_integer(
-    "replay", None, "instead of training: each sample's loss at this step", lower_bound=1
+    "replay", None, "instead of training, print each sample's loss at this step", lower_bound=1
 )
 _CHECKPOINT_INFO = flags.DEFINE_bool(
-    "checkpoint_info", False, "only tells what the run in --workdir holds; reads no arrays"
+    "checkpoint_info", False, "only describe what the run in --workdir holds; reads no arrays"
 )
 
 
@@ -36,7 +36,7 @@ def main():
     trains = (_PROFILE_STEPS, flags.FLAGS["held_out"])
     doors.check_read(doors.chosen("checkpoint_info", "replay"), {"": trains})
     if _CHECKPOINT_INFO.value:
-        processes.use_cpu(1)  # an accelerator may be in use, by the run itself
+        processes.use_cpu(1)  # the run itself may be using the accelerator
         for line in checkpoints.info(_workdir()):
             print(line)
         return

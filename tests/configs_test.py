@@ -183,7 +183,7 @@ def test_an_image_costs_what_the_header_claims(name):
 def test_noise_alone_is_not_asked_for_its_noise():
     c = load_config("shapes")
     c.objective.prediction = "eps"
-    with pytest.raises(errors.InputError, match="'flow' begins at noise alone.* 'v' or 'x0'"):
+    with pytest.raises(errors.InputError, match="'flow' begins at pure noise.* 'v' or 'x0'"):
         parse(c)
 
 
@@ -191,7 +191,7 @@ def test_noise_alone_is_not_asked_for_its_noise():
 def test_a_law_of_time_that_the_uniform_one_has_not_is_refused(key):
     c = load_config("lidit_1b", "smoke")
     c.objective[key] = 2.2
-    with pytest.raises(errors.InputError, match="say nothing of time 'uniform'; set objective"):
+    with pytest.raises(errors.InputError, match="do not apply to time 'uniform'; set objective"):
         parse(c)
     c.objective.time = "logit_normal"
     assert getattr(parse(c).objective, key) == 2.2
@@ -256,7 +256,7 @@ def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
         (lambda c: c.text.update(use=("smolm2",)), "unknown encoder in text.use 'smolm2'; known: smollm2"),
         (lambda c: c.train.update(save_every=0), "train.save_every is 0; use 1 or more"),
         (lambda c: c.train.update(drop_prompt=1.5), "train.drop_prompt is 1.5; use a value in"),
-        (lambda c: c.train.update(drop_prompt=0.0), "guidance 2.0 goes away from the empty prompt, which is never"),
+        (lambda c: c.train.update(drop_prompt=0.0), "guidance 2.0 needs the empty prompt, which is never"),
         (lambda c: c.text.update(used=("gemma3",)), "unknown key in config.text 'used'; known: use"),
         (lambda c: c.text.update(use=("smollm2", "smollm2")), "want one or more encoders, each once"),
         (lambda c: c.text.update(use=()), "want one or more encoders"),

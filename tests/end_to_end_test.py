@@ -179,7 +179,7 @@ def test_a_damaged_shard_is_named(config, data, tmp_path):
 
 def test_a_run_is_not_mixed_into_a_data_set(config, data):
     before = sorted(data.rglob("*"))
-    with pytest.raises(errors.InputError, match="is a data set; give the run a folder of its own"):
+    with pytest.raises(errors.InputError, match="is a data set; give the run a separate folder"):
         loop.train(config, data, data)
     assert sorted(data.rglob("*")) == before
 
@@ -300,7 +300,7 @@ def test_training_refuses_a_data_set_that_is_not_the_configs(llms, data, tmp_pat
         loop.train(tiny.parse(c), data, tmp_path / "run")
     c = tiny.config_dict(llms[:1])
     c.text.encoders.tiny0.width = 999
-    with pytest.raises(errors.InputError, match="has width 16, the config says 999"):
+    with pytest.raises(errors.InputError, match="has width 16, but the config says 999"):
         loop.train(tiny.parse(c), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -336,7 +336,7 @@ def test_sampling_with_other_weights_than_trained_with_is_refused(workdir, llms,
     saved = json.loads((copy / "config.json").read_text())
     saved["encoders"][0]["model"] = llms[1]
     files.write_json(copy / "config.json", saved)
-    with pytest.raises(errors.InputError, match="other weights than those of encoder 'tiny0'"):
+    with pytest.raises(errors.InputError, match="its weights are not those of encoder 'tiny0'"):
         generation.Generator(copy)(["a"], [0])
 
 
@@ -348,7 +348,7 @@ def test_an_llm_that_moved_is_found_where_it_is_now(workdir, llms, tmp_path):
     )
     with pytest.raises(errors.InputError, match="unknown encoder of the run 'tiny'; known: tiny0"):
         generation.Generator(workdir, llms={"tiny": "x"})
-    with pytest.raises(errors.InputError, match="other weights than those of encoder 'tiny0'"):
+    with pytest.raises(errors.InputError, match="its weights are not those of encoder 'tiny0'"):
         generation.Generator(workdir, llms={"tiny0": llms[1]})(["a"], [0])
 
 
@@ -369,7 +369,7 @@ def test_a_finished_run_on_other_latents_is_refused(config, data, workdir, tmp_p
     other = shutil.copytree(data, tmp_path / "data")
     info = json.loads((other / "dataset.json").read_text())
     files.write_json(other / "dataset.json", info | {"latent_mean": info["latent_std"]})
-    with pytest.raises(errors.InputError, match="its latent_mean is otherwise than in the checkpo"):
+    with pytest.raises(errors.InputError, match="its latent_mean differs from the checkpo"):
         loop.train(config, other, workdir)
 
 

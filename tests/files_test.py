@@ -62,7 +62,7 @@ def test_a_changed_digit_is_told_and_a_person_may_stand_for_it(path):
 def test_what_is_no_number_is_told(path, name):
     path.write_text(f'{{"guidance": {name}}}')
     with pytest.raises(
-        errors.InputError, match=f"a.json is damaged, .*the number {name}, which is"
+        errors.InputError, match=f"a.json is damaged, .*it contains {name}, which is"
     ):
         files.read_json(path, "thing", sealed=False)
 
@@ -152,4 +152,4 @@ def test_an_error_that_names_no_file_is_not_told_as_one_of_a_file():
     for number in (errno.EACCES, errno.ENOENT, errno.EADDRINUSE):
         assert errors.told(OSError(number, os.strerror(number))) is None
         assert "/a" in errors.told(OSError(number, os.strerror(number), "/a"))
-    assert errors.told(OSError(errno.EDQUOT, "")).startswith("the disk is full; what is finished")
+    assert errors.told(OSError(errno.EDQUOT, "")).startswith("the disk is full; finished work")

@@ -69,7 +69,7 @@ def test_a_filesystem_that_does_not_answer_one_may_answer_all_later():
 
 def test_who_is_missing_is_told():
     told = meet(({},), ({},), count=4, timeout=1, passing=True)
-    assert told[0].startswith("2 and 3 of 4 processes did not come within 1 s; 0 (")
+    assert told[0].startswith("2 and 3 of 4 processes did not connect within 1 s; 0 (")
 
 
 def test_without_process_0_the_others_say_so():
@@ -218,7 +218,7 @@ def test_gpus_that_no_process_uses_are_told(monkeypatch, caplog):
     env = SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x4)", "TPU_SKIP_MDS_QUERY": "1"}
     for local_id, told in (("1", 0), ("0", 1)):
         assert clusters.from_cluster(env | {"SLURM_LOCALID": local_id}).device == int(local_id)
-        assert caplog.text.count("each of 2 processes of this machine sees 4 GPUs") == told
+        assert caplog.text.count("each of 2 processes on this machine sees 4 GPUs") == told
 
 
 def test_a_line_of_any_number_is_known_to_be_open_or_not():
@@ -315,7 +315,7 @@ def test_a_metadata_server_that_does_not_answer_is_asked_again_and_told(metadata
     attributes, env = metadata
     waited, attributes["worker-network-endpoints"] = [], None
     monkeypatch.setattr(clusters.time, "sleep", waited.append)
-    with pytest.raises(errors.Passing, match="does not tell this TPU host's place .*--nocluster"):
+    with pytest.raises(errors.Passing, match="does not give this TPU host's place .*--nocluster"):
         clusters.from_cluster(env)
     assert 20 < sum(waited) < 60
     attributes |= {"agent-worker-number": "0", "tpu-env": ""}

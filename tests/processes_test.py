@@ -102,7 +102,7 @@ def test_a_lone_process_that_is_told_to_stop_saves_and_continues(
     (end,) = several.ended(running)
     assert end.status == Stopped.STATUS, end
     (saved,) = (workdir / "checkpoints").iterdir()
-    assert f"{workdir} is saved at step {saved.name}; the same command continues" in end.err
+    assert f"{workdir} is saved at step {saved.name}; the same command resumes" in end.err
     (end,) = several.ended(several.start(*command, f"--config.train.steps={int(saved.name) + 1}"))
     assert end.status == 0 and f"resuming {workdir} at step {saved.name}" in end.out, end
     lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
@@ -206,7 +206,7 @@ def test_what_any_process_replaced_is_told_once_and_too_many_end_all(config_file
     ends = several.train(2, 2, config_file, poor, tmp_path / "few", "--config.data.bad_records=1")
     assert [e.status for e in ends] == [2, 2], ends
     lines = [e.error.partition(": ")[2] for e in ends]
-    assert lines[0] == lines[1] and "and data.bad_records is 1 (row " in lines[0]
+    assert lines[0] == lines[1] and "but data.bad_records is 1 (row " in lines[0]
 
 
 LIMITED = """
@@ -236,7 +236,7 @@ def test_a_missing_process_is_named_by_the_others(config_file, data, tmp_path):
     ends = several.ended(*(several.start(*command, *several.flags(3, i, port)) for i in (0, 2)))
     for i, end in zip((0, 2), ends):
         assert end.status == 1 and end.error.startswith(f"error (process {i} of 3 on "), end
-        assert "1 of 3 processes did not come within 20 s; 0 (" in end.error
+        assert "1 of 3 processes did not connect within 20 s; 0 (" in end.error
         assert "Traceback" not in end.err and "Check failure" not in end.err
     assert not workdir.exists()
 
@@ -305,7 +305,7 @@ def test_what_process_0_alone_cannot_write_is_told_to_all():
         assert end.status == 0, ends
         assert [line for line in end.out.splitlines() if ": process 0" in line] == [
             "InputError: process 0: cannot use there: Read-only file system; give another path",
-            "InputError: process 0: the disk is full for there; what is finished stays: free some space, and run it again",
+            "InputError: process 0: the disk is full for there; finished work is kept: free some space, and run it again",
             "InputError: process 0: cannot use there: Not a directory; give another path",
             "Passing: process 0: cannot use there: Stale file handle",
             f"Passing: process 0: [Errno {errno.ESTALE}] Stale file handle",
@@ -316,7 +316,7 @@ def test_what_process_0_alone_cannot_write_is_told_to_all():
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ("5,6", "the run has 4 steps; name some of those"),
+        ("5,6", "the run has 4 steps; use those"),
         ("5", "want FIRST,LAST, such as 10,15"),
     ],
 )
@@ -357,7 +357,7 @@ def test_a_workdir_that_is_not_shared_is_refused(began, one, config_file, data, 
     )
     assert [e.status for e in ends] == [2, 2], ends
     for end in ends:
-        assert "run1 is not the folder that process 0 has by this name" in end.error
+        assert "run1 is not the folder that process 0 sees by this name" in end.error
     assert (tmp_path / "run0").exists() == began and not (tmp_path / "run1").exists()
     assert not list(tmp_path.glob("run0/.shared*"))
 
@@ -393,8 +393,8 @@ def test_a_run_that_cannot_begin_from_another_leaves_no_workdir(config_file, dat
 @pytest.mark.parametrize(
     ("mesh", "message"),
     [
-        ("(1,8,1)", "wants 8 devices, but there are 4"),
-        ("(3,1,1)", "wants 3 devices, but there are 4; use (1, -1, 1)"),
+        ("(1,8,1)", "needs 8 devices, but there are 4"),
+        ("(3,1,1)", "needs 3 devices, but there are 4; use (1, -1, 1)"),
         ("(1,1,-1)", None),
     ],
 )

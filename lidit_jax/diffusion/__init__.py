@@ -1,8 +1,8 @@
 """Diffusion as maths on arrays: no network, no parameters, no mesh.
 
-  schedules    how much signal and noise there is at a time t: (alpha, sigma)
-  objectives   what the network is asked for (x0, eps, v, flow), when, and how its error is scored
-  guidance     two denoised images, one with and one without the prompt, become one
+  schedules    signal and noise levels at time t: (alpha, sigma)
+  objectives   what the network predicts (x0, eps, v, flow), at which t, and its loss
+  guidance     combines two denoised images, one with and one without the prompt
   samplers     from noise to a clean image by repeated denoising
 
 Training is four calls: `sample_time`, `corrupt`, the network, `loss`. Sampling is one,

@@ -1,4 +1,4 @@
-"""What the network predicts, at which times it is asked, and how its error is scored.
+"""What the network predicts, at which times it is trained, and how its error is scored.
 
 Given x_t = alpha x0 + sigma eps, a view is a pair of factors (p, q) that names the quantity
 p x0 + q eps. A view and x_t are two equations in (x0, eps), with determinant
@@ -33,7 +33,7 @@ def _determinant(view: str, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
 
 
 def _divisor(view: str, alpha: jax.Array, sigma: jax.Array, floor: float = FLOOR) -> jax.Array:
-    """Returns the view's determinant, kept `floor` away from 0; its sign is that of q - p."""
+    """Returns the view's determinant, kept `floor` away from 0, with the sign of q - p."""
     p, q = VIEWS[view](alpha, sigma)
     return jnp.copysign(jnp.maximum(jnp.abs(alpha * q - sigma * p), floor), q - p)
 
@@ -41,7 +41,7 @@ def _divisor(view: str, alpha: jax.Array, sigma: jax.Array, floor: float = FLOOR
 def convert(
     pred: jax.Array, x_t: jax.Array, alpha: jax.Array, sigma: jax.Array, source: str, target: str
 ) -> jax.Array:
-    """Returns the `target` view of a prediction made in the `source` view, names of `VIEWS`.
+    """Converts a prediction from the `source` view to the `target` view (names of `VIEWS`).
 
     alpha and sigma broadcast against pred and x_t, and need not satisfy alpha^2 + sigma^2 = 1.
     """
@@ -55,18 +55,18 @@ def convert(
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is learnt. The default is the paper's (arXiv 2406.11831): DDPM's mean ||eps - eps'||^2.
+    """The objective; by default the paper's (arXiv 2406.11831), DDPM's mean ||eps - eps'||^2.
 
     schedule: a name of `schedules.SCHEDULES`.
     prediction: the network's output, a name of `VIEWS`.
     loss_view: the view in which the squared error is taken; "" is the prediction's own. Prediction
       x0 with loss_view flow is the loss of JiT (arXiv 2511.13720).
-    sigma_floor: least sigma to divide by when an x0 prediction is scored in another view (JiT's 0.05).
+    sigma_floor: least sigma to divide by when scoring an x0 prediction in another view (JiT: 0.05).
     weighting: a name of `WEIGHTINGS`.
     min_snr_gamma: the cap on the signal-to-noise ratio for min_snr.
-    time: the law of t, a name of `TIMES`.
-    time_mean, time_std: of logit(t), for logit_normal; a positive mean is toward noise.
-    time_shift: `schedules.shift` of t; > 1 is toward noise.
+    time: the distribution of t, a name of `TIMES`.
+    time_mean, time_std: of logit(t), for logit_normal; a positive mean favours noise.
+    time_shift: `schedules.shift` of t; > 1 favours noise.
     """
 
     schedule: str = "linear"
@@ -146,9 +146,9 @@ TIMES: dict[str, Callable] = {
 
 
 def sample_time(config: ObjectiveConfig, keys_B: jax.Array) -> jax.Array:
-    """Returns training times t_B, f32 in [0, 1], row k drawn from key k alone.
+    """Returns training times t_B, f32 in [0, 1]; row k depends on key k alone.
 
-    On a discrete schedule each is a time that samplers can visit, and uniform means each as often.
+    On a discrete schedule each is a time that samplers can visit; uniform makes all equally likely.
     """
     u_B = schedules.shift(TIMES[config.time](config, keys_B), config.time_shift)
     return schedules.make_schedule(config.schedule).visited(u_B)
@@ -164,8 +164,8 @@ def corrupt(
     """
     if x0_BxHxWxC.shape != noise_BxHxWxC.shape or x0_BxHxWxC.shape[:1] != t_B.shape:
         raise ValueError(
-            f"x0 {x0_BxHxWxC.shape} and noise {noise_BxHxWxC.shape} must have one shape, "
-            f"and t {t_B.shape} its first dimension"
+            f"x0 {x0_BxHxWxC.shape} and noise {noise_BxHxWxC.shape} must have the same shape, "
+            f"and t {t_B.shape} their first dimension"
         )
     alpha_B, sigma_B = schedule.alpha_sigma(t_B)
     return schedules.expand(alpha_B) * x0_BxHxWxC + schedules.expand(sigma_B) * noise_BxHxWxC
@@ -197,7 +197,7 @@ def loss(
 def to_x0(
     config: ObjectiveConfig, pred_BxHxWxC: jax.Array, x_t_BxHxWxC: jax.Array, t_B: jax.Array
 ) -> jax.Array:
-    """Returns the clean image that the network's output stands for, f32."""
+    """Converts the network's output to the clean image it implies, f32."""
     alpha_B, sigma_B = schedules.make_schedule(config.schedule).alpha_sigma(t_B)
     return convert(
         pred_BxHxWxC.astype(jnp.float32),

@@ -1,8 +1,8 @@
-"""From noise to a clean image, given denoise(x_t, t) -> x0. No sampler knows the objective.
+"""From noise to a clean image, given denoise(x_t, t) -> x0. Samplers do not know the objective.
 
-Every sampler here is a plan: which level each evaluation of the denoiser sees, and four factors
-    x <- x_factor x + now x0 + before (x0 of the evaluation before) + noise (fresh noise)
-Plans are numpy float64 and fixed before anything is traced; one `lax.scan` runs any of them.
+Every sampler here is a plan: the noise level of each denoiser evaluation, and four factors
+    x <- x_factor x + now x0 + before (x0 of the previous evaluation) + noise (fresh noise)
+Plans are numpy float64 and fixed before tracing; one `lax.scan` runs any of them.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ import numpy as np
 from lidit_jax import errors, rng
 from lidit_jax.diffusion import schedules
 
-MOST_STEPS = 10_000  # far more than any sampler gains from
+MOST_STEPS = 10_000  # far more than any sampler benefits from
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
     """How to sample.
 
-    name: a name of `SAMPLERS`; euler and heun are for schedule flow.
-    steps: noise levels visited; heun evaluates the network 2 steps - 1 times, the others once a step.
+    name: a name of `SAMPLERS`; euler and heun need schedule flow.
+    steps: noise levels visited; heun evaluates the network 2 steps - 1 times, others once per step.
     eta: fresh noise of ddim, from 0 (deterministic) to 1 (ddpm); 0 for the others.
     shift: `schedules.shift` of the levels; > 1 spends more steps near noise.
     """
@@ -38,19 +38,17 @@ class SamplerConfig:
         if self.name not in SAMPLERS:
             raise errors.unknown_name("sampler", self.name, SAMPLERS)
         if not 1 <= self.steps <= MOST_STEPS:
-            raise errors.InputError(
-                f"steps {self.steps} must be 1 or more, and {MOST_STEPS} at most"
-            )
+            raise errors.InputError(f"steps {self.steps} must be between 1 and {MOST_STEPS}")
         if not 0 <= self.eta <= 1 or (self.eta and self.name != "ddim"):
             raise errors.InputError(
-                f"eta {self.eta} with sampler {self.name!r}: eta is ddim's, in [0, 1]; use 0"
+                f"eta {self.eta} with sampler {self.name!r}: eta is only for ddim, in [0, 1]; use 0"
             )
         if self.shift <= 0:
             raise errors.InputError(f"shift {self.shift} must be above 0")
 
 
 class Levels(NamedTuple):
-    """The visited levels and, last, the clean image (0, 1, 0): numpy float64, each [steps + 1]."""
+    """The visited levels, then the clean image (0, 1, 0): numpy float64, each [steps + 1]."""
 
     t: np.ndarray
     alpha: np.ndarray
@@ -58,7 +56,7 @@ class Levels(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One row per evaluation of the denoiser: its time, and the factors of the update."""
+    """One row per denoiser evaluation: its time, and the factors of the update."""
 
     t: np.ndarray
     x: np.ndarray
@@ -120,7 +118,7 @@ def euler(levels: Levels) -> Plan:
 
 
 def heun(levels: Levels) -> Plan:
-    """Heun's method: an Euler step, then its velocity averaged with the one where it landed.
+    """Heun's method: an Euler step, then its velocity averaged with the one at its end point.
 
     With a and b the x0 before and after the Euler step to (x', t'), both velocities are taken at x',
     (x' - a) / t' and (x' - b) / t', so the correction is (t - t') / (2 t') (b - a).
@@ -164,11 +162,11 @@ def sample(
     keys_B: jax.Array,
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """Returns clean images [B, *shape], f32, row k a function of key k alone.
+    """Returns clean images [B, *shape], f32; row k depends on key k alone.
 
     Args:
       config: the sampler.
-      schedule: the one that the network was trained with.
+      schedule: the schedule that the network was trained with.
       denoise: (x_t [B, *shape] f32, t_B f32) -> x0 of the same shape, in model units.
       keys_B: one random key per image.
       shape: of one image, (H, W, C).

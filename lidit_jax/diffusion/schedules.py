@@ -14,27 +14,27 @@ Array = jax.Array | np.ndarray
 
 
 class Schedule(Protocol):
-    """What objectives and samplers ask of a schedule. Both methods keep the shape and dtype of t.
+    """What objectives and samplers need from a schedule. Methods keep the shape and dtype of t.
 
     Training passes jax f32 arrays; samplers pass numpy float64 arrays, because their
     coefficients are differences of nearly equal numbers, and get numpy float64 back.
     """
 
     def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
-        """Returns the factors of signal and noise at the times t, in [0, 1]."""
+        """Returns the signal and noise factors at times t in [0, 1]."""
 
     def level(self, u: Array) -> Array:
-        """Returns the time t of the noise level at u in (0, 1]: u of the way from clean to noise."""
+        """Returns the time t of the noise level at u in (0, 1], from clean to noise."""
 
     def visited(self, u: Array) -> Array:
-        """Returns the training time of a draw u in [0, 1): a level of the chain, each as often."""
+        """Maps a draw u in [0, 1) to a training time; uniform draws give uniform levels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Discrete:
     """The variance-preserving chain of DDPM (arXiv 2006.11239, eq. 2 and 4).
 
-    Of `steps` noise levels, index 0 is the least noisy and has sigma > 0; the clean image lies
+    Of the `steps` noise levels, index 0 is the least noisy and has sigma > 0; the clean image lies
     one level before it. Betas are evenly spaced in beta ** (1 / power).
     """
 
@@ -44,7 +44,7 @@ class Discrete:
     steps: int = 1000
 
     def index(self, t: Array) -> Array:
-        """Returns the chain's index in 0..steps-1 that is nearest to the times t, in [0, 1]."""
+        """Returns the index in 0..steps-1 nearest to each time t in [0, 1]."""
         xp = np if isinstance(t, np.ndarray) else jnp
         return xp.round(t * (self.steps - 1)).astype("int32")
 
@@ -61,7 +61,7 @@ class Discrete:
         return self._lookup(np.sqrt(abar), t), self._lookup(np.sqrt(1 - abar), t)
 
     def beta(self, t: Array) -> Array:
-        """Returns beta at the times t: the variance that the chain's step to this level adds."""
+        """Returns beta at times t: the variance added by the chain's step to this level."""
         return self._lookup(self._betas(), t)
 
     def _betas(self) -> np.ndarray:
@@ -97,7 +97,7 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 
 
 def make_schedule(name: str) -> Schedule:
-    """Returns the schedule of this name. Raises InputError for an unknown one."""
+    """Returns the schedule of this name. Raises InputError for an unknown name."""
     if name not in SCHEDULES:
         raise errors.unknown_name("schedule", name, SCHEDULES)
     return SCHEDULES[name]()
@@ -109,5 +109,5 @@ def shift(t: Array, factor: float) -> Array:
 
 
 def expand(c_B: Array) -> Array:
-    """Returns one number per sample as [B, 1, 1, 1], to multiply images."""
+    """Reshapes one number per sample to [B, 1, 1, 1], to multiply images."""
     return c_B[:, None, None, None]

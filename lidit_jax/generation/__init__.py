@@ -1,7 +1,7 @@
-"""From prompts to pictures, with a trained run: its LLMs, its EMA and a sampler.
+"""Generates images from prompts with a trained run: its LLMs, its EMA weights and a sampler.
 
-reading    prompts to the LLMs' features, each prompt once      generator  features to pictures
-requests   many pictures to a folder, stopped and continued, by one machine or several
+reading    prompts -> LLM features, each prompt once      generator  features -> images
+requests   many images in a folder, resumable, on one machine or several
 """
 
 from lidit_jax.generation.generator import Generator, Wanted, check_wanted, sample_config

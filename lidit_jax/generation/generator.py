@@ -1,4 +1,4 @@
-"""A trained run on the devices of this process, ready to draw."""
+"""A trained run on this process's devices, ready to generate images."""
 
 import collections
 import dataclasses
@@ -24,7 +24,7 @@ from lidit_jax.training.trained import open_to_draw, read_config
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
-    """One picture to draw: for a prompt, from a seed, at (height, width) in pixels."""
+    """One image to generate: its prompt, its seed and its (height, width) in pixels."""
 
     prompt: str
     seed: int
@@ -32,13 +32,13 @@ class Wanted:
 
 
 class Generator:
-    """A trained run, ready to draw. Each LLM is loaded when the first prompt needs it.
+    """A trained run, ready to generate images. Each LLM is loaded when a prompt first needs it.
 
     >>> generator = Generator("out/quickstart/run")
     >>> pictures = generator(["a red heart"], seeds=[0])      # uint8 [1, H, W, 3]
 
-    Picture k depends on prompt and seed k alone, whatever the devices and the batch, but for rounding: the
-    last bit of f32, and some levels of a picture in bf16.
+    Image k depends only on prompt k and seed k, whatever the devices and the batch size, except for
+    rounding: the last bit of f32, and some pixel levels of an image in bf16.
     """
 
     def __init__(
@@ -51,21 +51,23 @@ class Generator:
         step: int | None = None,
         negative_prompt: str = "",
     ):
-        """Opens the run's EMA.
+        """Loads the run's EMA weights.
 
         Args:
           workdir: folder of the run.
           sample: replaces the run's own guidance, sampler and batch size.
-          llms: encoder name -> where its weights are here, if not where the run found them.
-          vae: the folder of the VAE here, if not where the run found it.
-          mesh: of this process' devices; None is `sharding.drawing_mesh`.
-          step: of the checkpoint; None is the last.
-          negative_prompt: what guidance leads away from, in every picture; "" is the empty prompt, as trained.
+          llms: encoder name -> its weights on this machine, if not where the run found them.
+          vae: folder of the VAE on this machine, if not where the run found it.
+          mesh: of this process's devices; None uses `sharding.drawing_mesh`.
+          step: of the checkpoint; None uses the last.
+          negative_prompt: guidance leads away from it in every picture; "" is the empty prompt, as
+            in training.
 
-        Raises InputError if `workdir` holds no finished checkpoint, or none of this step, for an unknown encoder, if the
-        sampler does not fit the run's schedule, for a negative prompt without guidance, for guidance where the empty prompt was not trained, if the VAE is not the one that the run was trained with,
-        or if the model does not divide over the mesh. All but the last two are told before a weight is
-        read.
+        Raises InputError if `workdir` holds no finished checkpoint, or none of this step; if an
+        encoder is unknown; if the sampler does not fit the run's schedule; for a negative prompt
+        without guidance; for guidance if the empty prompt was not trained; if the VAE is not the
+        one that the run was trained with; or if the model does not divide over the mesh. All but
+        the last two are raised before any weight is read.
         """
         own = read_config(pathlib.Path(workdir), "diffusion")
         own = dataclasses.replace(own, encoders=moved(own.encoders, llms or {}))
@@ -93,7 +95,7 @@ class Generator:
         self._draw = make_draw(self.graphdef, self.config.objective, self.mesh)
 
     def encode(self, prompts: list[str]) -> tuple[TextFeatures, ...]:
-        """Returns every LLM's features of the prompts, padded to one length per LLM."""
+        """Returns each LLM's features of the prompts, padded to one length per LLM."""
         return padded(list(self._readers.read(prompts)), self._readers.lengths(prompts))
 
     def _negative(self) -> tuple[TextFeatures, ...] | None:
@@ -104,21 +106,21 @@ class Generator:
         return jax.device_put(text, sharding.replicated(self.mesh))
 
     def latent_size(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Returns (h, w, C) of pictures of `size`; InputError if VAE or patch do not divide it."""
+        """Returns (h, w, C) of latents for `size`; InputError if VAE or patch do not divide it."""
         return latent_size(self.codec, size, self.config.model.patch)
 
     def __call__(
         self, prompts: list[str], seeds: list[int], size: tuple[int, int] | None = None
     ) -> np.ndarray:
-        """Returns one uint8 picture per prompt, [n, H, W, 3].
+        """Returns one uint8 image per prompt, [n, H, W, 3].
 
         Args:
-          prompts: captions; "" draws without a prompt.
+          prompts: captions; "" samples without a prompt.
           seeds: one per prompt.
-          size: (height, width) in pixels; None is the size trained at.
+          size: (height, width) in pixels; None uses the training size.
 
-        Raises InputError if there is no prompt, not a seed for each, or if the VAE or the patch
-        does not divide the size.
+        Raises InputError if there are no prompts, if prompts and seeds differ in number, or if the
+        VAE or the patch does not divide the size.
         """
         check_wanted(prompts, seeds)
         size = tuple(size or self.config.data.size)
@@ -129,11 +131,11 @@ class Generator:
     def draw(
         self, wanted: Sequence[Wanted], rows: Sequence[int] | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (k, uint8 picture [H, W, 3]) for the k-th wanted, a batch at a time, in any order.
+        """Yields (k, uint8 image [H, W, 3]) for each wanted k, batch by batch, in any order.
 
-        Only these rows are drawn, if given; the others still decide how long a text is padded and how
-        many pictures are drawn at once, so that a part of a request is drawn by the same program as
-        the whole. A prompt is read once, however many pictures want it.
+        If `rows` is given, only those are sampled. The others still determine the padded text
+        length and the batch size, so that part of a request runs the same program as the whole.
+        Each prompt is encoded once, however many images use it.
         Raises InputError, before an LLM is loaded, if the VAE or the patch does not divide a size.
         """
         shapes = {size: self.latent_size(size) for size in {w.size for w in wanted}}
@@ -148,8 +150,8 @@ class Generator:
                 bar.update(len(part))
 
     def _batch_sizes(self, wanted: Sequence[Wanted]) -> dict[tuple[int, int], int]:
-        """Returns how many pictures of a size are drawn at once: what the config says, but no more than
-        there are, rounded up to the parts that the mesh splits a batch into."""
+        """Returns the batch size for each image size: the config's, but at most the number of such
+        images, rounded up to divide over the mesh."""
         counts = collections.Counter(w.size for w in wanted)
         return {
             size: sharding.rounded_up(self.mesh, min(self.sample.batch_size, count))
@@ -157,7 +159,7 @@ class Generator:
         }
 
     def _parts(self, wanted, rows, batches) -> Iterator[tuple[tuple[int, int], list]]:
-        """Yields a size and [(row, features)] to be drawn at once, when so many of a size are read."""
+        """Yields a size and its [(row, features)] whenever a batch of that size is complete."""
         by_prompt: dict[str, list[int]] = collections.defaultdict(list)
         for row in rows:
             by_prompt[wanted[row].prompt].append(row)
@@ -173,7 +175,7 @@ class Generator:
     def _drawn(
         self, wanted, part: list[tuple[int, Features]], shape, batch: int, lengths, negative
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Draws one batch; one that is not full is filled up with its last row, and cut."""
+        """Samples one batch; an incomplete one is padded with its last row and then cut."""
         rows, features = zip(*part + part[-1:] * (batch - len(part)))
         text = padded(features, lengths)
         seeds_B = np.asarray([wanted[row].seed for row in rows], np.uint32)
@@ -189,7 +191,7 @@ def sample_config(
     batch_size: int | None = None,
     **sampler,
 ) -> SampleConfig:
-    """Returns how the run in `workdir` samples, with what is not None replaced."""
+    """Returns the sampling config of the run in `workdir`, with arguments that are set replaced."""
     own = read_config(workdir).sample
     changed = {k: v for k, v in sampler.items() if v is not None}
     if changed.get("name", own.sampler.name) != own.sampler.name:
@@ -202,10 +204,11 @@ def sample_config(
 
 
 def check_wanted(prompts: Sequence[str | Prompt], seeds: Sequence[int]):
-    """Raises InputError unless there are prompts, each a text, and a seed for each."""
+    """Raises InputError unless there are prompts, each of them text, and a seed for each."""
     if not prompts or len(prompts) != len(seeds):
         raise errors.InputError(
-            f"{len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a seed for each"
+            f"got {len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a "
+            f"seed for each"
         )
     for prompt in prompts:
         _check_prompt(getattr(prompt, "text", prompt))

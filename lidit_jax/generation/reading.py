@@ -1,4 +1,4 @@
-"""What a run's frozen LLMs say of prompts: a stream, of which only a window is in memory."""
+"""A run's frozen LLMs encode prompts as a stream, with only a window of it in memory."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +13,13 @@ from lidit_jax.text.encode import encode_captions
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.inputs import check_reads_alike
 
-Features = tuple[np.ndarray, ...]  # of one prompt: f32 [S, E] for each LLM
+Features = tuple[np.ndarray, ...]  # of one prompt: f32 [S, E] from each LLM
 
 
 class Readers:
-    """The LLMs of a run. Each is loaded when the first prompt needs it.
+    """The LLMs of a run. Each is loaded when a prompt first needs it.
 
-    encoders: of the run's config. constants: of its model, to know the LLMs by.
+    encoders: of the run's config. constants: of its model, to identify the LLMs.
     """
 
     def __init__(self, encoders: Sequence[EncoderConfig], constants: nnx.State):
@@ -27,9 +27,9 @@ class Readers:
         self._loaded: dict[int, llm.FrozenLLM] = {}
 
     def lengths(self, texts: Iterable[str]) -> tuple[int, ...]:
-        """Returns how many tokens hold each of the texts, one static number for each LLM.
+        """Returns a padded length in tokens that fits every text, one for each LLM.
 
-        Texts are counted, not read. Logs how many an LLM has to cut.
+        Texts are tokenized, not encoded. Logs how many of them an LLM truncates.
         """
         texts = list(texts)
         return tuple(self._length(reader, texts) for reader in self._all())
@@ -44,9 +44,9 @@ class Readers:
         return padded_length(longest)
 
     def read(self, texts: Iterable[str]) -> Iterator[Features]:
-        """Yields the features of each text, in their order; texts are taken as they are needed.
+        """Yields the features of each text, in order; texts are consumed as needed.
 
-        They do not depend on the other texts, but for the last bits of f32.
+        Features do not depend on the other texts, except in the last bits of f32.
         """
         readers = self._all()
         streams = [
@@ -62,7 +62,7 @@ class Readers:
         return [self._reader(i) for i in range(len(self.encoders))]
 
     def _reader(self, i: int) -> llm.FrozenLLM:
-        """Returns LLM i, loaded once; InputError if it is not the one that the run was trained with."""
+        """Returns LLM i, loaded once; InputError if the run was trained with a different one."""
         if i not in self._loaded:
             loaded = llm.load(self.encoders[i], llm.default_cache())
             check_reads_alike(loaded, self._constants["text"][i])
@@ -71,5 +71,5 @@ class Readers:
 
 
 def padded(rows: Sequence[Features], lengths: tuple[int, ...]) -> tuple[TextFeatures, ...]:
-    """Returns the features of several prompts as one `TextFeatures` for each LLM, of so many tokens."""
+    """Returns prompts' features as one `TextFeatures` per LLM, padded to `lengths` tokens."""
     return tuple(pad_features(list(of_llm), n) for of_llm, n in zip(zip(*rows), lengths))

@@ -1,10 +1,10 @@
-"""A request for many pictures, in a folder: stopped and continued, by one machine or by several.
+"""A request for many images, in a folder: resumable, and shareable among machines.
 
-    manifest.json    the whole request: what each picture is of
-    000000.png ...   numbered as in the request, whoever draws them
-    grid.png         the first of them, made when the last is there
+    manifest.json    the whole request: the prompt, seed and size of each image
+    000000.png ...   numbered as in the request, whichever machine samples them
+    grid.png         the first images, made once all are done
 
-Machines that share a request do not talk to one another: each draws its own run of neighbours.
+Machines that share a request do not communicate: each samples its own contiguous range.
 """
 
 import collections
@@ -25,9 +25,9 @@ from lidit_jax.generation.generator import Generator, Wanted, check_wanted
 from lidit_jax.prompts import Prompt
 from lidit_jax.share import WHOLE, Share, bounds
 
-GRID = 64  # pictures in grid.png
-WRITERS = 4  # threads that write pictures while the next ones are drawn
-UNWRITTEN = 64  # pictures that may wait for them
+GRID = 64  # images in grid.png
+WRITERS = 4  # threads that write images while the next batch is sampled
+UNWRITTEN = 64  # images that may wait to be written
 
 
 def generate(
@@ -37,13 +37,12 @@ def generate(
     out: pathlib.Path,
     share: Share = WHOLE,
 ) -> pathlib.Path | None:
-    """Writes manifest.json, a PNG per prompt of this share, and a grid of the first GRID.
+    """Writes manifest.json, a PNG per prompt of this share, and a grid of the first GRID images.
 
-    A prompt without a size is drawn at the size trained at. Each picture is written when its batch
-    is drawn, and one that is there and whole is not drawn again, so that a request that was stopped
-    continues.
-    Returns the grid's path; None if pictures of other shares are missing yet.
-    Raises InputError as `Generator.draw` does, and if `out` holds another request's pictures.
+    A prompt without a size uses the training size. Each image is written when its batch is done,
+    and complete images are not sampled again, so that a stopped request can be resumed.
+    Returns the grid's path; None while images of other shares are missing.
+    Raises InputError as `Generator.draw` does, and if `out` holds another request's images.
     """
     check_wanted(prompts, seeds)
     wanted = [
@@ -62,7 +61,7 @@ def generate(
     if left := request.missing(others):
         print(
             f"{len(left)} of {len(wanted)} pictures are not in {out} yet; when the other shares are "
-            f"done, the same command without --share makes the grid"
+            f"done, run the same command without --share to make the grid"
         )
         return None
     if missing or not request.grid.exists():
@@ -73,7 +72,7 @@ def generate(
 
 
 def _manifest(generator: Generator, wanted: list[Wanted]) -> dict:
-    """Returns what decides the pictures of a request; where and how many at once is not in it."""
+    """Returns what determines a request's images; devices and batch size do not."""
     negative = generator.negative_prompt
     return ({"negative_prompt": negative} if negative else {}) | {
         "run": generator.identity,
@@ -94,10 +93,10 @@ class Request:
         self.out, self.manifest, self.grid = out, manifest, out / "grid.png"
 
     def begun(self) -> bool:
-        """Whether the folder has the manifest.
+        """Whether the folder has this request's manifest.
 
-        Raises InputError if it has another request's, or a picture that would be overwritten, if it is a run or
-        a data set, or cannot be made.
+        Raises InputError if it has another request's, or an image that would be overwritten, if it
+        is a run or a data set, or if it cannot be made.
         """
         path = self.out / MANIFEST
         files.check_own_folder(self.out, "out")
@@ -105,7 +104,8 @@ class Request:
             ours = {self.grid.name, *(picture["file"] for picture in self.manifest["pictures"])}
             if theirs := sorted(ours & set(os.listdir(self.out))):
                 raise errors.InputError(
-                    f"{self.out} has {theirs[0]} without a {MANIFEST}, so that it is of something else; give another --out"
+                    f"{self.out} has {theirs[0]} but no {MANIFEST}, so it belongs to something "
+                    f"else; give another --out"
                 )
         if path.exists() and files.read_json(path, "manifest") != self.manifest:
             raise errors.InputError(
@@ -114,7 +114,7 @@ class Request:
         return path.exists()
 
     def claim(self):
-        """Writes the manifest, unless another share has; InputError if that is of another request."""
+        """Writes the manifest, unless another share has; InputError if it is another request's."""
         files.write_json(self.out / MANIFEST, self.manifest, first=True)
         self.begun()
 
@@ -122,7 +122,7 @@ class Request:
         return self.out / self.manifest["pictures"][k]["file"]
 
     def missing(self, rows: Iterable[int]) -> list[int]:
-        """Returns those of the rows whose picture is not there, or not whole."""
+        """Returns the rows whose image is missing or incomplete."""
         pictures = self.manifest["pictures"]
         return [k for k in rows if not files.is_whole_png(self.path(k), pictures[k]["size"])]
 
@@ -134,10 +134,10 @@ class Request:
 
 
 def _write(request: Request, drawn: Iterator[tuple[int, np.ndarray]]):
-    """Writes pictures in threads, so that the next batch is drawn meanwhile."""
+    """Writes images in threads while the next batch is sampled."""
     unwritten: collections.deque[futures.Future] = collections.deque()
     first = next(drawn)
-    request.claim()  # a mistake showed by now, and has written nothing
+    request.claim()  # only now: a mistake would have raised above, with nothing written
     with futures.ThreadPoolExecutor(WRITERS) as pool:
         for k, image in itertools.chain([first], drawn):
             unwritten.append(pool.submit(files.write_png, request.path(k), image))

@@ -1,8 +1,8 @@
-"""Several processes that train as one: their start, what they must agree on, their end.
+"""Multi-process training: how the processes start, what they must agree on, and how they end.
 
-place      which process this is          clusters  ... by the environment of SLURM, GKE and others
-meeting    all are there, and are about to do the same; else every one ends with the same line
-agreeing   what one has found, a mistake or a value, all get to know
+place      which process this is          clusters  the same, from SLURM, GKE and others
+meeting    checks that all are present with the same facts; else all exit with the same message
+agreeing   shares one process's error or value with all
 """
 
 import contextlib
@@ -34,30 +34,28 @@ from lidit_jax.processes.meeting import meet
 from lidit_jax.processes.place import Place
 
 _LINGER = 3  # seconds
-_UNSAVED = (
-    143  # of a process that is stopped and could not save: what a shell calls a death by SIGTERM
-)
+_UNSAVED = 143  # exit status if stopped before saving: as a shell reports death by SIGTERM
 _here: Place | None = None
 
 
 class Stopped(Exception):
-    """The scheduler wants its machines back; what is done is saved."""
+    """The scheduler wants its machines back; progress is saved."""
 
-    STATUS = 75  # of the process: EX_TEMPFAIL of sysexits.h
+    STATUS = 75  # exit status: EX_TEMPFAIL of sysexits.h
 
 
 def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
-    """Joins this process with the others, before anything else of JAX is used.
+    """Joins this process with the others. Call it before any other use of JAX.
 
     Args:
-      place: this process' place.
+      place: this process's place.
       facts: returns what must be equal on every process; see `meeting.meet`.
       timeout: seconds to wait for the others.
 
-    On CPUs JAX's persistent compilation cache is off from here on, whatever folder it was given.
+    On CPUs this disables JAX's persistent compilation cache, whatever folder it was given.
 
-    Raises, the same on every process, InputError if they cannot train as one, and `errors.Passing` if
-    one is missing, or cannot read now what it is to tell.
+    Raises, on every process alike, InputError if they cannot train together, and `errors.Passing`
+    if one is missing or cannot read its facts now.
     """
     global _here
     _here = place
@@ -71,7 +69,7 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
     meet(place, found, problem, timeout)
     jax.config.update(
         "jax_cpu_collectives_implementation", "gloo"
-    )  # of a CPU; others have their own
+    )  # for CPUs; other devices have their own
     jax.distributed.initialize(
         place.coordinator, place.processes, place.process_id,
         local_device_ids=None if place.device is None else [place.device],
@@ -79,32 +77,32 @@ def start(place: Place, facts: Callable[[], dict[str, Any]], timeout: int):
         initialization_timeout=timeout,
     )  # fmt: skip
     if jax.default_backend() == "cpu":
-        # Of programs that were read from JAX's cache, Gloo's exchanges meet others than their own.
+        # In programs loaded from JAX's cache, Gloo's collectives meet the wrong counterparts.
         jax.config.update("jax_enable_compilation_cache", False)
     barrier("start")
 
 
 def name() -> str:
-    """Returns which process this is, to be put behind "error"; "" if it trains alone."""
+    """Returns this process's name to append to "error"; "" if it trains alone."""
     return f" ({_here})" if _here else ""
 
 
 def use_cpu(devices: int):
-    """Makes this process compute on the CPU, as so many devices. Call it before JAX is used."""
+    """Makes this process use the CPU as `devices` devices. Call it before JAX is used."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
 
 
 def barrier(name: str):
-    """Waits until every process has come this far."""
+    """Waits until every process has reached this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def connect(mesh: jax.sharding.Mesh):
-    """Lets the CPU devices of a mesh find one another, in every group that may exchange numbers.
+    """Connects the CPU devices of a mesh, in every group that may run a collective.
 
-    Gloo gives each new group 30 seconds for all to come, and compiling may part them by more than that.
+    Gloo gives each new group 30 seconds to assemble; compilation may delay some by more than that.
     """
     if jax.process_count() == 1 or mesh.devices.flat[0].platform != "cpu":
         return
@@ -123,14 +121,14 @@ def connect(mesh: jax.sharding.Mesh):
 
 @contextlib.contextmanager
 def heeding_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yields what tells whether to stop now, since SIGTERM has come; to be asked once at every step.
+    """Yields a function, to be called once per step, that says whether SIGTERM asks to stop now.
 
-    Processes that JAX has joined agree by its own means on the step, and all of them must ask. Of a lone
-    one only the main thread may wait for signals; in another it is never told.
+    Processes joined by JAX use its own mechanism to agree on the step, and all of them must call
+    the function. A lone process gets signals only in its main thread; in others it returns False.
     """
-    came = []  # no Event: its lock is not to be taken by a handler within a handler
+    came = []  # not an Event: a handler inside a handler must not take its lock
     if jax.distributed.is_initialized():
-        # JAX compares how often it was asked: with steps, a resumed run would miss what came before.
+        # JAX compares call counts; with step numbers, a resumed run would miss an earlier signal.
         yield lambda: bool(came) or _heard(came)
         return
     if threading.current_thread() is not threading.main_thread():
@@ -147,7 +145,7 @@ _asked = itertools.count(1)
 
 
 def _heard(came: list) -> bool:
-    """Asks JAX, which says so but once, whether SIGTERM has come, and keeps that in `came`."""
+    """Asks JAX whether SIGTERM has come and records it in `came`: JAX reports it only once."""
     if multihost_utils.reached_preemption_sync_point(next(_asked)):
         came.append(True)
     return bool(came)
@@ -155,7 +153,10 @@ def _heard(came: list) -> bool:
 
 @contextlib.contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Ends the process, unsaved, with a line that `what` took longer, unless a block ends in time. 0: no limit."""
+    """Ends the process, unsaved and with a message, if the block exceeds `seconds`. 0: no limit.
+
+    what: what the block does, for the message.
+    """
 
     def give_up():
         print(f"error{name()}: {what} took longer than {seconds:g} s", file=sys.stderr, flush=True)
@@ -172,17 +173,18 @@ def within(seconds: float, what: str) -> Iterator[None]:
 
 
 def end():
-    """Parts the processes; each must call it."""
+    """Disconnects the processes; each must call it."""
     if jax.distributed.is_initialized():
         barrier("end")
         jax.distributed.shutdown()
 
 
 def leave(status: int, at_once: bool = False):
-    """Ends this process by an error. An orderly end would wait for the others, who may wait for it.
+    """Exits with an error status. A clean exit would wait for processes that may wait for it.
 
-    at_once: a lone one too, though XLA may be compiling, which an orderly end would take its memory from.
-    Process 0 stays for a moment: when it goes JAX aborts the others, who may have the same error to tell.
+    at_once: exit abruptly even if alone: XLA may be compiling, and a clean exit would free its
+    memory. Process 0 lingers: when it exits, JAX aborts the others, which may have the same error
+    to report.
     """
     if at_once or jax.distributed.is_initialized():
         sys.stdout.flush()

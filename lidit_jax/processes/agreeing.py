@@ -1,4 +1,4 @@
-"""What one process has found, all get to know: a mistake, a value, and what it did to files."""
+"""Shares with all processes what one has found: an error, a value, and its changes to files."""
 
 import contextlib
 import json
@@ -14,19 +14,19 @@ from jax.experimental import multihost_utils
 
 from lidit_jax import errors
 
-_TOLD = 2000  # bytes of an error that the other processes get to know
-# Seconds that a network filesystem may take to show what another machine did: Linux's NFS goes on to show
-# what was there before for up to a minute. A file of a name that never was is seen much sooner.
+_TOLD = 2000  # bytes of an error that are sent to the other processes
+# Seconds that a network filesystem may take to show another machine's changes: Linux's NFS may show
+# the old state for up to a minute. A file with a name never used before is seen much sooner.
 _NEWS = 90
 _NEW_NAME = 30
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Runs a block that every process runs; what `errors.told` can tell of one ends all of them with its line.
+    """Runs a block on every process; an error that `errors.told` can describe is raised on all.
 
-    Where it may pass for one, Passing is raised on all, and InputError else. Without this the others would
-    wait in their next collective for a process that has left.
+    All raise Passing if the error may be temporary on any process, else InputError. Without this
+    the others would wait in their next collective for a process that has exited.
     """
     problem, passing = "", False
     try:
@@ -40,7 +40,7 @@ def together() -> Iterator[None]:
 
 
 def gathered(values: list[Any]) -> list[Any]:
-    """Returns the JSON values of every process, process after process; each must call it."""
+    """Returns the JSON values of all processes, in process order; every process must call it."""
     if jax.process_count() == 1:
         return values
     mine = json.dumps(values).encode() if values else b""
@@ -53,17 +53,17 @@ def gathered(values: list[Any]) -> list[Any]:
 
 
 def from_first(value: Any) -> Any:
-    """Returns process 0's JSON value; each must call it, and only process 0's own is looked at."""
+    """Returns process 0's JSON value; every process must call it, others' values are ignored."""
     return gathered([value] if jax.process_index() == 0 else [])[0]
 
 
 def told_by_each(text: str) -> list[str]:
-    """Returns what each process told, all calling this, cut to _TOLD bytes."""
+    """Returns each process's text, cut to _TOLD bytes; every process must call it."""
     return gathered([text.encode()[:_TOLD].decode(errors="ignore")])
 
 
 def _share(problem: str, passing: bool):
-    """Tells every process the problems of all, and raises them if there are any."""
+    """Sends every process all problems, and raises them if there are any."""
     everyone = told_by_each(problem)
     failed = [f"process {i}: {text}" for i, text in enumerate(everyone) if text]
     if failed:
@@ -74,9 +74,9 @@ def _share(problem: str, passing: bool):
 
 @contextlib.contextmanager
 def sharing(folder: pathlib.Path) -> Iterator[None]:
-    """Within it every process sees one and the same `folder`; if the block fails, none was made for it.
+    """Makes `folder` and checks that all processes see the same one; removes it if the block fails.
 
-    Raises InputError, on every process, if they do not. One process alone makes and asks nothing.
+    Raises InputError on every process if they do not. A lone process makes and checks nothing.
     """
     if jax.process_count() == 1:
         yield
@@ -87,13 +87,13 @@ def sharing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except BaseException:
         for path in reversed(made):
-            with contextlib.suppress(OSError):  # it has another's files by now
+            with contextlib.suppress(OSError):  # it has someone else's files by now
                 path.rmdir()
         raise
 
 
 def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
-    """Raises InputError unless all see the same `folder`; process 0 adds what it makes to `made`."""
+    """Raises InputError unless all see one `folder`; process 0 adds folders it makes to `made`."""
     mine = np.frombuffer(uuid.uuid4().bytes, np.uint8)
     token = folder / f".shared-{bytes(multihost_utils.broadcast_one_to_all(mine)).hex()}"
     chief = jax.process_index() == 0
@@ -109,8 +109,8 @@ def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
             await_news(
                 token.exists,
                 errors.InputError(
-                    f"{folder} is not the folder that process 0 has by this name; put it on a filesystem "
-                    f"that all machines share"
+                    f"{folder} is not the folder that process 0 sees by this name; put it on a "
+                    f"filesystem that all machines share"
                 ),
                 _NEW_NAME,
             )
@@ -120,7 +120,10 @@ def _check_shared(folder: pathlib.Path, made: list[pathlib.Path]):
 
 
 def await_news(seen: Callable[[], bool], otherwise: Exception, limit: float | None = None):
-    """Returns once `seen`, of what another machine did to files; raises `otherwise` after `limit` seconds, or _NEWS."""
+    """Waits until `seen()`: another machine's file changes show here.
+
+    Raises `otherwise` after `limit` seconds, by default _NEWS.
+    """
     deadline = time.monotonic() + (limit or _NEWS)
     while not seen():
         if time.monotonic() > deadline:

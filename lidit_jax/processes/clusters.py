@@ -1,7 +1,7 @@
-"""What a cluster's environment says of a process' place: SLURM, Open MPI, GKE and Cloud TPU VMs.
+"""Finds a process's place from its cluster's environment: SLURM, Open MPI, GKE, Cloud TPU VMs.
 
-JAX reads the same variables, but starts at once; here they are read first, so that the processes
-can meet before JAX is started (see `meeting`).
+JAX reads the same variables but starts at once; here they are read first, so that the processes
+can meet before JAX starts (see `meeting`).
 """
 
 import dataclasses
@@ -16,17 +16,17 @@ from collections.abc import Mapping
 from lidit_jax import errors
 from lidit_jax.processes.place import Place, own_device
 
-PORT = "JAX_COORDINATOR_PORT"  # JAX's own variable for another port than those chosen here
-TPU_PORT = 8476  # any that is free on every TPU host would do
-_TRIES = 5  # of asking a metadata server, half a minute in all: every host of a slice asks at once
+PORT = "JAX_COORDINATOR_PORT"  # JAX's own variable; overrides the ports chosen here
+TPU_PORT = 8476  # any port that is free on every TPU host would do
+_TRIES = 5  # metadata requests, half a minute in all: every host of a slice asks at once
 
 
 def from_cluster(env: Mapping[str, str] = os.environ) -> Place | None:
-    """Returns this process' place in the cluster; None where none names more than one process.
+    """Returns this process's place in the cluster; None if no cluster names more than one process.
 
-    Raises InputError where a cluster names several processes but not where the first one is.
+    Raises InputError if a cluster names several processes but not the address of the first.
     """
-    # mpirun within a job of SLURM's starts its own daemons by srun, as tasks.
+    # Open MPI first: in a SLURM job, mpirun starts its daemons by srun, as tasks.
     found = (find(env) for find in (open_mpi, slurm, gke_tpu, cloud_tpu_vm))
     place = next((place for place in found if place and place.processes > 1), None)
     if place is None or PORT not in env:
@@ -37,12 +37,12 @@ def from_cluster(env: Mapping[str, str] = os.environ) -> Place | None:
 
 
 def slurm(env: Mapping[str, str]) -> Place | None:
-    """A task that srun started. A batch script itself has no SLURM_STEP_NODELIST, and is no task."""
+    """The place of a task started by srun. A batch script is no task: no SLURM_STEP_NODELIST."""
     if "SLURM_STEP_NODELIST" not in env or "SLURM_PROCID" not in env:
         return None
     # "a[01-03,07]x,b" begins with a01x: each bracket stands for its first number.
     first = re.sub(r"\[(\d+)[^]]*]", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
-    # Steps of one job may run side by side; and below 30000 no system picks ports by itself.
+    # Steps of one job may run side by side; systems do not pick ports below 30000 by themselves.
     job, step = _number(env, "SLURM_JOB_ID", 0), _number(env, "SLURM_STEP_ID", 0)
     port = 20_000 + (job + 997 * step) % 10_000
     # "4(x2),3": four tasks on each of two nodes, three on the next.
@@ -56,7 +56,7 @@ def slurm(env: Mapping[str, str]) -> Place | None:
 
 
 def open_mpi(env: Mapping[str, str]) -> Place | None:
-    """A process of mpirun: on one machine, or, with Open MPI 4, where mpirun itself runs."""
+    """The place of an mpirun process; process 0 is on this machine or (Open MPI 4) on mpirun's."""
     if "OMPI_COMM_WORLD_RANK" not in env:
         return None
     count, rank = _number(env, "OMPI_COMM_WORLD_SIZE"), _number(env, "OMPI_COMM_WORLD_RANK")
@@ -65,8 +65,9 @@ def open_mpi(env: Mapping[str, str]) -> Place | None:
     launcher = re.search(r"tcp://([^,:]+)", uri)
     if count > local_count and not launcher:
         raise errors.InputError(
-            "Open MPI tells of several machines but not where process 0 is: give --coordinator=HOST:PORT "
-            "--processes=$OMPI_COMM_WORLD_SIZE --process_id=$OMPI_COMM_WORLD_RANK, by a shell that mpirun "
+            "Open MPI names several machines but not where process 0 is: give "
+            "--coordinator=HOST:PORT --processes=$OMPI_COMM_WORLD_SIZE "
+            "--process_id=$OMPI_COMM_WORLD_RANK, in a shell that mpirun "
             "starts (mpirun bash -c '...'), or --nocluster"
         )
     host = "localhost" if count == local_count else launcher[1]
@@ -79,7 +80,7 @@ def open_mpi(env: Mapping[str, str]) -> Place | None:
 
 
 def gke_tpu(env: Mapping[str, str]) -> Place | None:
-    """A pod that GKE gave the hosts of a TPU slice, and with JobSet those of several slices."""
+    """The place of a pod that GKE gave the hosts of its TPU slice; with JobSet, of several."""
     if "TPU_WORKER_HOSTNAMES" not in env or "TPU_WORKER_ID" not in env:
         return None
     workers = env["TPU_WORKER_HOSTNAMES"].split(",")
@@ -87,9 +88,9 @@ def gke_tpu(env: Mapping[str, str]) -> Place | None:
 
 
 def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
-    """A TPU VM, asked through its metadata server. No other machine's is asked.
+    """The place of a TPU VM, from its metadata server; on other machines no server is asked.
 
-    Raises Passing where the server does not answer.
+    Raises Passing if the server does not answer.
     """
     if (
         "TPU_SKIP_MDS_QUERY" in env
@@ -100,15 +101,15 @@ def cloud_tpu_vm(env: Mapping[str, str]) -> Place | None:
     # Each is a host, or name:id:address.
     workers = [worker.split(":")[-1] for worker in endpoints.split(",")]
     pairs = re.findall(r"^(\w+): *'?([^'\n]*)", _metadata(env, "tpu-env"), re.MULTILINE)
-    told = "agent-worker-number"  # of the metadata server's
+    told = "agent-worker-number"  # an attribute of the metadata server
     worker = _number({told: _metadata(env, told)}, told)
     return _tpu(workers, worker, dict(pairs) | env, "Cloud TPU")
 
 
 def has_tpu(root: pathlib.Path = pathlib.Path("/")) -> bool:
-    """Whether the machine with these files has a TPU: a device of the kinds that TPUs are, made by Google.
+    """Whether the machine with this file system has a TPU: a device of a TPU's kind made by Google.
 
-    NPUs of other makers are /dev/accel too, and devices that are passed to virtual machines /dev/vfio.
+    Other vendors' NPUs also use /dev/accel, and devices passed to virtual machines use /dev/vfio.
     """
     devices = [*root.glob("dev/accel*"), *root.glob("dev/vfio/[0-9]*")]
     makers = (path.read_text().strip() for path in root.glob("sys/bus/pci/devices/*/vendor"))
@@ -116,7 +117,7 @@ def has_tpu(root: pathlib.Path = pathlib.Path("/")) -> bool:
 
 
 def _tpu(workers: list[str], worker: int, env: Mapping[str, str], named_by: str) -> Place:
-    """The place of one of the equally many workers of each slice."""
+    """The place of a worker; all slices have equally many workers."""
     slices, slice_id = (
         _number(env, "MEGASCALE_NUM_SLICES", 1),
         _number(env, "MEGASCALE_SLICE_ID", 0),
@@ -127,9 +128,9 @@ def _tpu(workers: list[str], worker: int, env: Mapping[str, str], named_by: str)
 
 
 def _number(env: Mapping[str, str], name: str, default: int | None = None) -> int:
-    """Returns the number that a variable holds; `default` where it is not set.
+    """Returns the number in an environment variable; `default` if it is not set.
 
-    Raises InputError for what is no number from 0 on.
+    Raises InputError unless it is a whole number, 0 or more.
     """
     text = env.get(name, "" if default is None else str(default))
     if not text.isdecimal():
@@ -141,9 +142,9 @@ def _number(env: Mapping[str, str], name: str, default: int | None = None) -> in
 
 
 def _metadata(env: Mapping[str, str], name: str) -> str:
-    """Returns an attribute of this machine; "" if it has none.
+    """Returns a metadata attribute of this machine; "" if it has none.
 
-    Raises Passing where its metadata server does not answer, asked `_TRIES` times.
+    Raises Passing if the metadata server does not answer in `_TRIES` attempts.
     """
     host = env.get("GCE_METADATA_HOST", "metadata.google.internal")
     url = f"http://{host}/computeMetadata/v1/instance/attributes/{name}"
@@ -157,7 +158,7 @@ def _metadata(env: Mapping[str, str], name: str) -> str:
                 return ""
             if tried == _TRIES:
                 raise errors.Passing(
-                    f"the metadata server {host} does not tell this TPU host's place ({e}): give --coordinator, "
-                    f"--processes and --process_id, or --nocluster to train alone"
+                    f"the metadata server {host} does not give this TPU host's place ({e}): give "
+                    f"--coordinator, --processes and --process_id, or --nocluster to train alone"
                 ) from e
         time.sleep(2**tried)

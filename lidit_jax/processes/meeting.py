@@ -1,8 +1,8 @@
-"""Where the processes of a run meet: before JAX is started, and before anything is written.
+"""The processes of a run meet before JAX starts and before anything is written.
 
 Each tells process 0 what it is about to do, over a TCP connection to the coordinator's port, which
-JAX takes over afterwards. Process 0 waits for all of them, and tells every one the same verdict.
-JAX's own start would abort each process, and not say which one is missing.
+JAX takes over afterwards. Process 0 waits for all of them and sends them all the same verdict.
+JAX's own start would abort each process without saying which one is missing.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from lidit_jax import errors, files
 from lidit_jax.processes.place import Place
 
 SHOWN = 5  # differences in one message
-_LONGEST = 1 << 24  # bytes of one message: a config is some kilobytes
+_LONGEST = 1 << 24  # bytes of one message: a config is a few kilobytes
 
 
 def meet(place: Place, facts: dict[str, Any], problem: Exception | None, timeout: float):
-    """Returns once every process is here with the same facts.
+    """Returns once every process has arrived with the same facts.
 
     Args:
-      place: this process'.
+      place: this process's place.
       facts: what must be equal everywhere, by name, as plain JSON values.
-      problem: why this process cannot take part, as `errors.told` tells it; None if it can.
+      problem: why this process cannot take part, described by `errors.told`; None if it can.
       timeout: seconds to wait for the others.
 
-    Raises, the same on every process, InputError if one has a problem or differs, and `errors.Passing`
-    if one is missing or its problem may pass.
+    Raises, on every process alike, InputError if one has a problem or differs, and `errors.Passing`
+    if one is missing or its problem may be temporary.
     """
     card = {"process_id": place.process_id, "host": socket.gethostname()}
     card |= {"problem": "", "passing": False}
@@ -45,7 +45,7 @@ def meet(place: Place, facts: dict[str, Any], problem: Exception | None, timeout
 
 
 def judge(cards: list[dict], processes: int, timeout: float) -> dict[str, Any]:
-    """Returns the "problem" that keeps these processes from training as one, or "", and whether it is "passing"."""
+    """Returns the "problem" that prevents training together, or "", and whether it is "passing"."""
     cards = sorted(cards, key=lambda card: card["process_id"])
     if twice := _twice(cards):
         return {"problem": twice, "passing": False}
@@ -68,12 +68,12 @@ def _twice(cards: list[dict]) -> str:
 def _absence(cards: list[dict], processes: int, timeout: float) -> str:
     came = [card["process_id"] for card in cards]
     missing = [i for i in range(processes) if i not in came]
-    if not missing or max(came) >= processes:  # the latter differ in how many they are
+    if not missing or max(came) >= processes:  # the latter: their counts of processes differ
         return ""
     here = _join([f"{card['process_id']} ({card['host']})" for card in cards])
     return (
-        f"{_join(missing)} of {processes} processes did not come within {timeout:g} s; {here} did. Start "
-        f"all of them with the same --coordinator, or raise --start_timeout"
+        f"{_join(missing)} of {processes} processes did not connect within {timeout:g} s; {here} "
+        f"did. Start all of them with the same --coordinator, or raise --start_timeout"
     )
 
 
@@ -88,7 +88,7 @@ def _problems(cards: list[dict]) -> str:
 
 
 def _differences(cards: list[dict]) -> str:
-    """Which fact differs, and its value on each process."""
+    """Describes which facts differ, with their value on each process."""
     found = []
     for name in sorted({name for card in cards for name in card["facts"]}):
         who: dict[str, list[int]] = {}
@@ -101,7 +101,10 @@ def _differences(cards: list[dict]) -> str:
     if not found:
         return ""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"the processes differ: {'; '.join(found[:SHOWN])}{more}. Start all with one config, code and data set"
+    return (
+        f"the processes differ: {'; '.join(found[:SHOWN])}{more}. Start all with the same config, "
+        f"code and data set"
+    )
 
 
 def _join(items: list) -> str:
@@ -110,7 +113,7 @@ def _join(items: list) -> str:
 
 
 def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
-    """Process 0's part."""
+    """The part of process 0."""
     deadline = time.monotonic() + timeout
     files.allow_open()  # one for each process, here and in JAX's coordinator
     guests: list[tuple[socket.socket, dict]] = []
@@ -126,14 +129,14 @@ def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
                 if e.errno not in (errno.EMFILE, errno.ENFILE):
                     if time.monotonic() > deadline:
                         break
-                    continue  # a line broke before it was taken
+                    continue  # a connection broke before it was accepted
                 raise errors.InputError(
-                    f"process 0 cannot be reached by all {place.processes} processes ({e.strerror}); raise its "
-                    f"limit of open files (`ulimit -n`)"
+                    f"process 0 cannot accept all {place.processes} processes ({e.strerror}); "
+                    f"raise its limit of open files (`ulimit -n`)"
                 ) from e
             lines.enter_context(line)
             guest = _read(line, 5.0)
-            if guest and "facts" in guest:  # else some other program's: a health check, a port scan
+            if guest and "facts" in guest:  # else another program: a health check, a port scan
                 guests.append((line, guest))
             guests = [(line, card) for line, card in guests if _is_open(line)]
         guests = [(line, card) for line, card in guests if _is_open(line)]
@@ -145,15 +148,15 @@ def _preside(place: Place, card: dict, timeout: float) -> dict[str, Any]:
 
 
 def _attend(place: Place, card: dict, timeout: float) -> dict[str, Any]:
-    """Every other process' part."""
+    """The part of every other process."""
     deadline, why = time.monotonic() + timeout, ""
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection(place.address, min(left, 10.0)) as line:
                 _write(line, card)
-                # Process 0 began before this connection, and so decides within `timeout` of it.
+                # Process 0 started before this connection, so it decides within `timeout` of it.
                 answer = _read(line, timeout + 5)
-        except OSError as e:  # not there yet, or its name not known yet
+        except OSError as e:  # process 0 is not there yet, or its name does not resolve yet
             answer, why = None, f" ({e.strerror or e})"
         if answer and "verdict" in answer:
             return answer["verdict"]
@@ -173,8 +176,9 @@ def _listen(place: Place) -> socket.socket:
         return socket.create_server(("", place.address[1]), backlog=1024, **family)
     except OSError as e:
         raise errors.InputError(
-            f"process 0 cannot listen on port {place.address[1]} ({e.strerror}); end what uses it, or give "
-            f"every process another, in --coordinator or, in a cluster, as JAX_COORDINATOR_PORT"
+            f"process 0 cannot listen on port {place.address[1]} ({e.strerror}); stop the program "
+            f"that uses it, or give every process another port, in --coordinator or, in a cluster, "
+            f"as JAX_COORDINATOR_PORT"
         ) from e
 
 
@@ -183,7 +187,7 @@ def _write(line: socket.socket, message: dict):
 
 
 def _read(line: socket.socket, timeout: float) -> dict | None:
-    """Returns the one message that comes; None if it is none of ours."""
+    """Returns the one message received; None if it is not one of ours."""
     line.settimeout(timeout)
     try:
         with line.makefile("rb") as file:
@@ -195,6 +199,6 @@ def _read(line: socket.socket, timeout: float) -> dict | None:
 
 def _is_open(line: socket.socket) -> bool:
     """Returns whether the other side, which now only listens, is still there."""
-    news = select.poll()  # which, unlike `select`, knows files of any number
+    news = select.poll()  # unlike `select`, takes any file descriptor number
     news.register(line, select.POLLIN)
     return not news.poll(0)

@@ -1,4 +1,4 @@
-"""One process' place among those that train as one: given by flags, or by the cluster it runs in."""
+"""A process's place among those that train together: from flags, or from its cluster."""
 
 import dataclasses
 import os
@@ -13,10 +13,10 @@ from lidit_jax import errors
 class Place:
     """Process `process_id` of `processes`; process 0 listens at `coordinator`, "host:port".
 
-    device: the one accelerator of this machine that is this process', by number; None: all of them.
-    named_by: who says so, for messages.
+    device: the number of the one accelerator on this machine that this process uses; None: all.
+    named_by: where the place comes from, for messages.
 
-    Raises InputError for a place that cannot be.
+    Raises InputError for an impossible place.
     """
 
     coordinator: str
@@ -50,7 +50,7 @@ class Place:
 def from_flags(
     coordinator: str | None, processes: int | None, process_id: int | None
 ) -> Place | None:
-    """Returns the place that three flags name; None without any. Raises InputError for a part of them."""
+    """Returns the place given by three flags, None if none is set; InputError if only some are."""
     given = {"coordinator": coordinator, "processes": processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if len(missing) == len(given):
@@ -64,15 +64,15 @@ def from_flags(
 
 
 def own_device(local_id: int, local_count: int) -> int | None:
-    """Returns which accelerator is the `local_id`-th process' of a machine with `local_count` of them.
+    """Returns the accelerator of the `local_id`-th of a machine's `local_count` processes.
 
-    None, for all that it sees, where it is alone there, or where the scheduler shows it just one.
+    None, for all that it sees, if it is alone there or if the scheduler shows it only one.
     """
     shown = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
     if len(shown) > local_count > 1 and local_id == 0:
         logging.warning(
-            "each of %d processes of this machine sees %d GPUs and uses one of them: start one for each GPU, or "
-            "one for all",
+            "each of %d processes on this machine sees %d GPUs and uses one of them: start one "
+            "process per GPU, or one for all",
             local_count, len(shown),
         )  # fmt: skip
     return None if local_count == 1 or len(shown) == 1 else local_id

@@ -1,15 +1,15 @@
-"""The training room: the only one that knows optax and Orbax, and where ConfigDicts end.
+"""Training: the only package that uses optax and Orbax, and the last that sees ConfigDicts.
 
-config       ConfigDict -> frozen dataclasses         opening      a run set up: checked, given a state
+config       ConfigDict -> frozen dataclasses          opening      checks a run and makes its state
 tasks        what is trained: diffusion, the VAE       loop         steps, logs, checkpoints, previews
-inputs       a data set, checked and opened            step         one jitted, sharded update
+inputs       checks and opens a data set               step         one jitted, sharded update
 optim        the optimizer                             guard        which steps are skipped
-state        parameters, EMA, optimizer state          feed         batches given to the devices
-checkpoints  Orbax                                     programs     the step, compiled for each size
-agreement    what several processes must share         tracing      a profile of a few steps
-handover     from one stage to the next                origin       which checkpoint it began from
-trained      a finished run, opened to be used         drawing      noise to latents, as one program
-replay       one step again, sample by sample          preview      pictures while it learns
-logbook      what a run tells of itself, and when      telemetry    by which means
-held_out     the loss on what is not learned from       heap         a CPU's memory, kept between steps
+state        parameters, EMA, optimizer state          feed         moves batches to the devices
+checkpoints  Orbax                                     programs     the step, compiled by size
+agreement    what processes must have in common        tracing      a profile of a few steps
+handover     from one training stage to the next       origin       the checkpoint a run began from
+trained      opens a finished run for use              drawing      noise to latents, as one program
+replay       one step again, sample by sample          preview      images during training
+logbook      what a run reports, and when              telemetry    the files it reports to
+held_out     the loss on held-out images               heap         CPU memory kept between steps
 """

@@ -1,4 +1,4 @@
-"""What must be equal on all processes that train as one: the config, the code and the data set."""
+"""What must be equal on all processes of a run: the config, the code and the data set."""
 
 import hashlib
 import importlib.metadata
@@ -18,9 +18,10 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 def facts(
     config: Config, data: pathlib.Path, held_out: pathlib.Path | None = None
 ) -> dict[str, Any]:
-    """Returns plain JSON values by name, as this process has them.
+    """Returns this process's facts: plain JSON values by name.
 
-    Raises InputError if there is no data set at `data`, or at `held_out`; OSError where one cannot be read now.
+    Raises InputError if there is no data set at `data` or `held_out`; OSError if one cannot be read
+    now.
     """
     stores = [
         f"features/{e.store}/encoder.json" for e in config.encoders if config.task == "diffusion"
@@ -40,7 +41,7 @@ def facts(
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) of the leaves; lists are leaves, unless dicts are in them."""
+    """Yields (dotted name, value) of each leaf; a list is a leaf unless it contains dicts."""
     if isinstance(value, list) and any(isinstance(v, dict) for v in value):
         value = dict(enumerate(value))
     if isinstance(value, dict) and value:

@@ -1,7 +1,7 @@
-"""Where ml_collections ends: a ConfigDict becomes frozen dataclasses, and a typo an error.
+"""Turns an ml_collections ConfigDict into frozen dataclasses, so that a typo is an error.
 
-Every room's settings are a dataclass beside the code that uses them; this file puts them
-together. `configs/base.py` has every key with its comment.
+Each package's settings are a dataclass next to the code that uses them; this file combines
+them. `configs/base.py` lists every key with a comment.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ from lidit_jax.training.guard import GuardConfig
 
 TASKS = ("diffusion", "vae")
 OPTIMIZERS = ("adamw", "muon")
-MOST = 2**53  # up to which JSON's readers agree on integers
-MOST_STEPS = 2**31 - 1  # a state counts its steps in an int32
+MOST = 2**53  # the largest integer on which JSON readers agree
+MOST_STEPS = 2**31 - 1  # the state's step counter is an int32
 _LONGEST = 1e6  # hours, minutes or seconds: a century, two years, eleven days
-MOST_AT_ONCE = 1024  # threads or processes of one machine
+MOST_AT_ONCE = 1024  # threads or processes on one machine
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What a data set is made of; see configs/base.py. `options` belong to the source."""
+    """What a data set is made from; see configs/base.py. `options` are the source's."""
 
     source: str
     size: tuple[int, int]
@@ -51,7 +51,7 @@ class DataConfig:
     threads: int
     bad_records: int
     options: dict[str, Any]
-    part: str = judging.PARTS[0]  # of runs that were begun before there was another
+    part: str = judging.PARTS[0]  # the default is for runs older than this key
 
     def __post_init__(self):
         errors.check_range("data.shards", self.shards, 1, 99_999)  # a file's name has five digits
@@ -66,8 +66,8 @@ class DataConfig:
             raise errors.unknown_name("data.part", self.part, judging.PARTS)
         if self.part == judging.HELD_OUT and not self.hold_out:
             raise errors.InputError(
-                "no pictures are held out: data.part is 'held_out', and data.hold_out is 0; set it to what "
-                "the training set has, such as 0.05"
+                "no pictures are held out: data.part is 'held_out', but data.hold_out is 0; set it "
+                "to the training set's value, such as 0.05"
             )
         for side in self.size:
             errors.check_range("data.size, height and width,", side, 1)
@@ -98,7 +98,8 @@ class OptimConfig:
         errors.check_range("optim.ema", self.ema, 0, 1)
         if self.clip_norm <= 0:
             raise errors.InputError(
-                f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large number for no clipping"
+                f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large "
+                f"number for no clipping"
             )
         if self.name not in OPTIMIZERS:
             raise errors.unknown_name("optim.name", self.name, OPTIMIZERS)
@@ -129,7 +130,7 @@ class TrainConfig:
     def __post_init__(self):
         if self.init_optimizer and not self.init_from:
             raise errors.InputError(
-                "train.init_optimizer says nothing without train.init_from; name the run that it is of"
+                "train.init_optimizer needs train.init_from; set it to the run to continue from"
             )
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
@@ -143,7 +144,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """How pictures are drawn: guidance (1 = off) and the sampler."""
+    """How images are sampled: guidance (1 = off) and the sampler."""
 
     guidance: float
     sampler: SamplerConfig
@@ -155,7 +156,7 @@ class SampleConfig:
 
     @property
     def is_guided(self) -> bool:
-        """Whether the empty prompt is evaluated too."""
+        """Whether the empty prompt is evaluated as well."""
         return self.guidance != 1
 
 
@@ -201,8 +202,9 @@ class Config:
             raise errors.unknown_name("task", self.task, TASKS)
         if (self.objective.schedule, self.objective.prediction) == ("flow", "eps"):
             raise errors.InputError(
-                "objective.schedule 'flow' begins at noise alone, of which prediction 'eps' tells nothing of the "
-                "picture (arXiv 2305.08891); set objective.prediction to 'flow', 'v' or 'x0'"
+                "objective.schedule 'flow' begins at pure noise, where prediction 'eps' carries no "
+                "information about the image (arXiv 2305.08891); set objective.prediction to "
+                "'flow', 'v' or 'x0'"
             )
         if self.task == "vae" and self.data.codec != "pixels":
             raise errors.InputError(
@@ -216,13 +218,13 @@ class Config:
 
     @property
     def cells(self) -> int:
-        """How many of its latents' cells the network takes as one, per side; it divides every side."""
+        """Latent cells per side that the network takes as one; must divide every side."""
         return self.model.patch if self.task == "diffusion" else self.vae.model.downsample
 
 
 def parse(config: ml_collections.ConfigDict) -> Config:
-    """Returns the frozen config; InputError on a key that is missing, unknown or of the wrong kind."""
-    tree = json.loads(config.to_json_best_effort())  # tuples become lists, as in files of ours
+    """Returns the frozen config; InputError if a key is missing, unknown or of the wrong type."""
+    tree = json.loads(config.to_json_best_effort())  # tuples become lists, as in our files
     _check_values(tree, "config")
     text = build(_Text, tree.pop("text", {}), "config.text")
     for name in text.use:
@@ -232,38 +234,38 @@ def parse(config: ml_collections.ConfigDict) -> Config:
             build(EncoderConfig, text.encoders[name], f"config.text.encoders.{name}")
     tree["encoders"] = [text.encoders[name] | {"name": name} for name in text.use]
     found = build(Config, tree, "config")
-    objective = found.objective  # checked here alone: runs that have it so can be read
+    objective = found.objective  # checked only here, so that existing runs can still be read
     if objective.time == "uniform" and (objective.time_mean, objective.time_std) != (0, 1):
         raise errors.InputError(
-            f"objective.time_mean {objective.time_mean} and time_std {objective.time_std} say nothing of time "
-            f"'uniform'; set objective.time to 'logit_normal', or them to 0 and 1"
+            f"objective.time_mean {objective.time_mean} and time_std {objective.time_std} do not "
+            f"apply to time 'uniform'; set objective.time to 'logit_normal', or them to 0 and 1"
         )
     if found.task == "diffusion" and not found.train.init_from:
         if not found.train.drop_prompt and found.sample.is_guided:
             raise errors.InputError(
-                f"sample.guidance {found.sample.guidance} goes away from the empty prompt, which is never learned with "
-                f"train.drop_prompt 0; set that to 0.1, or sample.guidance to 1"
+                f"sample.guidance {found.sample.guidance} needs the empty prompt, which is never "
+                f"learned with train.drop_prompt 0; set that to 0.1, or sample.guidance to 1"
             )
     return found
 
 
 @dataclasses.dataclass(frozen=True)
 class _Text:
-    """The part of a config of which `Config.encoders` is made."""
+    """The part of a config that `Config.encoders` is made from."""
 
     use: tuple[str, ...]
     encoders: dict[str, Any]
 
 
 def _check_values(value: Any, where: str):
-    """Raises InputError for what could not be written to a file as it is, whatever its key may hold."""
+    """Raises InputError for values that could not be written to a file unchanged, for any key."""
     inner = value if isinstance(value, dict) else {}
     if isinstance(value, list):
         inner = {f"[{i}]": v for i, v in enumerate(value)}
     for name, v in inner.items():
         _check_values(v, where + (name if name.startswith("[") else f".{name}"))
     if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
-        raise errors.InputError(f"{where} is {value!r}; want a text that UTF-8 can write")
+        raise errors.InputError(f"{where} is {value!r}; want text that UTF-8 can encode")
     if isinstance(value, int) and abs(value) > MOST:
         told = value if abs(value) < 10**30 else "of more than 30 digits"
         raise errors.InputError(f"{where} is {told}; want a number of at most 2**53")
@@ -312,13 +314,14 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 
 def text_sources(encoders: tuple[EncoderConfig, ...]) -> tuple[conditioners.TextSource, ...]:
-    """Returns what the model must know of each encoder; widths must be known by now.
+    """Returns what the model needs to know about each encoder; widths must be known by now.
 
     Raises InputError if an encoder's width is still 0 (it is measured by `prepare`).
     """
     for e in encoders:
         if not e.width:
             raise errors.InputError(
-                f"the width of encoder {e.name!r} is not known; run `prepare` first, or set text.encoders.{e.name}.width"
+                f"the width of encoder {e.name!r} is unknown; run `prepare` first, or set "
+                f"text.encoders.{e.name}.width"
             )
     return tuple(conditioners.TextSource(e.width, e.prefix_len, e.null_len or 1) for e in encoders)

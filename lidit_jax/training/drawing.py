@@ -1,4 +1,4 @@
-"""From noise to latents with a trained network: the whole sampler, guided, as one program on a mesh."""
+"""Noise to latents with a trained network: sampler and guidance in one program on a mesh."""
 
 from collections.abc import Callable
 
@@ -20,8 +20,9 @@ def make_draw(
 ) -> Callable[..., jax.Array]:
     """Returns the jitted `f(ema, constants, text, seeds_B, negative, sample=..., shape=...) -> raw latents`.
 
-    Row k is drawn from seed k. `negative` is as in `draw`, the same on every device. Text and seeds (uint32) are given split over the mesh by rows, and so
-    are the latents returned; a program is compiled for each `sample` and `shape`.
+    Row k is sampled from seed k. Text, seeds (uint32) and the returned latents are sharded over the
+    mesh by rows, `negative` (see `conditions`) is replicated; a program is compiled for each
+    `sample` and `shape`.
     """
 
     def traced(ema, constants, text, seeds_B, negative=None, *, sample, shape):
@@ -43,9 +44,9 @@ def draw(
     shape: tuple[int, int, int],
     negative: tuple[TextFeatures, ...] | None = None,
 ) -> jax.Array:
-    """Returns raw latents [B, *shape] drawn for the prompts, row k from keys_B[k] alone.
+    """Samples raw latents [B, *shape] for the prompts, row k from keys_B[k] alone.
 
-    The LLMs' features are computed once, by the caller. negative: see `conditions`.
+    The caller computes the LLMs' features, once. negative: see `conditions`.
     """
     B = keys_B.shape[0]
     condition_at = conditions(model, text, config.is_guided, negative)
@@ -72,12 +73,13 @@ def conditions(
     guided: bool,
     negative: tuple[TextFeatures, ...] | None = None,
 ) -> Callable[[jax.Array], TextCondition]:
-    """Returns a function from t_B, one time in every row, to what the DiT sees of the prompts.
+    """Returns a function from t_B, the same time in every row, to the DiT's text condition.
 
-    Under guidance it has 2 B rows: the prompt and the empty prompt of a sample are neighbours, on one
-    device. The empty prompt is the same for all, so its one row is refined once for the batch.
-    negative: features of one prompt, in one row, that takes the place of the empty one.
-    A conditioner that does not use time runs now; refiners, which do, run at every call.
+    With guidance the condition has 2 B rows: the prompt and the empty prompt of a sample are
+    adjacent, on one device. The empty prompt is the same for all, so its single row is refined
+    once per batch. A conditioner that does not use time runs now; refiners, which do, run at every
+    call.
+    negative: one row of features of a prompt that replaces the empty one.
     """
     B = text[0].mask_BxS.shape[0]
 
@@ -100,7 +102,7 @@ def conditions(
 
 
 def _with_unwanted(prompts: TextCondition, unwanted: TextCondition) -> TextCondition:
-    """Returns conditions of 2 B rows: each prompt's, and after it the unwanted one's, given in one row."""
+    """Returns 2 B rows: each prompt's condition, then the unwanted prompt's, which is given once."""
     length = max(prompts.mask_BxS.shape[1], unwanted.mask_BxS.shape[1])
 
     def pair(prompt, unwanted):
@@ -117,5 +119,5 @@ def _with_unwanted(prompts: TextCondition, unwanted: TextCondition) -> TextCondi
 
 
 def _pairs(a, b):
-    """Returns the rows of a and b in turns."""
+    """Interleaves the rows of a and b."""
     return jnp.stack([a, b], 1).reshape(2 * len(a), *a.shape[1:])

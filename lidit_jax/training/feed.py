@@ -11,16 +11,16 @@ from lidit_jax.data import pipeline
 
 
 def to_devices(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int | None = None) -> Batch:
-    """Returns the global batch of `batch_size`, of which `batch` has the rows of this process.
+    """Returns the global batch of `batch_size`; `batch` has this process's rows of it.
 
-    None: `batch` is whole, as a lone process has it.
+    None: `batch` is the whole batch, as with a single process.
     """
     where, total = sharding.batch_sharding(mesh), batch_size or len(batch.row_B)
     rows = sharding.rows_here(mesh, total)
 
     def place(a):
         def part(index):
-            wanted = range(total)[index[0]]  # consecutive, so that they are a view of `a`
+            wanted = range(total)[index[0]]  # contiguous, so the result is a view of `a`
             start = np.searchsorted(rows, wanted[0])
             return a[start : start + len(wanted)]
 
@@ -30,7 +30,7 @@ def to_devices(batch: Batch, mesh: jax.sharding.Mesh, batch_size: int | None = N
 
 
 class Feed:
-    """Gives batches to the devices, and has int8 features restored there: a host has less to send."""
+    """Moves batches to the devices and dequantizes int8 features there, so the host sends less."""
 
     def __init__(self, reader: pipeline.Reader, mesh: jax.sharding.Mesh, batch_size: int):
         self._mesh, self._batch_size = mesh, batch_size
@@ -40,15 +40,15 @@ class Feed:
         return self.restored(self.given(batch))
 
     def given(self, batch: Batch) -> Batch:
-        """Returns the global batch, of which `batch` has the rows of this process, as it is stored."""
+        """Returns the global batch as stored (not dequantized); `batch` has this process's rows."""
         given = to_devices(batch, self._mesh, self._batch_size)
         if self._mesh.devices.flat[0].platform == "cpu":
-            # JAX has a step that must wait for its batch computed in another thread; see `heap`.
+            # JAX would run a step that waits for its batch in another thread; see `heap`.
             jax.block_until_ready(given)
         return given
 
     def restored(self, batch: Batch) -> Batch:
-        """Returns a batch that is on the devices as the model reads it."""
+        """Returns a batch on the devices in the form that the model reads."""
         if any(isinstance(features, Int8Features) for features in batch.text):
             return dataclasses.replace(batch, text=self._restored(batch.text))
         return batch

@@ -1,6 +1,6 @@
-"""Steps that would spoil a run are skipped: those whose loss or gradient is not like those before.
+"""Skips steps that would spoil a run: those whose loss or gradient is unlike those before.
 
-A sample that is broken in a way that no reader can see, or a spike of the loss, would else enter
+Otherwise a sample that is broken in a way that no reader can detect, or a loss spike, would enter
 the parameters, the moments and the average, and stay there.
 """
 
@@ -33,11 +33,11 @@ class GuardConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """What a run knows of its last updates.
+    """Statistics of a run's recent updates.
 
-    mean_2, variance_2: f32, of their losses and of their gradient norms.
-    updates: int32, steps that were not skipped.
-    in_a_row: int32, steps skipped since then.
+    mean_2, variance_2: f32, of the losses and of the gradient norms.
+    updates: int32, number of steps not skipped.
+    in_a_row: int32, steps skipped since the last update.
     """
 
     mean_2: jax.Array
@@ -47,15 +47,15 @@ class Guard:
 
 
 def fresh() -> Guard:
-    """Returns the guard of a run that has made no update."""
+    """Returns the guard of a run without updates."""
     return Guard(jnp.zeros(2), jnp.zeros(2), jnp.int32(0), jnp.int32(0))
 
 
 def accepts(config: GuardConfig, guard: Guard, loss: jax.Array, grad_norm: jax.Array) -> jax.Array:
     """Returns whether a step may change the run: bool, the same on every device.
 
-    Both must be finite. With `spike` neither may be more than so many standard deviations above
-    its mean over the last `window` updates, as soon as there were as many.
+    Loss and gradient norm must be finite. With `spike`, neither may be more than that many standard
+    deviations above its mean over the last `window` updates, once there have been that many.
     """
     now_2 = jnp.stack([loss, grad_norm])
     finite = jnp.isfinite(now_2).all()
@@ -68,10 +68,10 @@ def accepts(config: GuardConfig, guard: Guard, loss: jax.Array, grad_norm: jax.A
 def after(
     config: GuardConfig, guard: Guard, accepted: jax.Array, loss: jax.Array, grad_norm: jax.Array
 ) -> Guard:
-    """Returns the guard after a step. One that was skipped is counted, and is not among the last updates.
+    """Returns the guard after a step. A skipped step is counted, but does not enter the statistics.
 
-    Of the first `window` updates mean and variance are plain; then the newest weighs 1 / window, and
-    older ones exponentially less.
+    Over the first `window` updates mean and variance are unweighted; after that the newest update
+    has weight 1 / window, and older ones exponentially less.
     """
     weight = 1 / jnp.minimum(guard.updates + 1, config.window).astype(jnp.float32)
     away_2 = jnp.stack([loss, grad_norm]) - guard.mean_2
@@ -88,11 +88,12 @@ def after(
 def unless_skipped(
     accepted: jax.Array, update: Callable, before: tuple, given: Any, branch: bool
 ) -> tuple:
-    """Returns `update(*before, given)` of a step that is accepted, and `before` of one that is not.
+    """Returns `update(*before, given)` if the step is accepted, else `before`.
 
-    branch: the update is not computed in vain, and nothing is chosen array by array. On a CPU, which
-    computes anew what a choice keeps from being overwritten, that is a tenth of the quickstart's step. A GPU
-    could not begin a branch before its host knows which, and fuses the choice into the update.
+    branch: use a conditional rather than a select per array, so that the update is not computed in
+    vain. On a CPU, which recomputes what a select keeps from being overwritten, this saves a tenth
+    of the quickstart's step. A GPU could not start a branch before its host knows which one, and
+    fuses the select into the update.
     """
     if branch:
         return jax.lax.cond(accepted, update, lambda *same: same[:-1], *before, given)

@@ -1,8 +1,9 @@
-"""From one stage to the next: a run that begins from a checkpoint of another, the last when it first began.
+"""Starts a training stage from another run's checkpoint, the last one when the stage first began.
 
-Parameters, EMA and the model's constants are carried, so that the network goes on reading latents
-and features in the units that it was trained in, whatever the statistics of the new data set.
-Steps, schedule and, unless asked for, the optimizer begin anew. An export has no parameters but its EMA.
+Parameters, EMA and the model's constants are carried over, so that the network keeps reading
+latents and features in the units that it was trained in, whatever the new data set's statistics.
+Steps, schedule and, unless requested, the optimizer start afresh. An export has no parameters but
+its EMA, which becomes both.
 """
 
 import pathlib
@@ -20,21 +21,21 @@ from lidit_jax.training.origin import Origin
 from lidit_jax.training.state import TrainState
 from lidit_jax.training.trained import read_config
 
-# Constants that the statistics of a data set fill; a later stage keeps those of the first.
+# Constants filled from a data set's statistics; a later stage keeps those of the first.
 MEASURED = ("latent_mean_C", "latent_std_C", "mean_E", "std_E")
-# Constants that an LLM fills; they may differ by a change of precision.
+# Constants filled by an LLM; they may differ by a change of precision.
 READ = ("prefix_PxE", "null_ZxE")
 
 
 def check(config: Config, workdir: pathlib.Path, like: TrainState, constants: dict) -> Origin:
     """Returns the checkpoint of `train.init_from` that the run in `workdir` begins from.
 
-    That is the one it began from before, if it did, or else the last. Raises InputError, naming what
-    differs, unless the run can begin from it. constants: the values of the model's constants, as the new
-    data set has them.
+    That is the one it began from earlier, if any, else the last. Raises InputError, naming what
+    differs, unless the run can begin from it. constants: the values of the model's constants, from
+    the new data set.
     """
     source = origin.source(config)
-    with processes.together():  # before Orbax looks there, which all must do or none
+    with processes.together():  # before Orbax looks there, which all or no processes must do
         try:
             saved = read_config(source)
         except errors.InputError as e:
@@ -59,7 +60,7 @@ def check(config: Config, workdir: pathlib.Path, like: TrainState, constants: di
         )
     if different:
         raise errors.InputError(
-            f"{where} cannot be gone on from with another config ({different}); give the old values, "
+            f"cannot continue from {where} with another config ({different}); give the old values, "
             f"or another train.init_from"
         )
     known = checkpoints.saved_constants(source, step, like.step.sharding)
@@ -74,9 +75,9 @@ def begin(
     optimizer: optax.GradientTransformation,
     like: TrainState,
 ) -> TrainState:
-    """Returns the first state of a run that `check` accepts, each array read to where `like` says.
+    """Returns the first state of a run that `check` accepts, each array sharded as in `like`.
 
-    Raises InputError if the checkpoint is another than was chosen for the run in `workdir`.
+    Raises InputError if the checkpoint is not the one chosen for the run in `workdir`.
     """
     source, names = origin.source(config), ("ema", "constants")
     if not checkpoints.is_export(source, chosen.step):
@@ -99,35 +100,36 @@ def begin(
 
 
 def check_constants(known: dict, found: dict, config: Config, where: str):
-    """Raises InputError where a model's constants are not those of the config's LLMs, VGG and data.
+    """Raises InputError if a model's constants are not those of the config's LLMs, VGG and data.
 
-    known: the model's own; found: as the data set has them; as nested dicts or a model's variables.
-    What a data set's statistics fill may differ. where: whose the known ones are, for the message.
+    known: the model's own; found: from the data set; as nested dicts or a model's variables.
+    Constants filled from a data set's statistics may differ. where: the owner of `known`, for the
+    message.
     """
     known, found = checkpoints.by_name(known), checkpoints.by_name(found)
     for i, encoder in enumerate(config.encoders):
         old, new = (_read_by(c, i) for c in (known, found))
         if not inputs.reads_alike(old, new):
             raise errors.InputError(
-                f"encoder {encoder.name!r} ({encoder.model}) reads the instruction or the empty prompt "
-                f"otherwise than the LLM number {i + 1} that {where} was trained with; give that LLM, "
-                f"read with the same template, instruction and layer"
+                f"encoder {encoder.name!r} ({encoder.model}) encodes the instruction or the empty "
+                f"prompt differently from LLM number {i + 1} that {where} was trained with; give "
+                f"that LLM, with the same template, instruction and layer"
             )
     for name in known.keys() | found.keys():
         if name.split(".")[-1] in MEASURED + READ:
             continue
         if name not in known or name not in found or not np.allclose(known[name], found[name]):
-            raise errors.InputError(f"the constant {name} is otherwise than in {where}")
+            raise errors.InputError(f"the constant {name} differs from that in {where}")
 
 
 def _read_by(constants: dict, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns LLM i's features of the instruction, which are not saved where there are none, and of ""."""
+    """Returns LLM i's features of the instruction (not saved if there is none) and of ""."""
     null_ZxE = np.asarray(constants[f"text.{i}.null_ZxE"])
     return np.asarray(constants.get(f"text.{i}.prefix_PxE", null_ZxE[:0])), null_ZxE
 
 
 def _binding(config: Config, with_optimizer: bool) -> dict:
-    """Returns what of a config the meaning of its weights depends on, nested as the config is."""
+    """Returns the part of a config that the meaning of its weights depends on, nested like it."""
     whole = checkpoints.to_json(config)
 
     def without(part: dict, *names: str) -> dict:
@@ -162,7 +164,7 @@ def _check_shapes(
 
 
 def _with_fresh_schedule(opt_state, everywhere: jax.sharding.Sharding):
-    """Returns the optimizer's state for a new schedule; what corrects the moments' bias counts on."""
+    """Returns the optimizer's state for a new schedule; the bias correction's counts continue."""
 
     def is_schedule(node) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)

@@ -1,9 +1,9 @@
-"""The heap, where a CPU computes: the temporaries of a step are kept for the next step.
+"""Keeps the memory of a step's temporaries for the next step when computing on a CPU.
 
-XLA asks malloc for all temporaries of a program at once, hundreds of MB, when the program is called, and
-frees them when it ends. glibc asks the system for so much anew every time, and the system clears it page by
-page (docs/performance.md has what that costs). Only in the main thread can glibc keep so much, so programs
-are computed there. Nothing of this concerns other platforms, or another malloc than glibc's.
+XLA asks malloc for all temporaries of a program at once, hundreds of MB, when the program is
+called, and frees them when it ends. For so much, glibc asks the system anew every time, and the
+system clears it page by page (docs/performance.md has the cost). glibc can keep so much only in the
+main thread, so programs run there. None of this affects other platforms, or other mallocs.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ import jax
 
 _LIBC = ctypes.CDLL(None)
 _IS_GLIBC = hasattr(_LIBC, "malloc_trim")
-# Of malloc.h: number of a setting -> while the heap is kept, and afterwards. Once set, glibc no longer
-# adapts the second to the program, so it stays at the most that glibc would come to.
+# From malloc.h: number of a setting -> its value while the heap is kept, and afterwards. Once set,
+# glibc no longer adapts the second one, so afterwards it is the most that glibc would reach.
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1
 _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 _AFTERWARDS = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 2**26}
 
 
 def compute_here():
-    """Has a CPU compute a program in the thread that calls it, which waits meanwhile. Call it before JAX is used.
+    """Makes CPU programs run in the calling thread, which waits meanwhile. Call before using JAX.
 
-    JAX does so for programs of one device whose arguments are there; others go to threads of its own, and
-    gain nothing by `kept`.
+    JAX does this for programs on one device whose arguments are ready; others run in JAX's own
+    threads and gain nothing from `kept`.
     """
     if _IS_GLIBC:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -33,9 +33,9 @@ def compute_here():
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Within it malloc gives nothing of the main thread's back to the system, if JAX computes on a CPU.
+    """If JAX computes on a CPU, malloc returns none of the main thread's memory during the block.
 
-    Before and after it, all that is free is given back.
+    Before and after it, all free memory is returned to the system.
     """
     if jax.default_backend() != "cpu" or not _IS_GLIBC:
         yield

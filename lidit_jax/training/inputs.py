@@ -1,4 +1,4 @@
-"""A prepared data set, checked against the config and opened for training."""
+"""Opens a prepared data set for training and checks it against the config."""
 
 import dataclasses
 import pathlib
@@ -19,14 +19,14 @@ from lidit_jax.training.config import Config
 
 
 def recipe(config: Config) -> dict:
-    """Returns what decides the pictures and captions of a data set, but not its text features.
+    """Returns what determines the images and captions of a data set, but not its text features.
 
-    Raises InputError if the VAE is not the one that `data.codec_hash` wants.
+    Raises InputError if the VAE is not the one that `data.codec_hash` names.
     """
     data, codec = config.data, make_codec(config.data.codec).identity()
     if data.codec_hash and data.codec_hash != codec.get("hash"):
         raise errors.InputError(
-            f"{data.codec} is the VAE {codec.get('hash')}, and data.codec_hash wants {data.codec_hash}"
+            f"{data.codec} is the VAE {codec.get('hash')}, but data.codec_hash is {data.codec_hash}"
         )
     return {
         "format": dataset.FORMAT,
@@ -47,7 +47,7 @@ def recipe(config: Config) -> dict:
 
 
 def check_store(store: FeatureStore, encoder: EncoderConfig):
-    """Raises InputError if the features were written with other settings than `encoder` asks for."""
+    """Raises InputError if the features were written with settings other than `encoder`'s."""
     wanted = {
         k: getattr(encoder, k)
         for k in ("model", "instruction", "template", "layer", "max_prompt_tokens", "codec")
@@ -58,15 +58,16 @@ def check_store(store: FeatureStore, encoder: EncoderConfig):
         value = getattr(encoder, name)
         if value and value != found:
             raise errors.InputError(
-                f"{store.folder} has {name} {found}, the config says {value}; set it to 0 or prepare again"
+                f"{store.folder} has {name} {found}, but the config says {value}; set it to 0 or "
+                f"prepare again"
             )
 
 
 def reads_alike(known: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> bool:
-    """Returns whether two LLMs are the same, by their features of the instruction and the empty prompt.
+    """Returns whether two LLMs are the same, by features of the instruction and the empty prompt.
 
-    Each gives [P, E] and [Z, E]. They may differ as much as a change of precision makes them: by a
-    twentieth. The first token of all, an attention sink that dwarfs every other, is not looked at.
+    Each gives [P, E] and [Z, E]. They may differ by a twentieth, as much as a change of precision
+    causes. The very first token, an attention sink that dwarfs every other, is ignored.
     """
     if [a.shape for a in known] != [a.shape for a in found]:
         return False
@@ -84,15 +85,15 @@ def check_reads_alike(reader: llm.FrozenLLM, known: nnx.State):
     was = (known["prefix_PxE"][...], known["null_ZxE"][...])
     if not reads_alike(was, (reader.prefix(), reader.encode([""])[0])):
         raise errors.InputError(
-            f"{encoder.model} reads the instruction or the empty prompt otherwise than when the "
-            f"run was trained; these are other weights than those of encoder {encoder.name!r}"
+            f"{encoder.model} encodes the instruction or the empty prompt differently than when "
+            f"the run was trained; its weights are not those of encoder {encoder.name!r}"
         )
 
 
 def open_pictures(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader]:
-    """Opens a data set of pictures, in [-1, 1], to train a VAE on.
+    """Opens a data set of images, in [-1, 1], to train a VAE on.
 
-    Raises InputError where the data set is not the one the config describes.
+    Raises InputError if the data set is not the one the config describes.
     """
     opened = _open(config, folder)
     return config, pipeline.Reader(opened, [], config.seed)
@@ -106,13 +107,14 @@ def _open(config: Config, folder: pathlib.Path) -> Dataset:
     for size, count in zip(opened.bins, opened.counts):
         if count < config.train.batch_size and jax.process_index() == 0:
             print(
-                f"bin {size[0]} x {size[1]} has fewer pictures, {count}, than a batch: some come twice in one{advice}"
+                f"bin {size[0]} x {size[1]} has only {count} pictures, fewer than a batch: some "
+                f"repeat within one{advice}"
             )
     return opened
 
 
 def _check_sizes(config: Config, opened: Dataset):
-    """Raises InputError unless the networks can take pictures of every bin."""
+    """Raises InputError unless the networks can take images of every bin."""
     for size in opened.bins:
         latent_size(make_codec(config.data.codec), size, config.cells)
     least = min(min(size) for size in opened.bins)
@@ -122,16 +124,16 @@ def _check_sizes(config: Config, opened: Dataset):
     ):  # fmt: skip
         if config.task == "vae" and used and least < needed:
             raise errors.InputError(
-                f"{opened.folder} has pictures of {least} px, and the {judge} needs {needed}; use larger pictures, "
-                f"or vae.{without}"
+                f"{opened.folder} has pictures of {least} px, but the {judge} needs {needed}; use "
+                f"larger pictures, or vae.{without}"
             )
 
 
 def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader, dict]:
     """Opens a prepared data set for training.
 
-    Returns the config with the encoders' widths and lengths as measured, the reader, and the
-    model's constants. Raises InputError where the data set is not the one the config describes.
+    Returns the config with the measured widths and lengths of the encoders, the reader, and the
+    model's constants. Raises InputError if the data set is not the one the config describes.
     """
     opened = _open(config, folder)
     stores = _stores(config, opened)
@@ -160,7 +162,7 @@ def open_inputs(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.
 
 
 def _stores(config: Config, opened: Dataset) -> list[FeatureStore]:
-    """Returns the feature stores of the config's encoders. Raises InputError where one is of other settings."""
+    """Returns the feature stores of the config's encoders; InputError if settings differ."""
     stores = [opened.features(e.store) for e in config.encoders]
     for encoder, store in zip(config.encoders, stores):
         check_store(store, encoder)
@@ -170,12 +172,12 @@ def _stores(config: Config, opened: Dataset) -> list[FeatureStore]:
 def open_held_out(
     config: Config, folder: pathlib.Path, trained_on: pipeline.Reader
 ) -> pipeline.Reader:
-    """Opens a data set to judge a run by that trains on another; it may be of another source.
+    """Opens a data set to score a run that trains on another; its source may differ.
 
-    config: as `open_inputs` or `open_pictures` returned it.
+    config: as returned by `open_inputs` or `open_pictures`.
 
-    Raises InputError where the model could not read it, and where it has pictures that are trained on,
-    as far as recipes tell.
+    Raises InputError if the model could not read it, or if it has images that are trained on, as
+    far as recipes show.
     """
     opened, ours = Dataset(folder), trained_on.dataset.folder
     theirs = dataset.read_recipe(folder, ("codec", "hold_out"))
@@ -183,20 +185,21 @@ def open_held_out(
     dataset.check_equal(theirs, {"codec": known["codec"]}, folder)
     if overlap.share_pictures(known, theirs):
         raise errors.InputError(
-            f"{folder} has pictures that are trained on, of the source of {ours}; prepare both with the "
-            f"same data.hold_out, such as 0.05, and this one with data.part=held_out"
+            f"{folder} has pictures that are trained on, from the source of {ours}; prepare both "
+            f"with the same data.hold_out, such as 0.05, and this one with data.part=held_out"
         )
     if jax.process_index() == 0 and (alike := overlap.count_alike(ours, folder)):
         print(
-            f"{alike:,} of the {len(opened):,} pictures of {folder} have the key, size and a caption of one that "
-            f"is trained on; if they are the same, prepare both with data.hold_out, this one with data.part=held_out"
+            f"{alike:,} of the {len(opened):,} pictures of {folder} have the key, size and a "
+            f"caption of one that is trained on; if they are the same, prepare both with "
+            f"data.hold_out, this one with data.part=held_out"
         )
     _check_sizes(config, opened)
     stores = _stores(config, opened) if config.task == "diffusion" else []
     for encoder, store, other in zip(config.encoders, stores, trained_on.stores):
         if not reads_alike(*((s.prefix_PxE, s.null_ZxE) for s in (other, store))):
             raise errors.InputError(
-                f"{store.folder} was written by another LLM than {other.folder}, though both are of "
-                f"{encoder.model}; prepare it again with the LLM that is there now"
+                f"{store.folder} was written by a different LLM than {other.folder}, though both "
+                f"name {encoder.model}; prepare it again with the LLM that is there now"
             )
     return pipeline.Reader(opened, stores, seed=0)

@@ -1,4 +1,4 @@
-"""What is told of a run's steps: metrics, what went otherwise, its pulse. Every process has one; process 0's writes."""
+"""Reports a run's steps: metrics, incidents, heartbeat. Every process has one; 0's writes."""
 
 import contextlib
 import math
@@ -21,7 +21,7 @@ from lidit_jax.training.telemetry.pulse import Pulse
 
 
 def tell_damaged(workdir: pathlib.Path, used: int, folder: pathlib.Path, why: str):
-    """Tells that a checkpoint is moved aside, to `folder`, and that step `used` is gone on from. For process 0."""
+    """Reports that a checkpoint is moved to `folder` and step `used` is resumed. For process 0."""
     with contextlib.closing(ledger.Ledger(workdir, used + 1)) as book:
         book.row_once(used, "checkpoint", folder=str(folder), why=why)
     print(
@@ -33,16 +33,16 @@ def tell_damaged(workdir: pathlib.Path, used: int, folder: pathlib.Path, why: st
 class Logbook:
     """Reads the metrics of each step when the next one is queued, so that the devices never wait.
 
-    On a CPU, which computes a step while it is queued (`heap.compute_here`), at once.
+    On a CPU, which runs a step while it is queued (`heap.compute_here`), it reads them at once.
 
-    clock: where the time goes. in_a_row: how many steps were skipped in a row by the last that was read.
-    saved_at: the last step that was saved because it was due.
+    clock: where the time goes. in_a_row: steps skipped in a row up to the last one read.
+    saved_at: the last step that was saved on schedule.
 
     Args:
-      run: which goes on from step `done`.
+      run: continues from step `done`.
       pulse: beats when a step has ended.
-      started: when this process began to work on it, in seconds since 1970.
-      saved: the record of the checkpoint that it goes on from; None for a run that begins.
+      started: when this process began to work on the run, in seconds since 1970.
+      saved: the record of the checkpoint that the run resumes from; None for a new run.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Logbook:
         self._begun: dict[int, float] = {}  # of checkpoints, in seconds
 
     def queued(self, step: int, told: dict, replaced: Iterable[Replaced]):
-        """Takes what a queued step is going to tell, and reads what the last that has ended told.
+        """Takes the future metrics of a queued step, and reads those of the previous one.
 
-        replaced: what this process could not read of its samples.
+        replaced: the samples that this process could not read.
         """
         self.clock.queued(told["loss"])
         self._bad.saw(step, replaced)
@@ -80,7 +80,7 @@ class Logbook:
             self._read()
 
     def flush(self):
-        """Waits for the step that was queued last, and writes all that the steps so far tell.
+        """Waits for the step queued last, and writes everything about the steps so far.
 
         Every process must call it. Raises, on every process alike, FloatingPointError if too many steps
         in a row were skipped, and InputError if too many samples could not be read.
@@ -91,7 +91,7 @@ class Logbook:
             self._metrics.flush()
 
     def write(self, step: int, saver: checkpoints.Saver):
-        """Writes the means since the last time, and tells of checkpoints. Waits and raises as `flush`."""
+        """Writes means since the last call and reports checkpoints; waits and raises as `flush`."""
         self.flush()
         facts = self.clock.read(self._steps) | self._saved(saver)
         if self._metrics:
@@ -99,17 +99,17 @@ class Logbook:
         self._steps = 0
 
     def scored(self, step: int, scores: dict[str, float]):
-        """Writes how the state after a step does on what it does not learn from."""
+        """Writes the held-out scores of the state after a step."""
         if self._metrics:
             self._metrics.scored(step, scores)
 
     def for_checkpoint(self, step: int, due: bool, scores: dict[str, float]) -> dict[str, Any]:
-        """Returns what the record of a checkpoint has of the steps so far, as JSON values.
+        """Returns what a checkpoint's record holds about the steps so far, as JSON values.
 
-        due: it is saved because it is time to. Else, when the run is stopped, it has no means, and what
-        it would be the mean of belongs to the next: so that a stop changes neither which are the best
-        nor when others are saved. scores: of the state itself, which go to the means. On other processes
-        than 0, whose record none reads, some is missing.
+        due: it is saved on schedule. Otherwise, when the run is stopped, it has no means, and its
+        steps count toward the next checkpoint's, so that a stop changes neither which are the best
+        nor when others are saved. scores: of the state itself, added to the means. Processes other
+        than 0, whose records nobody reads, omit some entries.
         """
         means = {}
         if due:
@@ -123,13 +123,13 @@ class Logbook:
         return told
 
     def tell_saved(self, step: int, saver: checkpoints.Saver):
-        """Tells of the checkpoints that came to be on disk since the last writing."""
+        """Reports the checkpoints that reached the disk since the last write."""
         facts = self._saved(saver)
         if self._metrics:
             self._metrics.scalars(step, facts)
 
     def picture(self, step: int, grid_HxWx3: np.ndarray | None):
-        """Writes a preview; process 0 alone has one."""
+        """Writes a preview; only process 0 has one."""
         if self._metrics:
             self._metrics.picture(step, "preview", grid_HxWx3)
 
@@ -156,7 +156,7 @@ class Logbook:
             self._metrics.add(told)
 
     def _saved(self, saver: checkpoints.Saver) -> dict[str, float]:
-        """Prints a line for each checkpoint that has come to be on disk; returns what the last one took."""
+        """Prints a line for each checkpoint that reached the disk; returns the last one's times."""
         finished = saver.finished()
         for saved in finished:
             self.clock.kept(self._begun.pop(saved.step))
@@ -167,7 +167,7 @@ class Logbook:
         return {metrics.NAME: self._metrics.lines, ledger.NAME: self._ledger.count}
 
     def _check_lines(self, saved: dict[str, int], done: int):
-        """Tells where a file has fewer lines of the steps up to `done` than were written."""
+        """Reports each file with fewer lines of the steps up to `done` than were written."""
         for name, count in self._lines().items():
             if count < saved.get(name, 0):
                 lost = saved[name] - count
@@ -194,7 +194,8 @@ class Logbook:
             self._bad.flush()
             raise FloatingPointError(
                 f"{self.in_a_row} steps in a row were skipped, the last at step {step}: {why}. "
-                f"{self._ledger.path} has their samples, and --replay={step} tells each one's loss; if no "
-                f"sample is to blame, begin from this run's weights with a lower learning rate: another "
-                f"--workdir, and --config.train.init_from={self._run.workdir}"
+                f"{self._ledger.path} has their samples, and --replay={step} prints each one's "
+                f"loss; if no sample is to blame, start from this run's weights with a lower "
+                f"learning rate: another --workdir, and "
+                f"--config.train.init_from={self._run.workdir}"
             )

@@ -1,4 +1,4 @@
-"""The run: from a data set to checkpoints, started or resumed, the same either way."""
+"""The training loop: from a data set to checkpoints, the same whether started or resumed."""
 
 import contextlib
 import dataclasses
@@ -34,21 +34,22 @@ def train(
       config: the run.
       data: a folder that `prepare` made.
       workdir: gets config.json, checkpoints/, tensorboard/, metrics.jsonl, samples/, heartbeats/,
-        programs/, lock; begun.json with `train.init_from`; ledger.jsonl where there is anything to tell, and
-        damaged/ where a checkpoint was.
+        programs/, lock; begun.json with `train.init_from`; ledger.jsonl if there are incidents, and
+        damaged/ if a checkpoint was damaged.
       profile: first and last step whose trace process 0 writes to profile/.
       held_out: a data set that is not trained on, on which each checkpoint is scored.
 
-    Raises InputError, before anything is written, where config, data, mesh and workdir do not fit, and
-    later where too many samples cannot be read; `errors.Passing` where a filesystem does not answer; `processes.Stopped`, its state saved, where the
-    scheduler wants its machines back; and FloatingPointError where too many steps in a row were skipped.
+    Raises InputError, before anything is written, if config, data, mesh and workdir do not fit, and
+    later if too many samples cannot be read; `errors.Passing` if a filesystem does not answer;
+    `processes.Stopped`, with the state saved, if the scheduler wants its machines back; and
+    FloatingPointError if too many steps in a row were skipped.
     """
     t, chief, started = config.train, jax.process_index() == 0, time.time()
     tracer = Tracer(workdir / "profile", profile, t.steps, write=chief)
     with (
         Pulse(workdir, t.watchdog_minutes) as pulse,
         contextlib.closing(opening.set_up(config, data, workdir, held_out)) as run,
-        programs.kept_in(workdir / "programs"),  # makes a folder there, which is this run's by now
+        programs.kept_in(workdir / "programs"),  # makes a folder, now that the run owns workdir
     ):
         pulse.watch()
         done, saved = checkpoints.last_step(workdir), None
@@ -86,7 +87,7 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class _Tools:
-    """What a run has compiled: its step, and what looks at a state between two of them."""
+    """A run's compiled programs: its step, and those that look at a state between steps."""
 
     update: step.Step | None
     preview: Preview | None
@@ -94,7 +95,7 @@ class _Tools:
 
     @classmethod
     def made(cls, run: opening.Run, done: int, pulse: Pulse) -> "_Tools":
-        """Compiles what the steps after `done` want, of which there may be none."""
+        """Compiles what the steps after `done`, if any, need."""
         t, tell = run.config.train, "program" if jax.process_index() == 0 else ""
         update = preview = None
         if done < t.steps:
@@ -105,7 +106,7 @@ class _Tools:
 
 
 def _unscored(run: opening.Run, done: int) -> bool:
-    """Returns whether the run was stopped before its last step was scored, which it has not been since."""
+    """Returns whether the run was stopped before its last step was scored, and it still is not."""
     known = None
     if jax.process_index() == 0:
         lines = step_lines.read(run.workdir / metrics.NAME)
@@ -121,7 +122,7 @@ def _score_last(
     told_to_stop: Callable[[], bool],
     log: Logbook,
 ) -> int | None:
-    """Tells how the last step's state does; returns that step where the scheduler stops it again."""
+    """Scores the last step's state; returns that step if the scheduler stops it again."""
     scores = tools.held_out.scores(current, told_to_stop)
     if scores is None:
         return done
@@ -139,7 +140,7 @@ def _steps(
     told_to_stop: Callable[[], bool],
     log: Logbook,
 ) -> int | None:
-    """Trains from step `done` on to the last; returns the step at which the scheduler stopped it, if it did."""
+    """Trains from step `done` to the last; returns the step at which it was stopped, if it was."""
     t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
 
@@ -164,18 +165,18 @@ def _steps(
                 log.write(now, saver)
             looked_at = tools.preview and (now % t.preview_every == 0 or last)
             if looked_at and not stopped:
-                # Before its checkpoint: a kill loses neither.
+                # Before its checkpoint, so that a kill loses neither.
                 log.picture(now, tools.preview.grid(current))
                 looked_at = False
             due = now // t.save_every > log.saved_at // t.save_every
             if due or last or stopped:
                 with saving_in_time(stopped):
-                    log.flush()  # what is told of a step is on the disk before its checkpoint
-            # While steps are skipped it is not known whether it is the state that is to blame.
+                    log.flush()  # a step's lines are on disk before its checkpoint
+            # While steps are being skipped, the state itself may be to blame.
             due = last or due and not log.in_a_row
             scores = {}
             if tools.held_out and due:
-                # None where there is no time for it: it is due after a restart, at the next step, if any.
+                # None if there is no time: it is due after a restart, at the next step, if any.
                 scores = None if stopped else tools.held_out.scores(current, told_to_stop)
                 if scores is None:
                     scores, stopped, due = {}, True, False

@@ -1,4 +1,4 @@
-"""A run set up: its config checked against data, mesh and folder; then its first or its last state."""
+"""Sets up a run: checks its config against data, mesh and folder; makes its first or last state."""
 
 import dataclasses
 import pathlib
@@ -22,22 +22,22 @@ from lidit_jax.training.config import Config
 from lidit_jax.training.tasks import Task, open_run
 from lidit_jax.training.telemetry import ledger, metrics
 
-# What a run writes as `files.atomic` does; names are patterns.
+# Files that a run writes with `files.atomic`; names are glob patterns.
 WRITTEN = (
     "config.json", origin.NAME, metrics.NAME, ledger.NAME, "heartbeats/*.json", "samples/*.png",
 )  # fmt: skip
-# Seconds for a process that was told to stop to save and end, or for a network filesystem to learn that
-# the machine of one is gone.
+# Seconds for a stopping process to save and exit, or for a network filesystem to notice that a
+# process's machine is gone.
 WAIT = 180.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run is made of, before it has a state.
+    """The parts of a run, before it has a state.
 
-    config: as measured; constants: the model's, as the data set has them; batches: of this process'
-    rows, from the first on; like: the state, described; lock: process 0's, on a workdir that is trained
-    in, until `close`; held_out: reads the data set that the run is judged by, if there is one.
+    config: with measured sizes; constants: the model's, from the data set; batches: this process's
+    rows, from the first on; like: the abstract state; lock: process 0's, on a workdir being trained
+    in, until `close`; held_out: reads the held-out data set, if there is one.
     """
 
     config: Config
@@ -65,23 +65,23 @@ class Run:
         )
 
     def score(self) -> step.Score:
-        """Returns what scores pictures that are not trained on, not yet compiled."""
+        """Returns the program that scores held-out images, not yet compiled."""
         return step.make_score(self.task, self.graphdef, self.mesh, self.like)
 
     def keys(self, step: int) -> list[str]:
-        """Returns the keys of the samples that a step trains on, over all processes. Steps count from 1."""
+        """Returns the keys of a step's samples, over all processes. Steps count from 1."""
         order = pipeline.Order(self.reader, self.config.train.batch_size)
-        samples = order.samples(step - 1)  # one at a time: a global batch may be larger than a host
+        samples = order.samples(step - 1)  # one by one: a global batch may exceed a host's memory
         return [self.reader.key(self.reader.used(*sample)) for sample in samples]
 
     def batch(self, step: int) -> Batch:
-        """Returns this process' rows of the batch that a step trains on. Steps count from 1."""
+        """Returns this process's rows of a step's batch. Steps count from 1."""
         order = pipeline.Order(self.reader, self.config.train.batch_size)
         places = sharding.rows_here(self.mesh, self.config.train.batch_size)
         return self.reader.drawn(order.samples(step - 1, places), places).batch
 
     def metrics(self) -> list[str]:
-        """Returns the names of the metrics that a checkpoint has: of its steps, and of what is held out."""
+        """Returns the names of a checkpoint's metrics: of its steps, and of the held-out set."""
         t = self.config.train
         spec = self.reader.specs(t.batch_size, 0, 1)[0]
         told = jax.eval_shape(self.update(), self.like, spec)[1]
@@ -91,10 +91,10 @@ class Run:
         return names
 
     def first_state(self) -> state.TrainState:
-        """Returns a state of no steps: random, or from another run's weights (`train.init_from`).
+        """Returns the state at step 0: random, or from another run's weights (`train.init_from`).
 
-        Raises InputError where it is not said from which of the other run's checkpoints this run began,
-        and where that one is not there any more.
+        Raises InputError if it is not recorded from which of the other run's checkpoints this run
+        began, or if that checkpoint no longer exists.
         """
         if self.config.train.init_from:
             chosen = origin.pinned(self.config, self.workdir)
@@ -107,9 +107,9 @@ class Run:
         return state.initial(self.task, self.optimizer, self.config.seed, self.like, self.constants)
 
     def saved_state(self) -> checkpoints.Found:
-        """Returns the last whole checkpoint, and sets the batches to where they had come to.
+        """Restores the last intact checkpoint, and the position in the data.
 
-        Raises InputError where it was trained on other data, or with another LLM, and where none is whole.
+        Raises InputError if it was trained on other data or with another LLM, or if none is intact.
         """
         found = checkpoints.last_whole(self.workdir, self.like)
         current = found.state
@@ -125,16 +125,16 @@ class Run:
         return found
 
     def check_data(self, told: dict):
-        """Raises InputError where a checkpoint's record tells of other data, or of a best checkpoint that would
-        be chosen by losses on two data sets.
+        """Raises InputError if a checkpoint's record names other data, or other held-out data when
+        `train.keep_best` goes by its losses.
         """
         check_same_data(told["data"], self.reader.dataset.statistics, self.data)
         known = told.get("held_out")
         by_held_out = self.config.train.keep_best.startswith(step.HELD_OUT)
         if by_held_out and self.held_out and known not in (None, self.held_out.dataset.statistics):
             raise errors.InputError(
-                f"{self.held_out.dataset.folder} is not the --held_out that train.keep_best went by so far, "
-                f"and their losses do not compare; give the old one, or another --workdir"
+                f"{self.held_out.dataset.folder} is not the --held_out that train.keep_best used "
+                f"so far, and their losses do not compare; give the old one, or another --workdir"
             )
 
 
@@ -145,13 +145,13 @@ def set_up(
     held_out: pathlib.Path | None = None,
     write: bool = True,
 ) -> Run:
-    """Returns a run; `workdir` is its own from here on, and what killed processes left there is removed.
+    """Returns a run that owns `workdir` from now on; removes what killed processes left there.
 
-    held_out: a data set that is not trained on. write: False only checks, and changes nothing there; it
-      saves nothing, so `train.keep_best` may be of what is held out, though nothing is.
+    held_out: a data set that is not trained on. write: False only checks and changes nothing there;
+      nothing is saved, so `train.keep_best` may name a held-out metric without a held-out set.
 
-    Raises InputError, the same on every process and before anything is written, where config, data,
-    mesh and workdir do not fit, and where another process still trains there after `WAIT`.
+    Raises InputError, on every process alike and before anything is written, if config, data, mesh
+    and workdir do not fit, or if another process still trains there after `WAIT`.
     """
     with processes.together():
         opened = open_run(config, data)
@@ -164,7 +164,7 @@ def set_up(
     batches = pipeline.batches(opened.reader, t.batch_size, rows=rows, threads=config.data.threads)
     optimizer = optim.make_optimizer(config.optim, t.steps)
     graphdef, like = state.abstract(opened.task, optimizer, mesh)
-    # Orbax looks into a folder with all processes or with none: first, all must see the same one.
+    # Orbax looks into a folder with all processes or none: first, all must see the same one.
     with processes.sharing(workdir), processes.together():
         _claim(workdir, config, like, opened.constants, write=False)
         run = Run(
@@ -174,7 +174,7 @@ def set_up(
         if t.keep_best and write:
             if t.keep_best.startswith(step.HELD_OUT) and not held_out:
                 raise errors.InputError(
-                    f"train.keep_best is {t.keep_best!r}, which is only known with --held_out=FOLDER"
+                    f"train.keep_best is {t.keep_best!r}, which requires --held_out=FOLDER"
                 )
             checkpoints.check_keep_best(t, run.metrics())
     if not write:
@@ -182,7 +182,7 @@ def set_up(
     run = dataclasses.replace(run, lock=_lock(workdir))
     try:
         with processes.together():
-            # Once more: whoever had the lock until now may have begun another run there.
+            # Check again: whoever held the lock until now may have begun another run there.
             begins_from = _claim(workdir, config, like, opened.constants, write=True)
             if jax.process_index() == 0:
                 _remove_leftovers(workdir)
@@ -197,9 +197,10 @@ def set_up(
 def _claim(
     workdir: pathlib.Path, config: Config, like: state.TrainState, constants: dict, write: bool
 ) -> origin.Origin | None:
-    """Makes `workdir` this run's, or only checks that it may be. Returns where `train.init_from` has it begin.
+    """Makes `workdir` this run's, or only checks that it may be.
 
-    Raises InputError if it is another's, or the run cannot begin from that.
+    Returns the checkpoint of `train.init_from` to begin from, if any. Raises InputError if
+    `workdir` is another run's, or if the run cannot begin from that checkpoint.
     """
     begins_from = None
     if config.train.init_from and checkpoints.last_step(workdir) is None:
@@ -209,12 +210,12 @@ def _claim(
 
 
 def _lock(workdir: pathlib.Path) -> IO | None:
-    """Returns process 0's lock on a workdir, once another training has let go of it; every process must call it.
+    """Returns process 0's lock on a workdir, once any other training releases it; all must call it.
 
-    Raises InputError if it has not after `WAIT`.
+    Raises InputError if it is not released within `WAIT`.
     """
     file, end, told = None, time.monotonic() + WAIT, False
-    while True:  # in turns, so that no process waits for long in a collective
+    while True:  # polls, so that no process waits for long in a collective
         with processes.together():
             if jax.process_index() == 0:
                 workdir.mkdir(parents=True, exist_ok=True)
@@ -222,8 +223,9 @@ def _lock(workdir: pathlib.Path) -> IO | None:
                 free = files.take_lock(file)
                 if not free and time.monotonic() >= end:
                     raise errors.InputError(
-                        f"another process trains in {workdir} now; wait for it, or stop it. If there is none, its "
-                        f"machine is gone and the filesystem (NFS 3) holds its lock: remove {file.name}"
+                        f"another process trains in {workdir} now; wait for it, or stop it. If "
+                        f"there is none, its machine is gone and the filesystem (NFS 3) holds its "
+                        f"lock: remove {file.name}"
                     )
         if processes.from_first(jax.process_index() == 0 and free):
             return file
@@ -237,19 +239,19 @@ def _lock(workdir: pathlib.Path) -> IO | None:
 
 
 def _remove_leftovers(workdir: pathlib.Path):
-    """Removes what killed processes had not finished writing; none may be writing now."""
+    """Removes unfinished files of killed processes; none may be writing now."""
     for name in WRITTEN:
         files.remove_leftovers(workdir / name)
     checkpoints.remove_unfinished(workdir)
 
 
 def describe(current: state.TrainState, mesh: jax.sharding.Mesh, config: Config):
-    """Prints what is about to be trained, and logs every parameter's shape."""
+    """Prints a summary of the model and mesh, and logs every parameter's shape."""
     steps, warmup = config.train.steps, config.optim.warmup_steps
     if warmup >= steps:
         print(
-            f"the learning rate is still warming up when the run ends: optim.warmup_steps is {warmup}, and "
-            f"train.steps {steps}"
+            f"the learning rate is still warming up when the run ends: optim.warmup_steps is "
+            f"{warmup}, and train.steps {steps}"
         )
     count = sum(a.size for a in jax.tree.leaves(current.params))
     print(
@@ -263,7 +265,7 @@ def describe(current: state.TrainState, mesh: jax.sharding.Mesh, config: Config)
 
 
 def check_same_data(known: dict, found: dict, data: pathlib.Path):
-    """Raises InputError if a run was trained on features or latents of other statistics.
+    """Raises InputError if a run was trained on features or latents with other statistics.
 
     known, found: the run's and the data set's, arrays by name.
     """
@@ -275,6 +277,6 @@ def check_same_data(known: dict, found: dict, data: pathlib.Path):
     different = [name for name in sorted(known.keys() | found.keys()) if not same(name)]
     if different:
         raise errors.InputError(
-            f"{data} is not the data set that the run was trained on: its {different[0]} is otherwise "
-            f"than in the checkpoint; give the old --data, or another --workdir"
+            f"{data} is not the data set that the run was trained on: its {different[0]} differs "
+            f"from the checkpoint's; give the old --data, or another --workdir"
         )

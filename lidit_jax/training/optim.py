@@ -1,4 +1,5 @@
-"""The optimizer: AdamW, as the paper's (section 4.1: learning rate 1e-4), or Muon; warm-up, decay, clipping."""
+"""The optimizer: AdamW as in the paper (section 4.1: learning rate 1e-4), or Muon; warm-up, decay,
+clipping."""
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,12 @@ def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then AdamW or Muon, with decoupled weight decay of kernels alone.
+    """Clips by global norm, then AdamW or Muon, with decoupled weight decay on kernels only.
 
-    Its `update` takes the gradients' `norm` too, where that is known already.
-    Muon (arXiv 2502.16982) makes the update of every matrix orthogonal, first and last layers
-    included, of about the size that AdamW's would have; what is no matrix is left to AdamW with
-    Nesterov's momentum. A learning rate thus serves both.
+    Its `update` also accepts the gradients' `norm`, if it is already known.
+    Muon (arXiv 2502.16982) orthogonalises the update of every matrix, including the first and last
+    layers, at about the size of AdamW's update; non-matrices use AdamW with Nesterov momentum. The
+    same learning rate therefore serves both.
     """
     rate, decay = learning_rate(config, steps), config.weight_decay
     if config.name == "adamw":
@@ -43,7 +44,7 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 
 def _clip(most: float) -> optax.GradientTransformationExtraArgs:
-    """`optax.clip_by_global_norm`, which computes the norm anew."""
+    """Like `optax.clip_by_global_norm`, which would recompute the norm."""
 
     def update(grads, state, params=None, *, norm=None, **_):
         norm = optax.tree.norm(grads) if norm is None else norm
@@ -54,7 +55,7 @@ def _clip(most: float) -> optax.GradientTransformationExtraArgs:
 
 
 def _kernels(params: nnx.State) -> nnx.State:
-    """Returns which parameters are decayed: no bias, and no norm's scale, which 0 would silence."""
+    """Returns which parameters are decayed: no biases, no norm scales, which 0 would silence."""
     flat = nnx.to_flat_state(params)
     return nnx.from_flat_state(
         [(path, param.replace(path[-1] == "kernel")) for path, param in flat]
@@ -62,10 +63,10 @@ def _kernels(params: nnx.State) -> nnx.State:
 
 
 def _matrices(params: nnx.State) -> nnx.State:
-    """Returns which axes of each kernel are a matrix's rows and which its columns; None for the rest.
+    """Returns which axes of each kernel are matrix rows and which are columns; None for the rest.
 
-    A convolution's taps are rows; stacked layers are matrices of their own, and so are keys and
-    values. All of a block's modulation is one.
+    A convolution's taps are rows; stacked layers are separate matrices, and so are keys and values.
+    A block's whole modulation is one matrix.
     """
     flat = nnx.to_flat_state(params)
     return nnx.from_flat_state(
@@ -85,10 +86,11 @@ def _matrix(path: tuple, param: nnx.Variable) -> contrib.MuonDimensionNumbers | 
 
 
 def ema_decay(config: OptimConfig, updates, carried: bool = False):
-    """The EMA's decay after so many updates: min(ema, (1 + updates) / (10 + updates)), so that a short run's average
-    is not dominated by its initialisation (as in tf.train.ExponentialMovingAverage).
+    """Returns the EMA's decay after so many updates: min(ema, (1 + updates) / (10 + updates)).
 
-    carried: the average is another run's, not an initialisation, and keeps its weight: `ema` always.
+    So a short run's average is not dominated by its initialisation (as in
+    tf.train.ExponentialMovingAverage). carried: the average comes from another run, not an
+    initialisation, and keeps its weight: the decay is always `ema`.
     """
     if carried:
         return config.ema

@@ -1,6 +1,6 @@
-"""From which checkpoint of another run a run began: chosen once, and written to <workdir>/begun.json.
+"""The checkpoint of another run that a run began from: chosen once, kept in <workdir>/begun.json.
 
-The other run may train on, and a kill before the first checkpoint has a run begin again.
+The other run may train on, and a run killed before its first checkpoint begins again.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ class Origin:
         return f"step {self.step} of {self.source}"
 
     def check(self, identity: str, workdir: pathlib.Path):
-        """Raises InputError unless this is the identity of the checkpoint that is there now.
+        """Raises InputError unless `identity`, of the checkpoint there now, is the recorded one.
 
         workdir: of the run that began from it.
         """
         if identity != self.identity:
             raise errors.InputError(
-                f"{self} is not the checkpoint that {workdir} began from, but one that was saved at another "
+                f"{self} is not the checkpoint that {workdir} began from, but one saved at another "
                 f"time; put the old one back, or {_instead(workdir)}"
             )
 
@@ -43,16 +43,16 @@ def source(config: Config) -> pathlib.Path:
     """Returns the folder of the run that `train.init_from` names. Raises InputError for a URL."""
     if "://" in config.train.init_from:
         raise errors.InputError(
-            f"train.init_from={config.train.init_from}: want a folder of a mounted filesystem; "
-            f"docs/launch.md tells how a bucket becomes one"
+            f"train.init_from={config.train.init_from}: want a folder on a mounted filesystem; "
+            f"docs/launch.md explains how to mount a bucket"
         )
     return pathlib.Path(config.train.init_from).expanduser()
 
 
 def pinned(config: Config, workdir: pathlib.Path) -> Origin | None:
-    """Returns where the run in `workdir` began, which is still there; None where nothing says so.
+    """Returns the checkpoint that the run in `workdir` began from; None if none is recorded.
 
-    Every process calls this. Raises InputError if that checkpoint is gone, or if another is in its place.
+    Every process calls this. Raises InputError if that checkpoint is gone or was replaced.
     """
     return _of_first(lambda: _written(config, workdir))
 
@@ -71,12 +71,12 @@ def last(config: Config) -> Origin:
 
 
 def pin(workdir: pathlib.Path, origin: Origin):
-    """Writes that the run in `workdir` begins there, now and whenever it begins again. For process 0 alone."""
+    """Records where the run in `workdir` begins, now and if it begins again. Only for process 0."""
     files.write_json(workdir / NAME, dataclasses.asdict(origin))
 
 
 def _of_first(find: Callable[[], Origin | None]) -> Origin | None:
-    """Returns what process 0 finds, or raises what it raises, on every process."""
+    """Returns what `find` returns on process 0, or raises what it raises, on every process."""
     with processes.together():
         found = find() if jax.process_index() == 0 else None
     told = processes.from_first(found and dataclasses.asdict(found))
@@ -88,7 +88,7 @@ def _written(config: Config, workdir: pathlib.Path) -> Origin | None:
         return None
     found = Origin(**files.read_json(workdir / NAME, "origin of a run", remedy=checkpoints.RESTORE))
     folder = source(config)
-    if found.source != str(folder):  # of a run whose config.json was removed, to begin another here
+    if found.source != str(folder):  # of an earlier run here, whose config.json was removed
         return None
     if found.step not in checkpoints.steps_here(folder):
         raise errors.InputError(
@@ -100,5 +100,5 @@ def _written(config: Config, workdir: pathlib.Path) -> Origin | None:
 
 def _instead(workdir: pathlib.Path) -> str:
     if checkpoints.steps_here(workdir):
-        return "give another --workdir to begin from another"
+        return "give another --workdir to begin from another one"
     return f"remove {workdir / NAME} to begin from the last one there, since no step is saved yet"

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it learns: a grid of pictures."""
+"""Previews of a run during training: a grid of images."""
 
 import jax
 import numpy as np
@@ -10,9 +10,9 @@ from lidit_jax.training import opening, state
 
 
 class Preview:
-    """A grid of pictures from the EMA, of the same prompts with the same seeds, or of the same originals.
+    """A grid of images from the EMA, always for the same prompts and seeds, or the same originals.
 
-    Compiled when it is made: what does not compile, or does not fit, is told before the first step.
+    Compiles on construction, so that compile or memory errors appear before the first step.
     """
 
     def __init__(self, run: opening.Run):
@@ -24,7 +24,7 @@ class Preview:
         places = np.arange(self._rows) % self._count
         where = sharding.batch_sharding(run.mesh)
 
-        def spread(a):  # of which every process has the whole
+        def spread(a):  # every process has the whole of `a`
             filled = np.asarray(a)[places]
             return jax.make_array_from_callback(filled.shape, where, lambda index: filled[index])
 
@@ -42,12 +42,12 @@ class Preview:
             self._decoded(np.zeros(lowered.out_info.shape, lowered.out_info.dtype))
 
     def grid(self, current: state.TrainState) -> np.ndarray | None:
-        """Returns the uint8 grid to process 0, which decodes it, and None to others; all must call it."""
+        """Returns the uint8 grid on process 0, which decodes it, else None; all must call it."""
         latents = jax.device_get(self._draw(current.ema, current.constants, *self._inputs))
         if jax.process_index() != 0:
             return None
         return files.picture_grid(list(self._decoded(latents)), columns=8, height=64)
 
     def _decoded(self, latents: np.ndarray) -> np.ndarray:
-        """Returns uint8 pictures, without those that fill the rows up."""
+        """Returns uint8 images, without the padding rows."""
         return np.asarray(self.codec.decode(latents[: len(latents) * self._count // self._rows]))

@@ -1,4 +1,4 @@
-"""Compiled programs: one for each size of pictures, kept from one start to the next."""
+"""Compiled programs: one for each image size, cached between starts."""
 
 import contextlib
 import pathlib
@@ -17,21 +17,21 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def kept_in(folder: pathlib.Path) -> Iterator[None]:
-    """Within it JAX keeps what it compiles for seconds in `folder`, and finds it there again.
+    """In the block, JAX caches in `folder` what takes seconds to compile.
 
-    Process 0 alone writes; all read. Nothing is changed where the user has chosen a folder, or none
-    (JAX_COMPILATION_CACHE_DIR), nor on CPUs: what is compiled for one may crash another.
+    Only process 0 writes; all read. Does nothing if the user has chosen a folder, or none
+    (JAX_COMPILATION_CACHE_DIR), or on CPUs: a program compiled for one CPU may crash another.
     """
     if jax.config.jax_compilation_cache_dir is not None or jax.default_backend() == "cpu":
         yield
         return
-    compilation_cache.reset_cache()  # what was compiled so far was looked for nowhere
+    compilation_cache.reset_cache()  # programs so far were compiled without a cache
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
     try:
         yield
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
-        compilation_cache.reset_cache()  # or JAX stays with this folder for another run
+        compilation_cache.reset_cache()  # otherwise JAX keeps this folder for the next run
 
 
 def compile_each(
@@ -41,12 +41,12 @@ def compile_each(
     tell: str = "",
     alive: Callable[[], None] = lambda: None,
 ) -> Callable[[TrainState, Batch], T]:
-    """Returns a jitted function, compiled by now for batches of these specs and of no others.
+    """Compiles a jitted function for batches of these specs; the result accepts no others.
 
-    A data set's bins are of one shape each; a program that is first wanted after hours of training
-    would stop every process then. One after the other, since the compiler of TPUs keeps all cores busy
-    with one. tell: what a program is called in the line that is printed as each is done; "" prints none.
-    alive: is called as each is done.
+    Each bin of a data set has its own shape; a program first needed after hours of training would
+    stall every process then. Compiles one after the other, since one TPU compilation keeps all
+    cores busy. tell: the program's name in the line printed as each is done; "" prints none. alive:
+    called as each is done.
     """
     programs = {}
     for number, spec in enumerate(specs, 1):

@@ -1,4 +1,4 @@
-"""One step of a run again: the very batch and noise that it had, and the loss of each sample."""
+"""Replays one step of a run with the same batch and noise, and reports the loss of each sample."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ SHOWN = 10  # samples on the console
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What one sample of a batch has cost: its key and row in the data set, and its loss."""
+    """A sample of a batch: its key and row in the data set, and its loss."""
 
     key: str
     row: int
@@ -30,25 +30,25 @@ class Sample:
 
 
 def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: int) -> list[Sample]:
-    """Computes the losses of step `number` (from 1), worst first, and prints and writes them.
+    """Computes, prints and writes the sample losses of step `number` (from 1), worst first.
 
-    The parameters are those of the last checkpoint before that step, or the run's first. Process 0
-    writes <workdir>/replays/<number>.jsonl; nothing else of the run changes.
+    The parameters are those of the last checkpoint before that step, or the run's initial ones.
+    Process 0 writes <workdir>/replays/<number>.jsonl; nothing else in the run changes.
     Raises InputError, and writes nothing, if `workdir` is not this config's run, or has fewer steps.
     """
     with processes.together():
         read_config(workdir)
         if number > config.train.steps:
             raise errors.InputError(
-                f"--replay={number}: the run has {config.train.steps} steps; name one of those"
+                f"--replay={number}: the run has {config.train.steps} steps; give one of those"
             )
     run = opening.set_up(config, data, workdir, write=False)
     steps = checkpoints.steps(workdir)
     before = max((s for s in steps if s < number), default=0)
     if steps and not before and number > 1 and jax.process_index() == 0:
         print(
-            f"the checkpoints before step {number} are gone; its batch is given to the run's first "
-            f"parameters, which are not those that the step had"
+            f"the checkpoints before step {number} are gone; its batch is scored with the run's "
+            f"initial parameters, which are not those that the step had"
         )
     current = checkpoints.restore(workdir, before, run.like)[0] if before else run.first_state()
     scored = zip(*_scored(run, current, number), strict=True)
@@ -65,7 +65,7 @@ def _scored(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the loss of every sample of the global batch, f32 [B], and its row, on every process.
 
-    In the step's micro-batches, so that what could be trained can be replayed.
+    Uses the step's micro-batches, so that what could be trained can be replayed.
     """
 
     def score(params, constants, batch):

@@ -1,4 +1,4 @@
-"""What a run carries from step to step, and how it is born sharded."""
+"""The train state, which is created already sharded."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from lidit_jax.training.tasks import Task
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """step: int32, steps done, skipped ones too. params, ema: f32. constants: saved but not trained."""
+    """step: int32, steps done, including skipped ones. params, ema: f32. constants: not trained."""
 
     step: jax.Array
     params: nnx.State
@@ -35,14 +35,14 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
 
 
 def abstract_model(task: Task) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    """Returns a task's model as `split` does, without values: of `jax.ShapeDtypeStruct`s."""
+    """Returns a task's model as `split` does, but made of `jax.ShapeDtypeStruct`s."""
     return split(jax.eval_shape(lambda: task.init(nnx.Rngs(0))))
 
 
 def abstract(
     task: Task, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Returns the model's structure, and the state as `jax.ShapeDtypeStruct`s with shardings."""
+    """Returns the model's structure and the state as `jax.ShapeDtypeStruct`s with shardings."""
     graphdef, params, constants = abstract_model(task)
     everywhere = sharding.replicated(mesh)
     where = sharding.param_shardings(mesh, params)
@@ -57,14 +57,14 @@ def abstract(
 
 
 def placed(abstract: Any, shardings: Any) -> Any:
-    """Returns a tree of `jax.ShapeDtypeStruct`s, each with the sharding that has its place."""
+    """Returns a tree of `jax.ShapeDtypeStruct`s with shardings from a tree of like structure."""
     return jax.tree.map(lambda a, s: a.update(sharding=s), abstract, shardings)
 
 
 def _like_params(opt_state: Any, where: nnx.State, everywhere: NamedSharding) -> Any:
-    """Returns the shardings of an optimizer's state: moments live where their parameters do.
+    """Returns the shardings of an optimizer's state: moments are sharded like their parameters.
 
-    A moment is what has a parameter's path at the end of its own.
+    A moment is an array whose path ends with a parameter's path.
     """
     known = dict(jax.tree_util.tree_leaves_with_path(where))
 
@@ -76,7 +76,7 @@ def _like_params(opt_state: Any, where: nnx.State, everywhere: NamedSharding) ->
 
 
 def shardings_of(like: TrainState) -> TrainState:
-    """Returns where each array of an abstract state lives."""
+    """Returns the sharding of each array of an abstract state."""
     return jax.tree.map(lambda a: a.sharding, like)
 
 
@@ -87,9 +87,9 @@ def initial(
     like: TrainState,
     constants: dict,
 ) -> TrainState:
-    """Returns a fresh state, every array created where `like` says: no device holds it whole.
+    """Returns a fresh state, every array created with its sharding in `like`, never whole.
 
-    `constants` are the values of the model's constants, as nested dicts of arrays.
+    constants: the values of the model's constants, as nested dicts of arrays.
     """
     return initial_program(task, optimizer, seed, like)(constants)
 
@@ -102,7 +102,7 @@ def initial_program(
     def init(constants):
         _, params, state = split(task.init(nnx.Rngs(rng.key(seed, "init"))))
         nnx.replace_by_pure_dict(state, constants)
-        # Copied: two donated arguments of the step may not be one buffer.
+        # A copy: two donated arguments of the step must not share a buffer.
         ema = jax.tree.map(jnp.copy, params)
         opt_state = optimizer.init(params)
         return TrainState(jnp.int32(0), params, ema, state, opt_state, guards.fresh())

@@ -1,6 +1,6 @@
-"""One update: loss, gradients, clipping, the optimizer, EMA, as one jitted and sharded program.
+"""One update as one jitted, sharded program: loss, gradients, clipping, the optimizer, EMA.
 
-And one of the loss alone, for what is not learned from.
+A second program computes only the loss, for held-out data.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from lidit_jax.training.tasks import Task
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 Score = Callable[[TrainState, Batch], tuple[jax.Array, dict[str, jax.Array]]]
-HELD_OUT = "held_out_"  # begins the names of metrics of what is not learned from
+HELD_OUT = "held_out_"  # prefix of the names of held-out metrics
 
 
 def draws(config: Config, step: int | jax.Array) -> jax.Array:
-    """Returns the key of each sample of the batch that a run draws after `step` steps: keys [B]."""
+    """Returns the random key of each sample of the batch drawn after `step` steps: keys [B]."""
     base = rng.key(config.seed, "train", step)
     return rng.per_sample(base, jnp.arange(config.train.batch_size))
 
 
 def micro_batches(tree: Any, count: int) -> Any:
-    """Returns arrays [B, ...] as [count, B / count, ...], to be scanned over.
+    """Returns arrays [B, ...] as [count, B / count, ...], to scan over.
 
-    Each micro-batch has every count-th sample, so that no sample moves to another device.
+    Each micro-batch takes every count-th sample, so that no sample moves to another device.
     """
     return jax.tree.map(
         lambda a: a.reshape(a.shape[0] // count, count, *a.shape[1:]).swapaxes(0, 1), tree
@@ -42,7 +42,7 @@ def micro_batches(tree: Any, count: int) -> Any:
 
 
 def losses(task: Task, model: nnx.Module, batch: Batch, keys_B: jax.Array, mesh: Mesh):
-    """Returns what `task.loss` does: each sample's loss, and what else is worth a log. To be jitted."""
+    """Returns `task.loss`: each sample's loss, and other metrics to log. To be jitted."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `sharding.split_batch`
         return task.loss(model, batch, keys_B)
 
@@ -55,13 +55,13 @@ def make_step(
     mesh: Mesh,
     like: TrainState,
 ) -> Step:
-    """Returns the jitted `step(state, batch) -> (state, metrics)`; the state given is consumed.
+    """Returns the jitted `step(state, batch) -> (state, metrics)`; the input state is donated.
 
     Metrics are f32 scalars: "loss" and the task's own (means over the batch), "grad_norm" (before
-    clipping) and "learning_rate"; int32 "skipped", how many steps in a row were skipped by this one;
-    and the digests, uint32 [2], of the global "batch" and of the keys that its "noise" is drawn by, of
-    steps that are logged; on CPUs, where they take a hundredth of the quickstart's step, zeros of others.
-    A step that `guard` does not accept changes nothing but the number of steps.
+    clipping) and "learning_rate"; int32 "skipped", the number of steps skipped in a row up to this
+    one; and uint32 [2] digests of the global "batch" and the random keys of its "noise". On CPUs,
+    where digests take a hundredth of the quickstart's step, they are zeros at steps not logged.
+    A step that `guard` rejects changes only the number of steps (and the guard's own count).
     Gradients are averaged over `train.accumulate` micro-batches, in f32.
     """
     accumulate = config.train.accumulate
@@ -133,11 +133,11 @@ def make_step(
 
 
 def make_score(task: Task, graphdef: nnx.GraphDef, mesh: Mesh, like: TrainState) -> Score:
-    """Returns the jitted `score(state, batch) -> (rows, metrics)`, on every device.
+    """Returns the jitted `score(state, batch) -> (rows, metrics)`, replicated on every device.
 
-    Rows are the batch's; metrics are f32 [B]: the EMA's loss, and the task's own. Time and noise of a
-    sample are drawn by its row alone: they are the same at every step and in every run, whatever its
-    seed, batch size and mesh.
+    rows are the batch's; metrics are f32 [B]: the EMA's loss, and the task's own. A sample's time
+    and noise depend on its row alone: they are the same at every step and in every run, whatever
+    its seed, batch size and mesh.
     """
     task = task.scoring()
 

@@ -1,4 +1,4 @@
-"""A finished run, opened to be used: its config, and its EMA as a model on a mesh."""
+"""Opens a finished run for use: its config, and its EMA weights as a model on a mesh."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ from lidit_jax.training.config import Config, build
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a run has learned by `step`; `identity` is a hash that no other checkpoint has."""
+    """A run's model at `step`; `identity` is a hash unique to its checkpoint."""
 
     config: Config
     step: int
@@ -28,19 +28,19 @@ class Trained:
 
 
 def read_config(workdir: pathlib.Path, task: str | None = None) -> Config:
-    """Returns the config of a run. Raises InputError if there is none, or if `task` is not its own."""
+    """Returns a run's config. Raises InputError if there is none, or if its task is not `task`."""
     what = "run's config (train there first)"
     saved = files.read_json(workdir / "config.json", what, remedy=checkpoints.RESTORE)
     config = build(Config, saved, "config")
     if task and config.task != task:
         raise errors.InputError(
-            f"{workdir} is a run of task {config.task!r}; want one of task {task!r}"
+            f"{workdir} is a run of task {config.task!r}; want a run of task {task!r}"
         )
     return config
 
 
 def open_trained(workdir: pathlib.Path) -> Trained:
-    """Opens the last checkpoint's EMA of a VAE's run, in f32, on one device.
+    """Opens the EMA of a VAE run's last checkpoint, in f32, on one device.
 
     Raises InputError if `workdir` holds no finished checkpoint, or another task's.
     """
@@ -55,19 +55,20 @@ def open_to_draw(
     mesh: Mesh | None = None,
     step: int | None = None,
 ) -> Trained:
-    """Opens a checkpoint's EMA of a diffusion run, to draw with.
+    """Opens the EMA of a diffusion run's checkpoint, for sampling.
 
-    Every array is read straight to its part of the mesh, a kernel in the dtype that it is multiplied in:
-    what the mesh divides is never whole on one device.
+    Every array is read straight into its shards, a kernel in the dtype that it is multiplied in:
+    sharded arrays are never whole on one device.
 
     Args:
       workdir: folder of the run.
       codec: replaces the config's.
-      mesh: of this process' devices; None lets `sharding.drawing_mesh` choose by the model's size.
+      mesh: of this process's devices; None lets `sharding.drawing_mesh` choose by the model's size.
       step: of the checkpoint; None = the last.
 
-    Raises InputError if `workdir` holds no finished checkpoint, or none of this step, or another task's, if the VAE is not
-    the one that it was trained with, or if a parameter does not divide over the mesh.
+    Raises InputError if `workdir` holds no finished checkpoint, or none of this step, or another
+    task's; if the VAE is not the one that the run was trained with; or if a parameter does not
+    divide over the mesh.
     """
     config = read_config(workdir, "diffusion")
     if codec:
@@ -82,7 +83,7 @@ def open_to_draw(
 
 
 def as_multiplied(graphdef: nnx.GraphDef, ema: nnx.State, constants: nnx.State) -> nnx.State:
-    """Returns abstract parameters, each kernel in the dtype that `layers.multiplied_in` says."""
+    """Returns abstract parameters, each kernel in the dtype given by `layers.multiplied_in`."""
     wanted = layers.multiplied_in(nnx.merge(graphdef, ema, constants))
 
     def cast(path, param):

@@ -245,5 +245,5 @@ def test_the_probe_refuses_other_weights_than_the_runs(made, tiny_llm):
     _, jobs, _, _ = made
     encoder = states.only_encoder(jobs[0].folder)
     other = dataclasses.replace(encoder, model=tiny_llm("gemma3"), prefix_len=0, width=0)
-    with pytest.raises(InputError, match="other weights than those of encoder 'tiny0'"):
+    with pytest.raises(InputError, match="its weights are not those of encoder 'tiny0'"):
         states.conditions(jobs[0].folder, states.Reading(other, prompts.draw(3)))

@@ -232,7 +232,7 @@ def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
         (dict(devices=8, topology="v5e:2x4"), "use either --devices"),
         (dict(devices=64), "--devices=64, but JAX has 8 here"),
         (dict(devices=-1), "--devices is -1; use 1 or more"),
-        (dict(devices=8, mesh=(1, 3, 1)), "wants 3 devices, but there are 8"),
+        (dict(devices=8, mesh=(1, 3, 1)), "needs 3 devices, but there are 8"),
         (dict(devices=8, mesh=(1, 1, 8)), r"does not divide over 8 .*'tensor' .*a mesh of \(2, 1, 4\)"),
         (dict(devices=8, batch=12), "batch_size 12 does not divide over 8 .* use 8 or 16"),
         (dict(topology="v9:2x2"), "unknown chip of --topology 'v9'; known: H100, H200, v5e, v5p, v6e"),
@@ -277,7 +277,7 @@ def test_a_slice_of_tpus_can_be_had_without_one(libtpu):
         errors.InputError, match="--topology=v5e:3x3: .*want a slice such as v5e:8x8"
     ):
         devices.of_topology("v5e:3x3")
-    with pytest.raises(errors.InputError, match=r"does not lie on these TPUs' torus"):
+    with pytest.raises(errors.InputError, match=r"does not fit these TPUs' torus"):
         sharding.make_mesh((2, 32, 1), devices.of_topology("v5p:4x4x4"))
 
 

@@ -74,7 +74,7 @@ def test_below_the_floor_a_division_keeps_its_sign():
 def test_corrupt_adds_alpha_of_the_image_and_sigma_of_the_noise():
     x_t = objectives.corrupt(X0, NOISE, T_B, schedules.make_schedule("flow"))
     np.testing.assert_allclose(x_t[3], 0.3 * X0[3] + 0.7 * NOISE[3], atol=1e-6)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         objectives.corrupt(X0, NOISE[:1], T_B, schedules.make_schedule("flow"))
     with pytest.raises(ValueError, match="first dimension"):
         objectives.corrupt(X0, NOISE, T_B[:1], schedules.make_schedule("flow"))

@@ -232,9 +232,9 @@ def test_more_steps_than_levels_are_refused():
     "settings, message",
     [
         ({"name": "dpmpp"}, "unknown sampler 'dpmpp'; known: dpmpp_2m, "),
-        ({"eta": 0.5}, "eta is ddim's"),
+        ({"eta": 0.5}, "eta is only for ddim"),
         ({"name": "ddim", "eta": 1.5}, "eta 1.5"),
-        ({"steps": 0}, "steps 0 must be 1 or more"),
+        ({"steps": 0}, "steps 0 must be between 1"),
         ({"shift": 0.0}, "shift 0.0 must be above 0"),
     ],
 )

@@ -188,10 +188,10 @@ def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
     cases = {
         "0 of these flags given; want one: --fetch, --write_prompts, --samples, --workdir, --results": [],
         "2 of these flags given": ["--fetch", "--samples=x"],
-        "--per_prompt says nothing without --workdir; this is --samples": ["--samples=x", "--per_prompt=1"],
-        "--llm says nothing without --workdir; this is --samples": ["--samples=x", "--llm=a=b"],
+        "--per_prompt only works with --workdir, not with --samples": ["--samples=x", "--per_prompt=1"],
+        "--llm only works with --workdir, not with --samples": ["--samples=x", "--llm=a=b"],
         "--vae does not apply to --suite=shapes; it is for geneval": ["--suite=shapes", "--samples=x", "--vae=y"],
-        "--judges says nothing without --samples or --workdir; this is --fetch": ["--fetch", "--judges=tiny"],
+        "--judges only works with --samples or --workdir, not with --fetch": ["--fetch", "--judges=tiny"],
         "no --prompts given": ["--samples=x"],
         "no evaluation_metadata.jsonl in": ["--samples=x", f"--prompts={tmp_path}"],
         "--write_prompts=a.txt: want a file that ends in .jsonl": ["--write_prompts=a.txt"],
@@ -205,7 +205,7 @@ def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
         "--config does not apply to --suite=psnr;": ["--suite=psnr", "--samples=x", "--config=configs/quickstart.py"],
         "--results does not apply to --suite=geneval; it is for positional": ["--results=a=b"],
         "--results=a: want NAME=FOLDER": ["--suite=positional", "--results=a", "--out=x"],
-        "two of --results are called a;": ["--suite=positional", "--results=a=b", "--results=a=c", "--out=x"],
+        "--results is given twice with the name a;": ["--suite=positional", "--results=a=b", "--results=a=c", "--out=x"],
         f"no results at {tmp_path}": ["--suite=positional", f"--results=a={tmp_path}", "--out=x"],
     }  # fmt: skip
     check_refused({message: ["--suite=geneval", *args] for message, args in cases.items()})

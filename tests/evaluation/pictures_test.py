@@ -30,7 +30,7 @@ def entry(**changes):
     [
         (None, "has no manifest.json.*for other pictures, write one: .*a red circle"),
         ("{", "is damaged, not the manifest it should be: Expecting"),
-        ([], "is damaged, .* no JSON object"),
+        ([], "is damaged, .* not a JSON object"),
         ({}, "lists no pictures"),
         ({"pictures": []}, "lists no pictures"),
         ({"pictures": ["0.png"]}, "picture 0 is '0.png'; want 'file', a str"),

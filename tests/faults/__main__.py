@@ -1,4 +1,4 @@
-"""Kills training processes at random moments, and tells in one line what differs from an undisturbed run.
+"""Kills training processes at random moments and prints what differs from an undisturbed run.
 
 python -m tests.faults --seed=7 --kills=100
 """
@@ -26,10 +26,10 @@ def main() -> int:
         "--configs", nargs="+", choices=worlds.MORE, default=list(worlds.MORE), metavar="NAME"
     )
     parser.add_argument(
-        "--folder", type=pathlib.Path, help="for the runs, kept; none: a temporary one"
+        "--folder", type=pathlib.Path, help="keep the runs here; default: a temporary folder"
     )
     given = parser.parse_args()
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of files that items do not have
+    logging.set_verbosity(logging.ERROR)  # Orbax warns about files that items do not have
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
         each, more = divmod(given.kills, len(given.configs))

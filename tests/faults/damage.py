@@ -1,4 +1,4 @@
-"""A disk that lies: bytes of a run's files flipped, files cut, zeroed, removed; and what a start makes of it.
+"""Damages a run's files (bits flipped; files cut, zeroed, removed) and checks that starts notice.
 
 python -m tests.faults.damage --seed=0 --corruptions=60
 """
@@ -17,7 +17,7 @@ from tests.faults import worlds
 from tests.faults.kills import Whole
 from tests.faults.victim import Victim
 
-# Which files, by what they are; relative to the run, of its last checkpoint.
+# Kind -> files, as glob patterns relative to the run; {last} is its last checkpoint.
 KINDS = {
     "arrays": ("checkpoints/{last}/*/d/*", "checkpoints/{last}/*/*.process_*/d/*"),
     "metadata": ("checkpoints/{last}/_*", "checkpoints/{last}/*/_*"),
@@ -34,7 +34,7 @@ OUTCOMES = ("named", "survived", "harmless", "unnamed", "SILENT")
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
-    """What was done to which file of a run."""
+    """What was done to a run, and to which of its files."""
 
     kind: str
     way: str
@@ -45,7 +45,7 @@ class Corruption:
 
 
 def plant(rng: np.random.Generator, workdir: pathlib.Path, kind: str) -> Corruption | None:
-    """Damages one random file of a kind in a random way; None if the run has none."""
+    """Damages one random file of `kind` in a random way; returns None if the run has none."""
     last = same_run.steps_saved(workdir)[-1]
     found = {p for glob in KINDS[kind] for p in workdir.glob(glob.format(last=last))}
     found = sorted(p for p in found if p.is_file() and p.stat().st_size)
@@ -57,7 +57,7 @@ def plant(rng: np.random.Generator, workdir: pathlib.Path, kind: str) -> Corrupt
         path.unlink()
     elif way == "cut":
         os.truncate(path, int(rng.integers(len(content))))
-    elif way == "zero":  # a run of bytes, as of a sector that was never written
+    elif way == "zero":  # a range of bytes, like a sector that was never written
         start = int(rng.integers(len(content)))
         end = start + 4096
         content[start:end] = bytes(len(content[start:end]))
@@ -69,7 +69,7 @@ def plant(rng: np.random.Generator, workdir: pathlib.Path, kind: str) -> Corrupt
 
 
 class Damager:
-    """Damages copies of one half-trained run, continues each, and says what became of it."""
+    """Damages copies of one half-trained run, resumes each, and classifies the outcome."""
 
     def __init__(self, whole: Whole, folder: pathlib.Path):
         self._whole, self._folder = whole, folder
@@ -77,14 +77,14 @@ class Damager:
         folder.mkdir(parents=True, exist_ok=True)
         if not self._half.exists():
             half = ["--config.train.keep=3", f"--config.train.steps={whole.world.steps // 2}"]
-            run = self._train(self._half, *half)  # stops there, and is damaged
+            run = self._train(self._half, *half)  # its copies will be damaged
             assert run.finish() == 0, run.text
 
     def _train(self, workdir: pathlib.Path, *more: str) -> Victim:
         return Victim(self._whole.world.command(workdir, *more), workdir, self._folder / "log.txt")
 
     def copy(self) -> pathlib.Path:
-        """Returns a copy of the half-trained run, to be damaged."""
+        """Returns a copy of the half-trained run, to damage."""
         workdir = self._folder / "damaged"
         shutil.rmtree(workdir, ignore_errors=True)
         return shutil.copytree(self._half, workdir)
@@ -104,12 +104,12 @@ class Damager:
         return "survived" if told else "harmless"
 
     def _told(self, workdir: pathlib.Path) -> bool:
-        """Whether the ledger has a row of a damaged file."""
+        """Whether the ledger has a row about a damaged file."""
         rows = same_run.ledger(workdir)
         return any(row["what"] in ("checkpoint", "lines") for row in rows)
 
     def sampled(self, workdir: pathlib.Path, done: Corruption) -> str:
-        """Draws from a damaged run; returns one of `OUTCOMES`."""
+        """Samples from a damaged run; returns one of `OUTCOMES`."""
         if self._pictures is None:
             first = self._sample(self._half)
             assert first.finish() == 0, first.text
@@ -134,7 +134,7 @@ def _drawn(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def _names(error: str, workdir: pathlib.Path, done: Corruption) -> bool:
-    """Whether a line names the damaged file, or the checkpoint that it is of."""
+    """Whether a line names the damaged file, or its checkpoint."""
     parts = pathlib.PurePath(done.path).parts
     place = pathlib.Path(*parts[:2]) if parts[0] == "checkpoints" else done.path
     return str(workdir / place) in error or str((workdir / place).absolute()) in error
@@ -143,9 +143,10 @@ def _names(error: str, workdir: pathlib.Path, done: Corruption) -> bool:
 def damages(
     world: worlds.World, folder: pathlib.Path, seed: int, times: int, sampling: int = 4
 ) -> tuple[collections.Counter, list[str]]:
-    """Plants so many corruptions; returns how many ended how, and which were not told.
+    """Plants `times` corruptions; returns counts of the outcomes, and those not reported clearly.
 
-    sampling: every so many-th is drawn from too, of those in a checkpoint or the config.
+    sampling: also samples from every `sampling`-th run, if the damage is in a checkpoint or the
+      config.
     """
     folder.mkdir(parents=True, exist_ok=True)
     damager, rng = Damager(Whole(world, folder), folder / "damage"), np.random.default_rng(seed)
@@ -183,10 +184,10 @@ def main() -> int:
     parser.add_argument("--corruptions", type=int, default=60)
     parser.add_argument("--config", choices=worlds.MORE, default="pixels")
     parser.add_argument(
-        "--folder", type=pathlib.Path, help="for the runs, kept; none: a temporary one"
+        "--folder", type=pathlib.Path, help="keep the runs here; default: a temporary folder"
     )
     given = parser.parse_args()
-    logging.set_verbosity(logging.FATAL)  # what Orbax says of files that are not there
+    logging.set_verbosity(logging.FATAL)  # hides Orbax's messages about missing files
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
         world = worlds.make(given.config, folder / "worlds")

@@ -1,4 +1,4 @@
-"""A small disk of its own for a run, that is full and then is not. Runs where users may mount in a namespace.
+"""Gives a run a small disk that fills, then has room. Needs permission to mount in a namespace.
 
 unshare --map-root-user --mount python -m tests.faults.disk CONFIG DATA FOLDER FREE_KIB [FLAG...]
 """
@@ -27,13 +27,13 @@ def available() -> bool:
 
 
 def fill(world: World, folder: pathlib.Path, free_kib: int, *more: str) -> dict:
-    """Trains on a disk with so much room, then again with enough, in a namespace of its own.
+    """Trains on a disk with `free_kib` of room, then again with enough, in a separate namespace.
 
-    more: flags of the first of these runs.
+    more: flags for the first of these runs.
 
-    Returns how the first run ended: "status", "errors" (its lines that tell one) and "saved", the
-    steps of the checkpoints that were left; and the "status_after" of the second. It lies in
-    folder/run in the end.
+    Returns how the first run ended: "status", "errors" (its error lines) and "saved", the steps of
+    the checkpoints left; and the "status_after" and "resumed" of the second. The run ends up in
+    folder/run.
     """
     command = [*NAMESPACE, sys.executable, "-m", "tests.faults.disk"]
     done = subprocess.run(
@@ -45,7 +45,7 @@ def fill(world: World, folder: pathlib.Path, free_kib: int, *more: str) -> dict:
 
 
 def _inside(world: World, folder: pathlib.Path, free_kib: int, more: list[str]):
-    """What `fill` does, once the namespace is there."""
+    """What `fill` does inside the namespace."""
     disk = folder / "disk"
     disk.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KIB}k", "tmpfs", disk]

@@ -1,4 +1,4 @@
-"""Whatever kills, fills or damages a run: it is the one that was never disturbed, or it says what is wrong."""
+"""A run that is killed, damaged or out of disk equals an undisturbed one or says what is wrong."""
 
 import dataclasses
 import signal
@@ -45,7 +45,7 @@ def test_a_run_killed_many_times_is_the_run_that_was_not(record_property, name, 
     totals = kills.kills(worlds.make(name, tmp_path / "worlds", llms), tmp_path, 1, times=30)
     record_property("totals", totals.line(1))
     assert totals.ok and totals.pictures.compared, totals
-    assert len(totals.kills) >= 5, "kills of some phases never hit"
+    assert len(totals.kills) >= 5, "no kill hit some of the phases"
 
 
 def test_twenty_kills_during_saves_leave_a_whole_checkpoint_each_time(
@@ -54,14 +54,14 @@ def test_twenty_kills_during_saves_leave_a_whole_checkpoint_each_time(
     totals = kills.kills(world, tmp_path, seed=2, times=20, phases=["save"])
     record_property("totals", totals.line(2))
     assert totals.ok, totals
-    assert totals.kills["save"] >= 15, "most of these kills are to hit a save"
+    assert totals.kills["save"] >= 15, "most of these kills should hit a save"
 
 
-# What the harness must see.
+# What the harness must detect.
 
 
 def test_a_lost_or_changed_checkpoint_is_counted(short_whole, tmp_path):
-    """Else every campaign would pass."""
+    """Otherwise every campaign would pass."""
     whole, world = short_whole, short_whole.world
     step, other = (str(world.every * k) for k in (1, 2))
     run = tmp_path / "run"
@@ -79,7 +79,7 @@ def test_a_lost_or_changed_checkpoint_is_counted(short_whole, tmp_path):
 
 # A full disk.
 
-mounts = pytest.mark.skipif(not disk.available(), reason="no mount in a namespace of one's own")
+mounts = pytest.mark.skipif(not disk.available(), reason="cannot mount in a namespace")
 
 
 @mounts
@@ -87,7 +87,7 @@ mounts = pytest.mark.skipif(not disk.available(), reason="no mount in a namespac
 def test_a_disk_that_fills_during_a_save_is_told_and_nothing_is_lost(
     free_kib, world, whole, tmp_path
 ):
-    """In the first save, in a third, in a fourth."""
+    """During the first, the third and the fourth save."""
     found = disk.fill(world, tmp_path, free_kib)
     assert found["status"] == 2, found
     (told,) = found["errors"]
@@ -99,13 +99,13 @@ def test_a_disk_that_fills_during_a_save_is_told_and_nothing_is_lost(
 
 @mounts
 def test_a_disk_that_fills_between_saves_ends_the_run(world, whole, tmp_path):
-    """Not even the metrics fit; who writes them must not wait for room."""
+    """Not even the metrics fit; their writer must not wait for room."""
     found = disk.fill(world, tmp_path, 16, "--config.train.save_every=100000")
     assert found["status"] == 2 and "the disk is full" in found["errors"][0], found
     assert found["status_after"] == 0 and whole.compare(tmp_path / "run").ok
 
 
-# A disk that lies.
+# Damaged files.
 
 
 def test_no_damage_is_silent(record_property, world, tmp_path):
@@ -118,14 +118,14 @@ def test_no_damage_is_silent(record_property, world, tmp_path):
 
 
 def _all(config, data, workdir, processes, devices, *more):
-    """Starts processes that train as one."""
+    """Starts processes that train together."""
     port = several.free_port()
     command = several.door(config, data, workdir, f"--cpu_devices={devices}", *more)
     return [several.start(*command, *several.flags(processes, i, port)) for i in range(processes)]
 
 
 def _killed_after(running, workdir, step):
-    """Kills all once the checkpoint of a step is there, and whatever they do by then."""
+    """Kills all processes once the checkpoint of a step exists, whatever they are doing by then."""
     several.wait_for(workdir / "checkpoints" / str(step), running)
     for process in running:
         process.kill()
@@ -136,7 +136,7 @@ def _killed_after(running, workdir, step):
 def test_a_run_killed_and_resumed_by_other_numbers_of_processes_is_the_same(
     layout, of_four, tmp_path
 ):
-    """Four devices throughout; `of_four` is the run of one process."""
+    """Four devices throughout; `of_four` is the single-process run."""
     world, whole, more = of_four
     workdir = tmp_path / "run"
     layouts = [(1, 4), (2, 2), (4, 1)]
@@ -151,7 +151,7 @@ def test_a_run_killed_and_resumed_by_other_numbers_of_processes_is_the_same(
 
 @pytest.fixture(scope="module")
 def of_four(llms, tmp_path_factory):
-    """A world of twenty steps, its run by one process of four devices, and the flags of both."""
+    """A world of twenty steps, its run on one process with four devices, and the flags for both."""
     folder = tmp_path_factory.mktemp("four")
     world = worlds.make("pixels", folder / "worlds", llms, steps=20)
     more = ["--config.train.save_every=5", "--config.train.keep=20"]
@@ -163,7 +163,7 @@ def of_four(llms, tmp_path_factory):
 DIGESTS = (
     "batch",
     "noise",
-)  # of a line of metrics.jsonl: which rows were trained on, with which noise
+)  # in lines of metrics.jsonl: the rows that were trained on, and their noise
 
 
 def test_any_number_of_devices_sees_the_same_rows_and_noise(of_four, tmp_path):
@@ -184,7 +184,7 @@ def test_any_number_of_devices_sees_the_same_rows_and_noise(of_four, tmp_path):
 
 
 def test_a_run_of_two_that_is_told_to_stop_saves_and_continues_to_equal_bits(of_four, tmp_path):
-    """SIGTERM to one process, as a scheduler sends it before it takes a machine."""
+    """SIGTERM to one process, as a scheduler sends before it takes a machine."""
     world, workdir = dataclasses.replace(of_four[0], steps=400), tmp_path / "run"
     more = [f"--config.train.{key}=400" for key in ("steps", "save_every", "preview_every")]
     (end,) = several.train(1, 4, world.config, world.data, tmp_path / "whole", *more)
@@ -197,7 +197,7 @@ def test_a_run_of_two_that_is_told_to_stop_saves_and_continues_to_equal_bits(of_
     ends = several.ended(*running, timeout=30)
     assert [e.status for e in ends] == [Stopped.STATUS] * 2, ends
     (saved,) = same_run.steps_saved(workdir)
-    assert f"{workdir} is saved at step {saved}; the same command continues" in ends[0].err
+    assert f"{workdir} is saved at step {saved}; the same command resumes" in ends[0].err
     assert [line["step"] for line in same_run.metrics(workdir)] == list(range(1, saved + 1))
     ends = several.train(2, 2, world.config, world.data, workdir, *more)
     assert [e.status for e in ends] == [0, 0], ends

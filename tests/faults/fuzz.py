@@ -1,4 +1,4 @@
-"""Whatever a user gives is accepted, or refused in one line that names it; and nothing half-made is left.
+"""All user input is accepted, or refused in one line that names it, and nothing half-made is left.
 
 python -m tests.faults.fuzz --seed=0 --cases=250
 """
@@ -26,14 +26,14 @@ KINDS: dict[str, Callable[[random.Random, World, pathlib.Path], Given]] = {
     "runs": folders.give_run,
     "commands": commands.give,
 }
-# How many of 25 cases are of a kind, in the order of KINDS.
+# How many of 25 cases are of each kind, in the order of KINDS.
 SHARES = (10, 3, 4, 3, 3, 2)
 ORDER = [kind for kind, share in zip(KINDS, SHARES) for _ in range(share)]
 
 
 def case(seed: int, number: int, world: World, scratch: pathlib.Path) -> tuple[str, Given, Outcome]:
-    """Does one case, which seed and number alone decide. Returns its kind, what was given, what became of it."""
-    kind = ORDER[number * 7 % len(ORDER)]  # 7 and 25 share no divisor: kinds are mixed
+    """Runs one case, determined by seed and number alone. Returns its kind, input and outcome."""
+    kind = ORDER[number * 7 % len(ORDER)]  # 7 and 25 are coprime, so that kinds are mixed
     folder = scratch / f"{number}"
     folder.mkdir(parents=True)
     try:
@@ -46,14 +46,14 @@ def case(seed: int, number: int, world: World, scratch: pathlib.Path) -> tuple[s
 def cases(
     seed: int, numbers: Sequence[int], world: World, scratch: pathlib.Path, but: Sequence[str] = ()
 ) -> Iterator[tuple[int, str, Given, Outcome]]:
-    """Yields each case that is of no kind in `but`, with its number."""
+    """Yields each case whose kind is not in `but`, with its number."""
     for number in numbers:
         if ORDER[number * 7 % len(ORDER)] not in but:
             yield number, *case(seed, number, world, scratch)
 
 
 def line(seed: int, totals: dict[str, collections.Counter]) -> str:
-    """Returns all totals in one line."""
+    """Returns a one-line summary of all totals."""
     told = [
         f"{kind} {t[ACCEPTED]} accepted, {t[REFUSED]} refused, {t[BAD]} {BAD}"
         for kind, t in totals.items()
@@ -66,12 +66,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=250)
-    parser.add_argument("--case", type=int, nargs="+", help="these alone, each told at length")
+    parser.add_argument("--case", type=int, nargs="+", help="run only these, with details")
+    parser.add_argument("--but", nargs="+", choices=KINDS, default=[], help="kinds to leave out")
     parser.add_argument(
-        "--but", nargs="+", choices=KINDS, default=[], help="kinds that are left out"
-    )
-    parser.add_argument(
-        "--folder", type=pathlib.Path, help="for what is made wrong, kept; none: a temporary one"
+        "--folder",
+        type=pathlib.Path,
+        help="keep the intact inputs here; default: a temporary folder",
     )
     given = parser.parse_args()
     totals, bad = {kind: collections.Counter() for kind in KINDS}, []
@@ -96,5 +96,5 @@ if __name__ == "__main__":
     compiling.set_up()
     from absl import logging
 
-    logging.set_verbosity(logging.FATAL)  # what Orbax says of files that are not there
+    logging.set_verbosity(logging.FATAL)  # hides Orbax's messages about missing files
     sys.exit(main())

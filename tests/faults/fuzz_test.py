@@ -1,4 +1,4 @@
-"""Whatever a user gives is accepted, or refused in one line that names it; and nothing half-made is left."""
+"""All user input is accepted, or refused in one line that names it; nothing half-made is left."""
 
 import collections
 import dataclasses
@@ -46,7 +46,7 @@ def test_many_things_are_accepted_or_refused_in_a_clear_line(
     assert all(t[REFUSED] for t in totals.values()) and len(totals) == len(fuzz.KINDS)
 
 
-# What the harness must see.
+# What the harness must detect.
 
 
 def _refuses(line):
@@ -109,7 +109,7 @@ def test_what_is_sound_is_accepted_and_what_is_clear_is_refused(tmp_path):
     assert outcome(full, tmp_path).what == REFUSED
 
 
-# What it has found.
+# Bugs that it has found.
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_what_is_sound_is_accepted_and_what_is_clear_is_refused(tmp_path):
         ("text.use", ((16, 16),), r"config.text.use\[0\] is \[16, 16\]; want str"),
         ("text.encoders", "x", "config.text.encoders is 'x'; want dict"),
         ("text.encoders.tiny0", 3, "config.text.encoders.tiny0 is 3; want "),
-        ("data.preview", ("a", "\ud800"), r"config.data.preview\[1\] is '\\ud800'; want a text"),
-        ("data.options.path", "\ud800", r"config.data.options.path is '\\ud800'; want a text"),
+        ("data.preview", ("a", "\ud800"), r"config.data.preview\[1\] is '\\ud800'; want text"),
+        ("data.options.path", "\ud800", r"config.data.options.path is '\\ud800'; want text"),
         ("data.options.x", float("nan"), "config.data.options.x is nan; want a finite number"),
         ("data.limit", 10**400, "config.data.limit is of more than 30 digits"),
         (
@@ -130,7 +130,7 @@ def test_what_is_sound_is_accepted_and_what_is_clear_is_refused(tmp_path):
             "optim.warmup_steps is 1099511627776; use 2147483647 or less",
         ),
         ("train.steps", 2**31, "train.steps is 2147483648; use 2147483647 or less"),
-        ("sample.sampler.steps", 10**10, "steps 10000000000 must be 1 or more, and 10000 at most"),
+        ("sample.sampler.steps", 10**10, "steps 10000000000 must be between 1 and 10000"),
     ],
 )
 def test_a_config_that_cannot_be_is_told(key, value, message):

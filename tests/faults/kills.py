@@ -1,4 +1,4 @@
-"""A run that is killed again and again, at random moments of every phase, is the run that never was."""
+"""A run killed repeatedly, at random moments of every phase, equals the run that never was."""
 
 import collections
 import dataclasses
@@ -14,14 +14,14 @@ from tests.faults import worlds
 from tests.faults.victim import PHASES, Victim, checkpoints, is_whole
 from tests.same_run import Tally
 
-KEEP = 2  # checkpoints of a run; of an undisturbed one, all
-# How often each phase is aimed at. A save takes longest and matters most; few phases make no progress.
+KEEP = 2  # checkpoints that a run keeps; an undisturbed one keeps all
+# How often each phase is aimed at. Saves take longest and matter most; few phases make no progress.
 AIMS = {"start": 2, "restore": 2, "compile": 2, "steps": 4, "save": 5, "removal": 3}
 
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """What a campaign did, and what differed."""
+    """What a campaign did and what differed."""
 
     kills: collections.Counter
     worlds: tuple[str, ...]
@@ -29,7 +29,7 @@ class Totals:
     lines: Tally = Tally()
     pictures: Tally = Tally()
     lost: int = 0
-    resumed: int = 0  # starts that went on from a checkpoint, by a step or more
+    resumed: int = 0  # starts that resumed from a checkpoint and did a step or more
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -54,7 +54,7 @@ class Totals:
 
 
 class Whole:
-    """The undisturbed run of a world, with every checkpoint that it saved, and how long its phases took."""
+    """The undisturbed run of a world, with every checkpoint that it saved."""
 
     def __init__(self, world: worlds.World, folder: pathlib.Path):
         self.world, self.workdir = world, folder / "whole"
@@ -67,13 +67,13 @@ class Whole:
         self._states = {}
 
     def state(self, step: int) -> dict[str, np.ndarray]:
-        """Returns the arrays that a checkpoint of this step must have."""
+        """Returns the arrays that a checkpoint at this step must have."""
         if step not in self._states:
             self._states[step] = same_run.arrays(self.workdir, step)
         return self._states[step]
 
     def compare(self, workdir: pathlib.Path) -> Totals:
-        """Compares a run at its end with this one."""
+        """Compares a finished run with this one."""
         return Totals(
             collections.Counter(), (self.world.name,),
             arrays=self.compare_state(workdir, self.world.steps),
@@ -85,21 +85,19 @@ class Whole:
         )  # fmt: skip
 
     def compare_state(self, workdir: pathlib.Path, step: int) -> Tally:
-        """Compares a checkpoint with the one of the same step here; one that cannot be read differs whole."""
+        """Compares a checkpoint with this run's at the same step; unreadable: all of it differs."""
         wanted = self.state(step)
         try:
             return same_run.compare_arrays(same_run.arrays(workdir, step), wanted)
-        except (
-            Exception
-        ) as e:  # of every kind that Orbax raises: to be counted, not to end the campaign
+        except Exception as e:  # whatever Orbax raises is counted and does not end the campaign
             return Tally(len(wanted), tuple(f"{step}: {e}" for _ in wanted))
 
 
 class Campaign:
-    """Kills of one world's run. A run that comes to its end is compared, and another one begins.
+    """Kills one world's run repeatedly. A run that finishes is compared, and a new one begins.
 
-    phases: those aimed at, in this order, again and again; None: all, in random order, as often as `AIMS`
-      says.
+    phases: the phases to aim at, cycled in this order; None: all, in random order, as often as
+      `AIMS` says.
     """
 
     def __init__(
@@ -114,7 +112,7 @@ class Campaign:
         self._phases = phases
         self._aims = []
         self._round, self._newest, self._checked = 0, 0, 0
-        self._paces = {"start": 1.5, "compile": 1.5}  # seconds; corrected as they are seen
+        self._paces = {"start": 1.5, "compile": 1.5}  # seconds; updated as measured
         self.totals = Totals(collections.Counter(), (whole.world.name,))
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -123,14 +121,14 @@ class Campaign:
         return self._folder / f"run{self._round}"
 
     def run(self, times: int) -> Totals:
-        """Kills so many times, lets the last run come to its end, and returns what became of it all."""
+        """Kills `times` times, lets the last run finish, and returns the totals."""
         while self.totals.kills.total() < times:
             self._one(self._next_aim())
         self._one(None)
         return self.totals
 
     def _next_aim(self) -> str:
-        """Every phase comes as often as wanted, and none that needs a checkpoint before there is one."""
+        """Returns the next phase: each as often as wanted, but "restore" only with a checkpoint."""
         if not self._aims:
             often = [phase for phase, count in AIMS.items() for _ in range(count)]
             self._aims = list(self._phases or self._rng.permutation(often))
@@ -141,7 +139,7 @@ class Campaign:
         return aim
 
     def _one(self, aim: str | None):
-        """Starts the run once, and kills it at a moment of the phase `aim`; None: lets it end."""
+        """Starts the run once and kills it at a random moment of the phase `aim`; None: no kill."""
         process = Victim(
             self._whole.world.command(self.workdir), self.workdir, self._folder / "log.txt"
         )
@@ -160,7 +158,7 @@ class Campaign:
             self._end()
 
     def _wait(self, process: Victim, aim: str):
-        """Returns at a random moment of a phase, or when the process has ended."""
+        """Waits for a random moment of a phase, or until the process has ended."""
         rng, begun = self._rng, time.monotonic()
         if aim == "start":
             end = begun + rng.random() * self._paces["start"]
@@ -186,7 +184,7 @@ class Campaign:
         self._wait_to_write(process, aim)
 
     def _wait_to_write(self, process: Victim, aim: str):
-        """Returns at a random moment of a save, of which there may be others before; or of a removal."""
+        """Waits for a random moment of a removal or of a save, possibly not the first one."""
         folder = self.workdir / "checkpoints"
         for _ in range(self._rng.integers(1, 3)):
             known = set(folder.glob("*.orbax-checkpoint-tmp*"))
@@ -202,14 +200,14 @@ class Campaign:
         time.sleep(self._rng.random() * 0.06)
 
     def _check_start(self, process: Victim):
-        """What was committed before must be what a start resumes at; else it is lost."""
+        """Counts a loss unless the start resumed at least at the newest committed checkpoint."""
         if process.opened and (process.resumed or 0) < self._newest:
             self._lose()
         if process.resumed and process.steps:
             self.totals += Totals(collections.Counter(), (), resumed=1)
 
     def _check_newest(self):
-        """What is committed now must be there, and be the undisturbed run's."""
+        """Checks that the newest checkpoint is not lost and equals the undisturbed run's."""
         saved = same_run.steps_saved(self.workdir)
         newest = saved[-1] if saved else 0
         if newest < self._newest:
@@ -225,7 +223,7 @@ class Campaign:
         self.totals += Totals(collections.Counter(), (), lost=1)
 
     def _end(self):
-        """Compares a finished run, and makes place for the next."""
+        """Compares a finished run and makes room for the next."""
         self.totals += self._whole.compare(self.workdir)
         if self.totals.ok:
             shutil.rmtree(self.workdir)
@@ -239,6 +237,6 @@ def kills(
     times: int,
     phases: Sequence[str] | None = None,
 ) -> Totals:
-    """Kills a world's run so many times; what differs stays in `folder`."""
+    """Kills a world's run `times` times; runs that differ stay in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     return Campaign(Whole(world, folder), folder / "killed", seed, phases).run(times)

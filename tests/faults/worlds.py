@@ -1,4 +1,4 @@
-"""Three tiny real runs to be disturbed: their data sets, their config files, their commands."""
+"""Three tiny real runs to disturb: their data sets, config files and commands."""
 
 import dataclasses
 import importlib.util
@@ -30,7 +30,7 @@ FAMILIES = ("llama", "gemma3")
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A run of `steps`, saved `every` so many, that can be started: its config file and its data set.
+    """A run that can be started, saved every `every` of its `steps`: its config file and data set.
 
     held_out: a data set on which each checkpoint is scored.
     """
@@ -43,7 +43,7 @@ class World:
     held_out: pathlib.Path | None = None
 
     def command(self, workdir: pathlib.Path, *more: str) -> list[str]:
-        """Returns the door's arguments, for one process of one device."""
+        """Returns the training command's arguments, for one process with one device."""
         if self.held_out:
             more = (f"--held_out={self.held_out}", *more)
         return several.door(self.config, self.data, workdir, "--cpu_devices=1", *more)
@@ -56,7 +56,7 @@ def make(
     steps: int = STEPS,
     every: int = SAVE_EVERY,
 ) -> World:
-    """Returns the world of this name, prepared in `folder`, or found there.
+    """Returns the world of this name, prepared in `folder` unless it is already there.
 
     llms: folders of two LLMs; None: tiny ones, saved in `folder`.
     """

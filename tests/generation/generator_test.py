@@ -228,7 +228,7 @@ def test_an_earlier_checkpoint_draws_other_pictures_and_says_which_it_is(workdir
         ([], [], "want one or more prompts and a seed for each"),
         (["a"], [], "want one or more prompts and a seed for each"),
         (["a"], [0, 1], "want one or more prompts and a seed for each"),
-        (["caf\udce9"], [0], r"prompt 'caf.udce9': want a text that UTF-8 can write"),
+        (["caf\udce9"], [0], r"prompt 'caf.udce9': want text that UTF-8 can encode"),
         (["a"], [-1], "seed -1: want a whole number from 0"),
         (["a"], [0.5], "seed 0.5: want a whole number from 0"),
     ],

@@ -84,7 +84,7 @@ def test_a_share_of_another_request_is_refused_and_writes_nothing(
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("run", "run is a run; give a folder of its own"),
+        ("run", "run is a run; give a separate folder"),
         ("data", "data is a data set; give"),
         ("file", "file is a file; give another folder"),
         ("file/below", "file is a file; give another folder"),
@@ -106,7 +106,7 @@ def test_pictures_want_a_folder_of_their_own(generator, tmp_path, monkeypatch, p
 def test_pictures_of_the_users_own_are_not_overwritten(name, generator, tmp_path):
     (tmp_path / name).write_text("mine")
     (tmp_path / "notes.txt").write_text("mine too")
-    with pytest.raises(errors.InputError, match=f"has {name} without a manifest.json"):
+    with pytest.raises(errors.InputError, match=f"has {name} but no manifest.json"):
         generate(generator, PROMPTS[:3], SEEDS[:3], tmp_path)
     assert sorted(p.read_text() for p in tmp_path.iterdir()) == ["mine", "mine too"]
 

@@ -178,7 +178,7 @@ def test_a_resumed_run_on_other_pictures_is_refused(run, tmp_path):
     shutil.rmtree(half / "checkpoints" / "4")
     info = files.read_json(other / "dataset.json", "data set")
     files.write_json(other / "dataset.json", info | {"latent_mean": [0.5, 0.5, 0.5]})
-    with pytest.raises(errors.InputError, match="is not the data set .*: its latent_mean is other"):
+    with pytest.raises(errors.InputError, match="is not the data set .*: its latent_mean differs"):
         loop.train(config, other, half)
 
 
@@ -213,7 +213,7 @@ def test_pictures_too_small_for_a_loss_are_refused(vgg_file, tmp_path):
     small = dataclasses.replace(config_of().data, size=(8, 8))
     preparation.prepare(dataclasses.replace(config_of(), data=small), tmp_path / "set")
     for vae, why in (
-        ({"perceptual": vgg_file}, "pictures of 8 px, and the perceptual loss needs 16; .*perceptual=''"),
+        ({"perceptual": vgg_file}, "pictures of 8 px, but the perceptual loss needs 16; .*perceptual=''"),
         ({"discriminator_weight": 0.5}, "the discriminator needs 32; .*discriminator_weight=0"),
     ):  # fmt: skip
         with pytest.raises(errors.InputError, match=why):
@@ -241,7 +241,7 @@ def test_a_run_with_a_perceptual_loss_carries_its_weights_and_is_exported_withou
         loop.train(none, run[1] / "train", tmp_path / "run")
     tensors = load_file(moved)
     save_file(tensors | {"features.0.bias": tensors["features.0.bias"] + 1}, moved)
-    with pytest.raises(errors.InputError, match="the constant vgg.* is otherwise than in .*run"):
+    with pytest.raises(errors.InputError, match="the constant vgg.* differs from that in .*run"):
         loop.train(longer, run[1] / "train", tmp_path / "run")
     shutil.copy(vgg_file, moved)
     loop.train(longer, run[1] / "train", tmp_path / "run")
@@ -302,9 +302,9 @@ def test_neither_weights_nor_pictures_are_put_among_a_runs_files(run):
     _, root = run
     before = (root / "run" / "config.json").read_bytes()
     for place, kind in (("run", "a run"), ("train", "a data set")):
-        with pytest.raises(errors.InputError, match=f"{place} is {kind}; give a folder of its own"):
+        with pytest.raises(errors.InputError, match=f"{place} is {kind}; give a separate folder"):
             autoencoding.export(root / "run", root / place)
-        with pytest.raises(errors.InputError, match=f"{place} is {kind}; give a folder of its own"):
+        with pytest.raises(errors.InputError, match=f"{place} is {kind}; give a separate folder"):
             autoencoding.reconstruct(str(root / "vae"), [], root / place)
     assert (root / "run" / "config.json").read_bytes() == before
     assert not (root / "run" / "originals").exists()
@@ -319,7 +319,7 @@ def test_a_vae_is_trained_on_pixels_and_drawn_with_by_no_one(run, tmp_path):
     config, root = run
     with pytest.raises(errors.InputError, match="a VAE is trained on pictures"):
         dataclasses.replace(config, data=dataclasses.replace(config.data, codec="x"))
-    with pytest.raises(errors.InputError, match="is a run of task 'vae'; want one of task 'diff"):
+    with pytest.raises(errors.InputError, match="is a run of task 'vae'; want a run of task 'diff"):
         generation.Generator(root / "run")
 
 

@@ -212,9 +212,7 @@ def test_a_second_stage_resumes_on_its_own_data_alone(llms, second, second_data,
     info = json.loads((other / "dataset.json").read_text())
     info["latent_mean"][0] += 0.01
     files.write_json(other / "dataset.json", info)
-    with pytest.raises(
-        errors.InputError, match="is not the data set .* its latent_mean is otherwise"
-    ):
+    with pytest.raises(errors.InputError, match="is not the data set .* its latent_mean differs"):
         loop.train(parse(stage_dict(llms, first)), other, stopped)
 
 
@@ -232,7 +230,7 @@ def with_other_llm(constants, number):
         (lambda c: c.model.update(patch=2), "parameter dit.final.bias is .48,. in .* and .12,. in this config .model.patch"),
         (lambda c: c.text.update(use=("tiny0", "tiny1")), r"parameter conditioner.collaborative\S+ is absent in step 4 of .* and \(.*\) in this config .*use: 1 there, 2 now"),
         (lambda c: c.model.conditioner.update(name="direct"), "parameter conditioner.* and absent in this config .model.conditioner.name: 'infused' there, 'direct' now"),
-        (lambda c: c.model.conditioner.update(ltr_mask="causal"), "cannot be gone on from with another config .model.conditioner.ltr_mask: 'full' there"),
+        (lambda c: c.model.conditioner.update(ltr_mask="causal"), "cannot continue from .* with another config .model.conditioner.ltr_mask: 'full' there"),
         (lambda c: c.objective.update(prediction="v"), "another config .objective.prediction: 'x0' there, 'v' now"),
         (lambda c: (c.objective.update(schedule="linear"), c.sample.sampler.update(name="ddim")), "another config .objective.schedule: 'flow' there"),
         (lambda c: (c.optim.update(name="muon"), c.train.update(init_optimizer=True)), "another config .optim.name: 'adamw' there, 'muon' now"),
@@ -267,15 +265,13 @@ def test_another_llm_is_refused_by_name_and_another_precision_is_not(
         config, tmp_path, like, jax.tree.map(lambda a: a.astype(jnp.bfloat16), constants)
     )
     with pytest.raises(
-        errors.InputError, match=r"encoder 'tiny0' .* otherwise than the LLM number 1"
+        errors.InputError, match=r"encoder 'tiny0' .* differently from LLM number 1"
     ):
         handover.check(config, tmp_path, like, with_other_llm(constants, 0))
     both = constants | {"text": dict.fromkeys((0, 1), constants["text"][0])}
     two = dataclasses.replace(config, encoders=tiny.config(llms).encoders)
     handover.check_constants(both, both, two, "there")
-    with pytest.raises(
-        errors.InputError, match="encoder 'tiny1' .* otherwise than the LLM number 2"
-    ):
+    with pytest.raises(errors.InputError, match="encoder 'tiny1' .* differently from LLM number 2"):
         handover.check_constants(both, with_other_llm(both, 1), two, "there")
     vae = dataclasses.replace(config, data=dataclasses.replace(config.data, codec_hash="0f"))
     with pytest.raises(errors.InputError, match="data.codec_hash: '' there, '0f' now"):
@@ -298,7 +294,7 @@ def test_a_refusal_writes_nothing(llms, workdir, second_data, tmp_path):
         (tmp_path / "none", "train.init_from: no run's config .train there first. at .*none"),
         (
             "gs://bucket/run",
-            "train.init_from=gs://bucket/run: want a folder of a mounted filesystem",
+            "train.init_from=gs://bucket/run: want a folder on a mounted filesystem",
         ),
         (workdir, "model.conditioner.context: 'prompt' there, 'all' now"),
     ):
@@ -313,7 +309,5 @@ def test_a_refusal_writes_nothing(llms, workdir, second_data, tmp_path):
         with pytest.raises(errors.InputError, match=message):
             loop.train(parse(stage_dict(llms, begun)), second_data, tmp_path / "run")
         (begun / "checkpoints").mkdir(exist_ok=True)
-    with pytest.raises(
-        errors.InputError, match="init_optimizer says nothing without train.init_from"
-    ):
+    with pytest.raises(errors.InputError, match="init_optimizer needs train.init_from"):
         parse(stage_dict(llms, "", init_optimizer=True))

@@ -165,7 +165,7 @@ def refused(config, data, folder, tmp_path, why):
 
 def test_the_best_by_what_is_held_out_needs_what_is_held_out(judged, data, tmp_path):
     config, workdir = judged
-    with pytest.raises(errors.InputError, match="held_out_loss.* is only known with --held_out"):
+    with pytest.raises(errors.InputError, match="held_out_loss.* requires --held_out"):
         loop.train(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -195,7 +195,7 @@ def test_the_two_parts_of_a_source_are_a_training_set_and_its_judge(llms, judged
         "part is 'held_out', the config wants 'train'",
     )
     run = opening.set_up(judged[0], data, judged[1], left_out, write=False)
-    with pytest.raises(errors.InputError, match="is not the --held_out that train.keep_best went"):
+    with pytest.raises(errors.InputError, match="is not the --held_out that train.keep_best used"):
         run.saved_state()
 
 

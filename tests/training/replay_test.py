@@ -91,7 +91,7 @@ def test_a_replay_writes_no_other_config_and_tells_which_parameters_are_gone(
     assert {p: p.is_dir() or p.read_bytes() for p in before} == before
     gone, losses, *_ = capsys.readouterr().out.splitlines()
     assert (
-        gone.startswith("the checkpoints before step 3 are gone; ") and "first parameters" in gone
+        gone.startswith("the checkpoints before step 3 are gone; ") and "initial parameters" in gone
     )
     assert losses.startswith("step 3 with the parameters of step 0: 8 samples")
 

@@ -41,8 +41,8 @@ def test_processes_that_see_other_checkpoints_use_the_one_that_process_0_sees(tw
 @pytest.mark.slow
 def test_a_checkpoint_that_one_process_never_sees_ends_all(two_steps):
     whole, ema = (
-        f"error process 1: process 0 sees {two_steps}/checkpoints/4, which is not seen here; start again "
-        f"when it is",
+        f"error process 1: process 0 sees {two_steps}/checkpoints/4, but this process does not; start again "
+        f"when it does",
     ) * 2
     assert told(two_steps, "never") == [[whole, ema]] * 2
 
@@ -51,7 +51,7 @@ def test_a_checkpoint_that_one_process_never_sees_ends_all(two_steps):
 def test_two_checkpoints_of_one_name_are_told_apart(two_steps):
     """Each of them whole: one machine still has the files that were there before."""
     error = (
-        f"error {two_steps}/checkpoints/4 is another checkpoint for process 1 than for process 0; start "
+        f"error {two_steps}/checkpoints/4 is not the same checkpoint for process 1 as for process 0; start "
         f"again when all see the same"
     )
     assert told(two_steps, "other") == [[error, error]] * 2

@@ -295,7 +295,7 @@ def test_constants_are_not_trained(single):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((3, 1, 1), "wants 3 devices, but there are 8"),
+        ((3, 1, 1), "needs 3 devices, but there are 8"),
         ((0, 1, 1), "want three positive sizes"),
         ((-1, -1, 1), "at most one of them -1"),
     ],

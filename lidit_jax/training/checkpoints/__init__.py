@@ -1,14 +1,14 @@
-"""Checkpoints, which Orbax writes: of what they are made, whose they are, and whether they are still whole.
+"""Checkpoints, written by Orbax: their contents, the run that owns them, and their integrity.
 
-<workdir>/config.json         whose run it is: claim
+<workdir>/config.json         the run's config: claim
 <workdir>/checkpoints/<step>/ params, ema, constants, opt_state, guard: one item each, so that
-                              sampling reads the EMA alone (naming); record: the place in the data, and the
-                              digest of every array
-<workdir>/damaged/<step>/     one that is not what was saved, moved aside: resuming
+                              sampling reads only the EMA (naming); record: the position in the data
+                              and the digest of every array
+<workdir>/damaged/<step>/     a damaged checkpoint, moved aside: resuming
 
-saving    arrays -> files, and which are kept       reading   files -> arrays, compared with their digests
-damage    what is the files' fault, and what is not
-holdings  what a run's folder holds               exporting  a copy without what only training needs
+saving    arrays -> files, and which are kept      reading   files -> arrays, checked by digests
+damage    whether the files are at fault           exporting a copy without the optimizer's state
+holdings  what a run's folder holds
 """
 
 from lidit_jax.training.checkpoints.claim import RESTORE, changes, claim, differences, to_json

@@ -1,4 +1,4 @@
-"""Whose run a folder is: <workdir>/config.json, the run's config with what `prepare` measured filled in."""
+"""Which run owns a folder: <workdir>/config.json, its config with `prepare`'s measurements."""
 
 import dataclasses
 import pathlib
@@ -11,8 +11,8 @@ from lidit_jax import errors, files
 from lidit_jax.data import sources
 from lidit_jax.training.config import Config, build
 
-# Keys that may differ between the run in a workdir and the config that resumes it: they change
-# how far and how fast it goes, in how much memory, and what it shows and keeps, but not what it computes.
+# Keys that may differ between the run in a workdir and the config that resumes it: they change how
+# far and how fast it goes, its memory, and what it shows and keeps, but not what it computes.
 FREE = {
     "train": (
         "steps", "mesh", "accumulate", "log_every", "save_every", "keep", "keep_hours", "keep_best", "preview_every",
@@ -20,18 +20,18 @@ FREE = {
     ),
     "guard": ("patience",),
     "model": ("remat", "unroll"),
-    # codec_hash says which codec; bad_records only decides when a run ends.
+    # codec_hash identifies the codec; bad_records only decides when a run ends.
     "data": (
         "shards", "workers", "threads", "codec", "bad_records", *(f"options.{place}" for place in sources.PLACES),
     ),
 }  # fmt: skip
-# Files that may be elsewhere, since what they hold is compared: but one is there, or none.
+# Paths that may change, because the contents are compared; but not between set and unset.
 MAY_MOVE = ("vae.perceptual",)
-RESTORE = "put back a copy of it, or train in another folder"  # a run's config that is damaged
+RESTORE = "put back a copy of it, or train in another folder"  # for a damaged run config
 
 
 def claim(workdir: pathlib.Path, config: Config, write: bool = True):
-    """Makes `workdir` this config's run, or checks that it already is. Process 0 alone writes.
+    """Makes `workdir` this config's run, or checks that it already is. Only process 0 writes.
 
     write: False only checks.
 
@@ -40,7 +40,7 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
     path = workdir / "config.json"
     if (workdir / "recipe.json").exists():
         raise errors.InputError(
-            f"--workdir {workdir} is a data set; give the run a folder of its own"
+            f"--workdir {workdir} is a data set; give the run a separate folder"
         )
     saved = workdir / "checkpoints"
     if not path.exists() and saved.is_dir() and any(saved.iterdir()):
@@ -50,23 +50,23 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
     read = None
     if path.exists():
         read = files.read_json(path, "run's config", remedy=RESTORE)
-        saved = build(Config, read, str(path))  # with keys that it is too old for
+        saved = build(Config, read, str(path))  # adds keys that are newer than the file
         if different := changes(saved, config):
             longer = any(line.startswith("train.steps:") for line in different)
-            onward = f", with train.init_from={workdir} to go on from this one" if longer else ""
+            onward = f", with train.init_from={workdir} to continue from this one" if longer else ""
             raise errors.InputError(
                 f"{workdir} holds another config's run ({'; '.join(different)}); "
                 f"give another --workdir{onward}, or the same config"
             )
-    # Not once more: the others may be reading it, and NFS takes a replaced file from under a reader.
+    # Do not rewrite it: others may be reading, and NFS removes a replaced file under a reader.
     if write and read != to_json(config) and jax.process_index() == 0:
         files.write_json(path, to_json(config))
 
 
 def changes(old: Config, new: Config, fixed: tuple[str, ...] = ()) -> list[str]:
-    """Returns what is computed otherwise by two configs, a clause for each key: of keys that are not FREE.
+    """Returns what makes two configs compute different things: a clause for each key not in FREE.
 
-    fixed: beginnings of keys that are not to differ, though a run may go on with others.
+    fixed: prefixes of keys that must not differ here, although a run may resume with other values.
     """
     return [
         f"{key}: {was!r} there, {now!r} now"
@@ -94,7 +94,10 @@ def _is_free(key: str, config: Config) -> bool:
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields what differs between two nests of dicts and lists of them: the key, as "train.steps", and both values."""
+    """Yields differences of two nests of dicts and lists of dicts: (key, old, new).
+
+    A key is a path such as "train.steps".
+    """
     if _names(old) and _names(old) == _names(new):
         old, new = (dict(zip(_names(each), each)) for each in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
@@ -105,6 +108,6 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 
 def _names(value: Any) -> list[str] | None:
-    """Returns the names of a list of dicts that have some, such as the config's encoders."""
+    """Returns the names in a list of named dicts, such as the config's encoders; else None."""
     named = isinstance(value, list) and all(isinstance(v, dict) and "name" in v for v in value)
     return [v["name"] for v in value] if named else None

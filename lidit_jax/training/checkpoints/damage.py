@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint: told apart from what is wrong with devices, permissions or the network."""
+"""Tells damaged checkpoints apart from problems with devices, permissions or the network."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ import jax
 
 from lidit_jax import errors, processes
 
-# What an operating system, or TensorStore, says of a file that is there and may be whole.
+# Messages of the operating system or TensorStore about files that exist and may be intact.
 _ELSEWHERE = (
     "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
     "ABORTED", "Permission denied", "Too many open files", "Cannot allocate memory",
@@ -21,7 +21,7 @@ _Read = TypeVar("_Read")
 
 
 class Damaged(errors.InputError):
-    """The files of a checkpoint are not what was saved. `folder`: the checkpoint's; `why`: a clause."""
+    """A checkpoint's files are not what was saved. `folder`: the checkpoint's; `why`: a clause."""
 
     def __init__(self, folder: pathlib.Path, why: str):
         self.folder, self.why = folder, why
@@ -31,18 +31,18 @@ class Damaged(errors.InputError):
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
-    """Returns the steps of the finished checkpoints in a folder of them, in order, as this process sees it."""
+    """Returns the steps of the finished checkpoints that this process sees in `folder`, sorted."""
     if not folder.is_dir():
         return []
-    # One that is being written, or was when its process was killed, has no bare number as its name.
+    # An unfinished checkpoint's name is not a bare number.
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
 @contextlib.contextmanager
 def blamed(folder: pathlib.Path) -> Iterator[None]:
-    """Raises Damaged where a block cannot read the checkpoint in `folder`, and that is the files' fault.
+    """Raises Damaged if a block cannot read the checkpoint in `folder` and the files are at fault.
 
-    Orbax has no exception of its own for what is damaged: it raises all kinds, a bare `Exception` too.
+    Orbax has no exception type for damage: it raises all kinds, including a bare `Exception`.
     """
     try:
         yield
@@ -50,7 +50,7 @@ def blamed(folder: pathlib.Path) -> Iterator[None]:
         Damaged,
         MemoryError,
         jax.errors.JaxRuntimeError,
-    ):  # the last: such as a device without room
+    ):  # the last: for example a device out of memory
         raise
     except Exception as e:
         elsewhere = errors.is_unreachable(e) or any(w in str(e) for w in _ELSEWHERE)
@@ -61,11 +61,11 @@ def blamed(folder: pathlib.Path) -> Iterator[None]:
 
 
 def agreed(folder: pathlib.Path, read: Callable[[], _Read]) -> _Read:
-    """Returns what `read` reads of the checkpoint in `folder`; where it is damaged for one process, all raise.
+    """Returns `read()`, of the checkpoint in `folder`; if one process finds damage, all raise it.
 
-    Every process calls this, and none may wait for another within `read`: one may fail alone. An error
-    that is not the checkpoint's ends its process, and thereby all. Raises Passing, on every process,
-    where process 0 sees a checkpoint that another does not come to see.
+    Every process calls this, and `read` must not wait for another process, because one may fail
+    alone. Any other error ends its process, and thereby all. Raises Passing, on every process, if
+    process 0 sees a checkpoint that another process does not come to see.
     """
     _await_seen(folder)
     found, why = None, ""
@@ -85,12 +85,12 @@ def agreed(folder: pathlib.Path, read: Callable[[], _Read]) -> _Read:
 
 
 def _await_seen(folder: pathlib.Path):
-    if not processes.from_first(folder.is_dir()):  # which is told when it is read
+    if not processes.from_first(folder.is_dir()):  # reported when it is read
         return
     with processes.together():
         processes.await_news(
             folder.is_dir,
             errors.Passing(
-                f"process 0 sees {folder}, which is not seen here; start again when it is"
+                f"process 0 sees {folder}, but this process does not; start again when it does"
             ),
         )

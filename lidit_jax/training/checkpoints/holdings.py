@@ -1,6 +1,6 @@
-"""What a run's folder holds, for a person to read. No array is read, and nothing is written.
+"""Describes what a run's folder holds, for people. Reads no arrays and writes nothing.
 
-The run may be training: what vanishes meanwhile is not told of.
+The run may be training: files that vanish meanwhile are ignored.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from lidit_jax.training.telemetry import ledger, step_lines
 
 
 def info(workdir: pathlib.Path) -> Iterator[str]:
-    """Yields what a run's folder holds: its config, its checkpoints, the damaged and the unfinished, its ledger.
+    """Yields lines on a run's folder: config, checkpoints, damaged and unfinished ones, and ledger.
 
-    Of a checkpoint the files that tell of its arrays are read, and its record is compared with its hash.
-    Raises InputError for a folder that is no run.
+    Of a checkpoint, reads the metadata of its arrays and checks its record against its hash.
+    Raises InputError if the folder is not a run.
     """
     path, what = workdir / "config.json", "run's config (is this a run?)"
     config = files.read_json(path, what, remedy=RESTORE, holds=("task", "train"))
@@ -32,7 +32,10 @@ def info(workdir: pathlib.Path) -> Iterator[str]:
     if not steps:
         yield "no finished checkpoint"
     for path, size in _others(folder):
-        yield f"unfinished: {path}, {size:,} bytes: it is being saved, or a kill left it, and the next start removes it"
+        yield (
+            f"unfinished: {path}, {size:,} bytes: it is being saved, or a kill left it, and the "
+            f"next start removes it"
+        )
     aside = workdir / resuming.ASIDE
     for path in sorted(aside.iterdir()) if aside.is_dir() else ():
         yield f"damaged, moved aside: {path}, {_size(path):,} bytes"
@@ -43,7 +46,7 @@ def _parameters(folder: pathlib.Path, steps: list[int]) -> str:
     for step in reversed(steps):
         try:
             found = naming.by_name(reading.metadata(folder / str(step), "ema")).values()
-        except damage.Damaged:  # which is told where the checkpoint is
+        except damage.Damaged:  # reported with the checkpoint
             continue
         return f"{sum(math.prod(a.shape) for a in found):,} parameters"
     return "parameters unknown"
@@ -71,16 +74,16 @@ def _checkpoint(folder: pathlib.Path) -> Iterator[str]:
 
 
 def _item(folder: pathlib.Path, item: str, count: int) -> str:
-    """Returns what an item holds. Raises Damaged unless it tells of as many arrays as were saved."""
+    """Describes an item. Raises Damaged unless its metadata lists as many arrays as were saved."""
     found = naming.by_name(reading.metadata(folder, item))
     if len(found) != count:
-        raise damage.Damaged(folder, f"its {item} tells of {len(found)} arrays of {count}")
+        raise damage.Damaged(folder, f"its {item} lists {len(found)} arrays of {count}")
     kinds = " ".join(sorted({str(a.dtype) for a in found.values()}))
     return f"{item} {count} of {kinds}"
 
 
 def _others(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
-    """Yields what is being saved, or was when its process was killed, with its bytes."""
+    """Yields unfinished checkpoints (being saved, or left by a kill) with their bytes."""
     if not folder.is_dir():
         return
     for path in sorted(filter(resuming.is_unfinished, folder.iterdir())):
@@ -90,9 +93,9 @@ def _others(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
 
 
 def _size(folder: pathlib.Path) -> int:
-    """Returns the bytes of all files in a folder that are still there."""
+    """Returns the bytes of all files still in a folder."""
     total = 0
-    for inside, _, names in os.walk(folder):  # it too passes over what vanishes
+    for inside, _, names in os.walk(folder):  # it also ignores what vanishes
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 total += os.stat(os.path.join(inside, name)).st_size

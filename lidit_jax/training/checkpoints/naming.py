@@ -1,4 +1,4 @@
-"""Of what a checkpoint is made: which part of a state is which item of it, and how arrays are called."""
+"""The layout of a checkpoint: which part of a state is which item, and the names of arrays."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ ALL = ("params", "ema", "constants", "opt_state", "guard")
 
 
 def items(state: TrainState, names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns these fields of a state as Orbax saves them, one item each: nests of dicts, or a list.
+    """Returns these fields of a state as Orbax saves them, one item each: nested dicts, or a list.
 
-    Orbax saves no empty item, nor an empty array, as the features of no instruction are.
+    Orbax cannot save empty items or empty arrays, such as the features of an absent instruction.
     """
     parts = {name: getattr(state, name) for name in names}
     found = {k: _without_empty(v) for k, v in parts.items() if isinstance(v, nnx.State)}
@@ -54,14 +54,14 @@ def _empty(like: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-    """Returns the arrays of a nest of models' variables, of dicts or of lists, as "dit.time.up.kernel"."""
+    """Returns the arrays of nested variables, dicts or lists, by names as "dit.time.up.kernel"."""
     tree = nnx.to_pure_dict(tree) if isinstance(tree, nnx.State) else tree
     flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_array)
     return {jax.tree_util.keystr(k, simple=True, separator="."): a for k, a in flat}
 
 
 def all_by_name(read: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arrays of several items as "params dit.time.up.kernel"."""
+    """Returns the arrays of several items by name, such as "params dit.time.up.kernel"."""
     return {f"{item} {name}": a for item, tree in read.items() for name, a in by_name(tree).items()}
 
 

@@ -1,4 +1,4 @@
-"""From a checkpoint's files to arrays in their places, each compared with its digest."""
+"""Restores a checkpoint's arrays to their shardings and checks each against its digest."""
 
 import pathlib
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from lidit_jax import digests, errors, processes
 from lidit_jax.training.checkpoints import damage, naming, record
 from lidit_jax.training.state import TrainState
 
-GROUP = 2**31  # bytes of arrays that are read at once, where they are then cast
+GROUP = 2**31  # bytes of arrays read at once when they are then cast
 
 
 def folder_of(workdir: pathlib.Path, step: int) -> pathlib.Path:
@@ -23,14 +23,14 @@ def folder_of(workdir: pathlib.Path, step: int) -> pathlib.Path:
 def steps(workdir: pathlib.Path) -> list[int]:
     """Returns the steps of a run's finished checkpoints, in order, as process 0 sees them.
 
-    Every process calls this: a network filesystem may show them different ones for a while. Whoever then
-    reads one waits until all see it.
+    Every process calls this: a network filesystem may show them different ones for a while. Reading
+    one then waits until all see it.
     """
     return processes.from_first(steps_here(workdir) if jax.process_index() == 0 else None)
 
 
 def steps_here(workdir: pathlib.Path) -> list[int]:
-    """Returns what `steps` does, as this process sees them; no process waits for another."""
+    """Like `steps`, but as this process sees them, without waiting for others."""
     return damage.steps_in(workdir / "checkpoints")
 
 
@@ -40,13 +40,13 @@ def last_step(workdir: pathlib.Path) -> int | None:
 
 
 def check_there(workdir: pathlib.Path):
-    """Raises InputError, on every process, if process 0 sees that a run has no folder of checkpoints."""
+    """Raises InputError, on every process, if process 0 sees no checkpoint folder in a run."""
     if not processes.from_first((workdir / "checkpoints").is_dir()):
         raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
 
 
 def restore(workdir: pathlib.Path, step: int, like: TrainState) -> tuple[TrainState, dict]:
-    """Returns the state saved at `step`, each array placed as in `like`, and the checkpoint's record.
+    """Returns the state saved at `step`, sharded as in `like`, and the checkpoint's record.
 
     Raises Damaged, on every process, if one cannot read it or if it is not what was saved, and InputError
     if it is an export.
@@ -64,9 +64,9 @@ def restore(workdir: pathlib.Path, step: int, like: TrainState) -> tuple[TrainSt
 def restore_fields(
     workdir: pathlib.Path, step: int, like: TrainState, names: tuple[str, ...]
 ) -> tuple[str, dict[str, Any]]:
-    """Returns a checkpoint's `record.identity`, and these fields of its `TrainState`, placed as in `like`.
+    """Returns a checkpoint's `record.identity` and these `TrainState` fields, sharded as in `like`.
 
-    Nothing else is read. Raises Damaged if what was read is not what was saved, or is not finite.
+    Reads nothing else. Raises Damaged if what was read is not what was saved, or is not finite.
     """
     told, items = _read(folder_of(workdir, step), naming.items(like, names), finite=True)
     return record.identity(told), naming.fields(like, names, items)
@@ -89,9 +89,9 @@ def identity(workdir: pathlib.Path, step: int) -> str:
 
 
 def was_due(workdir: pathlib.Path, step: int) -> bool:
-    """Returns whether a checkpoint was saved because it was time to, and not because the run was stopped.
+    """Returns whether a checkpoint was saved on schedule, not because the run was stopped.
 
-    As this process sees it; True of one that is damaged.
+    As this process sees it; True for a damaged one.
     """
     try:
         return record_of(workdir, step).get("due", step) == step
@@ -102,13 +102,14 @@ def was_due(workdir: pathlib.Path, step: int) -> bool:
 def restore_ema(
     workdir: pathlib.Path, ema: nnx.State, constants: nnx.State, step: int | None = None
 ) -> tuple[int, str, nnx.State, nnx.State]:
-    """Returns a step, its `record.identity`, its EMA and its constants; nothing else is read.
+    """Returns a step, its `record.identity`, its EMA and its constants; reads nothing else.
 
-    step: which; None = the last.
+    ema, constants: `jax.ShapeDtypeStruct`s with the dtype and sharding of each array.
+    step: None = the last.
 
-    Both are given as `jax.ShapeDtypeStruct`s, and each array comes in that dtype to that place. It is
-    read as it was saved, compared with its digest and only then cast, some GROUP bytes at a time.
-    Raises InputError if the run has no checkpoint, or none of this step, and otherwise as `restore_fields`.
+    Arrays are read as saved, checked against their digests and only then cast, about GROUP bytes
+    at a time. Raises InputError if the run has no checkpoint, or none of this step, and otherwise
+    as `restore_fields`.
     """
     step = _chosen(workdir, step)
     folder, names = folder_of(workdir, step), ("ema", "constants")
@@ -129,7 +130,7 @@ def restore_ema(
 
 
 def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every array of one item of a checkpoint, by its name; no array is read."""
+    """Returns the shape of every array of a checkpoint's item, by name; reads no arrays."""
     found = naming.by_name(_saved_as(folder_of(workdir, step), item))
     return {name: tuple(a.shape) for name, a in found.items()}
 
@@ -137,7 +138,7 @@ def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple
 def saved_constants(
     workdir: pathlib.Path, step: int, everywhere: jax.sharding.NamedSharding
 ) -> dict:
-    """Returns a checkpoint's constants as they were saved, nested, whole on every device."""
+    """Returns a checkpoint's constants as they were saved, nested, replicated on every device."""
     folder = folder_of(workdir, step)
     told = damage.agreed(folder, lambda: record.read(folder))
     if "constants" not in told["digests"]:
@@ -159,13 +160,14 @@ def _chosen(workdir: pathlib.Path, step: int | None) -> int:
         )
     if step is not None and step not in there:
         raise errors.InputError(
-            f"{workdir / 'checkpoints'} has no checkpoint of step {step}; it has {', '.join(map(str, there))}"
+            f"{workdir / 'checkpoints'} has no checkpoint of step {step}; it has "
+            f"{', '.join(map(str, there))}"
         )
     return there[-1] if step is None else step
 
 
 def metadata(folder: pathlib.Path, item: str) -> Any:
-    """Returns the nest of one item's arrays, each with its shape and dtype. No process waits for another."""
+    """Returns one item's nested arrays, each with shape and dtype. No process waits for another."""
     with damage.blamed(folder):
         tree = ocp.StandardCheckpointHandler().metadata(folder / item).tree
         if tree is None:
@@ -174,17 +176,17 @@ def metadata(folder: pathlib.Path, item: str) -> Any:
 
 
 def _saved_as(folder: pathlib.Path, item: str) -> Any:
-    """Returns what `metadata` returns, the same on every process."""
+    """Returns `metadata`; if it is damaged for one process, all raise Damaged."""
     return damage.agreed(folder, lambda: metadata(folder, item))
 
 
 def _name(path: tuple) -> str:
-    """Returns a path as `naming.by_name` does; Orbax has words for numbers in it."""
+    """Returns a path as `naming.by_name` writes it; Orbax has strings for numbers in paths."""
     return ".".join(map(str, path))
 
 
 def _in_dtype_of(saved: Any | None, like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Returns `like` as it was saved; where nothing was, Orbax tells so."""
+    """Returns `like` in the saved dtype; if nothing was saved, Orbax reports it."""
     return like if saved is None else like.update(dtype=saved.dtype)
 
 
@@ -196,7 +198,7 @@ def _whole(like: Any) -> ocp.args.CheckpointArgs:
 
 
 def _some(like: Any) -> ocp.args.CheckpointArgs:
-    """Asks for some arrays of an item."""
+    """Restores only some arrays of an item."""
     args = ocp.checkpoint_utils.construct_restore_args(like)
     return ocp.args.PyTreeRestore(like, restore_args=args, partial_restore=True)
 
@@ -204,11 +206,11 @@ def _some(like: Any) -> ocp.args.CheckpointArgs:
 def _read(
     folder: pathlib.Path, wanted: dict[str, Any], finite: bool = False, how: _How = _whole
 ) -> tuple[dict, dict[str, Any]]:
-    """Returns the record of the checkpoint in `folder`, and these of its items, as they were saved.
+    """Returns the record of the checkpoint in `folder` and the wanted items, as they were saved.
 
-    wanted: by item, `jax.ShapeDtypeStruct`s with shardings; finite: refuses numbers that are not.
-    Raises, on every process, Damaged if one cannot read it or if it is not what was saved, and Passing
-    if they have read different ones.
+    wanted: item -> `jax.ShapeDtypeStruct`s with shardings; finite: reject numbers that are not.
+    Raises, on every process, Damaged if one cannot read it or if it is not what was saved, and
+    Passing if they have read different checkpoints.
     """
 
     def here():
@@ -231,13 +233,13 @@ def _check_same(folder: pathlib.Path, told: dict):
     other = [i for i, identity in enumerate(found) if identity != found[0]]
     if other:
         raise errors.Passing(
-            f"{folder} is another checkpoint for process {other[0]} than for process 0; start again when "
-            f"all see the same"
+            f"{folder} is not the same checkpoint for process {other[0]} as for process 0; start "
+            f"again when all see the same"
         )
 
 
 def _alone(folder: pathlib.Path) -> ocp.CheckpointManager:
-    """Returns a manager that waits for no other process: where one fails to read, the others go on."""
+    """Returns a manager that waits for no other process, so that one may fail to read alone."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"reader{me}"
@@ -247,7 +249,7 @@ def _alone(folder: pathlib.Path) -> ocp.CheckpointManager:
 
 
 def _check_digests(folder: pathlib.Path, saved: dict[str, dict[str, str]], items: dict[str, Any]):
-    """Raises Damaged, naming an array, unless every copy of all has the digest that it was saved with."""
+    """Raises Damaged, naming an array, unless every copy of every array has its saved digest."""
     found = digests.of_copies(naming.all_by_name(items))
     known = {f"{item} {name}": text for item, part in saved.items() for name, text in part.items()}
     different = [name for name, texts in found.items() if set(texts) != {known.get(name)}]
@@ -268,12 +270,12 @@ def _check_finite(folder: pathlib.Path, items: dict[str, Any]):
 
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
-    """Whether every number is finite; asked where the arrays are, since no host may hold them all."""
+    """Whether every number is finite; computed on the devices, since no host may hold them all."""
     return jnp.stack([jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]).all()
 
 
 def _groups(arrays: dict[tuple, Any]) -> Iterator[dict[tuple, Any]]:
-    """Yields arrays in groups of GROUP bytes, or of one array that is larger."""
+    """Yields arrays in groups of at most GROUP bytes; a larger array is a group by itself."""
     group, size = {}, 0
     for path, a in arrays.items():
         own = a.size * a.dtype.itemsize
@@ -286,7 +288,7 @@ def _groups(arrays: dict[tuple, Any]) -> Iterator[dict[tuple, Any]]:
 
 
 def _cast(arrays: dict[tuple, jax.Array], like: dict[tuple, Any]) -> dict[tuple, jax.Array]:
-    """Returns each array in the dtype, and at the place, that `like` says."""
+    """Returns each array with the dtype and sharding of `like`."""
     other = [path for path, a in arrays.items() if a.dtype != like[path].dtype]
     if not other:
         return arrays

@@ -1,10 +1,10 @@
-"""What a checkpoint says of itself, as JSON with its own SHA-256.
+"""A checkpoint's own metadata, as JSON with its SHA-256.
 
 step     of the state                               saved  when, in seconds since 1970
-batches  the place in the data                      data, held_out  the data sets' statistics
-means    of each metric, since the last checkpoint that was due; none of one that a stop made. What is
-         named held_out_... is of the state itself
-bad, metrics, lines, since, due, clock    what `Logbook` has to know to go on
+batches  the position in the data                   data, held_out  the data sets' statistics
+means    of each metric, since the last scheduled checkpoint; empty if a stop caused the save.
+         held_out_... are scores of the state itself
+bad, metrics, lines, since, due, clock    what `Logbook` needs to resume
 identity  in a copy made by `exporting`: the original's
 digests  of every array: item -> name -> `digests.digest`, in hexadecimal
 """
@@ -23,18 +23,18 @@ ITEM = "record"
 
 
 def make(step: int, told: dict[str, Any], digests: dict[str, Any]) -> dict:
-    """Returns a record of now. told: the other entries."""
+    """Returns a record with the current time. told: the other entries."""
     made = {"step": step, "saved": time.time(), "digests": digests}
     return json.loads(json.dumps(told | made))
 
 
 def sealed(record: dict) -> ocp.args.JsonSave:
-    """Returns what has Orbax save a record."""
+    """Returns the Orbax argument that saves a record."""
     return ocp.args.JsonSave({"record": record, "sha256": files.digest(record)})
 
 
 def read(folder: pathlib.Path) -> dict:
-    """Returns the record of the checkpoint in `folder`. Raises Damaged unless it is what was saved there.
+    """Returns the record of the checkpoint in `folder`. Raises Damaged if it is not what was saved.
 
     No process waits for another.
     """
@@ -49,5 +49,5 @@ def read(folder: pathlib.Path) -> dict:
 
 
 def identity(record: dict) -> str:
-    """Returns a hash that no other checkpoint has, but copies of it: of when it was saved, and of all that it holds."""
+    """Returns a hash unique to this checkpoint and its copies: of the time of saving and of all its contents."""
     return record.get("identity") or files.digest(record)[:16]

@@ -1,5 +1,5 @@
-"""Where a run goes on: from its last checkpoint that is whole. A damaged one is moved aside, not deleted;
-one that a kill left half written has no name as a checkpoint, and is removed."""
+"""Resumes a run from its last intact checkpoint. Damaged ones are moved aside, not deleted; those
+that a kill left half-written do not have a checkpoint's name, and are removed."""
 
 import dataclasses
 import itertools
@@ -14,12 +14,12 @@ from lidit_jax.training.checkpoints import damage, reading
 from lidit_jax.training.state import TrainState
 
 ASIDE = "damaged"  # folder of a run
-_UNFINISHED = ".orbax-checkpoint-tmp"  # behind a step: how Orbax calls what it is writing
+_UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's suffix, after the step, while it is writing
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The last whole checkpoint of a run, read; and those after it, which are damaged, latest first."""
+    """A run's last intact checkpoint, restored, and the damaged ones after it, latest first."""
 
     step: int
     state: TrainState
@@ -28,10 +28,10 @@ class Found:
 
 
 def last_whole(workdir: pathlib.Path, like: TrainState) -> Found:
-    """Reads the last whole checkpoint of a run that has some; nothing is moved.
+    """Restores the last intact checkpoint of a run that has checkpoints; moves nothing.
 
-    A checkpoint counts as damaged once it was read twice in vain. Raises InputError if none is whole:
-    then it is more likely that something else is wrong than that all are damaged.
+    A checkpoint counts as damaged after two failed reads. Raises InputError if none is intact:
+    then something else is more likely to be wrong than that all are damaged.
     """
     damaged = []
     for step in reversed(reading.steps(workdir)):
@@ -44,13 +44,13 @@ def last_whole(workdir: pathlib.Path, like: TrainState) -> Found:
         raise damaged[0]
     whys = "; ".join(f"{e.folder.name}: {e.why}" for e in damaged)
     raise errors.InputError(
-        f"no checkpoint in {workdir / 'checkpoints'} can be used ({whys}); all are left as they are: if it "
-        f"is not the code or the libraries that changed, remove them to train again"
+        f"no checkpoint in {workdir / 'checkpoints'} can be used ({whys}); all are left as they "
+        f"are: if neither the code nor the libraries changed, remove them to train again"
     )
 
 
 def _try(workdir: pathlib.Path, step: int, like: TrainState):
-    """Returns what is read, or what is wrong with it, told anew: what was raised holds the arrays read."""
+    """Returns what was read, or a new error: the one raised references the arrays read."""
     try:
         return reading.restore(workdir, step, like), None
     except damage.Damaged as e:
@@ -58,10 +58,10 @@ def _try(workdir: pathlib.Path, step: int, like: TrainState):
 
 
 def set_aside(workdir: pathlib.Path, found: Found, tell: Callable[[pathlib.Path, str], None]):
-    """Moves what is damaged to <workdir>/damaged, oldest first.
+    """Moves damaged checkpoints to <workdir>/damaged, oldest first.
 
-    Process 0 moves, and every process waits until it sees so. Before each move process 0 calls `tell`
-    with where to and why: after a kill in between, it is told again.
+    Process 0 moves them, and every process waits until it sees that. Before each move process 0
+    calls `tell` with the destination and the reason; after a kill in between, it is called again.
     """
     for gone in reversed(found.damaged):
         to = _free(workdir / ASIDE, gone.folder.name)
@@ -74,26 +74,26 @@ def set_aside(workdir: pathlib.Path, found: Found, tell: Callable[[pathlib.Path,
             processes.await_news(
                 lambda folder=gone.folder: not folder.exists(),
                 errors.Passing(
-                    f"{gone.folder} was moved aside, being damaged, but is still seen here; start again "
-                    f"when it is not"
+                    f"{gone.folder} is damaged and was moved aside, but this process still sees "
+                    f"it; start again when it does not"
                 ),
             )
 
 
 def remove_unfinished(workdir: pathlib.Path):
-    """Removes what processes that were killed had not finished saving. For process 0, before it saves any."""
+    """Removes checkpoints left unfinished by kills. Only for process 0, before it saves any."""
     for path in (workdir / "checkpoints").glob("*"):
         if is_unfinished(path):
             shutil.rmtree(path)
 
 
 def is_unfinished(path: pathlib.Path) -> bool:
-    """Whether a folder among checkpoints is one that is being saved, or was when its process was killed."""
+    """Whether a folder among checkpoints is unfinished: being saved, or left by a kill."""
     step, found, _ = path.name.partition(_UNFINISHED)
     return bool(found) and step.isdecimal() and path.is_dir() and not path.is_symlink()
 
 
 def _free(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns folder/name, or folder/name-2 or a later one, whichever is the first that is not there."""
+    """Returns the first of folder/name, folder/name-2, folder/name-3, ... that does not exist."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(folder / n for n in names if not (folder / n).exists())

@@ -1,4 +1,4 @@
-"""From arrays to a checkpoint, written while the training goes on; and which checkpoints are kept."""
+"""Saves checkpoints while training continues, and decides which ones are kept."""
 
 import dataclasses
 import datetime
@@ -17,12 +17,12 @@ from lidit_jax.training.checkpoints import damage, naming, record
 from lidit_jax.training.config import TrainConfig
 from lidit_jax.training.state import TrainState
 
-_LONGEST = 86_400  # seconds of one save. Orbax' own 1,200 are too few for 167 GB over a network of 1 Gbit/s
+_LONGEST = 86_400  # seconds per save. Orbax's 1,200 are too few for 167 GB over a 1 Gbit/s network
 
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """A checkpoint that is on disk. In seconds: how long the steps waited; when it was on disk, from then on."""
+    """A checkpoint on disk; seconds that the steps waited, and from the start until on disk."""
 
     step: int
     waited: float
@@ -36,10 +36,11 @@ class Saved:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax' manager, that does not ask JAX whether to stop.
+    """Orbax's manager, except that it does not ask JAX whether to stop.
 
-    It asks when a checkpoint is written, of that checkpoint's step, and JAX, which counts on being asked
-    at every step in turn (`processes.heeding_sigterm`), would take the processes to be there still.
+    Orbax would ask when it writes a checkpoint, with that checkpoint's step; JAX expects to be
+    asked at every step in turn (`processes.heeding_sigterm`) and would take the processes to be
+    at that step.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -47,9 +48,9 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Saver:
-    """Saves a run's checkpoints, and keeps those that `train.keep`, `keep_hours` and `keep_best` ask for.
+    """Saves checkpoints and keeps those that `train.keep`, `keep_hours` and `keep_best` select.
 
-    A context manager. Every process has one, and calls it at the same steps.
+    A context manager. Every process has one and calls it at the same steps.
     """
 
     def __init__(self, workdir: pathlib.Path, config: TrainConfig):
@@ -74,13 +75,13 @@ class Saver:
         self._manager.close()
 
     def rehearse(self, state: TrainState):
-        """Makes the digests of a state, so that what makes them is compiled before a step waits for it."""
+        """Computes a state's digests, so that their program compiles before a step waits for it."""
         _digests(naming.items(state, naming.ALL))
 
     def save(self, state: TrainState, told: dict[str, Any]):
-        """Starts saving; returns once the arrays are copied, and writes them in the background.
+        """Starts saving; returns once the arrays are copied, then writes in the background.
 
-        told: the entries of `record`, but those that it makes itself.
+        told: the entries of `record`, except those that `record.make` adds.
         """
         begun = time.perf_counter()
         self.wait()
@@ -89,19 +90,19 @@ class Saver:
         self._records[step] = _judged_by(told)
         args = {item: ocp.args.PyTreeSave(tree) for item, tree in items.items()}
         args[record.ITEM] = record.sealed(told)
-        # Without `force` Orbax may leave a step out, and only say so by what it returns.
+        # Without `force` Orbax may skip a step and report it only in its return value.
         self._manager.save(step, args=ocp.args.Composite(**args), force=True)
         self._pending = step, time.perf_counter() - begun, time.time() - time.perf_counter() + begun
 
     def wait(self):
-        """Returns when what is being saved is on disk."""
+        """Waits until what is being saved is on disk."""
         self._manager.wait_until_finished()
         self._look()
 
     def finished(self) -> list[Saved]:
-        """Returns the checkpoints that came to be on disk since this was last asked; it does not wait.
+        """Returns the checkpoints that reached the disk since the last call, without waiting.
 
-        Process 0 alone is told. Raises what went wrong where one could not be written.
+        Empty on processes other than 0. Raises the error of a checkpoint that could not be written.
         """
         self._look()
         told, self._finished = self._finished, []
@@ -110,7 +111,7 @@ class Saver:
     def _look(self):
         if self._pending is None or self._manager.is_saving_in_progress():
             return
-        self._manager.wait_until_finished()  # it has: but if it failed, this raises what was wrong
+        self._manager.wait_until_finished()  # it has finished; if it failed, this raises the error
         step, waited, begun = self._pending
         self._pending = None
         if jax.process_index() == 0:  # others may not see its files yet
@@ -120,19 +121,19 @@ class Saver:
 
 
 def _array_handler() -> ocp.PyTreeCheckpointHandler:
-    """Returns what writes arrays, of which those that devices hold copies of are written by one of these.
+    """Returns a handler that has one device write each replicated array, unless it is large.
 
-    Unless they are large: by default Orbax has each device write a slice of its own copy, of whatever
-    size, and steps wait until each slice of each array is compiled.
+    By default Orbax has each device write a slice of its own copy, whatever the size, and steps
+    wait while a program for each slice of each array is compiled.
     """
-    large = 2**20  # bytes of an array's part on a device
+    large = 2**20  # bytes of an array's shard on a device
     handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=large)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
 def check_keep_best(config: TrainConfig, metrics: Collection[str]):
-    """Raises InputError unless `train.keep_best` is one of a checkpoint's metrics, or "" for none."""
+    """Raises InputError unless `train.keep_best` is one of a checkpoint's metrics, or "" (none)."""
     if config.keep_best and config.keep_best not in metrics:
         raise errors.unknown_name("metric in train.keep_best", config.keep_best, metrics)
 
@@ -147,7 +148,7 @@ def _digests(items: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _record_or_none(folder: pathlib.Path) -> dict | None:
-    """Returns what a checkpoint is kept by; of a damaged one None, which whoever reads it will be told."""
+    """Returns what decides if a checkpoint is kept; None if damaged, as its readers will report."""
     try:
         return _judged_by(record.read(folder))
     except damage.Damaged:
@@ -155,13 +156,13 @@ def _record_or_none(folder: pathlib.Path) -> dict | None:
 
 
 def _judged_by(told: dict) -> dict:
-    """Returns what of a record says whether its checkpoint is kept: a small part of it."""
+    """Returns the small part of a record that decides whether its checkpoint is kept."""
     return {name: told[name] for name in ("saved", "means")}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Info:
-    """What Orbax' policies ask of a checkpoint."""
+    """What Orbax's policies need to know about a checkpoint."""
 
     step: int
     time: datetime.datetime
@@ -169,11 +170,11 @@ class _Info:
 
 
 class _Policy(policies.PreservationPolicy):
-    """Orbax' policies, told of each checkpoint by its own record, which a resumed process finds unchanged.
+    """Orbax's policies, applied to each checkpoint's own record, which is the same after a restart.
 
-    Orbax itself has another time for a checkpoint that it saved than for the same one found on disk:
-    by that, what was kept for good could be dropped after a restart. One that has no record, as a kill
-    leaves what it removes, has no time of its own: it is kept as one of the last ones alone.
+    Orbax has one time for a checkpoint that it saved and another for the same one found on disk;
+    with those, a checkpoint kept for good could be dropped after a restart. A checkpoint without a
+    record, left by a kill during its removal, has no time: it can be kept only as one of the last.
     """
 
     def __init__(self, config: TrainConfig, records: dict[int, dict | None]):
@@ -204,7 +205,7 @@ class _Policy(policies.PreservationPolicy):
 
 
 def _rank(metric: str, means: dict[str, float]) -> float:
-    """Returns what is least for the best; a mean that is unknown or not finite is never the best."""
+    """Returns a value that is least for the best; an unknown or non-finite mean is never best."""
     mean = means.get(metric, math.nan)
     if not math.isfinite(mean):
         return math.inf

@@ -1,8 +1,8 @@
-"""What is trained. A task says how a model is made, scored on a batch, and looked at.
+"""What is trained. A task makes a model, computes its loss on a batch, and previews it.
 
-diffusion     LI-DiT on latents and LLM features      autoencoding   the VAE on pictures
+diffusion     LI-DiT on latents and LLM features      autoencoding   the VAE on images
 
-One step, one loop and one checkpoint format serve every task.
+All tasks share one step, one loop and one checkpoint format.
 """
 
 import dataclasses
@@ -23,35 +23,35 @@ class Task(Protocol):
     """The contract between a model and the training loop."""
 
     def init(self, rngs: nnx.Rngs) -> nnx.Module:
-        """Returns the model, parameters in f32."""
+        """Returns the model, with parameters in f32."""
 
     def loss(
         self, model: nnx.Module, batch: Batch, keys_B: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the loss of each sample, f32 [B], and what else is worth a log, [B] each.
+        """Returns the loss of each sample, f32 [B], and other metrics to log, [B] each.
 
-        Row k draws from keys_B[k] alone, so that no draw depends on the mesh.
+        Row k uses only the random key keys_B[k], so that nothing drawn depends on the mesh.
         """
 
     def scoring(self) -> "Task":
-        """Returns the task whose `loss` says how good the model is, on pictures that it does not learn from."""
+        """Returns the task whose `loss` measures the model on held-out images."""
 
     def batch_spec(self) -> Batch:
-        """Returns the global batch of the config's own size, as `jax.ShapeDtypeStruct`s."""
+        """Returns the global batch at the config's size, as `jax.ShapeDtypeStruct`s."""
 
     def tokens(self, batch: Batch) -> int:
-        """Returns how many positions the network has for this batch: what a step costs."""
+        """Returns the network's number of positions for this batch, which sets a step's cost."""
 
     def preview_inputs(self, reader: Reader) -> Any:
-        """Returns what `preview` is given at every call, arrays whose rows are samples."""
+        """Returns the inputs of every `preview` call: arrays whose rows are samples."""
 
     def preview(self, model: nnx.Module, inputs: Any, keys_B: jax.Array) -> jax.Array:
-        """Returns raw latents to look at, each sample's in one row or in several that follow."""
+        """Returns raw latents to look at, one row or several consecutive rows per sample."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A run about to begin: the config as measured, its task, its data, the model's constants."""
+    """A run about to begin: its config with measured sizes, task, data and model constants."""
 
     config: Config
     task: Task
@@ -59,12 +59,12 @@ class Opened:
     constants: dict
 
     def held_out(self, folder: pathlib.Path) -> Reader:
-        """Opens a data set to judge the run by. Raises InputError as `inputs.open_held_out` does."""
+        """Opens a held-out data set. Raises InputError as `inputs.open_held_out` does."""
         return inputs.open_held_out(self.config, folder, self.reader)
 
 
 def without_data(config: Config) -> Task:
-    """Returns the task of a finished run, to draw with its model or to export it: nothing is scored."""
+    """Returns the task of a finished run, for sampling or export: it cannot be scored."""
     if config.task == "vae":
         scoreless = dataclasses.replace(config.vae, perceptual="")
         return autoencoding.vae_task(dataclasses.replace(config, vae=scoreless))[0]
@@ -74,7 +74,7 @@ def without_data(config: Config) -> Task:
 def open_run(config: Config, folder: pathlib.Path) -> Opened:
     """Opens a prepared data set for the config's task.
 
-    Raises InputError where the data set is not the one that the config describes.
+    Raises InputError if the data set is not the one that the config describes.
     """
     if config.task == "vae":
         config, reader = inputs.open_pictures(config, folder)

@@ -1,4 +1,4 @@
-"""Training the VAE: pictures through a Gaussian over latents and back (arXiv 2112.10752, section 3.1)."""
+"""Training the VAE: images through Gaussian latents and back (arXiv 2112.10752, section 3.1)."""
 
 import dataclasses
 
@@ -20,11 +20,11 @@ from lidit_jax.models.vae.discriminator import (
 from lidit_jax.models.vae.kl import AutoencoderKL
 from lidit_jax.training.config import Config, VAETrainConfig
 
-SHOWN = 16  # pictures of a preview
+SHOWN = 16  # images in a preview
 
 
 class FixedVGG(nnx.Module):
-    """The network of the perceptual distance: saved with the model, and not trained."""
+    """The network of the perceptual distance: saved with the model, but not trained."""
 
     def __init__(self, stages: tuple[perceptual.VGGStage, ...]):
         self.stages = nnx.data(jax.tree.map(layers.Constant, stages))
@@ -36,7 +36,7 @@ class FixedVGG(nnx.Module):
 
 
 class VAETraining(nnx.Module):
-    """The autoencoder and, where its losses have weight, the discriminator and the fixed VGG."""
+    """The autoencoder and, if their losses have weight, the discriminator and the fixed VGG."""
 
     def __init__(self, config: VAETrainConfig, vgg: tuple | None, *, rngs: nnx.Rngs):
         self.vae = AutoencoderKL(config.model, rngs=rngs)
@@ -50,11 +50,11 @@ class VAETraining(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class VAETask:
-    """L1 + perceptual distance + KL, and a patch discriminator's opinion, each with its weight.
+    """L1 + perceptual distance + KL + a patch discriminator's loss, each with its weight.
 
-    Losses are means over a picture's numbers; so is the KL divergence, which the latents give in
-    nats per picture. The discriminator learns in the same step, from pictures whose gradient is
-    stopped, and its gradient reaches the decoder through parameters that are held fixed.
+    Losses are means over an image's numbers; so is the KL divergence, which is computed in nats per
+    image. The discriminator is trained in the same step, on images with stopped gradients, and its
+    gradient reaches the decoder through parameters that are held fixed.
     """
 
     config: VAETrainConfig
@@ -65,7 +65,7 @@ class VAETask:
         return VAETraining(self.config, self.vgg, rngs=rngs)
 
     def scoring(self):
-        """Without the discriminator, whose loss says how good it is itself."""
+        """Without the discriminator, whose loss measures itself."""
         return dataclasses.replace(
             self, config=dataclasses.replace(self.config, discriminator_weight=0.0)
         )
@@ -99,13 +99,13 @@ class VAETask:
         return loss_B, parts
 
     def preview_inputs(self, reader):
-        """Pictures of the data set, as many as are shown, of one size."""
+        """SHOWN images of the data set, all of one size."""
         rows = reader.dataset.rows_of(int(np.argmax(reader.dataset.counts)))
         shown = [(rows[i], 0) for i in records.spaced(len(rows), SHOWN)]
         return reader.drawn(shown).batch.latents_BxHxWxC
 
     def preview(self, model, inputs, keys_B):
-        """Each picture, and beside it what is decoded from the mean of its latents."""
+        """Each image, followed by what is decoded from the mean of its latents."""
         del keys_B
         decoded_BxHxWx3 = model.vae.decode(model.vae.encode(inputs)[0])
         B, H, W, C = inputs.shape
@@ -113,7 +113,7 @@ class VAETask:
 
 
 def _adversarial(discriminator: PatchDiscriminator, real_BxHxWx3, fake_BxHxWx3) -> dict:
-    """Returns both losses, [B] each: one moves the discriminator alone, the other the decoder alone."""
+    """Returns two losses, [B] each: one trains only the discriminator, one only the decoder."""
     graphdef, weights = nnx.split(discriminator)
     fixed = nnx.merge(graphdef, jax.tree.map(jax.lax.stop_gradient, weights))
     learned_from = jax.lax.stop_gradient(fake_BxHxWx3)
@@ -128,7 +128,7 @@ def _adversarial(discriminator: PatchDiscriminator, real_BxHxWx3, fake_BxHxWx3) 
 def vae_task(config: Config) -> tuple[VAETask, dict]:
     """Returns the task of a VAE's config, and the values of its constants.
 
-    Raises InputError if the perceptual loss's weights are wanted and cannot be read.
+    Raises InputError if the perceptual loss is used and its weights cannot be read.
     """
     shape = BatchShape(config.train.batch_size, (*config.data.size, 3), ())
     vgg = perceptual.load(config.vae.perceptual) if config.vae.perceptual else None

@@ -1,4 +1,4 @@
-"""Training LI-DiT: noise on latents, and what the network makes of it (appendix A.1)."""
+"""Training LI-DiT to denoise latents (appendix A.1)."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from lidit_jax.training.drawing import draw
 class DiffusionTask:
     """LI-DiT as a denoiser of latents.
 
-    drop_prompt: share of samples trained on the empty prompt, for classifier-free guidance.
+    drop_prompt: fraction of samples trained on the empty prompt, for classifier-free guidance.
     """
 
     model: ModelConfig
@@ -33,7 +33,7 @@ class DiffusionTask:
         return LiDiT(self.model, self.shape.latent[-1], self.sources, rngs=rngs)
 
     def scoring(self):
-        """With every prompt: what is measured is how well they are followed."""
+        """With no prompt dropped, to measure how well prompts are followed."""
         return dataclasses.replace(self, drop_prompt=0.0)
 
     def batch_spec(self):
@@ -62,7 +62,7 @@ class DiffusionTask:
 
 
 def diffusion_task(config: Config, text_lengths: tuple[int, ...]) -> DiffusionTask:
-    """Returns the task of a config whose encoders have been measured, for prompts padded to these lengths."""
+    """Returns the task of a config with measured encoders, for prompts padded to these lengths."""
     latent = latent_size(make_codec(config.data.codec), config.data.size, config.model.patch)
     text = tuple((length, e.width) for length, e in zip(text_lengths, config.encoders))
     return DiffusionTask(

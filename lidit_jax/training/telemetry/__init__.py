@@ -1,6 +1,6 @@
-"""What a run tells of itself. The logbook beside it feeds it; it knows nothing else of training.
+"""What a run reports. The logbook feeds these modules; they know nothing else about training.
 
-metrics      to the console, TensorBoard (events) and JSON lines (step_lines), of means
-ledger       what went otherwise than planned          bad_records  samples that were replaced, counted
-clock        where the time goes                       pulse        heartbeat and watchdog
+metrics      means, to the console, TensorBoard (events) and JSON lines (step_lines)
+ledger       incidents                       bad_records  counts samples that were replaced
+clock        where the time goes             pulse        heartbeat and watchdog
 """

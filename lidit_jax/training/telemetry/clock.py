@@ -1,4 +1,4 @@
-"""Where a run's wall time goes, over all of its starts."""
+"""Where a run's wall time goes, over all its starts."""
 
 import contextlib
 import queue
@@ -11,14 +11,15 @@ import jax
 
 
 class Clock:
-    """Tells the time in which steps were computed from the time in which none was.
+    """Separates the time in which steps were computed from the rest.
 
-    A step's time is from when it was begun to be queued, which may take as long as the devices wish, or
-    from when the one before it ended, if that is later, to its own end. What a kill makes vain is in no `state` that a run goes on from, and so counts as lost.
+    A step's time runs to its end from when queuing it began (queuing may block as long as the
+    devices want), or from when the previous step ended, if that is later. Work lost to a kill is in
+    no `state` that a run resumes from, and so counts as lost time.
 
     Args:
       started: when the process began to work on the run, in seconds since 1970.
-      saved: what `state` was at the step that it goes on from; None for a run that begins.
+      saved: the `state` at the step that the run resumes from; None for a new run.
     """
 
     def __init__(self, started: float, saved: dict[str, float] | None = None):
@@ -31,11 +32,11 @@ class Clock:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def begin(self):
-        """Is called before a step is queued."""
+        """Called before a step is queued."""
         self._begun = time.perf_counter()
 
     def queued(self, result: Any):
-        """Is called when the step that was begun is queued, with an array that it is going to give."""
+        """Called when the step has been queued. result: an array that the step will return."""
         self._steps_queued += 1
         self._queue.put((self._begun, result))
 
@@ -43,27 +44,27 @@ class Clock:
         self._queue.put(None)
 
     def state(self) -> dict[str, float]:
-        """Returns what a resumed run has to know."""
+        """Returns what a resumed run needs."""
         return {"began_time": self._began, "trained_s": self._trained}
 
     @contextlib.contextmanager
     def fetching(self) -> Iterator[None]:
-        """Counts the time of a block, but that in which a step is still computed, as spent on data."""
+        """Counts the block's time as data wait, except while a step is still being computed."""
         begun = time.perf_counter()
         yield
         if self._steps_ended == self._steps_queued:
             self._waited += time.perf_counter() - max(begun, self._ended)
 
     def kept(self, since: float):
-        """Is called when a checkpoint is on disk, of a state as it was at `since` (perf_counter)."""
+        """Called when a checkpoint of the state at time `since` (perf_counter) is on disk."""
         self._kept = since
 
     def read(self, steps: int) -> dict[str, float]:
-        """Returns what is known of the `steps` since the last reading.
+        """Returns timings of the `steps` since the last call.
 
-        steps_per_s; data_wait_s: seconds a step for which no step was computed for want of data;
-        goodput: the share of the time since the run's first start in which steps were computed that
-        are kept; trained_s, began_time: its parts, in seconds and in seconds since 1970;
+        steps_per_s; data_wait_s: seconds per step in which no step was computed for lack of data;
+        goodput: the fraction of the time since the run's first start spent computing steps that
+        were kept; trained_s, began_time: its parts, in seconds and in seconds since 1970;
         checkpoint_age_s: how much training a kill would cost now.
         """
         now = time.perf_counter()
@@ -77,10 +78,10 @@ class Clock:
         return facts | self.state()
 
     def _follow(self):
-        """Waits for each queued step, in a thread of its own: the devices tell nobody else when one ends."""
+        """Waits for each queued step, in its own thread: nothing else reports a step's end."""
         while (step := self._queue.get()) is not None:
             begun, result = step
-            with contextlib.suppress(Exception):  # which the loop will find too
+            with contextlib.suppress(Exception):  # the loop will see it too
                 jax.block_until_ready(result)
             ended = time.perf_counter()
             self._trained += ended - max(begun, self._ended)

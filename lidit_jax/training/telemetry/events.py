@@ -1,4 +1,4 @@
-"""TensorBoard's file of a run's events."""
+"""A run's TensorBoard event file."""
 
 import pathlib
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def _import_without_torch():
-    """tensorboardX imports torch wherever it is installed; training has no use for it."""
+    """Imports tensorboardX without torch, which it imports if installed and training never uses."""
     had = sys.modules.get("torch")
     sys.modules["torch"] = None  # makes `import torch` an ImportError, which tensorboardX expects
     try:
@@ -26,11 +26,11 @@ tensorboardX = _import_without_torch()
 
 
 class Events:
-    """Writes scalars and pictures, by the thread that has them.
+    """Writes scalars and images in the calling thread.
 
-    tensorboardX's own SummaryWriter hands them to another: a full disk ends that thread, and the run
-    would then wait for it for ever. Here it is an OSError.
-    first_step: the first about to be done; TensorBoard forgets what the folder says of later ones.
+    tensorboardX's own SummaryWriter uses another thread: a full disk ends that thread, and the run
+    would then wait for it forever. Here it is an OSError.
+    first_step: the first step to be done; TensorBoard drops the folder's events from it on.
     """
 
     def __init__(self, folder: pathlib.Path, first_step: int):
@@ -47,7 +47,7 @@ class Events:
         self._add(step, tensorboardX.summary.image(name, image_HxWx3, dataformats="HWC"))
 
     def flush(self):
-        """Writes what is still in this process."""
+        """Writes what is still buffered in this process."""
         self._file.flush()
 
     def close(self):

@@ -1,10 +1,10 @@
-"""What went otherwise than planned in a run, for a person to read: <workdir>/ledger.jsonl.
+"""A run's incidents, for people to read: <workdir>/ledger.jsonl.
 
 A line has the "step", "what" happened, and that event's own facts:
-  skipped     a step whose loss or gradient was not like those before; the keys of its samples
+  skipped     a step whose loss or gradient was unlike those before; the keys of its samples
   replaced    a sample that could not be read, and the one that was read instead
-  checkpoint  one that is damaged, and was moved aside
-  lines       a file of lines, this one too, that has lost some
+  checkpoint  a damaged checkpoint that was moved aside
+  lines       a JSON-lines file, possibly this one, that has lost lines
 """
 
 import pathlib
@@ -17,10 +17,10 @@ IN_STEPS = ("skipped", "replaced")
 
 
 class Ledger:
-    """The ledger of a run that is about to do `first_step`. Without `write` it takes rows and drops them.
+    """The ledger of a run that is about to do `first_step`. Without `write` it discards rows.
 
-    Kept by process 0; the file is made with its first row.
-    count: rows of what happened in steps, which a run that is resumed writes again.
+    Only process 0 writes; the file is created with its first row.
+    count: rows about events in steps, which a resumed run writes again.
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, write: bool = True):
@@ -32,7 +32,7 @@ class Ledger:
             self.count = sum(row["what"] in IN_STEPS for row in read(self.path))
 
     def row(self, step: int, what: str, **facts: Any):
-        """Writes one event; it is on its way to the disk when this returns."""
+        """Writes one event; it has left this process when this returns."""
         if not self._write:
             return
         if self._lines is None:
@@ -41,7 +41,7 @@ class Ledger:
         self.count += what in IN_STEPS
 
     def row_once(self, step: int, what: str, **facts: Any):
-        """Writes an event that a start finds and the next may find again, unless the ledger has it."""
+        """Writes an event unless the ledger has it; for events that every start may find again."""
         if {"step": step, "what": what} | facts not in read(self.path):
             self.row(step, what, **facts)
 

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the console, TensorBoard's events and a JSON-lines file."""
+"""Writes a run's numbers to the console, TensorBoard events and a JSON-lines file."""
 
 import pathlib
 from typing import Any
@@ -15,12 +15,12 @@ NAME = "metrics.jsonl"
 
 
 class Metrics:
-    """Averages each metric between two logs, and writes the averages with speed and time left.
+    """Averages each metric between two logs and writes the means with speed and time left.
 
     Only one process makes one. A resumed run appends, after dropping the steps that it repeats.
 
-    saved: what `state` was when the run was saved, so that the next means are of the steps before that
-      too; None for a run that begins.
+    saved: the `state` when the run was saved, so that the next means include the steps before it;
+      None for a new run.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Metrics:
 
     @property
     def lines(self) -> int:
-        """How many lines metrics.jsonl has."""
+        """The number of lines in metrics.jsonl."""
         return self._lines.count
 
     def state(self) -> dict[str, Any]:
@@ -48,18 +48,18 @@ class Metrics:
         return {"means": self._means.state(), "skipped": self._skipped}
 
     def add(self, metrics: dict):
-        """Takes one step's metrics, as scalars on the host."""
+        """Adds one step's metrics, scalars on the host."""
         self._means.add(metrics)
 
     def skip(self):
-        """Counts a step that was skipped, whose metrics are in no mean."""
+        """Counts a skipped step, whose metrics are in no mean."""
         self._skipped += 1
 
     def log(self, step: int, facts: dict[str, float], drawn: dict[str, str]):
         """Writes the means of the steps since the last log, if there are any, and these facts.
 
-        facts: what the clock has read, and what else is known at this step. drawn: what two runs that
-        drew the same at this step have the same; for the JSON lines alone.
+        facts: the clock's readings, and others about this step. drawn: digests that are equal for
+        two runs that drew the same batch and noise at this step; only for the JSON lines.
         """
         means = self._means.read()
         rate = facts["steps_per_s"]
@@ -78,7 +78,7 @@ class Metrics:
         self._means, self._skipped = Means(), 0
 
     def scored(self, step: int, scores: dict[str, float]):
-        """Writes how the state after a step does on what it does not learn from: a line of its own."""
+        """Writes the held-out scores of the state after a step, on a separate line."""
         self._events.scalars(step, scores)
         self._events.flush()  # before its checkpoint
         self._lines.write(step, **scores)
@@ -86,15 +86,15 @@ class Metrics:
         print(f"{self._at(step)}  {shown}", flush=True)
 
     def flush(self):
-        """Has all that was written leave this process."""
+        """Makes everything written leave this process."""
         self._events.flush()
 
     def scalars(self, step: int, values: dict[str, float]):
-        """Writes numbers to TensorBoard alone."""
+        """Writes numbers to TensorBoard only."""
         self._events.scalars(step, values)
 
     def picture(self, step: int, name: str, image_HxWx3: np.ndarray):
-        """Writes a uint8 picture to samples/ and to TensorBoard."""
+        """Writes a uint8 image to samples/ and to TensorBoard."""
         files.write_png(self._samples / f"step-{step:07d}.png", image_HxWx3)
         self._events.picture(step, name, image_HxWx3)
 
@@ -107,7 +107,7 @@ class Metrics:
 
 
 def _memory() -> dict[str, int]:
-    """Returns the most bytes of a device that were in use so far; nothing of one that does not count."""
+    """Returns a device's peak memory in bytes; empty if the device does not report it."""
     stats = jax.local_devices()[0].memory_stats() or {}
     used = stats.get("peak_bytes_in_use")
     return {} if used is None else {"device_memory_bytes": used}

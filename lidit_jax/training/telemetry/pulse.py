@@ -1,4 +1,4 @@
-"""Whether a run is alive: a file that its steps renew, and every thread's stack where none ends."""
+"""Shows whether a run is alive: a file renewed by its steps, and thread stacks if it hangs."""
 
 import faulthandler
 import pathlib
@@ -10,16 +10,16 @@ import jax
 
 from lidit_jax import files
 
-RENEW = 5.0  # seconds between two writings of the file
-REARM = 1.0  # seconds between two settings of the watchdog
+RENEW = 5.0  # seconds between two writes of the file
+REARM = 1.0  # seconds between two resets of the watchdog
 
 
 class Pulse:
-    """Beats at every step that has ended, and before them wherever something else has. A context manager.
+    """A heartbeat at the end of every step, and of other work before the steps. A context manager.
 
-    <workdir>/heartbeats/<process>.json tells the step, when it ended (seconds since 1970), and by
-    which host. When for `minutes` nothing has ended, the stacks of all threads go to stderr, and again
-    every so many minutes; 0: never.
+    <workdir>/heartbeats/<process>.json has the step, when it ended (seconds since 1970), and the
+    host. If nothing ends for `minutes`, the stacks of all threads are written to stderr, and again
+    after each further `minutes`; 0: never.
     """
 
     def __init__(self, workdir: pathlib.Path, minutes: float):
@@ -35,7 +35,7 @@ class Pulse:
             faulthandler.cancel_dump_traceback_later()
 
     def beat(self, step: int):
-        """Is called when a step has ended."""
+        """Called when a step has ended."""
         now = time.monotonic()
         if now - self._armed >= min(REARM, self._seconds / 4):
             self.watch()
@@ -45,7 +45,7 @@ class Pulse:
             self._written = now
 
     def watch(self):
-        """Begins to wait anew."""
+        """Restarts the watchdog."""
         self._armed = time.monotonic()
         if self._seconds:  # in C, so that it works where Python hangs
             faulthandler.dump_traceback_later(self._seconds, repeat=True, file=sys.__stderr__)

@@ -1,4 +1,4 @@
-"""A JSON-lines file of a run, each line of a step. A resumed run writes on, without saying a step twice.
+"""A JSON-lines file with one step per line. A resumed run appends without repeating steps.
 
 {"step": 100, "loss": 0.71, ..., "crc": "5f0e3a11"}     the CRC-32 of the line without it
 """
@@ -12,10 +12,10 @@ from lidit_jax import files
 
 
 class StepLines:
-    """Appends lines to a file, each at once. Only one process makes one.
+    """Appends lines to a file, each written immediately. Only one process makes one.
 
-    first_step: the first that is about to be done; what the file says of it and of later ones is
-      dropped, and so is a line that is damaged, or that a kill cut off.
+    first_step: the first step to be done; lines from that step on are dropped from the file, and so
+      are lines that are damaged or were cut off by a kill.
     count: lines in the file.
     """
 
@@ -24,7 +24,7 @@ class StepLines:
         self._lines = open(path, "a", buffering=1, encoding="utf-8")
 
     def write(self, step: int, **facts: Any):
-        """Writes what is so at a step, as JSON values."""
+        """Writes the facts of a step, as JSON values."""
         self._lines.write(_line({"step": step, **facts}))
         self.count += 1
 
@@ -33,10 +33,10 @@ class StepLines:
 
 
 def read(path: pathlib.Path) -> list[dict]:
-    """Returns the lines of such a file that are as they were written, oldest first; none if there is no file."""
+    """Returns the undamaged lines of such a file, oldest first; none if there is no file."""
     if not path.exists():
         return []
-    # Not `splitlines`, for which a key may hold ends of lines that JSON does not escape.
+    # Not `splitlines`: a key may hold characters that it splits at and JSON does not escape.
     texts = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return [line for text in texts if (line := _parsed(text)) is not None]
 
@@ -55,7 +55,7 @@ def _line(facts: dict) -> str:
 
 
 def _parsed(text: str) -> dict | None:
-    """Returns a line, or None unless it is one that `_line` made."""
+    """Returns the facts of a line that `_line` made; None for any other text."""
     body, found, rest = text.rpartition(_CRC)
     whole = found and rest == _crc(f"{body}}}") + _END
     return json.loads(f"{body}}}") if whole else None

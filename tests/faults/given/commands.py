@@ -1,4 +1,4 @@
-"""The doors as users start them, a flag of each with a value that it does not want."""
+"""The commands as users start them, with a random value for one or two flags."""
 
 import os
 import pathlib
@@ -34,7 +34,7 @@ PLACES = (
     "a" * 300,
 )
 PLACE_FLAGS = ("data", "held_out", "workdir", "out", "samples", "vae", "config", "prompts")
-# What each door is started with where all is well, or nearly; then flags of its own.
+# Each command's base flags, which are (almost) valid; then other flags of its own.
 DOORS = {
     "train": (
         ("config", "data", "workdir"),
@@ -54,7 +54,7 @@ DOORS = {
 
 
 def give(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
-    """Returns a command of which one flag, or two, have a random value."""
+    """Returns a command with random values for one or two flags."""
     door = rng.choice(list(DOORS))
     base, more = DOORS[door]
     shutil.copytree(world.run, scratch / "workdir")
@@ -86,7 +86,7 @@ def give(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
 
 
 def _run(door: str, arguments: list[str], scratch: pathlib.Path):
-    """Starts a door. Raises Refused where it ends with its one line."""
+    """Runs a command. Raises Refused if it ends with its one-line error."""
     env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", f"lidit_jax.{door}", *arguments],

@@ -1,4 +1,4 @@
-"""Configs in which one key, or a few, are anything at all; and combinations that do not go together."""
+"""Configs with arbitrary values for one key or a few, and with incompatible combinations."""
 
 import functools
 import pathlib
@@ -33,7 +33,7 @@ MESHES = (
     (1, -1, 2),
     (16, 1, 1),
 )
-# Keys that name each other in what refuses them.
+# Combinations of keys whose error may name any of them.
 TOGETHER = (
     {"model.heads": 5}, {"model.width": 33}, {"model.width": 36, "model.heads": 3}, {"model.width": 2, "model.heads": 2},
     {"model.patch": 3}, {"model.patch": 32}, {"model.patch": 16}, {"model.unroll": 3}, {"model.unroll": 0},
@@ -85,7 +85,7 @@ TOGETHER = (
 
 
 def give(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
-    """Returns a config that is wrong in a random way, to be parsed, planned and set up."""
+    """Returns a config that is wrong in a random way, to parse, plan and set up."""
     c = world.config_dict()
     way = rng.choice(
         [_anything, _anything, _near, _together, _together, _together, _missing, _misspelt]
@@ -114,7 +114,7 @@ def _anything(rng, c) -> dict[str, Any]:
 
 
 def _near(rng, c) -> dict[str, Any]:
-    """A value of the right kind, not far from the right one."""
+    """A value of the right type, close to the right one."""
     key = rng.choice([k for k in _leaves(c) if type(_at(c, k)) in (int, float)])
     value = _at(c, key)
     return {
@@ -129,7 +129,7 @@ def _together(rng, c) -> dict[str, Any]:
 
 
 class Missing:
-    """In place of a value: the key is not there."""
+    """Stands for a removed key."""
 
     def __repr__(self):
         return "(removed)"
@@ -169,11 +169,11 @@ def _at(c: ConfigDict, key: str) -> Any:
 
 
 def put(c: ConfigDict, key: str, value: Any):
-    """Sets a key as a config file of any author may, whatever was there."""
+    """Sets a key as any config file might, whatever was there."""
     *parts, last = key.split(".")
     for part in parts:
         if not isinstance(c, ConfigDict) or not isinstance(c.get(part), ConfigDict):
-            return  # another change took it away
+            return  # another change removed it
         c = c[part]
     if isinstance(value, int) and abs(value) > 1e300 and type(c.get(last)) is float:
         return  # ml_collections refuses it
@@ -186,7 +186,7 @@ def put(c: ConfigDict, key: str, value: Any):
 
 
 def _names(key: str, value: Any) -> list[str]:
-    """Returns what may name a key in a line: the key, what it is of, or its value."""
+    """Returns what may name a key in an error line: the key, its parent, or its value."""
     parts = key.split(".")
     words = [parts[-1], *parts[-1].split("_"), *(parts[-2:-1])]
     inner = value if isinstance(value, (tuple, list)) else [value]
@@ -196,7 +196,7 @@ def _names(key: str, value: Any) -> list[str]:
 
 
 def _until_compiled(config: Config, read: pathlib.Path, data: pathlib.Path, workdir: pathlib.Path):
-    """Does all that is done with a config before anything is compiled."""
+    """Does everything that is done with a config before anything is compiled."""
     preparation.prepare_plan(config, data)
     run = opening.set_up(config, read, workdir)
     t = config.train

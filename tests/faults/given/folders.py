@@ -1,4 +1,4 @@
-"""Data sets and runs of which files are damaged, exchanged or gone, opened as `train` and `sample` open them."""
+"""Data sets and runs with damaged, swapped or missing files, opened as `train` and `sample` do."""
 
 import os
 import pathlib
@@ -45,7 +45,7 @@ JSON = (
 
 
 def give_data(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
-    """Returns a damaged data set, to be read, prepared further, or trained on."""
+    """Returns a damaged data set, to read, prepare further, merge, or train on."""
     folder = shutil.copytree(world.data, scratch / "data")
     told, names = _damage(rng, folder)
     config, workdir = parse(world.config_dict()), scratch / "run"
@@ -69,7 +69,7 @@ def give_data(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
 
 
 def give_run(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
-    """Returns a damaged run, to be drawn from, or trained further."""
+    """Returns a damaged run, to sample from, train further, describe or open."""
     folder = shutil.copytree(world.run, scratch / "run")
     told, names = _damage(rng, folder)
     config = parse(world.config_dict())
@@ -85,11 +85,11 @@ def give_run(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
 
 
 def _damage(rng: random.Random, folder: pathlib.Path) -> tuple[str, tuple[str, ...]]:
-    """Damages a file, or two; returns what was done, and what may name it."""
+    """Damages one file or two; returns what was done, and what may name it."""
     told, names = [], []
     for _ in range(rng.choice([1, 1, 2])):
         found = _files(folder, "*")
-        if rng.random() < 0.7:  # what is surely read: a run has far more files that are not
+        if rng.random() < 0.7:  # files that are certain to be read: most of a run's are not
             found = [p for glob in READ for p in _files(folder, glob)] or found
         path, other = rng.choice(found), rng.choice(found)
         way = rng.choice(WAYS)
@@ -115,7 +115,7 @@ def _damaged(rng, path: pathlib.Path, other: pathlib.Path, way: str) -> str:
         other.write_bytes(one)
         return ""
     if way == "no access":
-        path.chmod(0)  # nothing to root
+        path.chmod(0)  # no effect on root
         return ""
     path.unlink()
     if way == "folder":
@@ -132,7 +132,7 @@ def _damaged(rng, path: pathlib.Path, other: pathlib.Path, way: str) -> str:
 
 
 def _names(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
-    """Returns the file's name, and the folders that it is in; of a checkpoint, of no more than one step."""
+    """Returns the file's name and parent folders, except the folder of all checkpoints."""
     parts = path.relative_to(folder).parts
     return [
         parts[-1],

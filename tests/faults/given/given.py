@@ -1,4 +1,4 @@
-"""Something that a user gives, and what becomes of it: it is accepted, refused in a clear line, or neither."""
+"""An input from a user and its outcome: accepted, refused in a clear line, or neither."""
 
 import contextlib
 import dataclasses
@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from lidit_jax import doors
 
 ACCEPTED, REFUSED, BAD = "accepted", "refused", "BAD"
-SECONDS = 60  # after which a case hangs
-GIBIBYTES = 6  # of memory that a case may take
+SECONDS = 60  # after which a case counts as hung
+GIBIBYTES = 6  # memory that a case may use
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """told: what is given, in words. names: a refusal's first line has one of them.
-    act: what is done with it. kept: what a refusal leaves as it is. new: what a refusal does not make.
+    """told: a description of the input. names: a refusal's first line contains one of them.
+    act: what is done with it. kept: paths a refusal must not change. new: paths it must not create.
     """
 
     told: str
@@ -34,22 +34,22 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """what: ACCEPTED, REFUSED or BAD. line: how it is told, or what is bad of it."""
+    """what: ACCEPTED, REFUSED or BAD. line: the refusal, or what is bad."""
 
     what: str
     line: str = ""
 
 
 class Refused(Exception):
-    """A door refused, in this line, what was given."""
+    """A command refused its input with this line."""
 
 
 class Hangs(BaseException):
-    """A case that takes longer than it may. Nobody who catches an Exception catches this."""
+    """A case takes too long. Not an Exception, so that `except Exception` does not catch it."""
 
 
 def outcome(given: Given, scratch: pathlib.Path, seconds: int = SECONDS) -> Outcome:
-    """Does with it what is to be done. scratch: the folder in which anything new is to be."""
+    """Acts on the input and returns the outcome. scratch: the folder for all new files."""
     before = _prints(given.kept)
     try:
         with _limited(seconds), _silent():
@@ -66,7 +66,7 @@ def outcome(given: Given, scratch: pathlib.Path, seconds: int = SECONDS) -> Outc
 
 
 def _checked(given: Given, scratch: pathlib.Path, before: list, what: str, line: str) -> Outcome:
-    """Returns the outcome, BAD where a line tells nothing, or files are not as they should be."""
+    """Returns the outcome, BAD if the line names nothing or files are not as they should be."""
     left = [str(p) for p in scratch.rglob("*.tmp") if p not in given.kept]
     if left:
         return Outcome(BAD, f"{what}, and leaves {left[0]} ({line})")
@@ -83,12 +83,12 @@ def _checked(given: Given, scratch: pathlib.Path, before: list, what: str, line:
 
 
 def _has(line: str, name: str) -> bool:
-    """Whether a line has a name, as a word."""
+    """Whether a line contains a name as a whole word."""
     return bool(name) and bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", line))
 
 
 def _prints(paths: tuple[pathlib.Path, ...]) -> list:
-    """Returns what each file below these is, to be compared."""
+    """Returns a fingerprint of each file below these paths, for comparison."""
     found = []
     for path in paths:
         for file in sorted({path, *path.rglob("*")}):
@@ -100,7 +100,7 @@ def _prints(paths: tuple[pathlib.Path, ...]) -> list:
 
 
 def _last_lines(error: Exception) -> str:
-    """Returns where an error came from, in the project's own code, and what it says."""
+    """Returns where in the project's own code an error came from, and its message."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if "lidit_jax/" in f.filename] or frames
     where = f"{'/'.join(pathlib.Path(own[-1].filename).parts[-3:])}:{own[-1].lineno}"
@@ -109,7 +109,7 @@ def _last_lines(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _limited(seconds: int) -> Iterator[None]:
-    """Ends what takes too long; and what takes GIBIBYTES more of memory, before it takes all there is."""
+    """Stops a block that takes too long, or GIBIBYTES more memory, before it takes all there is."""
 
     def stop(*_):
         raise Hangs

@@ -1,4 +1,4 @@
-"""Pictures and captions of a source whose bytes are changed, in each of the ways that a source stores them."""
+"""Images and captions of a source with changed bytes, for each way that a source stores them."""
 
 import json
 import pathlib
@@ -30,7 +30,7 @@ CAPTIONS = (b"", b"\xff\xfe\x00", b"\0" * 10, b"a", b"{", b"[" * 100_000, b'{"ca
 
 
 def give(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
-    """Returns a source of pictures, most of them changed, to be planned and decoded."""
+    """Returns a source of images, most of them changed, to plan and decode."""
     kind = rng.choice(["folder", "folder", "table", "webdataset", "parquet"])
     raw, data = scratch / "raw", scratch / "data"
     raw.mkdir()
@@ -65,7 +65,7 @@ def give(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
 
 
 def changed(rng: random.Random, content: bytes) -> tuple[bytes, str]:
-    """Returns the bytes changed in a random way, and which."""
+    """Returns the bytes changed in a random way, and a description of the change."""
     way = rng.choice(
         ["flip", "flips", "cut", "zero", "append", "insert", "random", "empty", "header"]
     )
@@ -158,7 +158,7 @@ WRITERS = {
 
 
 def _decoded(config, data: pathlib.Path):
-    """Plans the source and decodes what is kept. Whatever a picture is not must have a name."""
+    """Plans the source and decodes what is kept. Every rejection must have a known reason."""
     source = sources.make(config.data.source, **config.data.options)
     for row in source.piece(0, 1):
         if isinstance(row, Example):

@@ -1,4 +1,4 @@
-"""Files of prompts that are not what they should be, read as `sample` reads them."""
+"""Malformed prompt files, read as `sample` reads them."""
 
 import json
 import pathlib
@@ -36,7 +36,7 @@ ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "gb18030", "sh
 
 
 def give(rng: random.Random, world: World, scratch: pathlib.Path) -> Given:
-    """Returns a file of prompts of a random kind; a request for them is made up to its first picture."""
+    """Returns a random prompt file; its request is carried out up to the first image."""
     path, out = (
         scratch / f"prompts{rng.choice(['.txt', '.jsonl', '.jsonl', '.TXT', '.json', ''])}",
         scratch / "out",
@@ -93,7 +93,7 @@ def _place(rng, path) -> str:
 
 
 def _until_drawn(path: pathlib.Path, world: World, out: pathlib.Path):
-    """What `sample` and `generate` do before the first picture is drawn."""
+    """What `sample` and `generate` do before the first image is sampled."""
     wanted = prompts.read(path)
     plan.check_prompts(path)
     generator = _generator(world)
@@ -111,7 +111,7 @@ _OPEN: dict[pathlib.Path, Generator] = {}
 
 
 def _generator(world: World) -> Generator:
-    """Opens the run once: it is not what is wrong."""
+    """Opens the run, only once: it is intact."""
     if world.run not in _OPEN:
         _OPEN[world.run] = Generator(world.run)
     return _OPEN[world.run]

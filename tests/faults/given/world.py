@@ -1,4 +1,4 @@
-"""The sound things that are made wrong: a tiny LLM, a data set and a run."""
+"""The intact things that are made wrong: a tiny LLM, a data set and a run."""
 
 import contextlib
 import dataclasses
@@ -15,21 +15,21 @@ from tests import tiny, tiny_llms
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """llm: its folder. data: a data set of 48 pictures of 16 px. run: two checkpoints."""
+    """llm: its folder. data: a data set of 48 images of 16 px. run: two checkpoints."""
 
     llm: pathlib.Path
     data: pathlib.Path
     run: pathlib.Path
 
     def config_dict(self) -> ConfigDict:
-        """Returns the run's config, to be changed."""
+        """Returns the run's config, to change."""
         c = tiny.config_dict([self.llm], steps=2, save_every=1, log_every=1, preview_every=0)
         c.model.depth = 1
         return c
 
 
 def make(folder: pathlib.Path) -> World:
-    """Returns the world in `folder`, made there if it is not."""
+    """Returns the world in `folder`; makes it if it does not exist."""
     world = World(folder / "llm", folder / "data", folder / "run")
     if not world.llm.exists():
         tiny_llms.save("llama", world.llm)
@@ -42,8 +42,8 @@ def make(folder: pathlib.Path) -> World:
 
 
 def _save(run: opening.Run):
-    """Saves a run's first state as if it had come so far: nothing that is made wrong depends on what it
-    has learned, and a step takes long to compile."""
+    """Saves a run's first state as if it had trained: no case depends on what was learned, and a
+    step takes long to compile."""
     first = run.first_state()
     place = {"batches": run.batches.get_state(), "data": run.reader.dataset.statistics}
     with checkpoints.Saver(run.workdir, run.config.train) as saver:

@@ -73,9 +73,9 @@ def test_the_budget_counts_rows_and_not_how_often_they_came(budget, tmp_path):
     resumed.set_state(bad.state())
     resumed.saw(9, [event(1, 30)])
     message = (
-        rf"^{budget + 1} pictures of set cannot be read, and data.bad_records is {budget} "
+        rf"^{budget + 1} pictures of set cannot be read, but data.bad_records is {budget} "
         r"\(.*row 30, key 30: has a latent that is not finite\); .*ledger.jsonl has all of them. "
-        "`prepare --verify` says"
+        "`prepare --verify` lists"
     )
     with pytest.raises(errors.InputError, match=message):
         resumed.flush()
