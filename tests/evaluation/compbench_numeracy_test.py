@@ -30,7 +30,8 @@ def test_what_a_prompt_counts(prompt, wanted):
         ("knives", "knife"), ("leaves", "leaf"), ("cherries", "cherry"), ("glasses", "glass"),
         ("tomatoes", "tomato"), ("vases", "vase"), ("horses", "horse"), ("couches", "couch"),
         ("keys", "key"), ("people", "person"), ("fish", "fish"), ("glass", "glass"), ("bus", "bus"),
-        ("olives", "olive"), ("cell phones", "cell phone"), ("shoes", "shoe"),
+        ("olives", "olive"), ("cell phones", "cell phone"), ("shoes", "shoe"), ("ties", "tie"),
+        ("flies", "fly"), ("pies", "pie"), ("canoes", "canoe"), ("octopuses", "octopus"),
     ],
 )  # fmt: skip
 def test_singulars(plural, single):

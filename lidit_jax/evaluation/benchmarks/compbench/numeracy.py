@@ -12,10 +12,17 @@ from lidit_jax.evaluation.benchmarks.compbench.detections import Found, label, s
 
 NUMBERS = {word: k + 1 for k, word in enumerate("one two three four five six seven eight".split())}
 SAME = 0.9  # boxes that overlap more are the same object
-_PLURALS = "people men women children mice geese feet teeth buses shoes movies cookies"
-_SINGULARS = "person man woman child mouse goose foot tooth bus shoe movie cookie"
+_PLURALS = (
+    "people men women children mice geese feet teeth buses cactuses octopuses shoes canoes toes "
+    "movies cookies brownies zombies selfies hoodies"
+)
+_SINGULARS = (
+    "person man woman child mouse goose foot tooth bus cactus octopus shoe canoe toe "
+    "movie cookie brownie zombie selfie hoodie"
+)
 _IRREGULAR = dict(zip(_PLURALS.split(), _SINGULARS.split(), strict=True))
 _ENDINGS = (
+    (r"^(.)ies$", r"\1ie"),  # ties, but flies
     (r"([^aeiou])ies$", r"\1y"),
     (r"^(kni|wi|li)ves$", r"\1fe"),
     (r"(lea|loa|shel|cal|hal|wol|scar)ves$", r"\1f"),
