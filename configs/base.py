@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     )
     c.data.bin_step = 0  # pixels between the sides of grid33's bins; 0 = a 16th of the side
     c.data.min_bin = 256  # a bin with fewer pictures is merged into the nearest other
-    c.data.codec = "pixels"  # or a KL autoencoder's folder (diffusers layout), or "latents:8x16"
+    c.data.codec = "pixels"  # or a KL autoencoder's folder (diffusers layout); or, to plan, "latents:8x16"
     c.data.codec_hash = ""  # of the autoencoder; "" = as found by prepare
     c.data.rules = ("R3-shape", "R4-url", "R5-tags")  # ids or profiles of lidit_jax.data.filters
     c.data.limit = 0  # pictures, chosen by a hash of their url or key; 0 = all
@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     c.vae.kl_weight = 1e-6  # of nats per number of the picture
     c.vae.perceptual = ""  # safetensors file with VGG16's and LPIPS's weights; "" = no such loss
     c.vae.perceptual_weight = 1.0
-    c.vae.discriminator_weight = 0.0  # of the patch discriminator's loss; 0 = no discriminator
+    c.vae.discriminator_weight = 0.0  # of the decoder's adversarial loss; 0 = no discriminator
     c.vae.discriminator_width = 64
 
     c.objective = ConfigDict()

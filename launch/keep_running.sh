@@ -6,7 +6,7 @@
 # RUN is the run's workdir. If several processes train one run, each has its own keep_running.sh: when
 # one fails, all end and are restarted together. It gives up
 #   with status 2      on a user error: the same command would fail again;
-#   with status 75     when the scheduler stops the run after it has saved; or after UNTIL;
+#   with status 75     when the scheduler stopped the run, which saved first; or after UNTIL;
 #   with status 143    when the scheduler stops the run and nothing could be saved;
 #   with the last status, after TRIES failures in a row without a newer checkpoint.
 set -uo pipefail
