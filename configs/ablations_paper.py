@@ -7,8 +7,8 @@ python -m lidit_jax.train --config=configs/ablations_paper.py:ltr,webdataset --c
 
 All runs share DATA. Run `prepare` once for each: the first makes the pictures, later ones add an
 LLM's features; each run needs its own --workdir, and `evaluate --suite=compbench` judges it.
-`data.source` is one source, so first write ImageNet and CC12M as tars, or as Parquet, into one
-folder; without aesthetic scores, see lidit_1b.
+ImageNet and CC12M together are a `mixture` of two sources, in a config of your own that starts from
+this one (docs/data.md); without aesthetic scores, see lidit_1b.
 
 The argument is a run of configs/ablations.py (by default `full`, the last row of Table 2), and an
 argument of lidit_1b: a source of lidit_jax.data.sources, or smoke. The paper trains on ImageNet,

@@ -26,7 +26,9 @@ def get_config() -> ConfigDict:
     )
     c.data.bin_step = 0  # pixels between the sides of grid33's bins; 0 = a 16th of the side
     c.data.min_bin = 256  # a bin with fewer pictures is merged into the nearest other
-    c.data.codec = "pixels"  # or a KL autoencoder's folder (diffusers layout); or, to plan, "latents:8x16"
+    c.data.codec = (
+        "pixels"  # or a KL autoencoder's folder (diffusers layout); or, to plan, "latents:8x16"
+    )
     c.data.codec_hash = ""  # of the autoencoder; "" = as found by prepare
     c.data.rules = ("R3-shape", "R4-url", "R5-tags")  # ids or profiles of lidit_jax.data.filters
     c.data.limit = 0  # pictures, chosen by a hash of their url or key; 0 = all

@@ -60,8 +60,8 @@ def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE):
 def prepare_plan(config: Config, folder: pathlib.Path) -> tuple[Plan, Source]:
     """Makes the plan of the config's data set, after checking all that can be checked before."""
     source, wanted = sources.make(config.data.source, **config.data.options), recipe_of(config)
-    if raw := config.data.options.get("path"):
-        raw = pathlib.Path(raw).expanduser()
+    for path in sources.folders(config.data.options):
+        raw = pathlib.Path(path).expanduser()
         if folder.resolve().is_relative_to(raw.resolve()):
             raise errors.InputError(
                 f"{folder} is inside {raw}, its own source; give another --data"

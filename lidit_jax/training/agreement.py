@@ -26,8 +26,11 @@ def facts(
     stores = [
         f"features/{e.store}/encoder.json" for e in config.encoders if config.task == "diffusion"
     ]
-    places = {f"config.data.options.{place}" for place in sources.PLACES}
-    told = {key: value for key, value in _flat(to_json(config), "config") if key not in places}
+    told = {
+        key: value
+        for key, value in _flat(to_json(config), "config")
+        if not sources.is_place(key.removeprefix("config.data.options."))
+    }
     return (
         told
         | {"code of lidit_jax": _code()}

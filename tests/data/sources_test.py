@@ -15,12 +15,18 @@ from lidit_jax.data.sources import Example, images
 from lidit_jax.errors import InputError
 from tests import tiny_sources
 
+PARTS = {
+    "round": {"source": "shapes", "count": 40},
+    "wide": {"source": "scenes", "count": 70},
+}
 DRAWN = {
+    "mixture": {"parts": PARTS},
     "openmoji": {"languages": ("en", "zh")},
     "scenes": {"count": 40},
     "shapes": {"count": 40},
 }
 CHANGED = {
+    "mixture": {"parts": {"round": PARTS["round"] | {"seed": 1}}},
     "openmoji": {"trim": True},
     "scenes": {"count": 40, "languages": ("zh",)},
     "shapes": {"count": 40, "seed": 1},
@@ -221,6 +227,65 @@ def test_wrong_names_are_refused_with_the_known_ones():
     ):
         with pytest.raises(InputError, match=message):
             sources.make(name, **options)
+
+
+def mixture(**parts):
+    return sources.make("mixture", parts=parts)
+
+
+def test_a_mixture_has_every_example_of_its_parts_under_their_names():
+    found = facts(mixture(**PARTS).piece(0, 1))
+    wanted = []
+    for name, part in PARTS.items():
+        source, options = part["source"], {k: v for k, v in part.items() if k != "source"}
+        rows = facts(sources.make(source, **options).piece(0, 1))
+        wanted += [(f"{name}/{key}", *rest) for key, *rest in rows]
+    assert found == wanted
+
+
+def test_pieces_of_a_mixture_are_about_equally_long_whatever_its_parts():
+    parts = {
+        name: {"source": "shapes", "count": n} for name, n in (("a", 1000), ("b", 100), ("c", 3900))
+    }
+    lengths = [len(list(mixture(**parts).piece(i, 5))) for i in range(5)]
+    assert sum(lengths) == 5000 and max(lengths) - min(lengths) <= 0.05 * 5000
+
+
+def test_a_share_of_a_part_is_chosen_by_key_alone():
+    part = {"source": "shapes", "count": 4000}
+    quarter, half, all_of_it = (
+        [e.key for e in mixture(a=part | {"share": share}).piece(0, 1)]
+        for share in (0.25, 0.5, 1.0)
+    )
+    assert set(quarter) < set(half) < set(all_of_it) and len(all_of_it) == 4000
+    assert abs(len(quarter) - 1000) < 100 and abs(len(half) - 2000) < 100
+    assert len(mixture(a=part | {"share": 0.25})) == 1000  # an estimate
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({}, "needs its option 'parts'"),
+        ({"a b": PARTS["wide"]}, "a part of the mixture is called 'a b'"),
+        ({"a": {"count": 3}}, "data.options.parts.a is .*want the options of a source"),
+        ({"a": PARTS["wide"] | {"share": 0}}, "data.options.parts.a.share is 0; use a value in"),
+        ({"a": {"source": "shapes", "cout": 3}}, "parts.a: unknown option of source shapes 'cout'"),
+        ({"a": {"source": "folder", "path": "/none"}}, "parts.a: .*/none"),
+    ],
+)
+def test_a_mixture_says_what_is_wrong_with_which_part(parts, message):
+    with pytest.raises(InputError, match=message):
+        sources.make("mixture", parts=parts)
+
+
+def test_places_of_parts_are_places():
+    options = {"parts": {"path": {"source": "folder", "path": "/a", "caption": "c"}}}
+    assert sources.placeless(options) == {"parts": {"path": {"source": "folder", "caption": "c"}}}
+    assert list(sources.folders(options)) == ["/a"] and list(sources.folders({"path": "/b"})) == [
+        "/b"
+    ]
+    keys = ("path", "names", "parts.cc12m.path", "parts.path.caption", "parts.cc12m", "caption")
+    assert [sources.is_place(key) for key in keys] == [True] * 3 + [False] * 3
 
 
 @pytest.mark.parametrize("name", ["folder", "webdataset", "parquet"])

@@ -14,7 +14,7 @@ from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.plan import Plan
 from lidit_jax.models.vae.pixels import Pixels
 from lidit_jax.preparation import estimate, images, report, verify
-from lidit_jax.training import feed, loop
+from lidit_jax.training import checkpoints, feed, loop
 from lidit_jax.training.inputs import open_inputs
 from tests import tiny_sources
 from tests.tiny_prepared import SOURCES, assert_same, config_of, whole
@@ -35,6 +35,26 @@ def test_every_kind_of_source_gives_batches_of_its_pictures(kind, llms, tmp_path
         assert batch.latents_BxHxWxC.shape[1:3] in found.bins
         assert np.isfinite(batch.latents_BxHxWxC).all() and batch.text[0].mask_BxS.any(1).all()
     assert verify.verify(tmp_path / "set") == []
+
+
+def test_a_mixture_is_prepared_and_its_parts_may_move(llms, tmp_path):
+    places = {kind: SOURCES[kind](tmp_path / kind)[1]["path"] for kind in ("folder", "parquet")}
+    parts = {f"of_{k}": {"source": k, "path": str(path)} for k, path in places.items()}
+    config = config_of(llms, "mixture", {"parts": parts})
+    preparation.prepare(config, tmp_path / "set")
+    found = Dataset(tmp_path / "set")
+    keys = [found.image(row).key for row in range(len(found))]
+    assert sorted({key.partition("/")[0] for key in keys}) == ["of_folder", "of_parquet"]
+    assert len(found) == 18 and found.info["dropped"] == {"R4-url": 2}
+    moved = {name: part | {"path": "/elsewhere"} for name, part in parts.items()}
+    elsewhere = config_of(llms, "mixture", {"parts": moved})
+    open_inputs(elsewhere, tmp_path / "set")
+    assert checkpoints.changes(config, elsewhere) == []
+    other = {name: part | {"caption": "text"} for name, part in parts.items()}
+    with pytest.raises(errors.InputError, match="was made otherwise|differs|options"):
+        open_inputs(config_of(llms, "mixture", {"parts": other}), tmp_path / "set")
+    with pytest.raises(errors.InputError, match="inside .*its own source"):
+        preparation.prepare(config, pathlib.Path(places["folder"]) / "set")
 
 
 @pytest.mark.slow

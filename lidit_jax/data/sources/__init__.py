@@ -4,13 +4,15 @@ To add one, write a class that satisfies `example.Source`, and add it to SOURCES
 """
 
 import inspect
+import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lidit_jax.data.sources.catalogue import Tfds
 from lidit_jax.data.sources.example import Caption, Example, Source, Unusable
 from lidit_jax.data.sources.folder import Folder
+from lidit_jax.data.sources.mixture import Mixture
 from lidit_jax.data.sources.openmoji import OpenMoji
 from lidit_jax.data.sources.parquet import Parquet
 from lidit_jax.data.sources.scenes import Scenes
@@ -25,6 +27,7 @@ PLACES = ("path", "data_dir", "names")
 
 SOURCES: dict[str, type[Source]] = {
     "folder": Folder,
+    "mixture": Mixture,
     "openmoji": OpenMoji,
     "parquet": Parquet,
     "scenes": Scenes,
@@ -35,8 +38,23 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def placeless(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns a source's options without those that say where it is."""
-    return {name: value for name, value in options.items() if name not in PLACES}
+    """Returns a source's options without those that say where it, or its parts, are."""
+    kept = {name: value for name, value in options.items() if name not in PLACES}
+    if isinstance(parts := kept.get("parts"), dict):
+        kept["parts"] = {name: placeless(part) for name, part in parts.items()}
+    return kept
+
+
+def is_place(key: str) -> bool:
+    """Whether a key below `data.options`, such as "path" or "parts.cc12m.path", is a place."""
+    return re.fullmatch(rf"(parts\.\w+\.)?({'|'.join(PLACES)})", key) is not None
+
+
+def folders(options: dict[str, Any]) -> Iterator[str]:
+    """Yields the `path` of a source, or of its parts, where there is one."""
+    for part in (options, *(options.get("parts") or {}).values()):
+        if part.get("path"):
+            yield part["path"]
 
 
 def make(name: str, /, **options: Any) -> Source:

@@ -22,7 +22,7 @@ FREE = {
     "model": ("remat", "unroll"),
     # codec_hash identifies the codec; bad_records only decides when a run ends.
     "data": (
-        "shards", "workers", "threads", "codec", "bad_records", *(f"options.{place}" for place in sources.PLACES),
+        "shards", "workers", "threads", "codec", "bad_records",
     ),
 }  # fmt: skip
 # Paths that may change, because the contents are compared; but not between set and unset.
@@ -90,6 +90,8 @@ def _is_free(key: str, config: Config) -> bool:
     section, _, rest = key.partition(".")
     if key == "train.steps" and config.optim.decay != "constant":
         return False  # the learning rate depends on it
+    if key.startswith("data.options.") and sources.is_place(key.removeprefix("data.options.")):
+        return True
     return section == "sample" or rest in FREE.get(section, ())
 
 
