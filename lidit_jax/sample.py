@@ -1,4 +1,4 @@
-"""Samples images from a trained run: writes PNGs, a grid and a manifest.
+"""Samples pictures from a trained run: writes PNGs, a grid and a manifest.
 
 python -m lidit_jax.sample --workdir=out/quickstart/run --prompt="red heart" --prompt="sushi" --out=out/mine
 """
@@ -13,19 +13,19 @@ from lidit_jax.data import plan
 from lidit_jax.generation import Generator, check_wanted, generate, sample_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
-_out = doors.define_folder("out", "folder for the images, grid.png and manifest.json")
+_out = doors.define_folder("out", "folder for the pictures, grid.png and manifest.json")
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "a prompt; may be given several times")
 _PROMPTS = flags.DEFINE_string("prompts", None, "a .txt with one prompt per line, or a .jsonl")
 _SIZE = flags.DEFINE_list(
     "size", None, "height,width in pixels; default: the prompt's size, or else the training size"
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "image k is sampled with seed + k", lower_bound=0, upper_bound=2**31
+    "seed", 0, "picture k is sampled with seed + k", lower_bound=0, upper_bound=2**31
 )
-_PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "images per prompt", lower_bound=1)
+_PER_PROMPT = flags.DEFINE_integer("per_prompt", 1, "pictures per prompt", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", None, "guidance scale, 1 = off; default: the run's")
 _NEGATIVE = flags.DEFINE_string(
-    "negative_prompt", "", "guidance leads away from it in every image; default: the empty prompt"
+    "negative_prompt", "", "guidance leads away from it in every picture; default: the empty prompt"
 )
 _SAMPLER = flags.DEFINE_string(
     "sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's"
@@ -33,7 +33,7 @@ _SAMPLER = flags.DEFINE_string(
 _STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's")
 _moved = doors.define_moved()
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "images sampled at once, over all devices; default: the run's"
+    "batch_size", None, "pictures sampled at once, over all devices; default: the run's"
 )
 _share = doors.define_share("sample only the i-th of n shares; other machines do the others")
 _MESH = flags.DEFINE_string(
