@@ -23,19 +23,25 @@ BATCH = 16
 MEASURED = 256  # pictures that a VAE's units are measured on
 
 
-def export(workdir: pathlib.Path, out: pathlib.Path, data: pathlib.Path | None = None) -> int:
+def export(
+    workdir: pathlib.Path,
+    out: pathlib.Path,
+    data: pathlib.Path | None = None,
+    step: int | None = None,
+) -> int:
     """Writes the EMA of a VAE's run to `out` as diffusers saves an AutoencoderKL; returns its step.
 
     data: a data set of pixels, such as the one that the VAE was trained on. The config's shift_factor and
       scaling_factor are then the mean and 1 / std of the latents of up to MEASURED of its pictures, which
       programs that read them expect (nothing here does); without `data` they are 0 and 1.
+    step: of the checkpoint; None uses the last.
 
     Raises InputError if `workdir` holds no trained VAE, if `data` holds no pixels, or if `out` is a run or
     a data set.
     """
     files.check_own_folder(out, "out")
     pixels = _pixels(data) if data else None
-    trained = open_trained(workdir)
+    trained = open_trained(workdir, step)
     model = nnx.merge(trained.graphdef, trained.ema, trained.constants).vae
     sample_size = max(trained.config.data.size)
     model.config = dataclasses.replace(model.config, sample_size=sample_size)

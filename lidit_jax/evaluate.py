@@ -143,6 +143,8 @@ def _benchmark(benchmark: Benchmark) -> str | None:
             f"{len(chosen)} of these flags given; want one: --{', --'.join(READ)}"
         )
     doors.check_read(chosen[0], READ)
+    if _SUITE.value in FIGURES:
+        figures.check()
     if _FETCH.value:
         folder = _prompts() if _PROMPTS.value else None
         return prompt_files.fetch_instructions(_SUITE.value, folder)
@@ -173,8 +175,6 @@ def _write_prompts(benchmark: Benchmark) -> str:
 
 
 def _measure(benchmark: Benchmark, items: list[Item]) -> str | None:
-    if _SUITE.value in FIGURES:
-        figures.check()
     folders = measuring.judge_folders(_JUDGES.value, benchmark.judges)
     mine = _share()
     llms, vae = _moved()

@@ -4,7 +4,9 @@ python -m lidit_jax.export --workdir=out/quickstart/run --out=out/quickstart/mod
 python -m lidit_jax.export --workdir=out/vae_openmoji/run --data=out/vae_openmoji/data --out=out/vae_openmoji/vae
 """
 
-from lidit_jax import autoencoding, doors, errors
+from absl import flags
+
+from lidit_jax import autoencoding, doors, errors, processes
 from lidit_jax.training import checkpoints
 from lidit_jax.training.trained import read_config
 
@@ -15,16 +17,22 @@ _data = doors.define_folder(
     "of a VAE: folder of the pixels that it was trained on, to measure its scaling_factor by",
     optional=True,
 )
+_CHECKPOINT = flags.DEFINE_integer(
+    "checkpoint", None, "step of the checkpoint to export; default: the last", lower_bound=1
+)
 
 
 def main():
     if read_config(_workdir()).task == "vae":
-        step = autoencoding.export(_workdir(), _out(), _data())
+        step = autoencoding.export(_workdir(), _out(), _data(), _CHECKPOINT.value)
         print(f"{_out()}: the VAE of step {step}")
     else:
+        processes.use_cpu(1)  # the run may be training on the accelerator
         if _data():
             raise errors.InputError(f"--data has no effect: {_workdir()} is not a run of a VAE")
-        print(f"{_out()}: the model of step {checkpoints.export(_workdir(), _out())}")
+        print(
+            f"{_out()}: the model of step {checkpoints.export(_workdir(), _out(), _CHECKPOINT.value)}"
+        )
 
 
 if __name__ == "__main__":

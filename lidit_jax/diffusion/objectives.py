@@ -93,10 +93,6 @@ class ObjectiveConfig:
         for field in ("sigma_floor", "min_snr_gamma", "time_std", "time_shift"):
             if getattr(self, field) <= 0:
                 raise errors.InputError(f"{field} {getattr(self, field)} must be above 0")
-        if self.sigma_floor > 1:
-            raise errors.InputError(
-                f"sigma_floor {self.sigma_floor} must be at most 1, as sigma is"
-            )
         if self.weighting == "min_snr" and self.loss_view:
             raise errors.InputError(
                 f"weighting 'min_snr' scores the x0 error whatever the view, so loss_view "

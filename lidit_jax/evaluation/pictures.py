@@ -21,7 +21,7 @@ from lidit_jax.errors import InputError, is_unreachable
 
 MANIFEST = "manifest.json"
 # Keys that lidit_jax.sample and lidit_jax.reconstruct write.
-HOW = ("run", "step", "guidance", "sampler", "vae")
+HOW = ("run", "step", "guidance", "negative_prompt", "sampler", "vae")
 SHOWN = 20  # names in an error
 MOST_PIXELS = 8192 * 8192  # of a picture that is decoded
 _FIELDS = {"file": str, "prompt": str}

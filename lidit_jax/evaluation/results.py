@@ -9,7 +9,9 @@ from lidit_jax.errors import InputError
 
 COLUMNS = ("LI-DiT-1B", "LI-DiT-10B")  # of the paper, shown next to ours
 # Keys that must be equal in results that are compared.
-ALIKE = ("suite", "mode", "judges", "prompts_sha256", "per_prompt", "guidance", "sampler")
+ALIKE = (
+    "suite", "mode", "judges", "prompts_sha256", "per_prompt", "guidance", "negative_prompt", "sampler",
+)  # fmt: skip
 
 
 def write_results(

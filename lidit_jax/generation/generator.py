@@ -78,7 +78,8 @@ class Generator:
                 f"negative prompt {negative_prompt!r} with guidance {self.sample.guidance}, which is off; "
                 "use another guidance, such as 4.5"
             )
-        if self.sample.is_guided and not (own.train.drop_prompt or own.train.init_from):
+        learned = own.train.drop_prompt or own.train.init_from
+        if self.sample.is_guided and not (learned or negative_prompt):
             raise errors.InputError(
                 f"guidance {self.sample.guidance} leads away from the empty prompt, which {workdir} has not learned: "
                 f"its train.drop_prompt is 0; use guidance 1"
@@ -219,4 +220,4 @@ def check_wanted(prompts: Sequence[str | Prompt], seeds: Sequence[int]):
 
 def _check_prompt(text: str):
     if not is_text(text):
-        raise errors.InputError(f"prompt {text!r}: want a text that UTF-8 can write")
+        raise errors.InputError(f"prompt {text!r}: want text that UTF-8 can encode")

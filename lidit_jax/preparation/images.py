@@ -48,12 +48,15 @@ def read_marker(path: pathlib.Path) -> dict:
     return files.read_json(path, "marker of a piece", remedy=dataset.REMEDY, holds=holds)
 
 
-def write(data: DataConfig, source: Source, plan: Plan, share: Share):
-    """Writes the pieces of this share that are missing."""
+def write(data: DataConfig, source: Source, plan: Plan, share: Share, codec: Codec | None = None):
+    """Writes the pieces of this share that are missing.
+
+    codec: makes the latents; None uses the config's, on every device of this machine.
+    """
     missing = [i for i in share.of(plan.pieces) if not is_whole(plan, i)]
     if not missing:
         return
-    codec = make_codec(data.codec).on(sharding.copies())
+    codec = codec or make_codec(data.codec).on(sharding.copies())
     total = sum(sum(counts[i] for i in missing) for counts in plan.info["counts"])
     with (
         tqdm(total=total, desc="pictures", unit="img", mininterval=2) as progress,
@@ -187,9 +190,10 @@ class _PieceWriter:
             self.counts[bin] += 1
 
 
-def finish(data: DataConfig, plan: Plan) -> list[str]:
+def finish(data: DataConfig, plan: Plan, codec: Codec | None = None) -> list[str]:
     """Writes dataset.json and ledger.jsonl if every piece is complete, else returns what is not.
 
+    codec: made the latents; None is the config's.
     Raises InputError if no picture could be decoded.
     """
     missing = [i for i in range(plan.pieces) if not is_whole(plan, i)]
@@ -202,7 +206,7 @@ def finish(data: DataConfig, plan: Plan) -> list[str]:
     paths = [dataset.image_marker(plan.folder, i, plan.pieces) for i in range(plan.pieces)]
     markers = [read_marker(path) for path in paths]
     _write_ledger(plan.folder, markers)
-    info = _summary(data, plan, markers, make_codec(data.codec))
+    info = _summary(data, plan, markers, codec or make_codec(data.codec))
     if not info["count"]:
         why = ", ".join(f"{reason} dropped {count}" for reason, count in info["dropped"].items())
         raise errors.InputError(f"no picture is left: {why}")

@@ -74,8 +74,9 @@ def _share(problem: str, passing: bool):
 
 @contextlib.contextmanager
 def sharing(folder: pathlib.Path) -> Iterator[None]:
-    """Makes `folder` and checks that all processes see the same one; removes it if the block fails.
+    """Makes `folder` and checks that all processes see the same one.
 
+    If the block fails, removes the folders that it made, unless they have files by now.
     Raises InputError on every process if they do not. A lone process makes and checks nothing.
     """
     if jax.process_count() == 1:

@@ -52,7 +52,7 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Segments of different shapes. With a relation there are two: one is `relation` the other."""
+    """Segments of different shapes. With a relation there are two: the first is `relation` the second."""
 
     segments: tuple[Segment, ...]
     relation: str = ""

@@ -135,7 +135,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             errors.check_range(f"train.{name}", getattr(self, name), 1)
         errors.check_range("train.preview_every", self.preview_every, 0)
-        for name in ("steps", "batch_size", "log_every", "save_every", "preview_every"):
+        for name in ("steps", "batch_size", "log_every"):
             errors.check_range(f"train.{name}", getattr(self, name), -math.inf, MOST_STEPS)
         for name in ("keep_hours", "watchdog_minutes", "grace"):
             errors.check_range(f"train.{name}", getattr(self, name), 0, _LONGEST)
@@ -240,6 +240,10 @@ def parse(config: ml_collections.ConfigDict) -> Config:
             f"objective.time_mean {objective.time_mean} and time_std {objective.time_std} do not "
             f"apply to time 'uniform'; set objective.time to 'logit_normal', or them to 0 and 1"
         )
+    if objective.sigma_floor > 1:
+        raise errors.InputError(
+            f"objective.sigma_floor {objective.sigma_floor} must be at most 1, as sigma is"
+        )
     if found.task == "diffusion" and not found.train.init_from:
         if not found.train.drop_prompt and found.sample.is_guided:
             raise errors.InputError(
@@ -289,7 +293,7 @@ def build(cls: type, values: dict, where: str) -> Any:
     try:
         return cls(**coerced)
     except errors.InputError as e:
-        if cls is Config or f"{where.rpartition('.')[2]}." in str(e):
+        if cls in (Config, EncoderConfig) or f"{where.rpartition('.')[2]}." in str(e):
             raise
         raise errors.InputError(f"{where}: {e}") from e
 

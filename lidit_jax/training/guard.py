@@ -27,7 +27,7 @@ class GuardConfig:
     def __post_init__(self):
         errors.check_range("guard.spike", self.spike, 0)
         errors.check_range("guard.window", self.window, 2, MOST)
-        errors.check_range("guard.patience", self.patience, 1, MOST)
+        errors.check_range("guard.patience", self.patience, 1)
 
 
 @jax.tree_util.register_dataclass

@@ -23,7 +23,7 @@ class Tracer:
     ):
         if steps and steps[0] > total:
             raise errors.InputError(
-                f"--profile_steps={steps[0]},{steps[1]}: the run has {total} steps; use those"
+                f"--profile_steps={steps[0]},{steps[1]}: the run has {total} steps; name some of those"
             )
         self._folder, self._steps, self._on = folder, steps if write else None, False
 

@@ -39,14 +39,14 @@ def read_config(workdir: pathlib.Path, task: str | None = None) -> Config:
     return config
 
 
-def open_trained(workdir: pathlib.Path) -> Trained:
+def open_trained(workdir: pathlib.Path, step: int | None = None) -> Trained:
     """Opens the EMA of a VAE run's last checkpoint, in f32, on one device.
 
     Raises InputError if `workdir` holds no finished checkpoint, or another task's.
     """
     config = read_config(workdir, "vae")
     model = state.abstract_model(tasks.without_data(config))
-    return _restored(workdir, config, sharding.one_device(), *model)
+    return _restored(workdir, config, sharding.one_device(), *model, step)
 
 
 def open_to_draw(

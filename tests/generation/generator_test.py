@@ -175,7 +175,7 @@ def test_a_negative_prompt_is_a_text_and_wants_guidance(workdir):
         errors.InputError, match="'fog' with guidance 1.0, which is off; use another"
     ):
         Generator(workdir, sample_config(workdir, guidance=1.0), negative_prompt="fog")
-    with pytest.raises(errors.InputError, match="want a text that UTF-8 can write"):
+    with pytest.raises(errors.InputError, match="want text that UTF-8 can encode"):
         Generator(workdir, negative_prompt="\udcff")
 
 
@@ -187,6 +187,7 @@ def test_guidance_wants_a_trained_empty_prompt(workdir, tmp_path):
     with pytest.raises(errors.InputError, match="has not learned: its train.drop_prompt is 0"):
         Generator(folder, sample_config(folder, guidance=2.0))
     Generator(folder, sample_config(folder, guidance=1.0))
+    Generator(folder, sample_config(folder, guidance=2.0), negative_prompt="fog")
 
 
 def test_no_device_has_all_of_the_weights(make_generator):

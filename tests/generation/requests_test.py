@@ -75,7 +75,10 @@ def test_a_share_of_another_request_is_refused_and_writes_nothing(
     before = content(out)
     with pytest.raises(errors.InputError, match="holds another request's pictures"):
         generate(generator, PROMPTS, [9, *SEEDS[1:]], out, Share(1, 2))
+    assert "negative_prompt" not in pictures.how_drawn(pictures.read(whole))
     monkeypatch.setattr(generator, "negative_prompt", "fog")
+    fog = generate(generator, PROMPTS[:1], SEEDS[:1], tmp_path / "fog").parent
+    assert pictures.how_drawn(pictures.read(fog))["negative_prompt"] == "fog"
     with pytest.raises(errors.InputError, match="holds another request's pictures"):
         generate(generator, PROMPTS, SEEDS, out, Share(1, 2))
     assert content(out) == before

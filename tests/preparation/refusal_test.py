@@ -197,21 +197,18 @@ def test_a_decoder_that_mends_says_so(llms, tmp_path):
     assert Dataset(tmp_path / "set").info["count"] == 11
 
 
-def test_a_picture_that_the_vae_makes_no_numbers_of_is_dropped_by_name(
-    config, prepared, tmp_path, monkeypatch
-):
+def test_a_picture_that_the_vae_makes_no_numbers_of_is_dropped_by_name(config, prepared, tmp_path):
     class Overflowing(type(make_codec("pixels"))):
         def encode(self, images_BxHxWx3):
             latents = np.array(super().encode(images_BxHxWx3))
             latents[: images_BxHxWx3.shape[1] == 32, 3, 3, 0] = np.inf  # the first of a square
             return latents
 
-    monkeypatch.setattr(images, "make_codec", lambda name: Overflowing())
-    folder = broken(prepared, tmp_path)
+    folder, codec = broken(prepared, tmp_path), Overflowing()
     shutil.rmtree(folder / "images")
     plan, source = preparation.prepare_plan(config, folder)
-    images.write(config.data, source, plan, share.WHOLE)
-    assert images.finish(config.data, plan) == []
+    images.write(config.data, source, plan, share.WHOLE, codec)
+    assert images.finish(config.data, plan, codec) == []
     found = Dataset(folder)
     lost = found.info["dropped"]["latent-not-finite"]
     assert lost and len(found) == len(Dataset(prepared)) - lost

@@ -1,10 +1,15 @@
 """An export draws what its run draws, and other runs begin from it; it has no more than that takes."""
 
 import dataclasses
+import errno
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from lidit_jax import errors, files, sharding
@@ -12,6 +17,7 @@ from lidit_jax.generation import Generator
 from lidit_jax.training import checkpoints, handover, loop, optim, state
 from lidit_jax.training.inputs import open_inputs
 from lidit_jax.training.tasks.diffusion import diffusion_task
+from tests.tiny_prepared import flip
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +91,60 @@ def test_an_export_is_trained_in_another_folder_alone(config, data, exported, tm
 
 
 def test_nothing_is_exported_over_a_run_or_of_none(workdir, exported, tmp_path):
-    with pytest.raises(errors.InputError, match="--out .* is a run; give a folder of its own"):
+    with pytest.raises(errors.InputError, match="--out .* is a run; give"):
         checkpoints.export(workdir, exported)
-    with pytest.raises(errors.InputError, match="holds no finished checkpoint"):
+    with pytest.raises(errors.InputError, match="holds no checkpoints; train there first"):
         checkpoints.export(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text("{}")
+    with pytest.raises(errors.InputError, match="vae has another config.json"):
+        checkpoints.export(workdir, tmp_path / "vae")
+    assert (tmp_path / "vae" / "config.json").read_text() == "{}"
+
+
+def test_an_export_that_was_interrupted_is_made_whole(workdir, exported, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.Checkpointer, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.export(workdir, out)
+    assert not (out / "checkpoints").exists()
+    checkpoints.export(workdir, out)
+    assert {p.name for p in out.iterdir()} == {p.name for p in exported.iterdir()}
+    assert Generator(out).identity == Generator(exported).identity
+
+
+def test_a_damaged_checkpoint_is_not_exported(workdir, tmp_path):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    path = max((run / "checkpoints" / "4" / "ema" / "d").iterdir(), key=lambda p: p.stat().st_size)
+    flip(path, path.stat().st_size // 2)
+    with pytest.raises(checkpoints.Damaged, match="checkpoints/4 is damaged"):
+        checkpoints.export(run, tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert checkpoints.export(run, tmp_path / "out", step=2) == 2
+
+
+def test_exporting_leaves_the_accelerator_to_a_run_that_trains(workdir, tmp_path):
+    code = """
+import sys
+from absl import flags
+import jax
+from lidit_jax import export, processes
+processes.use_cpu = lambda count: print("on the CPU:", count)
+flags.FLAGS(sys.argv)
+export.main()
+"""
+    arguments = [f"--workdir={workdir}", f"--out={tmp_path / 'out'}", "--checkpoint=2"]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.splitlines()[0] == "on the CPU: 1" and "the model of step 2" in run.stdout

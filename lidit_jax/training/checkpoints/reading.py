@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
-from lidit_jax import digests, errors, processes
+from lidit_jax import digests, errors, processes, sharding
 from lidit_jax.training.checkpoints import damage, naming, record
 from lidit_jax.training.state import TrainState
 
@@ -73,7 +73,7 @@ def restore_fields(
 
 
 def is_export(workdir: pathlib.Path, step: int) -> bool:
-    """Returns whether a checkpoint has its EMA alone; every process calls this. Raises Damaged."""
+    """Returns whether a checkpoint lacks its parameters; every process calls this. Raises Damaged."""
     folder = folder_of(workdir, step)
     return "params" not in damage.agreed(folder, lambda: record.read(folder))["digests"]
 
@@ -111,7 +111,7 @@ def restore_ema(
     at a time. Raises InputError if the run has no checkpoint, or none of this step, and otherwise
     as `restore_fields`.
     """
-    step = _chosen(workdir, step)
+    step = chosen(workdir, step)
     folder, names = folder_of(workdir, step), ("ema", "constants")
     like, items = TrainState(None, ema, ema, constants, None, None), {}
     for item, tree in naming.items(like, names).items():
@@ -127,6 +127,17 @@ def restore_ema(
         items[item] = traverse_util.unflatten_dict(ready)
     parts = naming.fields(like, names, items)
     return step, record.identity(told), parts["ema"], parts["constants"]
+
+
+def check_item(folder: pathlib.Path, item: str):
+    """Reads every array of an item, GROUP bytes at a time; raises Damaged unless all are as saved."""
+    everywhere = sharding.replicated(sharding.one_device())
+    arrays = {
+        path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere)
+        for path, a in traverse_util.flatten_dict(_saved_as(folder, item)).items()
+    }
+    for group in _groups(arrays):
+        _read(folder, {item: traverse_util.unflatten_dict(group)}, finite=True, how=_some)
 
 
 def saved_shapes(workdir: pathlib.Path, step: int, item: str) -> dict[str, tuple[int, ...]]:
@@ -151,7 +162,8 @@ def saved_constants(
     return _read(folder, {"constants": like})[1]["constants"]
 
 
-def _chosen(workdir: pathlib.Path, step: int | None) -> int:
+def chosen(workdir: pathlib.Path, step: int | None) -> int:
+    """Returns a finished checkpoint's step: this one, or the last. Raises InputError if there is none."""
     check_there(workdir)
     there = steps(workdir)
     if not there:
