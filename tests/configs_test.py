@@ -180,6 +180,16 @@ def test_an_image_costs_what_the_header_claims(name):
     assert 3 * 2 * multiply_adds(forward.jaxpr) / 1e12 == pytest.approx(claimed, rel=5e-3)
 
 
+@pytest.mark.parametrize(
+    ("guidance", "guided"), [(0.0, True), (0.5, True), (1.0, False), (2.0, True)]
+)
+def test_guidance_of_one_alone_is_none(guidance, guided):
+    """Below it the empty prompt counts too: one half is between the two."""
+    c = load_config("quickstart")
+    c.sample.guidance = guidance
+    assert parse(c).sample.is_guided == guided
+
+
 def test_noise_alone_is_not_asked_for_its_noise():
     c = load_config("shapes")
     c.objective.prediction = "eps"
@@ -255,6 +265,14 @@ def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():
     [
         (lambda c: c.text.update(use=("smolm2",)), "unknown encoder in text.use 'smolm2'; known: smollm2"),
         (lambda c: c.train.update(save_every=0), "train.save_every is 0; use 1 or more"),
+        (lambda c: c.train.update(preview_every=-1), "train.preview_every is -1"),
+        (lambda c: c.train.update(steps=True), "train.steps is True"),
+        (lambda c: c.data.update(limit=2**53 + 1), r"data.limit is 9007199254740993.* 2\*\*53"),
+        (lambda c: c.vae.update(kl_weight=-1.0), "vae.kl_weight is -1"),
+        (lambda c: c.vae.update(perceptual_weight=-1.0), "vae.perceptual_weight is -1"),
+        (lambda c: c.vae.update(discriminator_weight=-1.0), "vae.discriminator_weight is -1"),
+        (lambda c: c.vae.update(discriminator_width=0), "vae.discriminator_width is 0"),
+        (lambda c: c.vae.update(discriminator_width=24), "vae.discriminator_width is 24"),
         (lambda c: c.train.update(drop_prompt=1.5), "train.drop_prompt is 1.5; use a value in"),
         (lambda c: c.train.update(drop_prompt=0.0), "guidance 2.0 needs the empty prompt, which is never"),
         (lambda c: c.text.update(used=("gemma3",)), "unknown key in config.text 'used'; known: use"),

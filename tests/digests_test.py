@@ -148,3 +148,6 @@ def test_a_copy_that_differs_is_found_whichever_it_is():
         found = digests.of_copies({"odd": odd, "even": jax.device_put(array, where)})
         assert len(set(found["odd"])) == 2 and len(set(found["even"])) == 1, wrong
         assert found["odd"].count(found["even"][0]) == 6
+        differ = [k for k, text in enumerate(found["odd"]) if text != found["even"][0]]
+        assert differ == [wrong // 2 * 2, wrong // 2 * 2 + 1]  # the two that share the copy
+        assert digests.of_each({"odd": odd}) == {"odd": found["odd"][0]}

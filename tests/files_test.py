@@ -79,6 +79,21 @@ def test_the_first_ones_file_stays_also_where_there_are_no_links(tmp_path, monke
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_no_number_is_not_written(path, number, sealed):
+    before = path.read_bytes()
+    with pytest.raises(ValueError):
+        files.write_json(path, {"a": [number]}, sealed=sealed)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_lacks_a_key_is_told(path):
+    assert files.read_json(path, "thing", holds=("count", "who")) == CONTENT
+    with pytest.raises(errors.InputError, match="a.json .*'gone'"):
+        files.read_json(path, "thing", holds=("count", "gone"))
+
+
 def test_a_file_without_a_hash_is_another_programs(path):
     path.write_text(json.dumps(CONTENT))
     assert files.read_json(path, "thing", sealed=False) == CONTENT
@@ -153,3 +168,23 @@ def test_an_error_that_names_no_file_is_not_told_as_one_of_a_file():
         assert errors.told(OSError(number, os.strerror(number))) is None
         assert "/a" in errors.told(OSError(number, os.strerror(number), "/a"))
     assert errors.told(OSError(errno.EDQUOT, "")).startswith("the disk is full; finished work")
+
+
+def test_a_grid_has_every_picture_in_the_middle_of_its_cell():
+    """Row by row, enlarged alike, as far as the tallest stays within the height."""
+    sizes, columns, gap = [(10, 4), (6, 8), (3, 3), (10, 8), (1, 2)], 2, 3
+    images = [np.full((*size, 3), 50 + k, np.uint8) for k, size in enumerate(sizes)]
+    for height, zoom in ((29, 2), (30, 3), (5, 1)):
+        grid = files.picture_grid(images, columns, height, gap)
+        cell = np.array([10 * zoom + gap, 8 * zoom + gap])
+        assert grid.shape == (*(np.array([3, 2]) * cell + gap), 3) and grid.dtype == np.uint8
+        for k, size in enumerate(sizes):
+            y, x = np.nonzero((grid == 50 + k).all(axis=-1))
+            box = np.array([[y.min(), y.max() + 1], [x.min(), x.max() + 1]])
+            np.testing.assert_array_equal(box[:, 1] - box[:, 0], np.array(size) * zoom)
+            assert len(y) == size[0] * size[1] * zoom**2
+            middle = gap + cell * divmod(k, columns) + (cell - gap) / 2
+            assert np.abs(box.mean(axis=1) - middle).max() <= 0.5  # where a pixel is left over
+        assert (grid == 128).all(axis=-1).sum() == grid[..., 0].size - zoom**2 * sum(
+            h * w for h, w in sizes
+        )

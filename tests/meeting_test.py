@@ -4,6 +4,7 @@ import errno
 import fcntl
 import http.server
 import json
+import os
 import resource
 import socket
 import threading
@@ -20,14 +21,18 @@ from tests import several
 # The meeting, without JAX.
 
 
-def meet(*cards, count=None, timeout=10.0, passing=False):
-    """Processes of these (facts, problem) meet; returns what each is told, which may be `passing`."""
+def meet(*cards, count=None, timeout=10.0, passing=False, places=None):
+    """Processes of these (facts, problem) meet; returns what each is told, which may be `passing`.
+
+    places: of each, how many it was told that they are, and which it is of them.
+    """
     address, told = f"localhost:{several.free_port()}", [""] * len(cards)
     wanted = errors.Passing if passing else errors.InputError
+    places = places or [(count or len(cards), i) for i in range(len(cards))]
 
     def come(i, facts, problem=None):
         try:
-            meeting.meet(Place(address, count or len(cards), i), facts, problem, timeout)
+            meeting.meet(Place(address, *places[i]), facts, problem, timeout)
         except wanted as e:
             told[i] = str(e)
 
@@ -72,6 +77,26 @@ def test_who_is_missing_is_told():
     assert told[0].startswith("2 and 3 of 4 processes did not connect within 1 s; 0 (")
 
 
+@pytest.mark.parametrize("other", [1, 2])
+def test_processes_that_count_themselves_differently_are_told(other):
+    """Whether or not the others' number is one that process 0 waits for."""
+    told = meet(({},), ({},), places=[(2, 0), (3, other)])
+    assert (
+        set(told) == {told[0]} and f"processes is 2 on process 0, 3 on process {other}" in told[0]
+    )
+
+
+def test_process_0_takes_as_many_lines_as_the_system_allows():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = set(map(int, os.listdir("/proc/self/fd")))
+    free = [n for n in range(len(taken) + 100) if n not in taken]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[12], hard))  # the least not allowed
+    try:
+        assert meet(*[({},)] * 10, timeout=3) == [""] * 10
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_without_process_0_the_others_say_so():
     with pytest.raises(
         errors.Passing, match=r"process 0 did not answer at localhost:\d+ within 1 s"
@@ -104,8 +129,8 @@ def test_strangers_and_the_dead_do_not_count():
     stranger = connect(port, b'{"a": 1}\n')
     for line in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b"", json.dumps(card(1)).encode() + b"\n"):
         connect(port, line).close()
-    time.sleep(0.2)
-    for thread in threads[1:]:
+    for thread in threads[:0:-1]:  # 2, which must wait for the 1 that lives, and then that
+        time.sleep(0.3)
         thread.start()
     for thread in threads:
         thread.join()
@@ -213,6 +238,17 @@ def test_a_cluster_names_the_place(env, wanted, monkeypatch):
     assert clusters.from_cluster({"TPU_SKIP_MDS_QUERY": "1"} | env) == wanted
 
 
+def test_the_workers_of_a_slice_are_neighbours():
+    """As are TPUs in JAX's order, so that what a mesh keeps within a slice is within one."""
+    names = {"TPU_WORKER_HOSTNAMES": "a,b,c", "MEGASCALE_NUM_SLICES": "2"}
+    found = [
+        clusters.from_cluster(names | {"MEGASCALE_SLICE_ID": s, "TPU_WORKER_ID": worker})
+        for s in "01"
+        for worker in "012"
+    ]
+    assert [(place.process_id, place.processes) for place in found] == [(i, 6) for i in range(6)]
+
+
 def test_gpus_that_no_process_uses_are_told(monkeypatch, caplog):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     env = SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2(x4)", "TPU_SKIP_MDS_QUERY": "1"}
@@ -309,6 +345,9 @@ def test_a_tpu_vms_metadata_name_the_place(metadata):
     attributes["tpu-env"] += "MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"
     attributes["tpu-env"] += "MEGASCALE_COORDINATOR_ADDRESS: '10.0.0.1:8080'\n"
     assert clusters.from_cluster(env) == Place("10.0.0.1:8476", 4, 3, None, "Cloud TPU")
+    first = clusters.from_cluster(env | {"MEGASCALE_SLICE_ID": "0"})  # the user's own word
+    assert first == Place("10.0.0.1:8476", 4, 1, None, "Cloud TPU")
+    assert clusters.from_cluster(env | {"TPU_SKIP_MDS_QUERY": "1"}) is None
 
 
 def test_a_metadata_server_that_does_not_answer_is_asked_again_and_told(metadata, monkeypatch):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from lidit_jax import errors, sharding
 
@@ -42,3 +43,20 @@ def test_one_row_that_serves_a_whole_batch_is_sent_to_no_one():
     x = jax.device_put(jnp.ones((1, 4)), sharding.replicated(mesh))
     program = jax.jit(serve, out_shardings=sharding.batch_sharding(mesh)).lower(x).compile()
     assert "all-reduce" not in program.as_text() and "all-gather" not in program.as_text()
+
+
+def test_micro_batches_divide_over_the_devices():
+    mesh = sharding.make_mesh((2, 4, 1))
+    for batch_size, accumulate in ((96, 3), (104, 1), (8, 1)):
+        sharding.check_batch(mesh, batch_size, accumulate)
+    for given, near in (((104, 3), "96 or 120"), ((100, 1), "96 or 104"), ((8, 3), "24")):
+        with pytest.raises(errors.InputError, match=f"batch_size {given[0]} .* {near}$"):
+            sharding.check_batch(mesh, *given)
+
+
+def test_the_mesh_that_is_named_instead_is_the_nearest_by_ratios():
+    """Three for two and four for six, rather than half of the one and twice of another."""
+    mesh = jax.sharding.AbstractMesh((1, 2, 6), sharding.MESH_AXES)
+    param = nnx.Param(jnp.zeros((3, 12)), axes=("embed", "mlp"))
+    with pytest.raises(errors.InputError, match=r"axis 'fsdp' .*mesh of \(1, 3, 4\)"):
+        sharding.param_shardings(mesh, nnx.State({"kernel": param}))

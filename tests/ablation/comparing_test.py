@@ -70,6 +70,7 @@ def test_seeds_that_differ_widen_the_interval():
     apart = Comparison({"a": tallies(np.zeros(100), np.ones(100))}, ["g"] * 100).score("a", "m")
     assert (alike.value, apart.value) == pytest.approx((0.5, 0.5))
     assert alike.high - alike.low < 0.25 and apart.high - apart.low > 0.9
+    assert (apart.low, apart.high) == (0, 1)  # a share is nothing else
 
 
 @pytest.fixture
@@ -169,6 +170,17 @@ def test_a_seeds_worth_is_told_by_steady_runs_alone_and_of_their_spread():
     assert (
         steady.of["m"] == pytest.approx(alone.spreads[0].of["m"], abs=1e-3) and other.of["m"] > 0.05
     )
+
+
+def test_unsteady_runs_change_no_margin_of_the_others():
+    """Nor what a seed is worth, which a run that lacks it is compared by."""
+    right = {n: np.arange(100) < n for n in (10, 50, 40, 60, 70, 90)}
+    steady = {"a": tallies(right[50], right[40]), "c": tallies(right[70], right[50])}
+    steady["b"] = tallies(right[60])
+    alone = Comparison(steady, ["g"] * 100).find(CLAIM, "m").margin.value
+    beside = steady | {"e": tallies(right[10], right[90])}
+    compared = Comparison(beside, ["g"] * 100, "e")
+    assert compared.find(CLAIM, "m").margin.value == pytest.approx(alone, abs=1e-6)
 
 
 def test_an_unsteady_run_of_one_seed_decides_nothing_and_is_no_surer_than_others():

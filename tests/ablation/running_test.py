@@ -32,6 +32,8 @@ def test_each_run_is_trained_drawn_and_judged(made):
     _, jobs, wanted, _ = made
     for job in jobs:
         assert len(list((job.folder / "drawn").glob("0*.png"))) == len(wanted) == 32
+        manifest = json.loads((job.folder / "drawn" / "manifest.json").read_text())
+        assert [picture["seed"] for picture in manifest["pictures"]] == list(range(32))
         assert len(json.loads((job.folder / "judged.json").read_text())["records"]) == 32
         config = json.loads((job.folder / "config.json").read_text())
         assert (

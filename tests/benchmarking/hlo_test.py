@@ -64,8 +64,10 @@ def test_a_loop_whose_length_the_program_does_not_say_counts_once_and_is_told():
     assert counted.unknown_loops == 2
 
 
-def test_loops_are_counted_also_where_xla_does_not_note_how_often_they_run():
-    counts = hlo.collectives(_loop("s32[] constant(2)", "s32[] constant(14)", "s32[] constant(3)"))
+@pytest.mark.parametrize("limit", [12, 13, 14])
+def test_loops_are_counted_also_where_xla_does_not_note_how_often_they_run(limit):
+    loop = _loop("s32[] constant(2)", f"s32[] constant({limit})", "s32[] constant(3)")
+    counts = hlo.collectives(loop)
     assert counts.by_kind == {("all-to-all", "bf16"): hlo.Count(4, 4 * 64)}  # 2, 5, 8, 11
 
 
@@ -152,6 +154,23 @@ ENTRY %main (a: bf16[4], b: f32[6]) -> bf16[32] {
         ("all-reduce", "f32"): hlo.Count(1, 24),
         ("all-reduce", "bf16"): hlo.Count(0, 8),  # the one above carries these too
     }
+
+
+def test_a_computation_that_is_started_looked_after_and_ended_runs_once():
+    found = hlo.collectives("""HloModule started
+%wrapped (p: bf16[32]) -> bf16[4] {
+  %p = bf16[32]{0} parameter(0)
+  ROOT %s = bf16[4]{0} reduce-scatter(%p), channel_id=1, dimensions={0}, to_apply=%add
+}
+
+ENTRY %main (a: bf16[32]) -> bf16[4] {
+  %a = bf16[32]{0} parameter(0)
+  %start = ((bf16[32]{0}), bf16[4]{0}, u32[]) async-start(%a), calls=%wrapped
+  %update = ((bf16[32]{0}), bf16[4]{0}, u32[]) async-update(%start), calls=%wrapped
+  ROOT %done = bf16[4]{0} async-done(%update), calls=%wrapped
+}
+""")
+    assert found.by_kind == {("reduce-scatter", "bf16"): hlo.Count(1, 64)}
 
 
 def test_text_that_is_no_program_is_refused():

@@ -161,6 +161,24 @@ def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_a_weight_is_
         Generator(tmp_path)
 
 
+def test_a_runs_own_sampler_is_drawn_by_but_for_what_is_given_and_eta_stays_with_ddim(
+    workdir, tmp_path
+):
+    saved = json.loads((workdir / "config.json").read_text())
+    saved["objective"]["schedule"] = "linear"
+    saved["sample"]["sampler"] |= {"name": "ddim", "steps": 7, "eta": 0.5}
+    files.write_json(tmp_path / "config.json", saved)
+
+    def sampler(**changes):
+        found = sample_config(tmp_path, **changes).sampler
+        return found.name, found.steps, found.eta
+
+    assert sampler(name="ddpm") == ("ddpm", 7, 0.0)
+    assert sampler(name="ddim") == sampler() == ("ddim", 7, 0.5)
+    assert sampler(name=None, steps=9) == ("ddim", 9, 0.5)
+    assert sampler(name="ddim", eta=0.3) == ("ddim", 7, 0.3)
+
+
 def test_what_is_refused_is_refused_before_an_llm_is_loaded(make_generator, monkeypatch):
     generator, loaded = make_generator(), []
     monkeypatch.setattr(reading.llm, "load", lambda *args: loaded.append(args))

@@ -1,5 +1,6 @@
 """Shares of a request make the folder of one machine; what is missing or damaged is drawn, and no more."""
 
+import dataclasses
 import json
 import shutil
 
@@ -82,6 +83,30 @@ def test_a_share_of_another_request_is_refused_and_writes_nothing(
     with pytest.raises(errors.InputError, match="holds another request's pictures"):
         generate(generator, PROMPTS, SEEDS, out, Share(1, 2))
     assert content(out) == before
+
+
+CHANGES = {
+    "guidance": lambda g: {"sample": dataclasses.replace(g.sample, guidance=4.0)},
+    "sampler": lambda g: {
+        "sample": dataclasses.replace(
+            g.sample, sampler=dataclasses.replace(g.sample.sampler, steps=5)
+        )
+    },
+    "step": lambda g: {"step": g.step + 1},
+    "run": lambda g: {"identity": "another"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_pictures_drawn_otherwise_are_of_another_request(
+    generator, whole, tmp_path, monkeypatch, change
+):
+    out = shutil.copytree(whole, tmp_path / "out")
+    for name, value in change(generator).items():
+        monkeypatch.setattr(generator, name, value)
+    with pytest.raises(errors.InputError, match="another request's pictures"):
+        generate(generator, PROMPTS, SEEDS, out)
+    assert content(out) == content(whole)
 
 
 @pytest.mark.parametrize(

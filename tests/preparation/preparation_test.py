@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -12,12 +13,13 @@ from lidit_jax import errors, files, preparation, sharding, share
 from lidit_jax.data import dataset, pipeline, records, sources
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.data.plan import Plan
+from lidit_jax.data.sources.example import Example
 from lidit_jax.models.vae.pixels import Pixels
 from lidit_jax.preparation import estimate, images, report, verify
 from lidit_jax.training import checkpoints, feed, loop
 from lidit_jax.training.inputs import open_inputs
 from tests import tiny_sources
-from tests.tiny_prepared import SOURCES, assert_same, config_of, whole
+from tests.tiny_prepared import SOURCES, assert_same, change_json, config_of, whole
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -245,6 +247,19 @@ def test_a_source_that_changed_is_not_mixed_in(llms, tmp_path):
         list(images.planned(source, plan, 0))
 
 
+def test_a_source_that_ends_early_is_told(config, prepared):
+    """Though every row that it still has is what it was."""
+    plan, source = Plan(prepared), sources.make("folder", **config.data.options)
+    for piece in range(plan.pieces):
+        rows = [e for e in source.piece(piece, plan.pieces) if isinstance(e, Example)]
+        whole, cut = (types.SimpleNamespace(piece=lambda *_, r=r: r) for r in (rows, rows[:-1]))
+        assert list(images.planned(whole, plan, piece))
+        with pytest.raises(
+            errors.InputError, match=f"piece {piece} .*{len(rows)} .*{len(rows) - 1}"
+        ):
+            list(images.planned(cut, plan, piece))
+
+
 def test_int8_features_are_half_as_large_and_nearly_the_same(llms, config, prepared, raw, tmp_path):
     c = config_of(llms, "folder", {"path": str(raw)}, shards=3)
     int8 = shutil.copytree(prepared, tmp_path / "set")
@@ -324,6 +339,23 @@ def test_a_report_shows_pictures_of_every_bin_and_every_drop(prepared, tmp_path)
     assert page.count("data:image/png;base64,") == len(Dataset(folder).bins)
     for told in ("9 pictures of 10 rows", "R4-url", "R5-tags", "zh", "两只猫坐在沙发上", "images"):
         assert told in page
+
+
+def test_a_report_tells_the_size_of_every_part(config, prepared, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "set")
+    page = report.write(folder).read_text(encoding="utf-8")
+    for part in ("images", f"features/{config.encoders[0].store}"):
+        size = sum(p.stat().st_size for p in (folder / part).rglob("*") if p.is_file())
+        assert f'<td>{part}</td><td class="n">{estimate.amount(size)}</td>' in page
+
+
+def test_pictures_are_not_shown_by_another_vae_than_they_were_made_with(prepared, tmp_path):
+    """Which may be where that one was."""
+    folder = shutil.copytree(prepared, tmp_path / "set")
+    change_json(folder / "dataset.json", codec_identity={"name": "pixels", "hash": "another"})
+    with pytest.raises(errors.InputError, match="pixels is not the VAE"):
+        report.write(folder)
+    assert not (folder / "report.html").exists()
 
 
 def test_an_estimate_is_near_what_is_written(config, prepared):

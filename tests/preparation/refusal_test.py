@@ -105,6 +105,22 @@ def test_a_plan_that_crashed_leaves_nothing(llms, raw, tmp_path, monkeypatch):
     assert not (tmp_path / "set").exists()
 
 
+def test_a_plan_that_crashed_in_a_folder_begun_before_leaves_its_recipe(
+    llms, raw, tmp_path, monkeypatch
+):
+    """As by a start that was killed while it planned: another may go on from there."""
+    config = config_of(llms, "folder", {"path": str(raw)})
+    preparation.prepare_plan(config, tmp_path / "set")
+    recipe = (tmp_path / "set" / "recipe.json").read_bytes()
+    for made in (tmp_path / "set").rglob("*"):
+        if made.is_file() and made.name != "recipe.json":
+            made.unlink()
+    monkeypatch.setattr(planning, "make", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        preparation.prepare(config, tmp_path / "set")
+    assert (tmp_path / "set" / "recipe.json").read_bytes() == recipe
+
+
 def test_a_folder_of_a_plan_alone_may_be_removed_for_another(llms, raw, prepared, tmp_path):
     one = config_of(llms, "folder", {"path": str(raw)})
     other = config_of(llms, "folder", {"path": str(raw)}, limit=4)

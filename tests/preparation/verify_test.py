@@ -12,7 +12,7 @@ from lidit_jax.data import records
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.preparation import verify
 from lidit_jax.training.inputs import open_inputs
-from tests.tiny_prepared import assert_same, broken, change_json, config_of, flip
+from tests.tiny_prepared import assert_same, broken, change_json, change_record, config_of, flip
 
 
 def flip_a_byte(folder):
@@ -49,6 +49,16 @@ def poison_features(folder):
     change_json(path.with_suffix(".json"), sha256=files.checksum(path))
 
 
+def part_of(latent_HxWxC):
+    """Of the right shape, but three eighths as high, which is no whole part of the bin."""
+    height, width = (side // 8 * 3 for side in latent_HxWxC.shape[:2])
+    return latent_HxWxC[:height, :width]
+
+
+def empty_a_caption(folder):
+    change_record(folder / "captions.array_record", 2, lambda fields: fields | {"text": " \n"})
+
+
 PROBLEMS = {
     "a changed byte": (flip_a_byte, r"latents-00001.*its checksum is not the one"),
     "NaN": (
@@ -58,6 +68,15 @@ PROBLEMS = {
     "a shape": (
         lambda f: rewrite_a_record(f, lambda r: {"latent_HxWxC": r.latent_HxWxC[:-8]}),
         r"a latent of \d+ x \d+ in bin",
+    ),
+    "a scale": (
+        lambda f: rewrite_a_record(f, lambda r: {"latent_HxWxC": part_of(r.latent_HxWxC)}),
+        r"a latent of \d+ x \d+ in bin",
+    ),
+    "an empty caption": (empty_a_caption, "caption 2 is empty"),
+    "long features": (
+        lambda f: change_json(next(f.rglob("encoder.json")), longest=1),
+        "caption 0 has features of shape",
     ),
     "a caption id": (
         lambda f: rewrite_a_record(f, lambda r: {"captions": (999,), "synthetic": ()}),
@@ -114,6 +133,14 @@ def test_verify_finds_nothing_in_a_sound_set_and_everything_in_a_broken_one(prep
     PROBLEMS["NaN"][0](folder)
     PROBLEMS["features"][0](folder)
     assert len(verify.verify(folder)) >= 2
+
+
+def test_what_a_damaged_piece_holds_is_not_missed_in_the_counts_too(prepared, tmp_path):
+    """Nor in the statistics, which are of all pieces."""
+    folder = broken(prepared, tmp_path)
+    flip_a_byte(folder)
+    (problem,) = verify.verify(folder)
+    assert "latents-00001" in problem
 
 
 @pytest.mark.parametrize("channel", range(3))

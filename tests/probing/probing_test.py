@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from lidit_jax.errors import InputError
+from lidit_jax.evaluation import figures
+from lidit_jax.evaluation.intervals import Score
 from lidit_jax.probing import linear, prompts, report, states
-from lidit_jax.scenes.things import COLOURS
+from lidit_jax.scenes.things import COLOURS, SHAPES
 from lidit_jax.text.instruct import EncoderConfig
 
 CLASSES = 4
@@ -39,6 +41,35 @@ def test_where_nothing_is_there_chance_is_covered():
         (found,) = linear.probe(x_PxD, y_P[:, None], CLASSES)
         covered += found.low <= 1 / CLASSES <= found.high
     assert covered >= 34
+
+
+def test_what_is_told_is_of_the_last_quarter_alone():
+    x_PxD, y_P = data(400, 8)
+    y_P[300:] = np.roll(y_P[300:], 1)  # nothing of them is in their inputs
+    (found,) = linear.probe(x_PxD, y_P[:, None], CLASSES)
+    assert found.low < 1 / CLASSES < found.high
+
+
+def test_the_third_quarter_chooses_the_penalty_and_the_last_is_told_of(monkeypatch):
+    """A penalty's score in a quarter is what is told where both are the only choice."""
+    differ = 0
+    for seed in range(3):
+        x_PxD, y_P = data(400, 1, seed, width=60)
+
+        def with_one(penalty, quarter, x_PxD=x_PxD, y_P=y_P):
+            rows = np.r_[:300, quarter]
+            with monkeypatch.context() as patch:
+                patch.setattr(linear, "PENALTIES", (penalty,))
+                return linear.probe(x_PxD[rows], y_P[rows, None], CLASSES)[0].value
+
+        third, last = (
+            [with_one(penalty, np.r_[quarter]) for penalty in linear.PENALTIES]
+            for quarter in (slice(200, 300), slice(300, 400))
+        )
+        (found,) = linear.probe(x_PxD, y_P[:, None], CLASSES)
+        assert found.value == last[np.argmax(third)]
+        differ += found.value < max(last) and found.value != max(third)
+    assert differ
 
 
 def test_a_class_is_told_as_if_it_were_the_only_one():
@@ -74,6 +105,8 @@ def test_prompts_have_independent_colours_where_they_say():
     for p in drawn[:200]:
         for (first, last), colour in zip(p.spans, p.colours):
             assert p.text[first:last].startswith(list(COLOURS)[colour] + " ")
+        shapes = {p.text[first:last].partition(" ")[2] for first, last in p.spans}
+        assert len(shapes) == len(p.colours) == 4 and shapes <= SHAPES.keys()
     colours = np.array([p.colours for p in drawn])
     together = np.mean(colours[:, 0] == colours[:, 1])
     assert abs(together - 1 / len(COLOURS)) < 0.02
@@ -122,3 +155,42 @@ def test_the_report_shows_every_table(tmp_path):
     assert text.count("| 90.0 (") == 4
     assert min(Image.open(tmp_path / "probe.png").size) > 200
     assert json.loads((tmp_path / "probe.json").read_text())["found"]["one"][0][0]["value"] == 0.9
+
+
+FOUR = [
+    [Score(0.11, 0.01, 0.21), Score(0.12, 0.02, 0.22)],
+    [Score(0.93, 0.83, 0.97), Score(0.94, 0.84, 0.98)],
+]
+
+
+def test_a_row_of_the_table_is_of_the_place_that_is_read(tmp_path):
+    path = report.write({"one": FOUR}, 8, 40, tmp_path, "python -m x")
+    assert (
+        "| tokens of | colour of thing 1 | colour of thing 2 |\n|---|---|---|\n"
+        "| thing 1 | 11.0 (1.0 to 21.0) | 12.0 (2.0 to 22.0) |\n"
+        "| thing 2 | 93.0 (83.0 to 97.0) | 94.0 (84.0 to 98.0) |\n"
+    ) in path.read_text()
+
+
+def test_the_figures_rows_are_the_places_that_are_read(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "save", lambda figure, _: saved.append(figure))
+    report.plot({"one": FOUR}, 8, tmp_path / "x.png")
+    square = saved[0].axes[0]
+    wanted = {(0, 0): "11", (1, 0): "12", (0, 1): "93", (1, 1): "94"}  # (x, y)
+    assert {text.get_position(): text.get_text() for text in square.texts} == wanted
+    np.testing.assert_allclose(square.images[0].get_array(), [[11, 12], [93, 94]])
+    assert square.yaxis_inverted()  # the first row is on top
+    assert "read" in square.get_ylabel() and "colour" in square.get_xlabel()
+    figures.pyplot().close(saved[0])
+
+
+def test_a_report_whose_figure_fails_leaves_none_of_before(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    report.write({"one": FOUR}, 8, 40, tmp_path, "python -m x")
+    monkeypatch.setattr(figures, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.write({"one": FOUR[::-1]}, 8, 40, tmp_path, "python -m x")
+    assert not (tmp_path / "probe.md").exists()

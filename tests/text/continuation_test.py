@@ -124,6 +124,31 @@ def test_what_cannot_be_written_is_told(tiny_llm, tmp_path):
         continuation(config, PROMPT, tmp_path)
 
 
+def test_a_model_that_lacks_a_tensor_says_nothing(tiny_llm, tmp_path):
+    folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="lack 1 .*model.layers.1.mlp.up_proj.weight"):
+        continuation(EncoderConfig("x", str(folder)), PROMPT, tmp_path, tokens=5)
+
+
+def test_a_model_saved_in_fp16_speaks_where_that_overflows(tiny_llm, tmp_path):
+    folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16)
+    mlp = model.model.layers[-1].mlp
+    with torch.no_grad():
+        for part in (mlp.up_proj, mlp.down_proj):
+            part.weight *= 1e3
+        assert not model(torch.tensor([[5, 6, 7]])).logits.isfinite().all()
+    model.save_pretrained(folder)
+    said = continuation(EncoderConfig("x", str(folder), False, "base"), PROMPT, tmp_path, tokens=5)
+    exact = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    read = tokenizer(f"<bos>{PROMPT}", add_special_tokens=False).input_ids
+    assert said == tokenizer.decode(greedy(exact, read), skip_special_tokens=True).strip() and said
+
+
 def test_an_encoder_says_nothing_and_its_weights_are_not_read(tiny_llm, tmp_path):
     """The same where its config.json is known only once the weights are located, as in a package."""
     folder = pathlib.Path(tiny_llm("bert"))

@@ -278,6 +278,19 @@ def test_another_llm_is_refused_by_name_and_another_precision_is_not(
         handover.check(vae, tmp_path, like, constants)
 
 
+def test_a_constant_that_neither_data_nor_llm_fills_must_be_the_same(config):
+    """Such as a table, or the VGG that a VAE is trained by."""
+    text = {"text": {0: {"null_ZxE": np.ones((1, 4)), "mean_E": np.zeros(4)}}}
+    known = text | {"latent_mean_C": np.zeros(3), "vgg": {"kernel": np.ones((2, 2))}}
+    measured = known | {"latent_mean_C": np.ones(3)}
+    handover.check_constants(known, measured, config, "there")
+    other = known | {"vgg": {"kernel": np.array([[1, 1], [1, 1.01]])}}
+    lost = {name: of for name, of in known.items() if name != "vgg"}
+    for found in ((known, other), (known, lost), (lost, known)):
+        with pytest.raises(errors.InputError, match="constant vgg.kernel .* there"):
+            handover.check_constants(*found, config, "there")
+
+
 def test_computing_otherwise_and_another_optimizer_are_no_hindrance(
     llms, workdir, second_data, tmp_path
 ):

@@ -69,6 +69,19 @@ def test_a_ledger_is_there_with_its_first_row_and_only_where_it_is_kept(tmp_path
     assert step_lines.read(kept.path) == []  # step 2 is about to be done again
 
 
+def test_rows_of_steps_are_counted_over_all_starts(tmp_path):
+    """But those that are about to be written again, and those that are of no step."""
+    kept = ledger.Ledger(tmp_path, 1)
+    for step, what in ((1, "skipped"), (2, "checkpoint"), (2, "replaced"), (3, "lines")):
+        kept.row(step, what)
+    assert kept.count == 2
+    kept.close()
+    for first_step, count in ((4, 2), (2, 1), (1, 0)):
+        resumed = ledger.Ledger(tmp_path, first_step)
+        assert resumed.count == count
+        resumed.close()
+
+
 @pytest.fixture
 def now(monkeypatch):
     """A clock's hand: seconds, to be moved by hand."""
