@@ -46,7 +46,7 @@ ablations: .venv/ready
 vae_openmoji: .venv/ready
 	$(RUN).prepare --config=configs/$@.py --data=$(VAE)/data
 	$(RUN).train --config=configs/$@.py --data=$(VAE)/data --workdir=$(VAE)/run
-	$(RUN).export --workdir=$(VAE)/run --data=$(VAE)/data --out=$(VAE)/vae
+	$(RUN).export --workdir=$(VAE)/run --out=$(VAE)/vae
 	$(RUN).reconstruct --config=configs/$@.py --vae=$(VAE)/vae --out=$(VAE)/decoded
 	$(RUN).evaluate --suite=psnr --samples=$(VAE)/decoded --out=$(VAE)/psnr
 	@echo "pictures beside their reconstructions: $(VAE)/decoded/grid.png"

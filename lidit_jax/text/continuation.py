@@ -36,8 +36,9 @@ def continuation(
         most = llm.most_tokens(tokenizer, hf_config.get_text_config())
         if not encoder_decoder and len(read) + tokens > most:
             raise InputError(
-                f"{config.model} reads and writes at most {most} tokens, but the prompt "
-                f"in its template has {len(read)} and --tokens is {tokens}; give fewer --tokens, or a shorter prompt"
+                f"{config.model} reads and writes at most {most} tokens, but the prompt in its "
+                f"template has {len(read)} and --tokens is {tokens}; give fewer --tokens, or a "
+                f"shorter prompt"
             )
         model = _model(config, found.folder, hf_config)
     ids = torch.tensor([read])

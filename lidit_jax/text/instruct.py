@@ -82,7 +82,7 @@ class EncoderConfig:
         for key in ("width", "prefix_len", "null_len"):
             check_range(f"text.encoders.{self.name}.{key}", getattr(self, key), 0)
         if self.template not in TEMPLATES:
-            raise unknown_name(f"template of encoder {self.name!r}", self.template, TEMPLATES)
+            raise unknown_name(f"text.encoders.{self.name}.template", self.template, TEMPLATES)
         if self.template == "encoder" and self.instruction:
             raise InputError(
                 f"encoder {self.name!r}: template='encoder' takes no instruction; set instruction=False"

@@ -110,7 +110,9 @@ def test_an_encoder_decoder_decodes_what_it_has_read(tiny_llm, tmp_path):
 def test_what_cannot_be_written_is_told(tiny_llm, tmp_path):
     folder = shutil.copytree(tiny_llm("llama"), tmp_path / "llama")
     config = EncoderConfig("x", str(folder))
-    with pytest.raises(InputError, match="reads and writes at most .* tokens, but the prompt has"):
+    with pytest.raises(
+        InputError, match="reads and writes at most .* tokens, but the prompt in its template has"
+    ):
         continuation(config, PROMPT, tmp_path, tokens=10**6)
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][0] = float("nan")

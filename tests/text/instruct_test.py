@@ -193,7 +193,7 @@ def test_template_hash_names_prefix_suffix_and_layer():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"template": "chta"}, "unknown template 'chta'; known: chat"),
+        ({"template": "chta"}, "unknown text.encoders.x.template 'chta'; known: chat"),
         ({"template": "encoder"}, "takes no instruction; set instruction=False"),
         ({"layer": 3}, "layer 3 must count from the end"),
         ({"max_prompt_tokens": 0}, "max_prompt_tokens is 0"),
