@@ -316,7 +316,7 @@ def test_what_process_0_alone_cannot_write_is_told_to_all():
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ("5,6", "the run has 4 steps; use those"),
+        ("5,6", "the run has 4 steps; name some of those"),
         ("5", "want FIRST,LAST, such as 10,15"),
     ],
 )
