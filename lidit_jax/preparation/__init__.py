@@ -123,10 +123,10 @@ def recipe_of(config: Config) -> judging.Recipe:
     data = config.data
     bins = buckets.make_bins(data.bins, data.size, data.bin_step)
     codec = make_codec(data.codec)
-    latent_size(codec, data.size, config.cells)
+    latent_size(codec, data.size, config.cells, config.cells_by)
     try:
         for size in bins.sizes:
-            latent_size(codec, size, config.cells)
+            latent_size(codec, size, config.cells, config.cells_by)
     except errors.InputError as e:
         unit = codec.downsample * config.cells
         raise errors.InputError(f"bins {data.bins}: {e}, with a data.bin_step of {unit}") from e

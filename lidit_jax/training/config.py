@@ -217,6 +217,11 @@ class Config:
             check_codec(e.codec, f"codec of encoder {e.name!r}")
 
     @property
+    def cells_by(self) -> str:
+        """What decides `cells`, for error messages."""
+        return "patch" if self.task == "diffusion" else "block_out_channels of the trained VAE"
+
+    @property
     def cells(self) -> int:
         """Latent cells per side that the network takes as one; must divide every side."""
         return self.model.patch if self.task == "diffusion" else self.vae.model.downsample

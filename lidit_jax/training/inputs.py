@@ -116,7 +116,7 @@ def _open(config: Config, folder: pathlib.Path) -> Dataset:
 def _check_sizes(config: Config, opened: Dataset):
     """Raises InputError unless the networks can take images of every bin."""
     for size in opened.bins:
-        latent_size(make_codec(config.data.codec), size, config.cells)
+        latent_size(make_codec(config.data.codec), size, config.cells, config.cells_by)
     least = min(min(size) for size in opened.bins)
     for judge, used, needed, without in (
         ("discriminator", config.vae.discriminator_weight, discriminator.LEAST_SIDE, "discriminator_weight=0"),

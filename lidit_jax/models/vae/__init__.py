@@ -72,9 +72,12 @@ def make_codec(name: str) -> Codec:
     )
 
 
-def latent_size(codec: Codec, size: tuple[int, int], patch: int = 1) -> tuple[int, int, int]:
+def latent_size(
+    codec: Codec, size: tuple[int, int], patch: int = 1, by: str = "patch"
+) -> tuple[int, int, int]:
     """Returns the latent (H, W, C) of a picture of `size` = (height, width) in pixels.
 
+    patch: must divide the latent's sides; by: what decides it, for the error message.
     Raises InputError, naming sizes that work, if VAE and patch together do not divide the size, or if
     no device could hold the picture.
     """
@@ -89,6 +92,6 @@ def latent_size(codec: Codec, size: tuple[int, int], patch: int = 1) -> tuple[in
             near = sorted({max(side // unit, 1) * unit, (side // unit + 1) * unit})
             raise errors.InputError(
                 f"picture size {size[0]}x{size[1]}: {side} is not divisible by {unit} "
-                f"(patch {patch} x VAE {codec.downsample}); use {' or '.join(map(str, near))}"
+                f"({by} {patch} x VAE {codec.downsample}); use {' or '.join(map(str, near))}"
             )
     return (size[0] // codec.downsample, size[1] // codec.downsample, codec.channels)
