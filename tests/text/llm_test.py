@@ -181,8 +181,12 @@ def test_a_tokenizer_of_sentencepiece_alone_is_read(load, tmp_path):
 
 def test_loading_reads_the_weights_once(tiny_llm, tmp_path, monkeypatch):
     """Without the hash of all of them, which only `prepare` asks for."""
-    monkeypatch.setattr(files, "checksum", lambda path: pytest.fail(f"{path} was hashed"))
-    llm.load(EncoderConfig("x", str(tiny_llm("llama"))), tmp_path).encode(PROMPTS)
+    hashed = []
+    monkeypatch.setattr(files, "checksum", lambda path: hashed.append(path.name) or "0")
+    frozen = llm.load(EncoderConfig("x", str(tiny_llm("llama"))), tmp_path)
+    frozen.encode(PROMPTS)
+    assert hashed == []
+    assert frozen.weights.sha256 and "model.safetensors" in hashed
 
 
 def test_a_hybrid_whose_state_is_not_carried_into_several_tokens_is_refused(tmp_path):
