@@ -5,6 +5,7 @@ python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e
 python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --topology=H200:8x8 --mesh=1,64,1
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
 python -m lidit_jax.benchmark --sample --config=configs/benchmark_cpu.py
+python -m lidit_jax.benchmark --sample --config=configs/lidit_10b_512.py --topology=H200:1x1
 python -m lidit_jax.benchmark --input --config=configs/lidit_1b.py
 """
 
@@ -23,6 +24,7 @@ from lidit_jax.benchmarking import (
     reading,
     report,
     sampling,
+    sampling_memory,
     training,
 )
 from lidit_jax.data.feature_codecs import FEATURE_CODECS
@@ -40,7 +42,10 @@ _PEER = flags.DEFINE_enum(
     "peer", None, ["diffusers"], "--train: compare with PixArt of the same size, in turn"
 )
 flags.DEFINE_bool(
-    "sample", False, "the time to sample a guided picture, and its share outside the denoiser"
+    "sample",
+    False,
+    "the time to sample a guided picture, and its share outside the denoiser; with --topology, the "
+    "memory that it takes instead, compiled but not run",
 )
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "how often everything is timed", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 28, "--sample: sampler steps", lower_bound=1)
@@ -63,7 +68,8 @@ _DEVICES = flags.DEFINE_integer("devices", 0, "--plan: number of virtual devices
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     "",
-    "--plan: TPUs or GPUs instead, such as v5e:8x8 or H200:4x8; needs their compiler",
+    "--plan, --sample: TPUs or GPUs that need not be here, such as v5e:8x8 or H200:4x8; needs their "
+    "compiler",
 )
 _MESH = flags.DEFINE_string("mesh", None, "replica,fsdp,tensor; the config's if not given")
 _SEARCH = flags.DEFINE_bool(
@@ -116,11 +122,15 @@ def _train():
 
 def _sample():
     config = assumed.measured(doors.config(), _lengths())
-    mesh = sharding.make_mesh(_mesh(config)) if _MESH.value else None
-    speed = sampling.measure(
-        config, _STEPS.value, _GUIDANCE.value, _BATCH.value, _TEXT.value, _ROUNDS.value, mesh
-    )
-    return speed.table(), speed.as_json()
+    asked = sampling.Asked(config, _STEPS.value, _GUIDANCE.value, _BATCH.value, _TEXT.value)
+    sizes = doors.mesh_sizes(_MESH.value) if _MESH.value else None
+    if _TOPOLOGY.value:
+        doors.check_read("topology", {"sample": (_ROUNDS,), "topology": ()})
+        found = sampling_memory.plan(asked, _TOPOLOGY.value, sizes)
+    else:
+        mesh = sharding.make_mesh(sizes) if sizes else None
+        found = sampling.measure(asked, _ROUNDS.value, mesh)
+    return found.table(), found.as_json()
 
 
 def _input():
@@ -139,7 +149,10 @@ def _input():
 MODES = {
     "plan": (_plan, (_DEVICES, _TOPOLOGY, _MESH, _SEARCH, _TEXT, _PREFIX, _OUT)),
     "train": (_train, (_PEER, _MESH, _ROUNDS, _TEXT, _PREFIX, _OUT)),
-    "sample": (_sample, (_STEPS, _BATCH, _GUIDANCE, _MESH, _ROUNDS, _TEXT, _PREFIX, _OUT)),
+    "sample": (
+        _sample,
+        (_STEPS, _BATCH, _GUIDANCE, _TOPOLOGY, _MESH, _ROUNDS, _TEXT, _PREFIX, _OUT),
+    ),
     "input": (_input, (_DATA, _ROWS, _HOSTS, _CODEC, _OUT)),
 }
 

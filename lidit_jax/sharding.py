@@ -94,14 +94,17 @@ def copies() -> Mesh:
     return make_mesh((-1, 1, 1), jax.local_devices())
 
 
-def drawing_mesh(weights: int) -> Mesh:
-    """Returns a mesh of this process's devices for sampling from a model of `weights` bytes.
+def drawing_mesh(weights: int, devices=None) -> Mesh:
+    """Returns a mesh for sampling from a model of `weights` bytes, of this process's devices.
+
+    devices: others than these.
 
     Up to COPIED bytes every device has a copy, and none waits for another. A larger model is
     sharded over all of them, as in training, and each block is gathered when it runs, so that any
     model that could be trained here can be sampled from.
     """
-    return copies() if weights <= COPIED else make_mesh((1, -1, 1), jax.local_devices())
+    sizes = (-1, 1, 1) if weights <= COPIED else (1, -1, 1)
+    return make_mesh(sizes, devices or jax.local_devices())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

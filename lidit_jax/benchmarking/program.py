@@ -1,4 +1,4 @@
-"""The real train step, compiled for devices that need not be present, and its compiler's report."""
+"""Programs compiled for devices that need not be present, above all the real train step."""
 
 import dataclasses
 import functools
@@ -41,14 +41,14 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled step: bytes on each device, and its text.
+    """A compiled program: bytes on each device, and its text.
 
-    arguments: state and batch, as laid out on the device; temporaries: everything else that lives
-    during a step, gradients included; code: instructions; seconds: compile time. The new state
-    replaces the old one in place.
+    arguments: weights or state, and batch, as laid out on the device; temporaries: everything else
+    that lives while it runs, a step's gradients included; code: instructions; seconds: compile
+    time. A step's new state replaces the old one in place. setting: of a train step.
     """
 
-    setting: Setting
+    setting: Setting | None
     arguments: int
     temporaries: int
     code: int
@@ -66,12 +66,12 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class TooLarge:
-    """A step that the compiler refused because it does not fit the device's memory.
+    """A program that the compiler refused because it does not fit the device's memory.
 
     told: the compiler's message; wanted: the bytes that it names, of temporaries or of everything.
     """
 
-    setting: Setting
+    setting: Setting | None
     told: str
     wanted: int
     seconds: float
@@ -111,25 +111,31 @@ class Step:
         task = dataclasses.replace(self.task, model=config.model)
         graphdef, like = state.abstract(task, self._optimizer, self.mesh)
         update = step.make_step(task, graphdef, self._optimizer, config, self.mesh, like)
-        start = time.perf_counter()
-        lowered = update.lower(like, task.batch_spec())
-        try:
-            compiled = lowered.compile(devices.OPTIONS.get(self.mesh.devices.flat[0].platform))
-        except jax.errors.JaxRuntimeError as e:
-            if not str(e).startswith("RESOURCE_EXHAUSTED"):
-                raise
-            told = str(e).removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0]
-            return TooLarge(setting, told, _first_size(told), time.perf_counter() - start)
-        memory = compiled.memory_analysis()
-        new = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return Program(
-            setting,
-            memory.argument_size_in_bytes,
-            memory.temp_size_in_bytes + new,
-            memory.generated_code_size_in_bytes,
-            time.perf_counter() - start,
-            compiled.as_text(),
-        )
+        return compiled(update.lower(like, task.batch_spec()), self.mesh, setting)
+
+
+def compiled(
+    lowered: jax.stages.Lowered, mesh: Mesh, setting: Setting | None = None
+) -> Program | TooLarge:
+    """Compiles a program for the mesh's devices. setting: of a train step."""
+    start = time.perf_counter()
+    try:
+        found = lowered.compile(devices.OPTIONS.get(mesh.devices.flat[0].platform))
+    except jax.errors.JaxRuntimeError as e:
+        if not str(e).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        told = str(e).removeprefix("RESOURCE_EXHAUSTED: ").splitlines()[0]
+        return TooLarge(setting, told, _first_size(told), time.perf_counter() - start)
+    memory = found.memory_analysis()
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Program(
+        setting,
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes + new,
+        memory.generated_code_size_in_bytes,
+        time.perf_counter() - start,
+        found.as_text(),
+    )
 
 
 def state_bytes(like: state.TrainState) -> dict[str, int]:

@@ -25,7 +25,36 @@ from lidit_jax.models.vae.numbers import Numbers
 from lidit_jax.training import state, tasks
 from lidit_jax.training.config import Config, SampleConfig
 from lidit_jax.training.drawing import conditions, make_draw
-from lidit_jax.training.trained import as_multiplied
+from lidit_jax.training.trained import to_draw
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What to sample with the config's model, whose encoders must have width and prefix_len.
+
+    steps: of the config's sampler. guidance: 1 = off. batch: pictures at once, over all devices.
+    tokens: text tokens that a prompt is padded to.
+
+    Raises InputError if the config cannot be sampled from.
+    """
+
+    config: Config
+    steps: int
+    guidance: float
+    batch: int
+    tokens: int = 64
+
+    def sample(self, mesh: Mesh) -> SampleConfig:
+        """Returns the sampling config, its batch rounded up for the mesh."""
+        sampler = dataclasses.replace(self.config.sample.sampler, steps=self.steps)
+        return SampleConfig(self.guidance, sampler, sharding.rounded_up(mesh, self.batch))
+
+    def shape(self, mesh: Mesh) -> BatchShape:
+        """Returns the shape of a batch of latents and texts."""
+        config = self.config
+        latent = latent_size(make_codec(config.data.codec), config.data.size, config.model.patch)
+        text = tuple((self.tokens, e.width) for e in config.encoders)
+        return BatchShape(self.sample(mesh).batch_size, latent, text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,39 +139,22 @@ class SamplingSpeed:
         return f"{name:14}{seconds / self.pictures:>10.4f}{seconds / self.batch:>8.1%}   {told}"
 
 
-def measure(
-    config: Config,
-    steps: int,
-    guidance: float,
-    batch: int,
-    tokens: int = 64,
-    rounds: int = 5,
-    mesh: Mesh | None = None,
-) -> SamplingSpeed:
-    """Measures the config's model on this process's devices.
+def measure(asked: Asked, rounds: int = 5, mesh: Mesh | None = None) -> SamplingSpeed:
+    """Measures sampling on this process's devices.
+
+    If `data.codec` names a VAE, its decoder is measured too; "latents:8x16" stands in for one and
+    is not measured.
 
     Args:
-      config: its encoders must have width and prefix_len, set or measured. If `data.codec` names a
-        VAE, its decoder is measured too; "latents:8x16" stands in for one and is not measured.
-      steps: steps of the config's sampler.
-      guidance: 1 = off.
-      batch: pictures at once, over all devices; rounded up for the mesh as in sampling.
-      tokens: text tokens that a prompt is padded to.
       rounds: how often everything is timed, after a first round that compiles it.
       mesh: None = `sharding.drawing_mesh`.
-
-    Raises InputError if the config cannot be sampled from.
     """
-    sampler = dataclasses.replace(config.sample.sampler, steps=steps)
-    model = _RandomModel(config, mesh)
-    batch = sharding.rounded_up(model.mesh, batch)
-    sample = SampleConfig(guidance, sampler, batch)
-    codec = make_codec(config.data.codec)
-    shape = latent_size(codec, config.data.size, config.model.patch)
-    text_shape = tuple((tokens, e.width) for e in config.encoders)
-    text = fake(BatchShape(batch, shape, text_shape)).text
-    parts = model.parts(sample, shape, text)
-    images = _smooth_pictures(batch, config.data.size)
+    model = _RandomModel(asked.config, mesh)
+    sample, shape = asked.sample(model.mesh), asked.shape(model.mesh)
+    codec = make_codec(asked.config.data.codec)
+    batch, text = sample.batch_size, fake(shape).text
+    parts = model.parts(sample, shape.latent, text)
+    images = _smooth_pictures(batch, asked.config.data.size)
     if not isinstance(codec, Numbers):
         decoder, latents = codec.on(model.mesh), np.asarray(parts["draw"]())
         parts["decode"] = lambda: decoder.decode(latents)
@@ -167,11 +179,8 @@ class _RandomModel:
     def __init__(self, config: Config, mesh: Mesh | None):
         task = tasks.without_data(config)
         self.objective = config.objective
-        self.graphdef, ema, constants = state.abstract_model(task)
-        ema = as_multiplied(self.graphdef, ema, constants)
-        leaves = jax.tree.leaves(ema)
-        self.parameters = sum(a.size for a in leaves)
-        self.mesh = mesh or sharding.drawing_mesh(sum(a.size * a.dtype.itemsize for a in leaves))
+        self.mesh, self.graphdef, ema, constants = to_draw(config, mesh)
+        self.parameters = sum(a.size for a in jax.tree.leaves(ema))
 
         def init():
             _, params, constants = state.split(task.init(nnx.Rngs(rng.key(0, "init"))))
@@ -179,8 +188,7 @@ class _RandomModel:
             shaken = jax.tree.map(lambda a, like: (a + 0.01).astype(like.dtype), params, ema)
             return shaken, constants
 
-        everywhere = jax.tree.map(lambda _: sharding.replicated(self.mesh), constants)
-        where = (sharding.param_shardings(self.mesh, ema), everywhere)
+        where = jax.tree.map(lambda a: a.sharding, (ema, constants))
         self.weights = jax.jit(init, out_shardings=where)()
 
     def times(self, sample: SampleConfig) -> np.ndarray:

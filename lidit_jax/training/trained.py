@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import jax
 from flax import nnx
@@ -74,12 +75,21 @@ def open_to_draw(
     if codec:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, codec=codec))
     _check_codec(config, workdir)
+    return _restored(workdir, config, *to_draw(config, mesh), step)
+
+
+def to_draw(
+    config: Config, mesh: Mesh | None = None, devices: Sequence[jax.Device] | None = None
+) -> tuple[Mesh, nnx.GraphDef, nnx.State, nnx.State]:
+    """Returns a mesh and a model's abstract EMA and constants on it, as sampling keeps them.
+
+    mesh: None lets `sharding.drawing_mesh` choose, of `devices`, by the model's size.
+    """
     graphdef, ema, constants = state.abstract_model(tasks.without_data(config))
     ema = as_multiplied(graphdef, ema, constants)
-    mesh = mesh or sharding.drawing_mesh(
-        sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(ema))
-    )
-    return _restored(workdir, config, mesh, graphdef, ema, constants, step)
+    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(ema))
+    mesh = mesh or sharding.drawing_mesh(size, devices)
+    return mesh, graphdef, *_placed(mesh, ema, constants)
 
 
 def as_multiplied(graphdef: nnx.GraphDef, ema: nnx.State, constants: nnx.State) -> nnx.State:
@@ -93,11 +103,15 @@ def as_multiplied(graphdef: nnx.GraphDef, ema: nnx.State, constants: nnx.State) 
 
 
 def _restored(workdir, config, mesh, graphdef, ema, constants, step=None) -> Trained:
-    everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), constants)
-    ema = state.placed(ema, sharding.param_shardings(mesh, ema))
-    constants = state.placed(constants, everywhere)
+    ema, constants = _placed(mesh, ema, constants)
     step, identity, ema, constants = checkpoints.restore_ema(workdir, ema, constants, step)
     return Trained(config, step, identity, mesh, graphdef, ema, constants)
+
+
+def _placed(mesh: Mesh, ema: nnx.State, constants: nnx.State) -> tuple[nnx.State, nnx.State]:
+    everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), constants)
+    ema = state.placed(ema, sharding.param_shardings(mesh, ema))
+    return ema, state.placed(constants, everywhere)
 
 
 def _check_codec(config: Config, workdir: pathlib.Path):

@@ -7,7 +7,7 @@ import pytest
 
 from lidit_jax import sharding
 from lidit_jax.benchmarking import sampling
-from lidit_jax.benchmarking.sampling import SamplingSpeed, Seconds
+from lidit_jax.benchmarking.sampling import Asked, SamplingSpeed, Seconds
 from lidit_jax.models.conditioners import ConditionerConfig
 from tests.training.step_test import make_config
 
@@ -21,9 +21,8 @@ def config(conditioner="infused", **data):
 @pytest.mark.parametrize("conditioner", ["direct", pytest.param("infused", marks=pytest.mark.slow)])
 def test_every_part_is_measured(conditioner):
     mesh = sharding.make_mesh((1, 8, 1))
-    speed = sampling.measure(
-        config(conditioner), steps=3, guidance=4.5, batch=8, tokens=8, rounds=2, mesh=mesh
-    )
+    asked = Asked(config(conditioner), steps=3, guidance=4.5, batch=8, tokens=8)
+    speed = sampling.measure(asked, rounds=2, mesh=mesh)
     assert (speed.pictures, speed.evaluations, speed.rows, speed.mesh) == (8, 3, 2, (1, 8, 1))
     for part in (speed.draw, speed.denoiser, speed.conditioner, speed.dispatch, speed.write):
         assert 0 < part.least <= part.median <= part.most
@@ -34,15 +33,14 @@ def test_every_part_is_measured(conditioner):
 
 
 def test_a_vae_that_is_not_here_is_left_out_and_no_guidance_is_one_row():
-    speed = sampling.measure(
-        config(codec="latents:2x3"), steps=2, guidance=1.0, batch=1, tokens=8, rounds=1,
-        mesh=sharding.one_device(),
-    )  # fmt: skip
+    asked = Asked(config(codec="latents:2x3"), steps=2, guidance=1.0, batch=1, tokens=8)
+    speed = sampling.measure(asked, rounds=1, mesh=sharding.one_device())
     assert speed.decode is None and "decoding" not in speed.table() and speed.rows == 1
 
 
 def test_a_batch_is_rounded_up_to_what_the_mesh_divides():
-    speed = sampling.measure(config(codec="latents:2x3"), steps=2, guidance=1.0, batch=3, tokens=8, rounds=1)  # fmt: skip
+    asked = Asked(config(codec="latents:2x3"), steps=2, guidance=1.0, batch=3, tokens=8)
+    speed = sampling.measure(asked, rounds=1)
     assert speed.pictures == 8
 
 
