@@ -70,7 +70,7 @@ def _tpus(name: str) -> list[jax.Device]:
     except (RuntimeError, ImportError) as e:
         raise errors.InputError(
             f"--topology={name} needs the TPU compiler, but libtpu is not installed; "
-            "pip install 'jax[tpu]', or use --devices"
+            "pip install 'jax[tpu]'; --plan can also use --devices"
         ) from e
 
 
@@ -92,11 +92,11 @@ def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
     except jax.errors.JaxRuntimeError as e:
         raise errors.InputError(
             f"--topology={name}: the GPU compiler does not accept its description in chips.py ({e}); "
-            "pip install -c constraints.txt 'jax[cuda13]', or use --devices"
+            "pip install -c constraints.txt 'jax[cuda13]'; --plan can also use --devices"
         ) from e
     except NotImplementedError as e:
         raise errors.InputError(
             f"--topology={name} needs the GPU compiler, but JAX has none for CUDA here; "
-            "pip install 'jax[cuda13]', or use --devices"
+            "pip install 'jax[cuda13]'; --plan can also use --devices"
         ) from e
     return list(described.devices)
