@@ -95,7 +95,8 @@ def timed(rounds: int):
         kernels["splash"] = mixing.splash
     dtype = jnp.float32 if device.platform == "cpu" else jnp.bfloat16
     print(
-        f"{device.device_kind}, {jnp.dtype(dtype).name}: ms forward and backward, speed relative to jax"
+        f"{device.device_kind}, {jnp.dtype(dtype).name}: ms forward and backward, "
+        "speed relative to jax"
     )
     for name, shape in SHAPES.items():
         B, N, T, S, _ = shape

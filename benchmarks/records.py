@@ -33,7 +33,9 @@ def timed(path: pathlib.Path, count: int) -> dict[str, float]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--counts", default="1000,10000,200000,1000000")
     counts = [int(count) for count in parser.parse_args().counts.split(",")]
     print(f"{'records':>10} {'here':>8} {'data source':>12}  ratio")

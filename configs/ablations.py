@@ -1,6 +1,8 @@
-"""Tables 2 to 6 of the paper, and Fig. 3: the same switches on the scenes world, in hours on 2 CPU cores.
+"""Tables 2 to 6 of the paper, and Fig. 3: the same switches on the scenes world,
+in hours on 2 CPU cores.
 
-python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
+python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 \
+    --out=out/ablations
 
 A run is a set of changes to `base`. SmolLM2-135M-Instruct stands in for LLaMA3-8B, Gemma-3-270M
 for Qwen1.5-7B and MiniLM for T5-XXL. Nothing here is tuned on pictures and text, so the paper's

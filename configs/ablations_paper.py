@@ -1,9 +1,9 @@
 """The paper's ablations at its own scale (section 4.3): LI-DiT-1B, 256 px, 300k steps of batch 256.
 
-python -m lidit_jax.prepare --config=configs/ablations_paper.py:ltr,webdataset --config.data.options.path=TARS \
-    --config.data.codec=VAE --data=DATA
-python -m lidit_jax.train --config=configs/ablations_paper.py:ltr,webdataset --config.data.codec=VAE \
-    --data=DATA --workdir=RUN
+python -m lidit_jax.prepare --config=configs/ablations_paper.py:ltr,webdataset \
+    --config.data.options.path=TARS --config.data.codec=VAE --data=DATA
+python -m lidit_jax.train --config=configs/ablations_paper.py:ltr,webdataset \
+    --config.data.codec=VAE --data=DATA --workdir=RUN
 
 All runs share DATA. Run `prepare` once for each: the first makes the pictures, later ones add an
 LLM's features; each run needs its own --workdir, and `evaluate --suite=compbench` judges it.
@@ -12,9 +12,9 @@ this one (docs/data.md); without aesthetic scores, see lidit_1b.
 
 The argument is a run of configs/ablations.py (by default `full`, the last row of Table 2), and an
 argument of lidit_1b: a source of lidit_jax.data.sources, or smoke. The paper trains on ImageNet,
-captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and Qwen1.5-7B on pictures
-and text itself, and published neither: LLaVA-NeXT's language model stands in for the first, and the
-chat model for the second, which has no public tuned version.
+captioned "a photo of a CLASS", and 1.3M pairs of CC12M. It tuned LLaMA3-8B and Qwen1.5-7B on
+pictures and text itself, and published neither: LLaVA-NeXT's language model stands in for the
+first, and the chat model for the second, which has no public tuned version.
 
 T5-v1.1-XXL is published as pickled weights, which are not read. Load it once with transformers'
 T5EncoderModel, where you trust it, call save_pretrained on it and its tokenizer, and pass the

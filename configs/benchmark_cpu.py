@@ -2,8 +2,8 @@
 
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
 
-6 blocks of width 384 on 256 image tokens and 128 text tokens, batch 4, f32; without refiners, which the
-peer lacks. `--config.model.conditioner.name=infused` measures them too. Results are in
+6 blocks of width 384 on 256 image tokens and 128 text tokens, batch 4, f32; without refiners, which
+the peer lacks. `--config.model.conditioner.name=infused` measures them too. Results are in
 docs/performance.md.
 """
 

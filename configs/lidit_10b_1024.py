@@ -1,11 +1,12 @@
-"""LI-DiT-10B, second stage (section 4.1): the 512 px run, fine-tuned at 1024 px on high-quality data.
+"""LI-DiT-10B, second stage (section 4.1): the 512 px run,
+fine-tuned at 1024 px on high-quality data.
 
 10,463,117,120 trained parameters, as in the first stage, whose weights, EMA and latent units it
 keeps. 165 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
 Hardware and time: the paper names none. Score (Table 1): GenEval 0.76, DPG-Bench 84.60.
 
-python -m lidit_jax.prepare --config=configs/lidit_10b_1024.py:webdataset --config.data.options.path=TARS \
-    --config.data.codec=VAE --data=DATA_1024
+python -m lidit_jax.prepare --config=configs/lidit_10b_1024.py:webdataset \
+    --config.data.options.path=TARS --config.data.codec=VAE --data=DATA_1024
 python -m lidit_jax.train --config=configs/lidit_10b_1024.py:webdataset --config.data.codec=VAE \
     --config.train.init_from=RUN_512 --data=DATA_1024 --workdir=RUN_1024
 

@@ -1,11 +1,13 @@
-"""LI-DiT-10B, first stage (section 4.1, appendix A.2): 512 px, two LLMs, over 1M steps of batch 4096.
+"""LI-DiT-10B, first stage (section 4.1, appendix A.2): 512 px, two LLMs,
+over 1M steps of batch 4096.
 
 10,463,117,120 trained parameters with 16 latent channels: 48 blocks of width 2816.
 37.4 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
-Hardware and time: the paper names none. Score after both stages (Table 1): GenEval 0.76, DPG-Bench 84.60.
+Hardware and time: the paper names none.
+Score after both stages (Table 1): GenEval 0.76, DPG-Bench 84.60.
 
-python -m lidit_jax.prepare --config=configs/lidit_10b_512.py:webdataset --config.data.options.path=TARS \
-    --config.data.codec=VAE --data=DATA_512
+python -m lidit_jax.prepare --config=configs/lidit_10b_512.py:webdataset \
+    --config.data.options.path=TARS --config.data.codec=VAE --data=DATA_512
 python -m lidit_jax.train --config=configs/lidit_10b_512.py:webdataset --config.data.codec=VAE \
     --data=DATA_512 --workdir=RUN_512
 

@@ -4,10 +4,10 @@
 1.10 TFLOP an image, forward and backward, with 120 prompt tokens an LLM.
 Hardware and time: the paper names none. Score (Table 1): GenEval 0.60, DPG-Bench 81.65.
 
-python -m lidit_jax.prepare --config=configs/lidit_1b.py:webdataset --config.data.options.path=TARS \
-    --config.data.codec=VAE --data=DATA
-python -m lidit_jax.train --config=configs/lidit_1b.py:webdataset --config.data.codec=VAE --data=DATA \
-    --workdir=RUN
+python -m lidit_jax.prepare --config=configs/lidit_1b.py:webdataset \
+    --config.data.options.path=TARS --config.data.codec=VAE --data=DATA
+python -m lidit_jax.train --config=configs/lidit_1b.py:webdataset --config.data.codec=VAE \
+    --data=DATA --workdir=RUN
 
 The rules drop every picture without an aesthetic score (R1); CC12M and ImageNet have none. Without
 scores, pass both commands --config.data.rules="('R2-resolution','R3-shape','R4-url','R5-tags')".

@@ -1,6 +1,7 @@
 """A small LI-DiT on your own pictures, from any kind of source, at several aspect ratios.
 
-python -m lidit_jax.prepare --config=configs/own_data.py:folder --config.data.options.path=PICTURES --data=DATA
+python -m lidit_jax.prepare --config=configs/own_data.py:folder \
+    --config.data.options.path=PICTURES --data=DATA
 
 The argument names a source of lidit_jax.data.sources; its options are keys of `data.options`.
 """

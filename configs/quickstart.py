@@ -1,4 +1,5 @@
-"""OpenMoji on a laptop: 64 x 64 px pictures from SmolLM2-135M's features, in minutes on 2 CPU cores.
+"""OpenMoji on a laptop: 64 x 64 px pictures from SmolLM2-135M's features,
+in minutes on 2 CPU cores.
 
 make quickstart
 """

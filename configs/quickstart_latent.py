@@ -1,4 +1,5 @@
-"""OpenMoji in the latent space of a small VAE, at three aspect ratios around 64 x 64 px, in 18 minutes on 2 CPU cores.
+"""OpenMoji in the latent space of a small VAE, at three aspect ratios around 64 x 64 px,
+in 18 minutes on 2 CPU cores.
 
 make quickstart_latent
 """

@@ -1,4 +1,5 @@
-"""Up to four things with colour, texture, size and place, judged exactly on what training never saw.
+"""Up to four things with colour, texture, size and place,
+judged exactly on what training never saw.
 
 make scenes; and the base of configs/ablations.py
 """

@@ -1,4 +1,5 @@
-"""Two coloured shapes and where they stand, judged on combinations never seen, in minutes on 2 CPU cores.
+"""Two coloured shapes and where they stand, judged on combinations never seen,
+in minutes on 2 CPU cores.
 
 make shapes
 """

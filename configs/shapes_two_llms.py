@@ -1,4 +1,5 @@
-"""`shapes` read by two LLMs, SmolLM2 and Gemma-3-270M, fused by the collaborative refiner (section 3.1).
+"""`shapes` read by two LLMs, SmolLM2 and Gemma-3-270M,
+fused by the collaborative refiner (section 3.1).
 
 make shapes_two_llms
 """

@@ -1,10 +1,11 @@
 """The VAE of LI-DiT's size (section 4.1): 8x down, 16 latent channels, 256 px.
 
-83,819,683 trained parameters, the KL autoencoder of latent diffusion with 16 channels, and 2,766,529 of
-a patch discriminator. The paper trains its own on data it does not name; here the argument names
-the source, and LPIPS is added if `vae.perceptual` names its weights.
+83,819,683 trained parameters, the KL autoencoder of latent diffusion with 16 channels, and
+2,766,529 of a patch discriminator. The paper trains its own on data it does not name; here the
+argument names the source, and LPIPS is added if `vae.perceptual` names its weights.
 
-python -m lidit_jax.prepare --config=configs/vae.py:webdataset --config.data.options.path=TARS --data=DATA
+python -m lidit_jax.prepare --config=configs/vae.py:webdataset \
+    --config.data.options.path=TARS --data=DATA
 python -m lidit_jax.train --config=configs/vae.py:webdataset --data=DATA --workdir=RUN
 python -m lidit_jax.export --workdir=RUN --out=VAE
 """

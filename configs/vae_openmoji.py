@@ -1,4 +1,5 @@
-"""A small VAE for OpenMoji on a laptop: 8x down, 16 latent channels, 64 px; 28 dB in 9 minutes on 2 CPU cores.
+"""A small VAE for OpenMoji on a laptop: 8x down, 16 latent channels, 64 px;
+28 dB in 9 minutes on 2 CPU cores.
 
 make vae_openmoji
 """

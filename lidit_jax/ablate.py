@@ -1,6 +1,7 @@
-"""Trains and judges runs that differ in one switch each, and reports whether the switches help.
+r"""Trains and judges runs that differ in one switch each, and reports whether the switches help.
 
-python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 --out=out/ablations
+python -m lidit_jax.ablate --config=configs/ablations.py --runs=base,ltr,ltr_causal --seeds=3 \
+    --out=out/ablations
 """
 
 from absl import flags

@@ -31,13 +31,14 @@ def export(
 ) -> int:
     """Writes the EMA of a VAE's run to `out` as diffusers saves an AutoencoderKL; returns its step.
 
-    data: a data set of pixels, such as the one that the VAE was trained on. The config's shift_factor and
-      scaling_factor are then the mean and 1 / std of the latents of up to MEASURED of its pictures, which
-      programs that read them expect (nothing here does); without `data` they are 0 and 1.
+    data: a data set of pixels, such as the one that the VAE was trained on. The config's
+      shift_factor and scaling_factor are then the mean and 1 / std of the latents of up to MEASURED
+      of its pictures, which programs that read them expect (nothing here does); without `data` they
+      are 0 and 1.
     step: of the checkpoint; None uses the last.
 
-    Raises InputError if `workdir` holds no trained VAE, if `data` holds no pixels, or if `out` is a run or
-    a data set.
+    Raises InputError if `workdir` holds no trained VAE, if `data` holds no pixels, or if `out` is a
+    run or a data set.
     """
     files.check_own_folder(out, "out")
     pixels = _pixels(data) if data else None
@@ -56,7 +57,8 @@ def _pixels(data: pathlib.Path) -> Dataset:
     dataset = Dataset(data)
     if dataset.info["codec"] != "pixels":
         raise errors.InputError(
-            f"{data} holds latents of {dataset.info['codec']}; want a data set of pixels (data.codec=pixels)"
+            f"{data} holds latents of {dataset.info['codec']}; "
+            "want a data set of pixels (data.codec=pixels)"
         )
     return dataset
 
@@ -77,7 +79,8 @@ def reconstruct(
 
     Writes to `out` each decoded picture, its original under the same name in originals/, a manifest
     and grid.png: originals, each with its decoded picture on its right.
-    Raises InputError if there is no picture, if the VAE cannot be used, or if `out` is a run or a data set.
+    Raises InputError if there is no picture, if the VAE cannot be used, or if `out` is a run or a
+    data set.
     """
     files.check_own_folder(out, "out")
     codec, pictures = make_codec(vae), iter(pictures)

@@ -2,7 +2,7 @@
 
 python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --devices=64 --mesh=1,64,1
 python -m lidit_jax.benchmark --plan --config=configs/lidit_1b.py --topology=v5e:2x4
-python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --topology=H200:8x8 --mesh=1,64,1
+python -m lidit_jax.benchmark --plan --config=configs/lidit_10b_512.py --topology=H200:8x8
 python -m lidit_jax.benchmark --train --peer=diffusers --config=configs/benchmark_cpu.py
 python -m lidit_jax.benchmark --sample --config=configs/benchmark_cpu.py
 python -m lidit_jax.benchmark --input --config=configs/lidit_1b.py

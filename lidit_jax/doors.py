@@ -205,8 +205,8 @@ def leave_room():
 
 # Ways to train a config with less memory; {plan} is the command that says how much is needed.
 TRAIN_LESS = (
-    "a smaller train.batch_size, more train.accumulate, model.remat=full, or a train.mesh with more devices "
-    "along fsdp; {plan} shows what a run needs"
+    "a smaller train.batch_size, more train.accumulate, model.remat=full, "
+    "or a train.mesh with more devices along fsdp; {plan} shows what a run needs"
 )
 
 

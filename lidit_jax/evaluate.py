@@ -1,12 +1,14 @@
-"""Scores a folder of pictures: writes results.json and prints a table.
+r"""Scores a folder of pictures: writes results.json and prints a table.
 
-python -m lidit_jax.evaluate --suite=recall --config=configs/quickstart.py --samples=out/quickstart/samples --out=out/quickstart/recall
+python -m lidit_jax.evaluate --suite=recall --config=configs/quickstart.py \
+    --samples=out/quickstart/samples --out=out/quickstart/recall
 
 A benchmark uses its own prompts; those of the paper need their official prompt files, and judges:
 
 python -m lidit_jax.evaluate --suite=scenes --workdir=out/scenes/run --out=out/scenes/judged
 python -m lidit_jax.evaluate --suite=geneval --fetch
-python -m lidit_jax.evaluate --suite=geneval --prompts=GENEVAL --workdir=RUN --judges=detector=MASK2FORMER --judges=clip=CLIP --out=out/geneval
+python -m lidit_jax.evaluate --suite=geneval --prompts=GENEVAL --workdir=RUN \
+    --judges=detector=MASK2FORMER --judges=clip=CLIP --out=out/geneval
 
 Pictures are drawn with the run's sampling settings. `lidit_jax.sample` can draw them with other
 settings, or on several machines, from the file of --write_prompts; then use --samples in place of
@@ -14,7 +16,8 @@ settings, or on several machines, from the file of --write_prompts; then use --s
 
 Results of several models, side by side in one figure:
 
-python -m lidit_jax.evaluate --suite=positional --results=base=out/base --results=ltr=out/ltr --out=out/both
+python -m lidit_jax.evaluate --suite=positional --results=base=out/base --results=ltr=out/ltr \
+    --out=out/both
 """
 
 import json

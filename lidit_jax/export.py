@@ -1,7 +1,8 @@
-"""A trained run -> a folder to give away: a VAE as diffusers saves it, a diffusion model as a run to draw from.
+"""A trained run -> a folder to give away: a VAE as diffusers saves it, a diffusion model as a run
+to draw from.
 
 python -m lidit_jax.export --workdir=out/quickstart/run --out=out/quickstart/model
-python -m lidit_jax.export --workdir=out/vae_openmoji/run --data=out/vae_openmoji/data --out=out/vae_openmoji/vae
+python -m lidit_jax.export --workdir=out/vae_openmoji/run --data=out/vae_openmoji/data --out=VAE
 """
 
 from absl import flags
@@ -31,7 +32,8 @@ def main():
         if _data():
             raise errors.InputError(f"--data has no effect: {_workdir()} is not a run of a VAE")
         print(
-            f"{_out()}: the model of step {checkpoints.export(_workdir(), _out(), _CHECKPOINT.value)}"
+            f"{_out()}: the model of step "
+            f"{checkpoints.export(_workdir(), _out(), _CHECKPOINT.value)}"
         )
 
 

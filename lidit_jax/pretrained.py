@@ -31,8 +31,8 @@ def check_complete(model: str, loading_info: dict, unused: str | None = None):
     missing = sorted(k for k in loading_info["missing_keys"] if not unused or unused not in k)
     if missing:
         raise InputError(
-            f"the weights of {model} lack {len(missing)} of the model's tensors, such as {missing[0]}; "
-            "get a complete copy"
+            f"the weights of {model} lack {len(missing)} of the "
+            f"model's tensors, such as {missing[0]}; get a complete copy"
         )
 
 

@@ -33,8 +33,8 @@ def write(path: pathlib.Path, prompts: Iterable[Prompt]):
 def read(path: pathlib.Path) -> list[Prompt]:
     """Returns the prompts of a file, without empty lines.
 
-    Raises InputError if the file is neither .txt nor .jsonl, is missing, is not UTF-8, has no prompt,
-    or has an invalid line.
+    Raises InputError if the file is neither .txt nor .jsonl, is missing, is not UTF-8, has no
+    prompt, or has an invalid line.
     """
     kind = path.suffix.lower()
     if kind not in (".txt", ".jsonl"):

@@ -1,6 +1,6 @@
 """Encodes and decodes the held-out pictures of a config with a VAE.
 
-python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=out/vae_openmoji/vae --out=out/vae_openmoji/decoded
+python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=VAE --out=out/decoded
 """
 
 from lidit_jax import doors

@@ -1,6 +1,6 @@
 """Samples pictures from a trained run: writes PNGs, a grid and a manifest.
 
-python -m lidit_jax.sample --workdir=out/quickstart/run --prompt="red heart" --prompt="sushi" --out=out/mine
+python -m lidit_jax.sample --workdir=out/quickstart/run --prompt="red heart" --out=out/mine
 """
 
 import pathlib

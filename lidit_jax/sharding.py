@@ -77,8 +77,9 @@ def _over_slices(sizes: tuple[int, int, int], slices: int, devices) -> np.ndarra
     replica, fsdp, tensor = sizes
     if replica % slices:
         raise errors.InputError(
-            f"mesh {dict(zip(MESH_AXES, sizes))} over {slices} TPU slices: replica must be a multiple of "
-            f"{slices}, so that parameters are gathered within a slice; use ({slices}, -1, {tensor})"
+            f"mesh {dict(zip(MESH_AXES, sizes))} over {slices} TPU slices: "
+            f"replica must be a multiple of {slices}, so that parameters "
+            f"are gathered within a slice; use ({slices}, -1, {tensor})"
         )
     within, between = (replica // slices, fsdp, tensor), (slices, 1, 1)
     return mesh_utils.create_hybrid_device_mesh(within, between, devices)
@@ -202,9 +203,9 @@ def param_shardings(mesh: Mesh, params: nnx.State) -> nnx.State:
         for size, mesh_axis in zip(param.shape, spec):
             if mesh_axis and size % mesh.shape[mesh_axis]:
                 raise errors.InputError(
-                    f"parameter {'.'.join(map(str, path))} of shape {param.shape} does not divide over "
-                    f"{mesh.shape[mesh_axis]} devices of mesh axis {mesh_axis!r} (its side of {size}); "
-                    f"{_suggestion(mesh, params)}"
+                    f"parameter {'.'.join(map(str, path))} of shape {param.shape} does "
+                    f"not divide over {mesh.shape[mesh_axis]} devices of mesh axis "
+                    f"{mesh_axis!r} (its side of {size}); {_suggestion(mesh, params)}"
                 )
         return param.replace(NamedSharding(mesh, PartitionSpec(*spec)))
 

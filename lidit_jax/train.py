@@ -1,7 +1,7 @@
 """Trains a model on a data set. The same command resumes from the last checkpoint.
 
-python -m lidit_jax.train --config=configs/quickstart.py --data=out/quickstart/data --workdir=out/quickstart/run
-python -m lidit_jax.train --workdir=out/quickstart/run --checkpoint_info
+python -m lidit_jax.train --config=configs/quickstart.py --data=DATA --workdir=RUN
+python -m lidit_jax.train --workdir=RUN --checkpoint_info
 """
 
 from typing import Any

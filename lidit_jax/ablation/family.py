@@ -14,7 +14,15 @@ from lidit_jax.evaluation.benchmarks.scenes import METRICS
 from lidit_jax.training import config as training_config
 from lidit_jax.training.config import Config
 
-_KINDS = {"base": ConfigDict, "runs": ConfigDict, "paper": ConfigDict, "claims": ConfigDict, "metrics": tuple, "prompts": int, "unsteady": tuple}  # fmt: skip
+_KINDS = {
+    "base": ConfigDict,
+    "runs": ConfigDict,
+    "paper": ConfigDict,
+    "claims": ConfigDict,
+    "metrics": tuple,
+    "prompts": int,
+    "unsteady": tuple,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,8 +88,8 @@ def side_by_side(
         heights += [0.16 * len(lines) + 0.06, 1.1]
     figure = plt.figure(figsize=(width, sum(heights)))
     grid = figure.add_gridspec(
-        len(heights), len(drawn), height_ratios=heights, left=0.005, right=0.995, top=0.995, bottom=0.005,
-        wspace=0.04, hspace=0.04,
+        len(heights), len(drawn), height_ratios=heights, left=0.005, right=0.995, top=0.995,
+        bottom=0.005, wspace=0.04, hspace=0.04,
     )  # fmt: skip
     for column, name in enumerate(drawn):
         _text(figure, grid[0, column], name, x=0.5, ha="center", weight="bold", fontsize=6.5)

@@ -50,8 +50,8 @@ def write(
         _shares("What is right", compared, (*_CATEGORIES, *held_out.KINDS), _CATEGORIES_TEXT),
         _position(biases),
         "## Learning\n\n![training loss](learning_curves.png)",
-        "## Pictures\n\nPrompts that training never saw, drawn by each run with its first seed; "
-        "a green frame marks pictures that are right in every respect.\n\n![pictures](pictures.png)",
+        "## Pictures\n\nPrompts that training never saw, drawn by each run with its first seed; a "
+        "green frame marks pictures that are right in every respect.\n\n![pictures](pictures.png)",
         f"## Reproduce\n\n```\n{command}\n```\n\nIf it was stopped, the same command resumes it.",
     ]
     (folder / "report.md").unlink(missing_ok=True)  # it would not match the new figures
@@ -109,12 +109,12 @@ def _head(family: Family, done: Mapping[str, Sequence[Job]], items: Sequence[Ite
     seeds = f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}"
     return (
         f"# {len(done)} runs compared\n\n"
-        f"Each run was trained on {count}pictures of the "
-        f"{config.data.source} world at {config.data.size[0]} px{steps}{size}, with "
-        f"{seeds}, and judged on {len(items):,} prompts, one picture each, with a pair, triple or "
-        f"phrasing that training never saw. Median time of a run from its last start until its pictures "
-        f"were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} minutes; this page was made on "
-        f"{_hardware()}."
+        f"Each run was trained on {count}pictures of the {config.data.source} world "
+        f"at {config.data.size[0]} px{steps}{size}, with {seeds}, and judged on "
+        f"{len(items):,} prompts, one picture each, with a pair, triple or phrasing "
+        "that training never saw. Median time of a run from its last start until "
+        f"its pictures were drawn: {sorted(seconds)[len(seconds) // 2] / 60:.1f} "
+        f"minutes; this page was made on {_hardware()}."
     )
 
 
@@ -124,13 +124,14 @@ def _certainty(family: Family, compared: Comparison) -> str:
     if not known:
         return f"{told}. With so few seeds, the variation between seeds is not known."
     moves = "; ".join(
-        f"{100 * s.of[family.metrics[0]]:.1f} points of {family.metrics[0]}, from {s.freedom} degrees of freedom, "
-        f"for {', '.join(f'`{run}`' for run in s.runs)}"
+        f"{100 * s.of[family.metrics[0]]:.1f} points of {family.metrics[0]}, from "
+        f"{s.freedom} degrees of freedom, for {', '.join(f'`{run}`' for run in s.runs)}"
         for s in known
     )
     return (
-        f"{told}, and over seeds: beyond its common effect on all runs, and chance in the pictures, a seed "
-        f"moves a run by a standard deviation of {moves}. Intervals by position are over prompts alone."
+        f"{told}, and over seeds: beyond its common effect on all runs, "
+        "and chance in the pictures, a seed moves a run by a standard "
+        f"deviation of {moves}. Intervals by position are over prompts alone."
     )
 
 
@@ -143,16 +144,22 @@ def _claims(family: Family, compared: Comparison) -> str:
         found = compared.find(claim, metric)
         papers = {run: family.paper[run][0] for run in claim.runs if family.paper.get(run)}
         theirs = f"{claim.margin(papers):+.2f}" if claim.runs <= set(papers) else ""
-        rows.append((name.replace("_", " "), f"`{claim.text}`", theirs, _points(found.margin, "+"), f"**{found.verdict}**"))  # fmt: skip
+        rows.append((
+            name.replace("_", " "), f"`{claim.text}`", theirs, _points(found.margin, "+"),
+            f"**{found.verdict}**",
+        ))  # fmt: skip
     return (
-        f"## The claims\n\nA claim holds or fails if the interval of its margin is on one side of "
-        f"zero. Margins are in points of 100 of `{metric}`, and compare runs as if each had every seed: a "
-        f"seed {same}is better or worse for all.\n\n{_table(rows)}"
+        "## The claims\n\nA claim holds or fails if the interval of its margin is on one "
+        f"side of zero. Margins are in points of 100 of `{metric}`, and compare runs as if "
+        f"each had every seed: a seed {same}is better or worse for all.\n\n{_table(rows)}"
     )
 
 
 def _runs(family: Family, done: Mapping[str, Sequence[Job]], compared: Comparison) -> str:
-    head = ("run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "else", "parameters", "paper: T2I-avg", "paper: DPG")  # fmt: skip
+    head = (
+        "run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "else",
+        "parameters", "paper: T2I-avg", "paper: DPG",
+    )  # fmt: skip
     first = family.metrics[0]
     rows = [(*head, *family.metrics, f"{first}, each seed")]
     for name, config in family.runs.items():
@@ -177,7 +184,9 @@ def _switches(config: Config) -> tuple[str, ...]:
     return (llms, instruction, str(c.n_ltr), "yes" if c.gating else "no", c.ltr_mask, fusion)
 
 
-_TOLD = tuple(f"model.conditioner.{key}" for key in ("name", "n_ltr", "gating", "ltr_mask", "fusion"))  # fmt: skip
+_TOLD = tuple(
+    f"model.conditioner.{key}" for key in ("name", "n_ltr", "gating", "ltr_mask", "fusion")
+)
 
 
 def _else(family: Family, config: Config) -> str:
@@ -195,9 +204,9 @@ def parameters(job: Job) -> int:
 
 
 _CATEGORIES_TEXT = (
-    "In percent: attributes in the prompt that are right in the picture; pictures with the right number "
-    "of things; relations that hold; pictures that are right in every respect, by what training never "
-    "saw of their prompt."
+    "In percent: attributes in the prompt that are right in the picture; "
+    "pictures with the right number of things; relations that hold; pictures "
+    "that are right in every respect, by what training never saw of their prompt."
 )
 
 
@@ -221,10 +230,11 @@ def _position(biases: Mapping[str, Bias]) -> str:
         told = [f"{s.value:.1f} ({s.low:.1f} to {s.high:.1f})" for s in (*b.bins, b.drop, b.slope)]
         rows.append((f"`{name}`", *told))
     return (
-        "## By position in the prompt\n\nPrompts of four things: the share of things that are right in "
-        "every respect, by their place in the prompt. Every thing appears once at each place, so its "
-        "identity cannot explain a difference. The drop is from the first to the last place; intervals "
-        "are over sets of things.\n\n"
+        "## By position in the prompt\n\n"
+        "Prompts of four things: the share of things that are right in every respect, by their "
+        "place in the prompt. Every thing appears once at each place, so its identity cannot "
+        "explain a difference. The drop is from the first to the last place; intervals are over "
+        "sets of things.\n\n"
         f"![right, by position](position.png)\n\n{_table(rows)}"
     )
 
@@ -236,7 +246,9 @@ def _results(family: Family, compared: Comparison, command: str) -> dict:
     found = {n: compared.find(c, family.metrics[0]) for n, c in family.claims.items()}
     return {
         "command": command,
-        "scores": {r: {m: plain(compared.score(r, m)) for m in compared.value[r]} for r in compared.value},
+        "scores": {
+            r: {m: plain(compared.score(r, m)) for m in compared.value[r]} for r in compared.value
+        },
         "claims": {
             n: {"claim": family.claims[n].text, "margin": plain(f.margin), "verdict": f.verdict}
             for n, f in found.items()

@@ -31,7 +31,8 @@ def measured(config: Config, lengths: Lengths) -> Config:
     """
     if config.task != "diffusion":
         raise errors.InputError(
-            f"task is {config.task!r}; use a config of task 'diffusion', such as configs/lidit_1b.py"
+            f"task is {config.task!r}; use a config of task 'diffusion', "
+            "such as configs/lidit_1b.py"
         )
     encoders = tuple(
         dataclasses.replace(

@@ -83,7 +83,8 @@ def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
     machines, each = map(int, sizes.groups())
     if each > chip.joined:
         raise errors.InputError(
-            f"--topology={name}: a machine has at most {chip.joined} GPUs; machines come first, as in H200:4x8"
+            f"--topology={name}: a machine has at most "
+            f"{chip.joined} GPUs; machines come first, as in H200:4x8"
         )
     try:
         described = topologies.get_topology_desc(
@@ -91,8 +92,8 @@ def _gpus(name: str, chip: chips.Chip) -> list[jax.Device]:
         )
     except jax.errors.JaxRuntimeError as e:
         raise errors.InputError(
-            f"--topology={name}: the GPU compiler does not accept its description in chips.py ({e}); "
-            "pip install -c constraints.txt 'jax[cuda13]', or use --devices"
+            f"--topology={name}: the GPU compiler does not accept its description in "
+            f"chips.py ({e}); pip install -c constraints.txt 'jax[cuda13]', or use --devices"
         ) from e
     except NotImplementedError as e:
         raise errors.InputError(

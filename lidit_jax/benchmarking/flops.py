@@ -15,7 +15,10 @@ BACKWARD = 2  # the backward pass is two products of the same size: for inputs a
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """One product of the forward pass. where: "block.ffn.up"; letters: as in an einsum; flops: per picture."""
+    """One product of the forward pass.
+
+    where: "block.ffn.up"; letters: as in an einsum; flops: per picture.
+    """
 
     where: str
     letters: str

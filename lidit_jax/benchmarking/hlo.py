@@ -24,7 +24,8 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line: name, the text of its type, its opcode, its operands' names, and what follows them."""
+    """One line: name, the text of its type, its opcode,
+    its operands' names, and what follows them."""
 
     name: str
     type: str

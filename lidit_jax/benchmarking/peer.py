@@ -49,8 +49,8 @@ def pixart(task: DiffusionTask) -> Peer:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if config.dtype != DTYPES[device]:
         raise errors.InputError(
-            f"the peer computes in {DTYPES[device]} on torch's device {device}, the config in {config.dtype}; "
-            f"use --config.model.dtype={DTYPES[device]}"
+            f"the peer computes in {DTYPES[device]} on torch's device {device}, "
+            f"the config in {config.dtype}; use --config.model.dtype={DTYPES[device]}"
         )
     torch.manual_seed(0)
     model = PixArtTransformer2DModel(

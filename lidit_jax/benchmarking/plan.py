@@ -38,8 +38,8 @@ class Asked:
     def __post_init__(self):
         if bool(self.devices) == bool(self.topology):
             raise errors.InputError(
-                "use either --devices=64, for virtual devices, or --topology, such as v5e:8x8 for a TPU "
-                "slice or H200:4x8 for four machines of eight GPUs"
+                "use either --devices=64, for virtual devices, or --topology, such as "
+                "v5e:8x8 for a TPU slice or H200:4x8 for four machines of eight GPUs"
             )
 
 

@@ -40,8 +40,8 @@ class Asked:
             )
         if rows < 4 * self.share:
             raise errors.InputError(
-                f"--rows={rows} is less than four batches of {self.share}, a host's share of {batch_size}; "
-                f"use --rows={32 * self.share}, or more --hosts"
+                f"--rows={rows} is less than four batches of {self.share}, a host's "
+                f"share of {batch_size}; use --rows={32 * self.share}, or more --hosts"
             )
 
     @property
@@ -136,8 +136,8 @@ class Reading:
         if self.busy >= _NEAR * min(self.threads, self.cores):
             return f"{self.threads} threads; more data.threads may help"
         return (
-            f"waiting: {self.busy:.1f} of {self.cores} cores were busy with {self.threads} threads, which "
-            "waited for the disk, each other, or other programs on this machine"
+            f"waiting: {self.busy:.1f} of {self.cores} cores were busy with {self.threads} "
+            "threads, which waited for the disk, each other, or other programs on this machine"
         )
 
     def as_json(self) -> dict:
@@ -151,21 +151,26 @@ class Reading:
         count, disk = len(self.stream.seconds), self.stream.disk
         told = "unknown" if disk is None else f"{disk / self.stream.total / 1e6:,.0f} MB/s"
         lines = [
-            f"{count} batches of {self.share}, {self.threads} threads, each row once, files not in the page cache",
+            f"{count} batches of {self.share}, {self.threads} threads, "
+            "each row once, files not in the page cache",
             f"rate         {self.rate:,.1f} samples/s, {self.rate / self.share:.2f} batches/s",
             f"a batch      {median:.3f} s, four of five from {low:.3f} to {high:.3f} s",
             f"from disk    {told}; a sample has {self.stored / 1e3:,.0f} kB of files",
-            f"to device    {self.rate * self.given / 1e6:,.0f} MB/s; a sample has {self.given / 1e3:,.0f} kB, "
+            f"to device    {self.rate * self.given / 1e6:,.0f} MB/s; "
+            f"a sample has {self.given / 1e3:,.0f} kB, "
             f"which the device turns into {self.read / 1e3:,.0f} kB",
             f"processor    {self.busy:.2f} of {self.cores} cores busy",
             "",
             f"processor time of a sample, one thread: {self.whole * 1e3:.3f} ms, consisting of",
             *self._parts(),
-            f"restored by the device {self.restored * 1e3:9.3f} ms more, if the device is this processor",
+            f"restored by the device {self.restored * 1e3:9.3f} ms more, "
+            "if the device is this processor",
             "",
             "samples/s that each limit alone would allow",
-            f"  disk       {self.limits['disk']:9,.0f}  the files read plainly, {self.plain / 1e6:,.0f} MB/s",
-            f"  memory     {self.limits['memory']:9,.0f}  a batch copied once, {self.copied / 1e6:,.0f} MB/s",
+            f"  disk       {self.limits['disk']:9,.0f}  "
+            f"the files read plainly, {self.plain / 1e6:,.0f} MB/s",
+            f"  memory     {self.limits['memory']:9,.0f}  "
+            f"a batch copied once, {self.copied / 1e6:,.0f} MB/s",
             f"  processor  {self.limits['processor']:9,.0f}  every core, no other programs",
             f"limited by {self.limited_by}",
             "",

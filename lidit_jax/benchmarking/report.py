@@ -81,7 +81,8 @@ def text(plan: Plan) -> str:
         "",
         "GiB on each device of",
         *_table([[name, _gib(size)] for name, size in told["bytes"].items()]),
-        "gradients live only within the step, in its temporaries below; padding is not counted above",
+        "gradients live only within the step, in its temporaries below; "
+        "padding is not counted above",
         "",
         "compiled" + ("" if plan.asked.topology else " " + VIRTUAL),
         *_table([_TRIED] + [_tried_cells(row) for row in told["tried"]]),

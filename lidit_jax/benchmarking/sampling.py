@@ -91,8 +91,8 @@ class SamplingSpeed:
             "writing PNGs": self.write,
         }
         lines = [
-            f"{self.parameters:,} parameters, mesh {self.mesh} on {self.device}; {self.pictures} pictures, "
-            f"each with {self.evaluations} evaluations of {self.rows} rows",
+            f"{self.parameters:,} parameters, mesh {self.mesh} on {self.device}; {self.pictures} "
+            f"pictures, each with {self.evaluations} evaluations of {self.rows} rows",
             f"{'':14}{'s/picture':>10}{'share':>8}   least to most",
         ]
         for name, seconds in measured.items():

@@ -22,7 +22,8 @@ class Seconds:
 
 
 def take(parts: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Seconds]:
-    """Returns how long each part takes; the first round, which compiles and warms up, is not counted.
+    """Returns how long each part takes; the first round,
+    which compiles and warms up, is not counted.
 
     A part that returns arrays ends when they are ready.
     """

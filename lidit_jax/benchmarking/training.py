@@ -73,18 +73,23 @@ class TrainingSpeed:
         """Returns the results as a few lines of text."""
         counted = f", XLA counts {_giga(self.xla_flops)}" if self.xla_flops else ""
         lines = [
-            f"{self.parameters:,} parameters in {self.dtype}, mesh {self.mesh} on {self.device}, {self.images} images a step",
+            f"{self.parameters:,} parameters in {self.dtype}, "
+            f"mesh {self.mesh} on {self.device}, {self.images} images a step",
             f"compiled in   {self.compile_seconds:.1f} s",
             f"step          {self.step}, {self.images / self.step.median:.2f} images/s",
-            f"model         {_giga(self.flops)} a step{counted}; {_giga(self.flops / self.step.median)}/s",
-            f"product       {_giga(self.peak)}/s, summed over all devices at the same time, between steps",
+            f"model         {_giga(self.flops)} a step{counted}; "
+            f"{_giga(self.flops / self.step.median)}/s",
+            f"product       {_giga(self.peak)}/s, "
+            "summed over all devices at the same time, between steps",
             f"share         {self.share:.1%} of the products' peak",
             f"memory        {self.memory / 2**30:.2f} GiB a device",
         ]
         if self.peer:
             lines += [
-                f"peer          {self.peer.name}: {self.peer.parameters:,} parameters, {_giga(self.peer.flops)} a step",
-                f"its step      {self.peer_step}, {self.images / self.peer_step.median:.2f} images/s",
+                f"peer          {self.peer.name}: "
+                f"{self.peer.parameters:,} parameters, {_giga(self.peer.flops)} a step",
+                f"its step      {self.peer_step}, "
+                f"{self.images / self.peer_step.median:.2f} images/s",
                 f"ratio         {self.ratio:.2f} x the peer's images/s",
             ]
         return "\n".join(lines)

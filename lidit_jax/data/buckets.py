@@ -17,8 +17,8 @@ from lidit_jax import errors
 
 Size = tuple[int, int]  # height, width in pixels
 
-# ASPECT_RATIO_1024 of PixArt-alpha (arXiv 2310.00426, Apache-2.0), in units of 64 pixels: the widths
-# for each height. PixArt's tables for 512 and 256 are this one divided by 2 and 4.
+# ASPECT_RATIO_1024 of PixArt-alpha (arXiv 2310.00426, Apache-2.0), in units of 64 pixels: the
+# widths for each height. PixArt's tables for 512 and 256 are this one divided by 2 and 4.
 _PIXART_UNIT = 64
 _PIXART_WIDTHS = {
     8: (32, 31, 30, 29), 9: (28, 27, 26), 10: (25, 24), 11: (23, 22, 21), 12: (21, 20),
@@ -81,7 +81,8 @@ def merge_small(counts: Sequence[int], least: int) -> tuple[int, ...]:
 
 
 def fit(image_HxWx3: np.ndarray, size: Size) -> np.ndarray:
-    """Returns the uint8 image scaled to cover `size` (bicubic, anti-aliased) and centre-cropped to it."""
+    """Returns the uint8 image scaled to cover `size` (bicubic, anti-aliased)
+    and centre-cropped to it."""
     height, width = image_HxWx3.shape[:2]
     if (height, width) == tuple(size):
         return image_HxWx3

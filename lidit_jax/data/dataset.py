@@ -5,15 +5,18 @@
   plan.json  plan/          the decision about every row of the source (data/plan)
   captions.array_record     caption id (the row) -> text, language
   prompts.jsonl             prompts and image sizes for evaluating a model trained on this set
-  images/piece-00000-of-00004.json     marks a complete piece: counts, checksums, statistics, drops
-  images/<H>x<W>/latents-00000-of-00004.array_record     key, raw latent (bf16), caption ids, metadata
+  images/piece-00000-of-00004.json   marks a complete piece: counts, checksums, statistics, drops
+  images/<H>x<W>/latents-00000-of-00004.array_record
+                            key, raw latent (bf16), caption ids, metadata
   ledger.jsonl              every example that was dropped or mended: key, reason
   dataset.json              format, counts, latent statistics, drops per rule; written last
   features/<encoder>/recipe.json              the settings of the features, written first
   features/<encoder>/prefix.npy  null.npy     the instruction's features; the empty prompt's
   features/<encoder>/channels.npy             mean and std per channel, for int8 standardisation
-  features/<encoder>/features-00000-of-00008.array_record    caption id (the row) -> kept tokens [S, E]
-  features/<encoder>/features-00000-of-00008.json       marks a complete shard: checksum, statistics
+  features/<encoder>/features-00000-of-00008.array_record
+                                              caption id (the row) -> kept tokens [S, E]
+  features/<encoder>/features-00000-of-00008.json
+                                              marks a complete shard: checksum, statistics
   features/<encoder>/encoder.json             model, template, statistics; written last
 
 JSON files and arrays contain a hash of their own content; each record has ArrayRecord's own hash.
@@ -51,7 +54,8 @@ def claim(folder: pathlib.Path, recipe: dict):
         strange = [name for name in there if not name.startswith(".") and name not in SYSTEMS_OWN]
         if strange and not path.exists():  # another process may just have written it
             raise errors.InputError(
-                f"{folder} is not empty ({min(strange)}) and holds no data set; give an empty or new folder"
+                f"{folder} is not empty ({min(strange)}) and "
+                "holds no data set; give an empty or new folder"
             )
         files.write_json(path, recipe, first=True)
     check_claimed(folder, recipe)

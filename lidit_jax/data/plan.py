@@ -1,7 +1,8 @@
 """A plan on disk: the decision about every row of a source, and how it is read.
 
 <dataset>/
-  plan/piece-00000-of-00004.npz   per row of a piece: bin (-1 = dropped), size, caption ids, a hash of the key
+  plan/piece-00000-of-00004.npz   per row of a piece: bin (-1 = dropped), size, caption ids, a hash
+                                  of the key
   plan/ledger.jsonl               what was dropped: {"key", "reason"}, one per line
   captions.array_record           caption id (the row) -> text, language; each text once
   prompts.jsonl                   prompts and image sizes for evaluating a model trained on this set
@@ -109,7 +110,8 @@ def piece_path(folder: pathlib.Path, i: int, pieces: int) -> pathlib.Path:
 
 
 def checksums(folder: pathlib.Path, pieces: int) -> dict[str, str]:
-    """Returns the SHA-256 of every file that is written before plan.json, by its path in `folder`."""
+    """Returns the SHA-256 of every file that is written before plan.json,
+    by its path in `folder`."""
     paths = [piece_path(folder, i, pieces) for i in range(pieces)]
     paths += [ledger_path(folder), captions_path(folder), prompts_path(folder)]
     return {path.relative_to(folder).as_posix(): files.checksum(path) for path in paths}

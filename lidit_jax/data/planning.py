@@ -34,8 +34,8 @@ LATE = ("", "key-duplicate", filters.DUPLICATE, "limit", "R2-resolution")
 
 # What to do about some reasons if no picture is left, by source; None: any source.
 _REMEDIES = {
-    ("caption-missing", "folder"): "the caption of a.jpg is a.txt or a.json beside it, or in metadata.csv in the "
-    "folder that `path` names",
+    ("caption-missing", "folder"): "the caption of a.jpg is a.txt or a.json beside it, or in "
+    "metadata.csv in the folder that `path` names",
     ("image-missing", "webdataset"): "put a sample's files side by side in its tar "
     "(tar --sort=name)",
     ("tar-compressed", "webdataset"): "decompress the tars",

@@ -66,7 +66,8 @@ class Plan(NamedTuple):
 
 
 def make_levels(config: SamplerConfig, schedule: schedules.Schedule) -> Levels:
-    """Returns levels evenly spaced from pure noise to the clean image ("trailing", arXiv 2305.08891).
+    """Returns levels evenly spaced from pure noise to the clean image
+    ("trailing", arXiv 2305.08891).
 
     Raises InputError if the schedule has too few levels for this many steps.
     """
@@ -120,8 +121,8 @@ def euler(levels: Levels) -> Plan:
 def heun(levels: Levels) -> Plan:
     """Heun's method: an Euler step, then its velocity averaged with the one at its end point.
 
-    With a and b the x0 before and after the Euler step to (x', t'), both velocities are taken at x',
-    (x' - a) / t' and (x' - b) / t', so the correction is (t - t') / (2 t') (b - a).
+    With a and b the x0 before and after the Euler step to (x', t'), both velocities are taken at
+    x', (x' - a) / t' and (x' - b) / t', so the correction is (t - t') / (2 t') (b - a).
     The step to the clean image stays Euler's.
     """
     step = euler(levels)

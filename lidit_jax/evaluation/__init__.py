@@ -1,10 +1,12 @@
 """Pictures on disk -> scores. Imports no model of ours: a picture is judged by what it shows.
 
-    pictures                    a folder of samples          judges          third-party models
-    recall  reconstruction      against known pictures       benchmarks      the paper's, and our world's
-    shapes  seeing_scenes  judging_scenes  patches  silhouettes  colours  textures    exact judges of our worlds
-    fid  clip_score             for training curves          positional      by place in the prompt
-    intervals  results  figures    confidence intervals, results on disk, figures
+    pictures                    a folder of samples       judges      third-party models
+    recall  reconstruction      against known pictures    benchmarks  the paper's, and our world's
+    fid  clip_score             for training curves       positional  by place in the prompt
+    shapes  seeing_scenes  judging_scenes  patches        exact judges of our worlds
+    silhouettes  colours  textures
+    intervals  results  figures                           confidence intervals, results on disk,
+                                                          figures
 
 SUITES maps a name to a function of (pictures, references, judges) that returns {score: value}.
 `references` are `recall.Reference`s of the training set, or None; `judges` are those available;

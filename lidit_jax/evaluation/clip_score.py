@@ -22,7 +22,10 @@ def cosine(image: np.ndarray, text: str, clip: Embedder) -> float:
 
 
 def suite(pictures: list[Picture], references: object, judges: Judges) -> dict[str, float]:
-    """Returns {"clip_score"} of pictures and their prompts. Raises InputError without judges.clip."""
+    """Returns {"clip_score"} of pictures and their prompts.
+
+    Raises InputError without judges.clip.
+    """
     if judges.clip is None:
         raise InputError("clip_score needs CLIP; give --judges=clip=FOLDER")
     return {"clip_score": clip_score(((p.load(), p.prompt) for p in pictures), judges.clip)}

@@ -19,7 +19,8 @@ _BATCH = 32
 def suite(
     pictures: list[Picture], references: Iterable[Reference] | None, judges: Judges
 ) -> dict[str, float]:
-    """Returns {"fid_clip"} with judges.clip, or else {"fid_pixels"}, against the training set's pictures.
+    """Returns {"fid_clip"} with judges.clip, or else {"fid_pixels"},
+    against the training set's pictures.
 
     "CLIP-FID" (Kynkäänniemi et al., arXiv 2203.06026) uses CLIP's features without normalising
     their length, like clean-fid. It is not comparable with a FID on Inception features.
@@ -40,7 +41,8 @@ def fid(drawn: Iterable[np.ndarray], real: Iterable[np.ndarray], features: Featu
     0 = the same; lower is better. It depends on the features and on the number of pictures:
     covariances of few pictures are off, so that it is larger with fewer. Compare only distances for
     which both are the same, and report both.
-    pictures: uint8 [height, width, 3], of any size. Raises InputError with fewer than two of a kind.
+    pictures: uint8 [height, width, 3], of any size. Raises InputError with fewer than two of a
+    kind.
     """
     return frechet_distance(_fitted(drawn, features, "drawn"), _fitted(real, features, "reference"))
 

@@ -21,8 +21,8 @@ def shrunk(image: np.ndarray, least: int) -> np.ndarray:
     height, width = (round(shrink * n) for n in image.shape[:2])
     if min(height, width) < least:
         raise InputError(
-            f"a picture of {image.shape[1]}x{image.shape[0]} pixels, shrunk to {width}x{height}; sides must "
-            f"be {least} or more to recognise things: draw it larger, or less elongated"
+            f"a picture of {image.shape[1]}x{image.shape[0]} pixels, shrunk to {width}x{height}; "
+            f"sides must be {least} or more to recognise things: draw it larger, or less elongated"
         )
     if shrink == 1:
         return image

@@ -54,15 +54,16 @@ class Picture:
             with Image.open(self.path, formats=_FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise InputError(
-                        f"{self.path} has {image.width}x{image.height}, more than {MOST_PIXELS:,} pixels"
+                        f"{self.path} has {image.width}x{image.height}, "
+                        f"more than {MOST_PIXELS:,} pixels"
                     )
                 image = ImageOps.exif_transpose(image)
                 if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
                     return np.asarray(image.convert("RGB"))
                 if image.mode not in _MODES or image.has_transparency_data:
                     raise InputError(
-                        f"{self.path} is transparent, or not 8-bit RGB or grey (mode {image.mode}); "
-                        "save it as 8-bit RGB, without transparency"
+                        f"{self.path} is transparent, or not 8-bit RGB or grey (mode "
+                        f"{image.mode}); save it as 8-bit RGB, without transparency"
                     )
                 return np.asarray(image.convert("RGB"))
         except InputError:
@@ -71,7 +72,8 @@ class Picture:
             if is_unreachable(error):
                 raise
             raise InputError(
-                f"cannot read the picture {self.path}: {error}; copy it again, or delete and redraw it"
+                f"cannot read the picture {self.path}: "
+                f"{error}; copy it again, or delete and redraw it"
             ) from error
 
     @contextlib.contextmanager
@@ -95,7 +97,8 @@ def read(folder: str | Path) -> list[Picture]:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise InputError(
-            f"{folder} has no {MANIFEST}, which lidit_jax.sample writes; for other pictures, write one: "
+            f"{folder} has no {MANIFEST}, which lidit_jax.sample writes; "
+            f"for other pictures, write one: "
             f'{{"pictures": [{{"file": "a/0.png", "prompt": "a red circle"}}, ...]}}'
         )
     content = files.read_json(manifest, "manifest", sealed=False)  # another program may write it

@@ -35,13 +35,14 @@ def recall(pictures: list[Picture], references: Iterable[Reference] | None) -> d
             shrunk.append(_shrunk(image))
     if not shrunk:
         raise InputError(
-            "recall needs references, the captions and pictures of a data set; give --config=configs/NAME.py"
+            "recall needs references, the captions and pictures of a data set; "
+            "give --config=configs/NAME.py"
         )
     for picture in pictures:
         if picture.prompt not in owners:
             raise InputError(
-                f"{picture.path}: its prompt {picture.prompt!r} is not a caption of the references; "
-                "recall can only judge prompts of the training set"
+                f"{picture.path}: its prompt {picture.prompt!r} is not a caption of "
+                "the references; recall can only judge prompts of the training set"
             )
     judged = [p for p in pictures if owners[p.prompt]]
     if not judged:

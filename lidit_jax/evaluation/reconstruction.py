@@ -20,7 +20,8 @@ def psnr(pictures: list[Picture]) -> dict[str, float]:
         original, decoded = _original(picture).load(), picture.load()
         if original.shape != decoded.shape:
             raise InputError(
-                f"{picture.path} has size {decoded.shape[:2]}, its original {original.shape[:2]}; {_REMEDY}"
+                f"{picture.path} has size {decoded.shape[:2]}, "
+                f"its original {original.shape[:2]}; {_REMEDY}"
             )
         error = np.square(original.astype(np.float64) - decoded).mean()
         found.append(10 * np.log10(255**2 / max(error, 1e-10)))

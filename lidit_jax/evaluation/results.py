@@ -10,7 +10,8 @@ from lidit_jax.errors import InputError
 COLUMNS = ("LI-DiT-1B", "LI-DiT-10B")  # of the paper, shown next to ours
 # Keys that must be equal in results that are compared.
 ALIKE = (
-    "suite", "mode", "judges", "prompts_sha256", "per_prompt", "guidance", "negative_prompt", "sampler",
+    "suite", "mode", "judges", "prompts_sha256", "per_prompt", "guidance", "negative_prompt",
+    "sampler",
 )  # fmt: skip
 
 
@@ -62,8 +63,8 @@ def read_alike(suite: str, folders: Mapping[str, Path]) -> dict[str, dict[str, A
         for key in wanted:
             if value.get(key) != wanted[key]:
                 raise InputError(
-                    f"{path}: its {key} is {value.get(key)!r}, want {wanted[key]!r}; only results with the "
-                    f"same {', '.join(ALIKE)} can be compared"
+                    f"{path}: its {key} is {value.get(key)!r}, want {wanted[key]!r}; "
+                    f"only results with the same {', '.join(ALIKE)} can be compared"
                 )
         wanted, found[label] = {key: value.get(key) for key in ALIKE}, value
     return found

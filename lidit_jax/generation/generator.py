@@ -75,14 +75,14 @@ class Generator:
         _check_prompt(negative_prompt)
         if negative_prompt and not self.sample.is_guided:
             raise errors.InputError(
-                f"negative prompt {negative_prompt!r} with guidance {self.sample.guidance}, which is off; "
-                "use another guidance, such as 4.5"
+                f"negative prompt {negative_prompt!r} with guidance "
+                f"{self.sample.guidance}, which is off; use another guidance, such as 4.5"
             )
         learned = own.train.drop_prompt or own.train.init_from
         if self.sample.is_guided and not (learned or negative_prompt):
             raise errors.InputError(
-                f"guidance {self.sample.guidance} leads away from the empty prompt, which {workdir} has not learned: "
-                f"its train.drop_prompt is 0; use guidance 1"
+                f"guidance {self.sample.guidance} leads away from the empty prompt, "
+                f"which {workdir} has not learned: its train.drop_prompt is 0; use guidance 1"
             )
         self.negative_prompt = negative_prompt
         samplers.make_plan(self.sample.sampler, schedules.make_schedule(own.objective.schedule))
@@ -100,7 +100,8 @@ class Generator:
         return padded(list(self._readers.read(prompts)), self._readers.lengths(prompts))
 
     def _negative(self) -> tuple[TextFeatures, ...] | None:
-        """Returns the features of the negative prompt, one row on every device; None if there is none."""
+        """Returns the features of the negative prompt,
+        one row on every device; None if there is none."""
         if not self.negative_prompt:
             return None
         text = self.encode([self.negative_prompt])

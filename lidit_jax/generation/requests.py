@@ -60,8 +60,8 @@ def generate(
     others = [*range(mine.start), *range(mine.stop, len(wanted))]
     if left := request.missing(others):
         print(
-            f"{len(left)} of {len(wanted)} pictures are not in {out} yet; when the other shares are "
-            f"done, run the same command without --share to make the grid"
+            f"{len(left)} of {len(wanted)} pictures are not in {out} yet; when the "
+            "other shares are done, run the same command without --share to make the grid"
         )
         return None
     if missing or not request.grid.exists():

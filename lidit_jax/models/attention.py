@@ -87,7 +87,8 @@ class CrossAttention(nnx.Module):
         self.kv = Heads(width, heads, 2, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BxTxD, memory_BxSxD, mask_BxTxS, packed=False):
-        """Returns [B, T, D]. The mask is True where query t may see memory token s; T may be 1 (broadcast).
+        """Returns [B, T, D].
+        The mask is True where query t may see memory token s; T may be 1 (broadcast).
 
         packed: True values come first in every row of the mask (see `mixing.attend`).
         """

@@ -102,7 +102,10 @@ def modulate(x_BxTxD, scale_Bx1xD, shift_Bx1xD):
 
 
 def masked_mean(x_BxSxD, mask_BxS):
-    """Returns the mean over the tokens where the mask is True, in f32: [B, D]. Needs one per row."""
+    """Returns the mean over the tokens where the mask is True, in f32: [B, D].
+
+    Needs one per row.
+    """
     weight_BxSx1 = mask_BxS[:, :, None].astype(jnp.float32)
     return (x_BxSxD * weight_BxSx1).sum(1) / weight_BxSx1.sum(1)
 
@@ -131,7 +134,8 @@ class TimeEmbedder(nnx.Module):
 
 
 class Modulation(nnx.Module):
-    """`count` vectors per sample from a conditioning vector: Linear0(SiLU(c)), zero at initialisation."""
+    """`count` vectors per sample from a conditioning vector:
+    Linear0(SiLU(c)), zero at initialisation."""
 
     def __init__(self, width, count, *, dtype, rngs):
         self.count = count

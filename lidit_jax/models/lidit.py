@@ -23,7 +23,8 @@ class ModelConfig:
     remat: what the backward pass of the stacks of blocks recomputes, "none" or "full"
       (`stacking.REMAT_POLICIES`); the collaborative refiner and the parts before the stacks are not
       rematerialised.
-    unroll: blocks per iteration of the loop over blocks; a small model on a CPU runs faster with all.
+    unroll: blocks per iteration of the loop over blocks; a small model on a CPU runs faster with
+      all.
     """
 
     width: int
@@ -126,7 +127,8 @@ class DiT(nnx.Module):
         self.final = layers.linear(D, p * p * channels, ("embed", None), init=zeros, **build)
 
     def __call__(self, x_BxHxWxC, e_t_BxD, condition):
-        """Returns the prediction, f32 [B, H, W, C]; the patch must divide H and W (`vae.latent_size`)."""
+        """Returns the prediction, f32 [B, H, W, C];
+        the patch must divide H and W (`vae.latent_size`)."""
         B, H, W, C = x_BxHxWxC.shape
         p = self.patch
         h, w = H // p, W // p
@@ -157,8 +159,8 @@ class TextConstants(nnx.Module):
     def complete(self, text: TextFeatures, drop_B) -> TextFeatures:
         """Returns instruction + prompt; rows in `drop_B` have the empty prompt instead.
 
-        The first token of a causal LLM's sequence, which is always the prefix's, is an attention sink:
-        it is masked as a key, and not averaged for the gates.
+        The first token of a causal LLM's sequence, which is always the prefix's, is an attention
+        sink: it is masked as a key, and not averaged for the gates.
         """
         (B, S, E), (P, _), (Z, _) = (
             text.hidden_BxSxE.shape,
@@ -227,7 +229,8 @@ class LiDiT(nnx.Module):
         return self.condition(empty, jnp.zeros(1, bool), e_t_1xD)
 
     def from_raw(self, latents_BxHxWxC):
-        """Returns the codec's raw latents in model units: about zero mean, unit variance per channel."""
+        """Returns the codec's raw latents in model units:
+        about zero mean, unit variance per channel."""
         mean, std = self.latent_mean_C[None, None, None], self.latent_std_C[None, None, None]
         return (latents_BxHxWxC - mean) / std
 

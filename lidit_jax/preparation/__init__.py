@@ -31,7 +31,8 @@ from lidit_jax.training.inputs import recipe
 
 
 def prepare(config: Config, folder: pathlib.Path, share: Share = WHOLE):
-    """Makes the config's data set in `folder`, with a feature store per encoder, or this share of it.
+    """Makes the config's data set in `folder`,
+    with a feature store per encoder, or this share of it.
 
     Raises InputError if the folder holds another recipe's data.
     """

@@ -1,4 +1,5 @@
-"""What a data set will cost before it is made: bytes, time and money, from a short measured sample."""
+"""What a data set will cost before it is made:
+bytes, time and money, from a short measured sample."""
 
 import dataclasses
 import itertools

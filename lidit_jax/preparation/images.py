@@ -109,7 +109,8 @@ def planned(source: Source, plan: Plan, piece: int) -> Iterator[tuple[_Planned, 
 
 def _changed(plan: Plan, how: str) -> errors.InputError:
     return errors.InputError(
-        f"the source has changed since {plan.folder} was planned: {how}; prepare it into a new folder"
+        f"the source has changed since {plan.folder} was planned: {how}; "
+        "prepare it into a new folder"
     )
 
 

@@ -1,4 +1,5 @@
-"""A page about a data set: pictures of every bin, what was dropped and why, captions, sizes on disk."""
+"""A page about a data set: pictures of every bin,
+what was dropped and why, captions, sizes on disk."""
 
 import base64
 import html
@@ -17,7 +18,8 @@ from lidit_jax.preparation.estimate import amount
 
 SHOWN = 16  # pictures in a bin's contact sheet
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse } td { padding: 0 .7rem 0 0; vertical-align: middle }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 .bar { background: #4878a8; height: .8rem; display: inline-block }
@@ -37,7 +39,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     per_bin = {f"{h} x {w}": n for (h, w), n in zip(dataset.bins, dataset.counts)}
     sections = [
         f"<h1>{html.escape(folder.name)}</h1>",
-        f"<p>{info['count']:,} pictures of {info['rows']:,} rows, {info['captions']:,} captions.</p>",
+        f"<p>{info['count']:,} pictures of {info['rows']:,} rows, "
+        f"{info['captions']:,} captions.</p>",
         _bars("Pictures per bin (height x width, pixels)", per_bin),
         _bars("Dropped, by the first rule or fault", info["dropped"]),
         _bars("Captions dropped from pictures that stayed", info["captions_dropped"]),

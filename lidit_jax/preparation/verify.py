@@ -21,7 +21,8 @@ TOLERANCE = 0.02  # of statistics recomputed from what is stored, relative to ea
 
 
 def verify(folder: pathlib.Path) -> list[str]:
-    """Returns every problem of a data set and of its feature stores, one line each; none if it is sound.
+    """Returns every problem of a data set and of its feature stores,
+    one line each; none if it is sound.
 
     Raises InputError if the folder holds no planned data set.
     """
@@ -64,7 +65,9 @@ def _plan(plan: Plan) -> Iterator[str]:
 def _captions(plan: Plan) -> Iterator[str]:
     captions = Captions(plan.folder)
     if len(captions) != plan.info["captions"]:
-        yield f"captions.array_record has {len(captions)} captions, the plan {plan.info['captions']}"
+        yield (
+            f"captions.array_record has {len(captions)} captions, the plan {plan.info['captions']}"
+        )
     for i in range(len(captions)):
         if not captions[i].text.strip():
             yield f"caption {i} is empty"
@@ -197,4 +200,6 @@ def _statistics(where: str, told, found) -> Iterator[str]:
     rounding_2xC = [np.where(std_C < step_C, step_C, 0), np.hypot(std_C, step_C) - std_C]
     off = np.maximum(np.abs(told_2xC - found_2xC) - rounding_2xC, 0) / std_C
     if not off.max() <= TOLERANCE:
-        yield f"{where}: its statistics are not those of what is stored (off by {off.max():.3g} std)"
+        yield (
+            f"{where}: its statistics are not those of what is stored (off by {off.max():.3g} std)"
+        )

@@ -1,4 +1,5 @@
-"""A linear probe: ridge regression onto one-hot classes, and how often its largest output is right."""
+"""A linear probe: ridge regression onto one-hot classes,
+and how often its largest output is right."""
 
 import numpy as np
 from scipy.stats import binomtest

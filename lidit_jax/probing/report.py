@@ -23,9 +23,9 @@ def write(
     rows = {n: [[vars(a) for a in row] for row in table] for n, table in found.items()}
     files.write_json(folder / "probe.json", {"command": command, "found": rows}, sealed=False)
     sections = [
-        f"# What tokens know\n\nAccuracy of a linear probe that reads the colour of each thing in a "
-        f"list of four from the tokens of each thing, in {count:,} prompts, measured on the last "
-        f"quarter. Chance is {100 / classes:.1f}%. In percent, with 95% intervals.\n\n"
+        "# What tokens know\n\nAccuracy of a linear probe that reads the colour of each thing "
+        f"in a list of four from the tokens of each thing, in {count:,} prompts, measured on "
+        f"the last quarter. Chance is {100 / classes:.1f}%. In percent, with 95% intervals.\n\n"
         "![accuracies](probe.png)",
         *(f"## {name}\n\n{_table(table)}" for name, table in found.items()),
         f"```\n{command}\n```",
@@ -64,7 +64,10 @@ def plot(found: Found, classes: int, path: pathlib.Path):
         image = axis.imshow(values, cmap="Blues", vmin=100 / classes, vmax=100)
         for k, j in np.ndindex(values.shape):
             dark = values[k, j] > 60
-            axis.text(j, k, f"{values[k, j]:.0f}", ha="center", va="center", color="white" if dark else "black")  # fmt: skip
+            axis.text(
+                j, k, f"{values[k, j]:.0f}", ha="center", va="center",
+                color="white" if dark else "black",
+            )  # fmt: skip
         axis.set_title("\n".join(textwrap.wrap(name, 34)), fontsize=10, parse_math=False)
         axis.set_xticks(range(len(values)), range(1, len(values) + 1))
         axis.set_yticks(range(len(values)), range(1, len(values) + 1))

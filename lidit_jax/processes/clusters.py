@@ -51,7 +51,8 @@ def slurm(env: Mapping[str, str]) -> Place | None:
     local_count = per_node[min(_number(env, "SLURM_NODEID", 0), len(per_node) - 1)]
     return Place(
         f"{first}:{port}", _number(env, "SLURM_STEP_NUM_TASKS", sum(per_node)),
-        _number(env, "SLURM_PROCID"), own_device(_number(env, "SLURM_LOCALID", 0), local_count), "SLURM",
+        _number(env, "SLURM_PROCID"), own_device(_number(env, "SLURM_LOCALID", 0), local_count),
+        "SLURM",
     )  # fmt: skip
 
 
@@ -135,8 +136,8 @@ def _number(env: Mapping[str, str], name: str, default: int | None = None) -> in
     text = env.get(name, "" if default is None else str(default))
     if not text.isdecimal():
         raise errors.InputError(
-            f"the environment's {name} is {text!r}; want a number: set it, give --coordinator, --processes and "
-            f"--process_id, or --nocluster to train alone"
+            f"the environment's {name} is {text!r}; want a number: set it, give "
+            "--coordinator, --processes and --process_id, or --nocluster to train alone"
         )
     return int(text)
 

@@ -62,7 +62,10 @@ def _twice(cards: list[dict]) -> str:
     if not twice:
         return ""
     hosts = _join([card["host"] for card in cards if card["process_id"] == twice[0]])
-    return f"process {twice[0]} was started {came.count(twice[0])} times, on {hosts}; give each its own process_id"
+    return (
+        f"process {twice[0]} was started {came.count(twice[0])} times, on {hosts}; "
+        "give each its own process_id"
+    )
 
 
 def _absence(cards: list[dict], processes: int, timeout: float) -> str:
@@ -163,8 +166,8 @@ def _attend(place: Place, card: dict, timeout: float) -> dict[str, Any]:
         time.sleep(min(0.3, max(left, 0)))
     return {
         "passing": True,
-        "problem": f"process 0 did not answer at {place.coordinator} within {timeout:g} s{why}; start it, "
-        f"give its address as --coordinator, or raise --start_timeout",
+        "problem": f"process 0 did not answer at {place.coordinator} within {timeout:g} s{why}; "
+        "start it, give its address as --coordinator, or raise --start_timeout",
     }
 
 

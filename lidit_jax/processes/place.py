@@ -29,7 +29,8 @@ class Place:
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise errors.InputError(
-                f"coordinator {self.coordinator!r}: want HOST:PORT of process 0, such as 10.0.0.1:8476"
+                f"coordinator {self.coordinator!r}: want HOST:PORT of process 0, "
+                "such as 10.0.0.1:8476"
             )
         if self.processes < 1 or not 0 <= self.process_id < self.processes:
             raise errors.InputError(

@@ -1,4 +1,5 @@
-"""What training never sees: pairs of things, triples of attributes, a phrasing; and prompts of them."""
+"""What training never sees: pairs of things, triples of attributes,
+a phrasing; and prompts of them."""
 
 import dataclasses
 import functools

@@ -3,7 +3,8 @@
     adjectives  a small striped red circle and a blue star
     after       a circle, small, striped and red; a star, blue
     back        A circle and a star. The circle is small, striped and red; the star is blue.
-    synthetic   The picture shows two things on a white background. First comes a circle, which is ...
+    synthetic   The picture shows two things on a white background. First comes a circle, which
+                is ...
     then        first a small striped red circle, and then a blue star
     chinese     一个小的条纹红色圆形和一个蓝色星形
     chinese_back    一个圆形和一个星形。圆形是小的、条纹的、红色的；星形是蓝色的。

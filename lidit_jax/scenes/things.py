@@ -52,7 +52,10 @@ class Segment:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Segments of different shapes. With a relation there are two: the first is `relation` the second."""
+    """Segments of different shapes.
+
+    With a relation there are two: the first is `relation` the second.
+    """
 
     segments: tuple[Segment, ...]
     relation: str = ""

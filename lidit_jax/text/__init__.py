@@ -1,1 +1,8 @@
-"""Prompts to LLM features: instruct (prompt -> token ids), weights, llm (ids -> states), encode (many captions)."""
+"""Prompts to LLM features.
+
+instruct      prompt -> token ids
+weights       an LLM's folder, GGUF file or Hugging Face id -> transformers
+llm           ids -> states
+encode        many captions
+continuation  what an LLM writes after a prompt
+"""

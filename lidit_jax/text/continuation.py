@@ -89,7 +89,10 @@ def _check_says(config: EncoderConfig, hf_config):
 
 
 def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
-    """Returns the model that writes, in eval mode. Raises InputError if its weights are not complete."""
+    """Returns the model that writes, in eval mode.
+
+    Raises InputError if its weights are not complete.
+    """
     import torch
     import transformers
 
@@ -102,8 +105,8 @@ def _model(config: EncoderConfig, folder: pathlib.Path, hf_config):
     # In the dtype that it was saved in, but never in fp16: late blocks overflow it.
     half = getattr(hf_config.get_text_config(), "dtype", None) == torch.float16
     model, info = auto.from_pretrained(
-        folder, dtype=torch.float32 if half else "auto", output_loading_info=True, use_safetensors=True,
-        **pretrained.SAFE,
+        folder, dtype=torch.float32 if half else "auto", output_loading_info=True,
+        use_safetensors=True, **pretrained.SAFE,
     )  # fmt: skip
     pretrained.check_complete(config.model, info)
     llm.check_used(config, hf_config, info, model)

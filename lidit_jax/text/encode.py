@@ -25,7 +25,8 @@ BATCH = 32  # captions that an LLM reads at once
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """One caption's features: f32 [S, E] at its prompt and end tokens, and whether the caption was cut."""
+    """One caption's features: f32 [S, E] at its prompt and end tokens,
+    and whether the caption was cut."""
 
     hidden_SxE: np.ndarray
     truncated: bool
@@ -40,7 +41,8 @@ def encode_captions(
 ) -> Iterator[Features]:
     """Yields the features of each text, in the order of `texts`, which may be a long stream.
 
-    `progress` is called with the number of texts finished since its last call, e.g. `tqdm().update`.
+    `progress` is called with the number of texts finished since its last call, e.g.
+    `tqdm().update`.
     static_length: see `FrozenLLM.encode_ids`.
     Raises InputError for features that are not finite.
     """
@@ -51,7 +53,8 @@ def encode_captions(
         for text, hidden_SxE, truncated in zip(window, hidden, cut, strict=True):
             if not np.isfinite(hidden_SxE).all():
                 raise InputError(
-                    f"the features of {text!r} are not finite: the LLM's weights are damaged; get a complete copy"
+                    f"the features of {text!r} are not finite: "
+                    "the LLM's weights are damaged; get a complete copy"
                 )
             yield Features(hidden_SxE, truncated)
         progress(len(window))

@@ -1,9 +1,9 @@
 """The input of a frozen LLM: instruction, prompt and end token, as token ids.
 
-Every prompt of an LLM becomes `prefix + prompt + suffix`. The prefix (system prompt and instruction)
-and the suffix (one end token) are constants, and the prompt is tokenised on its own, so no token
-straddles a boundary. Features are kept of the prompt and the end token; an empty prompt, the null
-prompt of classifier-free guidance, keeps the end token alone.
+Every prompt of an LLM becomes `prefix + prompt + suffix`. The prefix (system prompt and
+instruction) and the suffix (one end token) are constants, and the prompt is tokenised on its own,
+so no token straddles a boundary. Features are kept of the prompt and the end token; an empty
+prompt, the null prompt of classifier-free guidance, keeps the end token alone.
 """
 
 import dataclasses
@@ -77,7 +77,8 @@ class EncoderConfig:
             )
         if not self.model:
             raise InputError(
-                f"encoder {self.name!r}: model is empty; name a Hugging Face id, folder or GGUF file"
+                f"encoder {self.name!r}: model is empty; "
+                "name a Hugging Face id, folder or GGUF file"
             )
         for key in ("width", "prefix_len", "null_len"):
             check_range(f"text.encoders.{self.name}.{key}", getattr(self, key), 0)
@@ -85,7 +86,8 @@ class EncoderConfig:
             raise unknown_name(f"text.encoders.{self.name}.template", self.template, TEMPLATES)
         if self.template == "encoder" and self.instruction:
             raise InputError(
-                f"encoder {self.name!r}: template='encoder' takes no instruction; set instruction=False"
+                f"encoder {self.name!r}: template='encoder' takes no instruction; "
+                "set instruction=False"
             )
         if self.layer >= 0:
             raise InputError(
@@ -93,7 +95,8 @@ class EncoderConfig:
             )
         if self.max_prompt_tokens < 1:
             raise InputError(
-                f"encoder {self.name!r}: max_prompt_tokens is {self.max_prompt_tokens}; use 1 or more"
+                f"encoder {self.name!r}: max_prompt_tokens is {self.max_prompt_tokens}; "
+                "use 1 or more"
             )
 
 
@@ -138,8 +141,8 @@ def check_reads(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | N
     remedy = "save the model's own tokenizer in its folder, with the tokenizer's save_pretrained"
     if len(known) < _FEWEST:
         raise InputError(
-            f"{config.model}: its tokenizer knows {len(known)} tokens of the instruction's text, want "
-            f"{_FEWEST} or more; {remedy}"
+            f"{config.model}: its tokenizer knows {len(known)} tokens "
+            f"of the instruction's text, want {_FEWEST} or more; {remedy}"
         )
     prefix, suffix = prompt_parts(tokenizer, config)
     most = max(*known, *prefix, *suffix, tokenizer.pad_token_id or 0)
@@ -167,7 +170,8 @@ def keep_as_text(tokenizer: Tokenizer, config: EncoderConfig, vocabulary: int | 
 def tokenize_prompt(
     tokenizer: Tokenizer, prompt: str, suffix_ids: list[int], max_tokens: int
 ) -> tuple[list[int], bool]:
-    """Returns the kept ids of a prompt (at most `max_tokens`, then the suffix), and whether it was cut.
+    """Returns the kept ids of a prompt (at most `max_tokens`, then the suffix),
+    and whether it was cut.
 
     Text that spells a special token, such as "<|im_end|>", stays text; see `keep_as_text`.
     """
@@ -179,7 +183,8 @@ def warn_truncated(config: EncoderConfig, count: int, total: int, example: str) 
     """Logs how many of `total` prompts were cut, with the first of them."""
     if count:
         logging.warning(
-            "encoder %s: %d of %d prompts are longer than max_prompt_tokens=%d and were cut, such as %r",
+            "encoder %s: %d of %d prompts are longer than max_prompt_tokens=%d and were cut, "
+            "such as %r",
             config.name, count, total, config.max_prompt_tokens, example[:200],
         )  # fmt: skip
 
@@ -222,7 +227,8 @@ def _rendered(tokenizer, before: str, reply: bool = False) -> str:
     if error is None:
         return whole
     raise InputError(
-        f"the model's chat template renders no user turn ({in_one_line(error)}); use template='base'"
+        "the model's chat template renders no user turn "
+        f"({in_one_line(error)}); use template='base'"
     ) from error
 
 
@@ -233,8 +239,8 @@ def _chat_parts(tokenizer, before):
     text = _rendered(tokenizer, before)
     if text.count(_SENTINEL) != 1:
         raise InputError(
-            f"the model's chat template renders a user turn {text.count(_SENTINEL)} times instead of "
-            "once; use template='base'"
+            "the model's chat template renders a user turn "
+            f"{text.count(_SENTINEL)} times instead of once; use template='base'"
         )
     opening, closing = text.split(_SENTINEL)
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}

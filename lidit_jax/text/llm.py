@@ -99,7 +99,8 @@ def opened(config: instruct.EncoderConfig, cache_dir: str | os.PathLike):
         raise InputError(f"{config.model} is an encoder-decoder; use template='encoder'")
     if -config.layer > blocks + 1:
         raise InputError(
-            f"{config.model} has {blocks} blocks: layer must be in -{blocks + 1}..-1, not {config.layer}"
+            f"{config.model} has {blocks} blocks: layer must "
+            f"be in -{blocks + 1}..-1, not {config.layer}"
         )
     _check_length(config, tokenizer, text_config)
     return found, tokenizer, hf_config
@@ -161,17 +162,22 @@ class FrozenLLM:
         _check_measured(config, "prefix_len", len(self._prefix_PxE))
 
     def prefix(self) -> np.ndarray:
-        """Returns the prefix's features, f32 [P, E]; P is 0 for an encoder, whose prefix reads the prompt."""
+        """Returns the prefix's features, f32 [P, E];
+        P is 0 for an encoder, whose prefix reads the prompt."""
         return self._prefix_PxE.copy()
 
     def tokenize(self, prompt: str) -> tuple[list[int], bool]:
-        """Returns the ids that are kept as features (prompt and end token), and whether the prompt was cut."""
+        """Returns the ids that are kept as features (prompt and end token),
+        and whether the prompt was cut."""
         return instruct.tokenize_prompt(
             self.tokenizer, prompt, self.suffix_ids, self.config.max_prompt_tokens
         )
 
     def encode(self, prompts: Sequence[str], batch_size: int = 32) -> list[np.ndarray]:
-        """Returns the features of each prompt and its end token, f32 [S_i, E]. Warns when one is cut."""
+        """Returns the features of each prompt and its end token, f32 [S_i, E].
+
+        Warns when one is cut.
+        """
         kept, cut = zip(*map(self.tokenize, prompts), strict=True) if prompts else ((), ())
         instruct.warn_truncated(
             self.config, sum(cut), len(cut), prompts[cut.index(True)] if any(cut) else ""
@@ -184,7 +190,8 @@ class FrozenLLM:
         batch_size: int = 32,
         static_length: Callable[[int], int] | None = None,
     ) -> list[np.ndarray]:
-        """Returns the features of ids from `tokenize`, in their order; batches hold similar lengths.
+        """Returns the features of ids from `tokenize`, in their order;
+        batches hold similar lengths.
 
         static_length: maps a number of tokens to a length that holds them. With it, a batch has
           rows of one such length, and is filled up: in bf16 other shapes round differently, so a
@@ -212,7 +219,8 @@ class FrozenLLM:
                 yield alike[start : start + batch_size], of_all
 
     def _run(self, kept, length=0):
-        """Runs one batch; returns f32 [B, S, E], rows padded on the right to the longest, or to `length`."""
+        """Runs one batch; returns f32 [B, S, E],
+        rows padded on the right to the longest, or to `length`."""
         import torch
 
         P = len(self.prefix_ids)
@@ -241,7 +249,8 @@ class FrozenLLM:
         return hidden_BxSxE.float().cpu().numpy()
 
     def _forward(self, ids_BxS, **inputs):
-        """Returns the configured layer's states [B, S, E], and the key/value cache if there is one."""
+        """Returns the configured layer's states [B, S, E],
+        and the key/value cache if there is one."""
         import torch
 
         device = self._model.device
@@ -266,7 +275,8 @@ class FrozenLLM:
             wanted_2xSxE, _ = self._forward(probe_2xS)
         if not wanted_2xSxE.isfinite().all():
             raise InputError(
-                f"{self.config.model}: features are not finite: the weights are damaged; get a complete copy"
+                f"{self.config.model}: features are not finite: "
+                "the weights are damaged; get a complete copy"
             )
         same = _close(wanted_2xSxE[0, P], wanted_2xSxE[1, P])
         if same != self._causal:

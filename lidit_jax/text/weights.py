@@ -134,7 +134,8 @@ def _from_gguf(path: Path, cache_dir: Path) -> Weights:
         magic = file.read(4)
     if magic != b"GGUF":
         raise InputError(
-            f"{path} is not a GGUF file: it starts with {magic!r}; pass a GGUF file or a model folder"
+            f"{path} is not a GGUF file: it starts with {magic!r}; "
+            "pass a GGUF file or a model folder"
         )
     digest = files.checksum(path)
     folder = cache_dir / f"gguf-whole-{digest}"
@@ -160,8 +161,8 @@ def _told(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # gguf and transformers raise all kinds of errors for a damaged file
         raise InputError(
-            f"cannot read {path} ({in_one_line(error)}); the file may be truncated (compare its size "
-            "with the original) or of an architecture that transformers cannot load from GGUF"
+            f"cannot read {path} ({in_one_line(error)}); the file may be truncated (compare its "
+            "size with the original) or of an architecture that transformers cannot load from GGUF"
         ) from error
 
 
@@ -262,11 +263,13 @@ def _download(model: str) -> Path:
         return Path(folder)
     except huggingface_hub.errors.GatedRepoError as error:
         raise InputError(
-            f"the model {model!r} is gated on the Hugging Face Hub: ask for access at "
-            f"https://huggingface.co/{model}, then run `hf auth login` here, or pass a local model folder"
+            f"the model {model!r} is gated on the Hugging Face Hub: "
+            f"ask for access at https://huggingface.co/{model}, "
+            "then run `hf auth login` here, or pass a local model folder"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot find model {model!r} on the Hugging Face Hub: {in_one_line(error)} Pass a local model folder or a "
-            f"GGUF file instead, or run `hf download {model}` where there is a network."
+            f"cannot find model {model!r} on the Hugging Face Hub: "
+            f"{in_one_line(error)} Pass a local model folder or a GGUF file "
+            f"instead, or run `hf download {model}` where there is a network."
         ) from error

@@ -208,7 +208,8 @@ class Config:
             )
         if self.task == "vae" and self.data.codec != "pixels":
             raise errors.InputError(
-                f"data.codec is {self.data.codec!r}, but a VAE is trained on pictures; set it to 'pixels'"
+                f"data.codec is {self.data.codec!r}, but a VAE is trained on pictures; "
+                "set it to 'pixels'"
             )
         names = [e.name for e in self.encoders]
         if self.task == "diffusion" and not names or len(set(names)) < len(names):

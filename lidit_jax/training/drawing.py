@@ -18,7 +18,8 @@ from lidit_jax.training.config import SampleConfig
 def make_draw(
     graphdef: nnx.GraphDef, objective: objectives.ObjectiveConfig, mesh: Mesh
 ) -> Callable[..., jax.Array]:
-    """Returns the jitted `f(ema, constants, text, seeds_B, negative, sample=..., shape=...) -> raw latents`.
+    """Returns the jitted
+    `f(ema, constants, text, seeds_B, negative, sample=..., shape=...) -> raw latents`.
 
     Row k is sampled from seed k. Text, seeds (uint32) and the returned latents are sharded over the
     mesh by rows, `negative` (see `conditions`) is replicated; a program is compiled for each
@@ -102,7 +103,8 @@ def conditions(
 
 
 def _with_unwanted(prompts: TextCondition, unwanted: TextCondition) -> TextCondition:
-    """Returns 2 B rows: each prompt's condition, then the unwanted prompt's, which is given once."""
+    """Returns 2 B rows: each prompt's condition,
+    then the unwanted prompt's, which is given once."""
     length = max(prompts.mask_BxS.shape[1], unwanted.mask_BxS.shape[1])
 
     def pair(prompt, unwanted):

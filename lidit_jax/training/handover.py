@@ -42,8 +42,8 @@ def check(config: Config, workdir: pathlib.Path, like: TrainState, constants: di
             raise errors.InputError(f"train.init_from: {e}") from e
     if saved.task != config.task:
         raise errors.InputError(
-            f"train.init_from: {source} is a run of task {saved.task!r}, and this is one of task {config.task!r}; "
-            f"give another"
+            f"train.init_from: {source} is a run of task {saved.task!r}, "
+            f"and this is one of task {config.task!r}; give another"
         )
     chosen = origin.pinned(config, workdir) or origin.last(config)
     step, where = chosen.step, str(chosen)
@@ -55,8 +55,8 @@ def check(config: Config, workdir: pathlib.Path, like: TrainState, constants: di
     _check_shapes(source, step, "ema" if exported else "params", like, where, different)
     if exported and config.train.init_optimizer:
         raise errors.InputError(
-            f"train.init_optimizer: {source} is an export, which has no optimizer; give the run that it was "
-            f"exported from, or train.init_optimizer=False"
+            f"train.init_optimizer: {source} is an export, which has no optimizer; "
+            "give the run that it was exported from, or train.init_optimizer=False"
         )
     if different:
         raise errors.InputError(
@@ -157,7 +157,8 @@ def _check_shapes(
         old, new = saved.get(name), wanted.get(name)
         if old != new:
             raise errors.InputError(
-                f"parameter {name} is {old or 'absent'} in {where} and {new or 'absent'} in this config"
+                f"parameter {name} is {old or 'absent'} in {where} "
+                f"and {new or 'absent'} in this config"
                 + (f" ({different})" if different else "")
                 + "; give the old values, or another train.init_from"
             )

@@ -119,7 +119,10 @@ def _check_sizes(config: Config, opened: Dataset):
         latent_size(make_codec(config.data.codec), size, config.cells, config.cells_by)
     least = min(min(size) for size in opened.bins)
     for judge, used, needed, without in (
-        ("discriminator", config.vae.discriminator_weight, discriminator.LEAST_SIDE, "discriminator_weight=0"),
+        (
+            "discriminator", config.vae.discriminator_weight, discriminator.LEAST_SIDE,
+            "discriminator_weight=0",
+        ),
         ("perceptual loss", config.vae.perceptual, perceptual.LEAST_SIDE, "perceptual=''"),
     ):  # fmt: skip
         if config.task == "vae" and used and least < needed:

@@ -82,8 +82,8 @@ class Logbook:
     def flush(self):
         """Waits for the step queued last, and writes everything about the steps so far.
 
-        Every process must call it. Raises, on every process alike, FloatingPointError if too many steps
-        in a row were skipped, and InputError if too many samples could not be read.
+        Every process must call it. Raises, on every process alike, FloatingPointError if too many
+        steps in a row were skipped, and InputError if too many samples could not be read.
         """
         self._read()
         self._bad.flush()

@@ -168,8 +168,9 @@ def set_up(
     with processes.sharing(workdir), processes.together():
         _claim(workdir, config, like, opened.constants, write=False)
         run = Run(
-            config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader, batches=batches,
-            constants=opened.constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like, held_out=reader,
+            config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader,
+            batches=batches, constants=opened.constants, mesh=mesh, optimizer=optimizer,
+            graphdef=graphdef, like=like, held_out=reader,
         )  # fmt: skip
         if t.keep_best and write:
             if t.keep_best.startswith(step.HELD_OUT) and not held_out:
@@ -255,7 +256,8 @@ def describe(current: state.TrainState, mesh: jax.sharding.Mesh, config: Config)
         )
     count = sum(a.size for a in jax.tree.leaves(current.params))
     print(
-        f"{count:,} parameters, batch {config.train.batch_size}, mesh {dict(mesh.shape)} on {jax.devices()[0].device_kind}",
+        f"{count:,} parameters, batch {config.train.batch_size}, "
+        f"mesh {dict(mesh.shape)} on {jax.devices()[0].device_kind}",
         flush=True,
     )
     if logging.level_info():

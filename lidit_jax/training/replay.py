@@ -34,7 +34,8 @@ def replay(config: Config, data: pathlib.Path, workdir: pathlib.Path, number: in
 
     The parameters are those of the last checkpoint before that step, or the run's initial ones.
     Process 0 writes <workdir>/replays/<number>.jsonl; nothing else in the run changes.
-    Raises InputError, and writes nothing, if `workdir` is not this config's run, or has fewer steps.
+    Raises InputError, and writes nothing, if `workdir` is not this config's run, or has fewer
+    steps.
     """
     with processes.together():
         read_config(workdir)
@@ -88,7 +89,8 @@ def _tell(samples: Sequence[Sample], path: pathlib.Path, number: int, before: in
     finite = losses[np.isfinite(losses)]
     print(
         f"step {number} with the parameters of step {before}: {len(losses)} samples, loss "
-        f"{finite.mean() if len(finite) else math.nan:.4f} +- {finite.std() if len(finite) else math.nan:.4f}, "
+        f"{finite.mean() if len(finite) else math.nan:.4f} +- "
+        f"{finite.std() if len(finite) else math.nan:.4f}, "
         f"{len(losses) - len(finite)} not finite"
     )
     for s in samples[:SHOWN]:

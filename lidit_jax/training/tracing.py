@@ -23,7 +23,8 @@ class Tracer:
     ):
         if steps and steps[0] > total:
             raise errors.InputError(
-                f"--profile_steps={steps[0]},{steps[1]}: the run has {total} steps; name some of those"
+                f"--profile_steps={steps[0]},{steps[1]}: "
+                f"the run has {total} steps; name some of those"
             )
         self._folder, self._steps, self._on = folder, steps if write else None, False
 

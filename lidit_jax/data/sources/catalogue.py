@@ -148,7 +148,8 @@ def _fingerprint(builder) -> str:
 
 
 def _first(name: str) -> str:
-    """Returns the first of several names: "great_white_shark, white shark" -> "great white shark"."""
+    """Returns the first of several names:
+    "great_white_shark, white shark" -> "great white shark"."""
     return name.partition(",")[0].replace("_", " ").strip()
 
 

@@ -18,7 +18,8 @@ REASONS = {  # of an Unusable
     "image-missing": "captions without a picture",
     "image-second": "a sample in a tar has more than one picture; the first one is used",
     "name-dots": "a picture's name in a tar has dots before its suffix; the first ends the sample",
-    "tar-damaged": "a tar is truncated, damaged, not a tar, or two in one file; what was before is used",
+    "tar-damaged": "a tar is truncated, damaged, not a tar, or two in one file; "
+    "what was before is used",
     "tar-compressed": "a compressed tar, in which no picture can be read by itself",
     "parquet-damaged": "a row of a row group that cannot be read; the rows before are used",
 }

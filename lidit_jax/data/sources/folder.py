@@ -33,8 +33,8 @@ class Folder:
     """The pictures below `path`, in order of name.
 
     The key is the name without suffix, or with it if a table has an earlier picture of that key.
-    caption, synthetic: the JSON fields, or the table's columns, that hold a text or a list of texts;
-      all others are metadata.
+    caption, synthetic: the JSON fields, or the table's columns, that hold a text or a list of
+      texts; all others are metadata.
     All names are listed at once: for more than a few million pictures, use tars.
     Raises InputError if there is no such folder, no picture in it, or no such column in its table.
     """

@@ -108,8 +108,8 @@ class Parquet:
             name = self.options[option]
             if name in schema.names and _holds_no_texts(schema.field(name).type):
                 raise InputError(
-                    f"{where}: column {name!r} is {schema.field(name).type}; wanted texts, or lists of texts "
-                    f"(data.options.{option})"
+                    f"{where}: column {name!r} is {schema.field(name).type}; "
+                    f"wanted texts, or lists of texts (data.options.{option})"
                 )
 
     def _read(self, group: _Group) -> Iterator[Example | Unusable]:

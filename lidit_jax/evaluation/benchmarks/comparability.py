@@ -31,12 +31,12 @@ SUBSTITUTES = {
             (),
         ),
         "Owlv2ForObjectDetection": Substitute(
-            "GenEval-OWLv2: the detector is OWLv2, which has no masks, may detect an object more than once, "
-            "and is not what the thresholds were made for"
+            "GenEval-OWLv2: the detector is OWLv2, which has no masks, may detect "
+            "an object more than once, and is not what the thresholds were made for"
         ),
         "GroundingDinoForObjectDetection": Substitute(
-            "GenEval-DINO: the detector is Grounding DINO, which has no masks, may detect an object more than "
-            "once, and is not what the thresholds were made for"
+            "GenEval-DINO: the detector is Grounding DINO, which has no masks, may "
+            "detect an object more than once, and is not what the thresholds were made for"
         ),
     },
     "compbench": {
@@ -78,10 +78,11 @@ SIZES = {
 RANDOM = "a judge has random weights (tiny): the scores mean nothing"
 
 CHUNKERS = {
-    "rule": "chunker=rule: noun chunks are found by our rules, not by spaCy as published; judges are "
-    "asked the same with both for, of 300 prompts each, "
+    "rule": "chunker=rule: noun chunks are found by our rules, not by spaCy as published; judges "
+    "are asked the same with both for, of 300 prompts each, "
     + ", ".join(f"{count} of {category}" for category, count in AGREEING.items()),
-    "spacy": "chunker=spacy: noun chunks are found by spaCy; its version may not be the published one",
+    "spacy": "chunker=spacy: noun chunks are found by spaCy; "
+    "its version may not be the published one",
 }
 
 
@@ -124,8 +125,8 @@ def notes(
         lines.append(f"pictures per prompt: {per_prompt}, not {published} as published")
     if alike:
         lines.append(
-            f"{', '.join(alike)}: the same in all resamples of prompts, so that there is no interval; "
-            "if all of n are wrong, up to 3/n of others may be right"
+            f"{', '.join(alike)}: the same in all resamples of prompts, so that there "
+            "is no interval; if all of n are wrong, up to 3/n of others may be right"
         )
     return lines
 

@@ -116,8 +116,8 @@ class DPG:
             notes.append(f"{dropped} of {len(items)} prompts are dropped, as in the published code")
         if mode == "fixed" and (alone := sum(bool(_lacking(_questions(i))) for i in items)):
             notes.append(
-                f"{alone} of {len(items)} prompts lack a proposition that a question depends on: the "
-                "question counts by itself"
+                f"{alone} of {len(items)} prompts lack a proposition "
+                "that a question depends on: the question counts by itself"
             )
         return Tallies(tallies, {}, scale=100, notes=notes)
 

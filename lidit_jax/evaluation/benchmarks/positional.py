@@ -91,6 +91,7 @@ def _bias(label: str, results: Mapping[str, Any]) -> bias.Bias:
             found[name] = Score(*numbers)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError(
-                f"the results.json of {label} lacks {name}: a number in scores, two in ci95; measure again"
+                f"the results.json of {label} lacks {name}: a number in scores, two in ci95; "
+                "measure again"
             ) from None
     return bias.of_scores(found)

@@ -116,12 +116,13 @@ def _check(path: Path, count: int, sha256: str, published: PublishedFile):
     """Raises InputError unless the content of a path is the published one."""
     if count != published.count:
         raise InputError(
-            f"{path} has {count or 'no'} prompts, the published one {published.count}; {_where(published)}"
+            f"{path} has {count or 'no'} prompts, the published "
+            f"one {published.count}; {_where(published)}"
         )
     if sha256 != published.sha256:
         raise InputError(
-            f"{path} is altered: its SHA-256 is {sha256}, but the published one is {published.sha256} "
-            f"(line ends count: copy it unchanged); {_where(published)}"
+            f"{path} is altered: its SHA-256 is {sha256}, but the published one is "
+            f"{published.sha256} (line ends count: copy it unchanged); {_where(published)}"
         )
 
 
@@ -146,8 +147,8 @@ def fetch_instructions(benchmark: str, folder: Path | None = None) -> str:
         lines.append(f"{_unknown(folder, DPG_QUESTIONS)}: questions from {DPG_QUESTIONS_URL}")
     if benchmark == "positional":
         lines += [
-            f"{_unknown(folder, p.name.replace('_val', '_train'))}, to use with or instead of {p.name}: "
-            f"from {p.url.replace('_val', '_train')}"
+            f"{_unknown(folder, p.name.replace('_val', '_train'))}, to use with "
+            f"or instead of {p.name}: from {p.url.replace('_val', '_train')}"
             for p in PUBLISHED[benchmark]
         ]
     return "\n".join(lines)

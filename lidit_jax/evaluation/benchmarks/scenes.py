@@ -76,7 +76,9 @@ Values = Callable[[Item, Record], list[bool]]  # a picture's values for a metric
 
 
 def _tally(items, records, values: Values) -> Tally:
-    found = [[v for r in of for v in values(item, r)] for item, of in zip(items, records, strict=True)]  # fmt: skip
+    found = [
+        [v for r in of for v in values(item, r)] for item, of in zip(items, records, strict=True)
+    ]
     return Tally(np.array([sum(v) for v in found], float), np.array([len(v) for v in found], float))
 
 

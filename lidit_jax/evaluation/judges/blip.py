@@ -14,7 +14,8 @@ ENCODE = 1  # [ENC] follows [DEC]: BLIP added these two tokens to BERT's, as 305
 
 
 class Blip:
-    """A VQA judge as T2I-CompBench uses BLIP (arXiv 2307.06350, section 4.1; BLIP, arXiv 2201.12086).
+    """A VQA judge as T2I-CompBench uses BLIP (arXiv 2307.06350, section 4.1;
+    BLIP, arXiv 2201.12086).
 
     Three things differ from transformers' defaults. The first token of a question is [ENC], where
     BERT's tokenizer puts [CLS]: the text encoder was trained like this. The picture has 480 pixels,

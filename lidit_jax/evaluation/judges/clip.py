@@ -9,7 +9,8 @@ from lidit_jax.evaluation.judges import loading
 
 
 class Clip:
-    """An embedder (CLIP, arXiv 2103.00020): ViT-L/14 judges GenEval's colours, ViT-B/32 CLIPScore."""
+    """An embedder (CLIP, arXiv 2103.00020):
+    ViT-L/14 judges GenEval's colours, ViT-B/32 CLIPScore."""
 
     def __init__(self, folder: Path):
         self._tokenizer, self._images = loading.tokenizer(folder), loading.image_processor(folder)

@@ -34,8 +34,8 @@ def architecture(folder: Path, kind: str, wanted: Iterable[str]) -> str:
         why = "has no weights"
         if pickled:
             why = (
-                f"has its weights only in {pickled[0]}, a pickle, which can hide code and is not read; "
-                "load it once where you trust it, and call save_pretrained"
+                f"has its weights only in {pickled[0]}, a pickle, which can hide code and "
+                "is not read; load it once where you trust it, and call save_pretrained"
             )
         raise InputError(f"{folder}, a {found}, {why}; {one_of}, with *.safetensors")
     return found
@@ -150,7 +150,8 @@ def pixels(processor, *images: np.ndarray, device: str = "cpu", **options) -> di
     except ValueError as error:
         sizes = ", ".join(f"{picture.width}x{picture.height}" for picture in pictures)
         raise InputError(
-            f"the judge's model accepts no picture of {sizes} pixels ({error}); use a less elongated one"
+            f"the judge's model accepts no picture of {sizes} "
+            f"pixels ({error}); use a less elongated one"
         ) from error
 
 

@@ -48,8 +48,8 @@ class Mask2Former:
     def detect(self, image: np.ndarray, labels: Sequence[str]) -> list[Detection]:
         """Returns detections of these classes with masks, best first, regardless of their score.
 
-        image: uint8 [height, width, 3]. labels: names in the model's config or synonyms of them, in any
-          case; detections have the labels as given.
+        image: uint8 [height, width, 3]. labels: names in the model's config or synonyms of them, in
+          any case; detections have the labels as given.
         Raises InputError for a label that is not a class of the model.
         """
         names = self._model.config.id2label

@@ -78,8 +78,8 @@ class GroundingDino:
         most = self._model.config.max_text_len
         if words.input_ids.shape[1] > most:
             raise InputError(
-                f"{len(labels)} labels are {words.input_ids.shape[1]} tokens for Grounding DINO, which "
-                f"reads {most}; ask for fewer at a time"
+                f"{len(labels)} labels are {words.input_ids.shape[1]} tokens "
+                f"for Grounding DINO, which reads {most}; ask for fewer at a time"
             )
         starts_S, ends_S = words.pop("offset_mapping")[0].numpy().T  # special tokens span 0 to 0
         ends = np.cumsum([len(phrase) for phrase in phrases])

@@ -33,8 +33,8 @@ class Qwen2VL:
         """Returns one answer per question: "yes" if P(yes) / (P(yes) + P(no)) exceeds 1/2.
 
         image: uint8 [height, width, 3]. Each is asked alone, with the model's chat template, as
-        "<question> Answer yes or no.". P(yes) is the probability that the reply begins with the token
-        "Yes" or "yes", the sum of the two; P(no) likewise.
+        "<question> Answer yes or no.". P(yes) is the probability that the reply begins with the
+        token "Yes" or "yes", the sum of the two; P(no) likewise.
         """
         pixels = loading.pixels(self._images, image, device=self._model.device)
         return [self._answer(pixels, question) for question in questions]

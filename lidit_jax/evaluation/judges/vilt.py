@@ -19,8 +19,8 @@ class Vilt:
         ids = {name: k for k, name in self._model.config.id2label.items()}
         if not {"yes", "no"} <= ids.keys():
             raise InputError(
-                f"{folder} cannot answer 'yes' or 'no': they are not in its config's id2label; want "
-                "a ViLT that was trained on VQAv2"
+                f"{folder} cannot answer 'yes' or 'no': they are not in its "
+                "config's id2label; want a ViLT that was trained on VQAv2"
             )
         self._yes_no = [ids["yes"], ids["no"]]
         self.identity = loading.identity(folder)

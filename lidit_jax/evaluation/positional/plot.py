@@ -28,8 +28,8 @@ def plot(path: pathlib.Path, biases: Mapping[str, Bias]):
         axis.set_ylabel("score of segments, %")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylim(0, None)
-    axes[0, 0].legend(title="place in the prompt", ncols=BINS, frameon=False, fontsize=8, title_fontsize=8,
-                      loc="lower center", bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    axes[0, 0].legend(title="place in the prompt", ncols=BINS, frameon=False, fontsize=8,
+                      title_fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     figures.save(figure, path)
 
 

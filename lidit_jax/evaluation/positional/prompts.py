@@ -21,8 +21,8 @@ FAMILIES = {"color": 400, "texture": 300, "shape": 300}
 ADJECTIVES = {
     "color": "red orange yellow green blue purple pink brown black white gray gold silver".split(),
     "texture": "metallic wooden plastic fabric leather glass fluffy rubber".split(),
-    "shape": "round rectangular teardrop spherical pyramidal diamond pentagonal conical cylindrical "
-    "triangular cubic small short oblong big tall".split(),
+    "shape": "round rectangular teardrop spherical pyramidal diamond pentagonal conical "
+    "cylindrical triangular cubic small short oblong big tall".split(),
 }  # fmt: skip
 _LINE = re.compile(r"an? (\w+) (\w[\w ]*?) and an? (\w+) (\w[\w ]*)")
 
@@ -31,7 +31,10 @@ _WHERE = "it is published at https://github.com/Karine-Huang/T2I-CompBench, in e
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A prompt, its family and segments. Prompts of one `base` are rotations of one set of segments."""
+    """A prompt, its family and segments.
+
+    Prompts of one `base` are rotations of one set of segments.
+    """
 
     text: str
     family: str
@@ -117,8 +120,8 @@ def _check_enough(family: str, pairs: Sequence[tuple[str, str]], wanted: int):
             sets[size] += adjectives * sets[size - 1]
     if sets[-1] < wanted:
         raise InputError(
-            f"family {family} has {len(pairs)} pairs of {len(nouns)} nouns, which make {sets[-1]} sets of "
-            f"{SEGMENTS}; want {wanted}: use T2I-CompBench's complete train and val files"
+            f"family {family} has {len(pairs)} pairs of {len(nouns)} nouns, which make {sets[-1]} "
+            f"sets of {SEGMENTS}; want {wanted}: use T2I-CompBench's complete train and val files"
         )
 
 

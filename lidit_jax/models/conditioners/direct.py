@@ -1,4 +1,5 @@
-"""`direct`: the LLM's features, projected; the paper's baseline ("directly using LLMs", Table 2)."""
+"""`direct`: the LLM's features, projected;
+the paper's baseline ("directly using LLMs", Table 2)."""
 
 from flax import nnx
 

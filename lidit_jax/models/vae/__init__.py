@@ -78,8 +78,8 @@ def latent_size(
     """Returns the latent (H, W, C) of a picture of `size` = (height, width) in pixels.
 
     patch: must divide the latent's sides; by: what decides it, for the error message.
-    Raises InputError, naming sizes that work, if VAE and patch together do not divide the size, or if
-    no device could hold the picture.
+    Raises InputError, naming sizes that work, if VAE and patch together do not divide the size, or
+    if no device could hold the picture.
     """
     unit = patch * codec.downsample
     if size[0] * size[1] > MOST_PIXELS:

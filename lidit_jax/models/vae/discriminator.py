@@ -9,7 +9,8 @@ LEAST_SIDE = 32  # of a picture, in pixels
 
 
 class PatchDiscriminator(nnx.Module):
-    """Three halvings by 4x4 convolutions, two more convolutions: one logit per patch of 70x70 pixels.
+    """Three halvings by 4x4 convolutions, two more convolutions:
+    one logit per patch of 70x70 pixels.
 
     The sizes are those of the 70x70 discriminator that VQGAN and latent diffusion train against.
     GroupNorm replaces their BatchNorm, whose statistics would couple the pictures of a batch, and

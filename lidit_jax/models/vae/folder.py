@@ -69,7 +69,8 @@ def digest(folder: str | os.PathLike) -> str:
 
 
 def load(folder: str | os.PathLike, dtype: str = "float32") -> AutoencoderKL:
-    """Returns the folder's autoencoder, with `dtype` as compute dtype, its weights in the host's memory.
+    """Returns the folder's autoencoder, with `dtype` as compute dtype,
+    its weights in the host's memory.
 
     Raises InputError if a file is missing or damaged, the config is for another network, or a
     weight is missing, unknown, of a wrong shape or not finite.

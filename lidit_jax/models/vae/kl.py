@@ -1,4 +1,5 @@
-"""The KL autoencoder of latent diffusion (arXiv 2112.10752, appendix G), as Stable Diffusion and FLUX use it.
+"""The KL autoencoder of latent diffusion (arXiv 2112.10752, appendix G),
+as Stable Diffusion and FLUX use it.
 
 The same network as diffusers' `AutoencoderKL`, in NHWC. Attributes have the same names as there, so
 that a parameter's path in the model is its name in a weights file (`folder`).
@@ -16,7 +17,8 @@ from lidit_jax.sharding import split_batch
 
 @dataclasses.dataclass(frozen=True)
 class VAEConfig:
-    """The autoencoder's size, with diffusers' names; the default is 8x down with 16 latent channels.
+    """The autoencoder's size, with diffusers' names;
+    the default is 8x down with 16 latent channels.
 
     in_channels, out_channels: of a picture; latent_channels: C.
     block_out_channels: width per resolution; every resolution but the first halves the sides.
@@ -126,8 +128,8 @@ class AutoencoderKL(nnx.Module):
     def encode(self, x_BxHxWx3):
         """Returns the mean and the log-variance of the latents, f32 [B, h, w, C] each.
 
-        x is in [-1, 1]; its sides are h and w times `config.downsample`. The log-variance is clipped
-        to [-30, 20].
+        x is in [-1, 1]; its sides are h and w times `config.downsample`. The log-variance is
+        clipped to [-30, 20].
         """
         moments_Bxhxwx2C = self.encoder(x_BxHxWx3)
         if self.quant_conv is not None:

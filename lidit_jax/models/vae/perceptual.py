@@ -33,9 +33,9 @@ class VGGStage:
 def load(path: str | os.PathLike) -> tuple[VGGStage, ...]:
     """Reads VGG16 and LPIPS's weights from one safetensors file.
 
-    Convolutions have torchvision's names for VGG16 (`features.0.weight`), the channels' weights those
-    of the lpips package (`lin0.model.1.weight`, [1, O, 1, 1]); other tensors in the file are not
-    used. Raises InputError if one is missing, of a wrong shape or not finite.
+    Convolutions have torchvision's names for VGG16 (`features.0.weight`), the channels' weights
+    those of the lpips package (`lin0.model.1.weight`, [1, O, 1, 1]); other tensors in the file are
+    not used. Raises InputError if one is missing, of a wrong shape or not finite.
     """
     found, stages, index, d_in = tensors.read(path), [], 0, 3
     for stage, (width, count) in enumerate(STAGES):

@@ -21,10 +21,11 @@ class Window:
 
 
 def windows(size: int, tile: int, overlap: int, scale: Fraction) -> list[Window]:
-    """Returns the tiles that cover a side of `size` cells; at every output cell the shares sum to one.
+    """Returns the tiles that cover a side of `size` cells;
+    at every output cell the shares sum to one.
 
-    Each reads `tile` cells (or `size`, if that is less) and writes `scale` times as many; the last is
-    moved back to end where the side ends. Shares rise and fall linearly over `overlap` cells.
+    Each reads `tile` cells (or `size`, if that is less) and writes `scale` times as many; the last
+    is moved back to end where the side ends. Shares rise and fall linearly over `overlap` cells.
     `scale` times any of these must be an integer.
     """
     starts = [*range(0, size - tile, tile - overlap), max(size - tile, 0)]

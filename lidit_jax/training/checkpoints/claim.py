@@ -15,8 +15,8 @@ from lidit_jax.training.config import Config, build
 # far and how fast it goes, its memory, and what it shows and keeps, but not what it computes.
 FREE = {
     "train": (
-        "steps", "mesh", "accumulate", "log_every", "save_every", "keep", "keep_hours", "keep_best", "preview_every",
-        "watchdog_minutes", "grace",
+        "steps", "mesh", "accumulate", "log_every", "save_every", "keep", "keep_hours",
+        "keep_best", "preview_every", "watchdog_minutes", "grace",
     ),
     "guard": ("patience",),
     "model": ("remat", "unroll"),
@@ -45,7 +45,8 @@ def claim(workdir: pathlib.Path, config: Config, write: bool = True):
     saved = workdir / "checkpoints"
     if not path.exists() and saved.is_dir() and any(saved.iterdir()):
         raise errors.InputError(
-            f"{path} is missing, but {saved} holds a run's checkpoints; put it back, or give another --workdir"
+            f"{path} is missing, but {saved} holds a run's "
+            "checkpoints; put it back, or give another --workdir"
         )
     read = None
     if path.exists():

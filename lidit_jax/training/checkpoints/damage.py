@@ -13,8 +13,9 @@ from lidit_jax import errors, processes
 
 # Messages of the operating system or TensorStore about files that exist and may be intact.
 _ELSEWHERE = (
-    "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
-    "ABORTED", "Permission denied", "Too many open files", "Cannot allocate memory",
+    "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "UNAVAILABLE",
+    "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "Permission denied", "Too many open files",
+    "Cannot allocate memory",
 )  # fmt: skip
 _LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.EINVAL)
 _Read = TypeVar("_Read")

@@ -1,4 +1,5 @@
-"""From a run to a copy without what only its own training needs: the optimizer's state and the raw weights."""
+"""From a run to a copy without what only its own training needs:
+the optimizer's state and the raw weights."""
 
 import pathlib
 import shutil
@@ -12,7 +13,8 @@ KEPT = ("ema", "constants")
 
 
 def export(workdir: pathlib.Path, out: pathlib.Path, step: int | None = None) -> int:
-    """Copies the config of a run and, of one of its checkpoints, the EMA and the constants; returns the step.
+    """Copies the config of a run and, of one of its checkpoints,
+    the EMA and the constants; returns the step.
 
     The copy is a run's folder: it gives the same pictures, and other runs can begin from it
     (`train.init_from`), but its own training cannot be resumed. What is copied

@@ -26,7 +26,10 @@ def info(workdir: pathlib.Path) -> Iterator[str]:
     config = files.read_json(path, what, remedy=RESTORE, holds=("task", "train"))
     folder = (workdir / "checkpoints").absolute()
     steps = damage.steps_in(folder)
-    yield f"{workdir}: task {config['task']}, {_parameters(folder, steps)}, {_progress(config, steps)}"
+    yield (
+        f"{workdir}: task {config['task']}, {_parameters(folder, steps)}, "
+        f"{_progress(config, steps)}"
+    )
     for step in steps:
         yield from _checkpoint(folder / str(step))
     if not steps:
@@ -66,7 +69,10 @@ def _checkpoint(folder: pathlib.Path) -> Iterator[str]:
             yield f"step {folder.name}: {size:,} bytes, DAMAGED: {e.why}"
         return
     saved = datetime.datetime.fromtimestamp(told["saved"]).astimezone()
-    yield f"step {folder.name}: saved {saved:%Y-%m-%d %H:%M:%S %z}, {_size(folder):,} bytes, files readable"
+    yield (
+        f"step {folder.name}: saved {saved:%Y-%m-%d %H:%M:%S %z}, {_size(folder):,} bytes, "
+        "files readable"
+    )
     yield f"  arrays: {', '.join(items)}"
     if told["means"]:
         means = sorted(told["means"].items())

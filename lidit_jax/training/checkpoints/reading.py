@@ -48,13 +48,13 @@ def check_there(workdir: pathlib.Path):
 def restore(workdir: pathlib.Path, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """Returns the state saved at `step`, sharded as in `like`, and the checkpoint's record.
 
-    Raises Damaged, on every process, if one cannot read it or if it is not what was saved, and InputError
-    if it is an export.
+    Raises Damaged, on every process, if one cannot read it or if it is not what was saved, and
+    InputError if it is an export.
     """
     if is_export(workdir, step):
         raise errors.InputError(
-            f"{workdir} is an export, whose training cannot be resumed; give another --workdir, with "
-            f"train.init_from={workdir}"
+            f"{workdir} is an export, whose training cannot be resumed; "
+            f"give another --workdir, with train.init_from={workdir}"
         )
     told, items = _read(folder_of(workdir, step), naming.items(like, naming.ALL))
     count = jax.device_put(jnp.int32(step), like.step.sharding)
@@ -73,7 +73,10 @@ def restore_fields(
 
 
 def is_export(workdir: pathlib.Path, step: int) -> bool:
-    """Returns whether a checkpoint lacks its parameters; every process calls this. Raises Damaged."""
+    """Returns whether a checkpoint lacks its parameters; every process calls this.
+
+    Raises Damaged.
+    """
     folder = folder_of(workdir, step)
     return "params" not in damage.agreed(folder, lambda: record.read(folder))["digests"]
 
@@ -130,7 +133,8 @@ def restore_ema(
 
 
 def check_item(folder: pathlib.Path, item: str):
-    """Reads every array of an item, GROUP bytes at a time; raises Damaged unless all are as saved."""
+    """Reads every array of an item, GROUP bytes at a time;
+    raises Damaged unless all are as saved."""
     everywhere = sharding.replicated(sharding.one_device())
     arrays = {
         path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere)
@@ -163,7 +167,10 @@ def saved_constants(
 
 
 def chosen(workdir: pathlib.Path, step: int | None) -> int:
-    """Returns a finished checkpoint's step: this one, or the last. Raises InputError if there is none."""
+    """Returns a finished checkpoint's step: this one, or the last.
+
+    Raises InputError if there is none.
+    """
     check_there(workdir)
     there = steps(workdir)
     if not there:

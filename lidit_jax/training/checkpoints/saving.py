@@ -29,7 +29,10 @@ class Saved:
     took: float
 
     def line(self) -> str:
-        return f"checkpoint {self.step}: the steps waited {self.waited:.2f} s, on disk after {self.took:.2f} s"
+        return (
+            f"checkpoint {self.step}: the steps waited {self.waited:.2f} s, "
+            f"on disk after {self.took:.2f} s"
+        )
 
     def scalars(self) -> dict[str, float]:
         return {"checkpoint_waited_s": self.waited, "checkpoint_took_s": self.took}

@@ -40,9 +40,10 @@ _ASKED = {
     "complex both": ("questions", "pair", "text"),
 }
 _NOTES = {
-    "numeracy": "numeracy: objects are the nouns after numbers; the published code has a list of names",
-    "complex": "complex: a prompt's kind is determined by rule, 213 action, 58 spatial and 29 both; in the "
-    "published files it is 212, 58 and 30",
+    "numeracy": "numeracy: objects are the nouns after numbers; "
+    "the published code has a list of names",
+    "complex": "complex: a prompt's kind is determined by rule, 213 action, "
+    "58 spatial and 29 both; in the published files it is 212, 58 and 30",
 }
 _AT_REST = re.compile(rf"\b(?:is|are|was|were) (?:{'|'.join(spatial.LOCALITIES)})\b")
 
@@ -88,8 +89,8 @@ class CompBench:
     def judge(self, image: np.ndarray, item: Item, judges: Judges) -> Record:
         """Returns {"chunker"} and the judges' answers to the item's meta:
 
-        "vqa" [[question, P(yes)], ...]; "clip" a cosine; "found" [[label, score, box], ...], best first,
-        with the "size" [height, width] of the picture.
+        "vqa" [[question, P(yes)], ...]; "clip" a cosine; "found" [[label, score, box], ...], best
+        first, with the "size" [height, width] of the picture.
         """
         asked = item.meta
         record: Record = {"chunker": asked["chunker"]}

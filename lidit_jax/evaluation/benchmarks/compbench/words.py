@@ -16,12 +16,12 @@ FUNCTION_WORDS = {
         "up down out inside outside within without toward towards than upon alongside beyond past",
         "CCONJ": "and or but nor",
         "SCONJ": "while when where because if though although",
-        "PRON": "it they them he him she i we us you who which what that there itself himself herself "
-        "themselves someone something everyone",
+        "PRON": "it they them he him she i we us you who which what that "
+        "there itself himself herself themselves someone something everyone",
         "AUX": "is are was were be been being am has have had do does did will would could should "
         "may might must",
-        "ADV": "not very so too also just even still almost otherwise nearby away together apart now "
-        "then here forward lazily neatly both most more",
+        "ADV": "not very so too also just even still almost otherwise nearby "
+        "away together apart now then here forward lazily neatly both most more",
     }.items()
     for word in words.split()
 }
@@ -31,47 +31,50 @@ PEOPLE = frozenset("girl boy man woman".split())  # a detector labels them as pe
 
 # Verbs that are rarely nouns, then verbs that often are.
 _VERBS = (
-    "sit hang lie lay hold keep provide serve bake boil lean eat read write wear carry bring give make "
-    "take tell put grow hover contain surround attract decorate illuminate adorn feature reflect walk "
-    "display propel create add showcase accentuate capture"
+    "sit hang lie lay hold keep provide serve bake boil lean eat read write wear carry "
+    "bring give make take tell put grow hover contain surround attract decorate illuminate "
+    "adorn feature reflect walk display propel create add showcase accentuate capture"
 )
 _NOUNS_TOO = (
-    "rest stand nap perch float fly run jump swim ride drive play drink look watch show shine "
-    "glow fall rise move flow drift flash mix cook stir shape cover fill sail climb graze dance help"
+    "rest stand nap perch float fly run jump swim ride drive play drink look watch show shine glow "
+    "fall rise move flow drift flash mix cook stir shape cover fill sail climb graze dance help"
 )
 # Past forms that do not end in -ed.
 PASTS = frozenset(
-    "sat hung lay held kept made gave took told brought ate drank wore wrote grew stood flew ran swam rode "
-    "drove shone fell rose stuck led sped left slept leapt cut cast spun fled burned burnt sank sang woke "
-    "blew strode swung went came saw got drew beat burst spread slid lit froze flung clung stung bent".split()
+    "sat hung lay held kept made gave took told brought ate drank wore wrote grew "
+    "stood flew ran swam rode drove shone fell rose stuck led sped left slept leapt "
+    "cut cast spun fled burned burnt sank sang woke blew strode swung went came "
+    "saw got drew beat burst spread slid lit froze flung clung stung bent".split()
 )
 
 COLOURS = frozenset(
-    "red orange yellow green blue purple pink brown black white grey gray beige tan gold golden silver "
-    "violet turquoise maroon navy teal crimson".split()
+    "red orange yellow green blue purple pink brown black white grey gray beige "
+    "tan gold golden silver violet turquoise maroon navy teal crimson".split()
 )
 _PLAIN = frozenset(
-    "big small large little tiny huge tall short long wide narrow thick thin deep high low flat round "
-    "square oval oblong cubic curved straight sharp blunt bumpy spiky rough smooth soft hard warm cool "
-    "cold hot dry wet damp clean dirty bright dark dim dull pale shiny glossy matte sleek crisp crunchy "
-    "crispy juicy fresh ripe raw sweet sour tart spicy bitter savory savoury sugary tasty rich earthy "
-    "old new young ancient modern rusty dusty rustic fluffy furry fuzzy silky lush plush plump sturdy "
-    "heavy busy quiet loud calm choppy murky hazy cozy cosy empty full open closed slimy sticky greasy "
-    "icy slushy rocky thorny prickly reedy curvy lumpy bulky stormy sunny cloudy foggy rainy snowy windy "
-    "muddy grassy sandy leafy gooey pillowy chewy fiery chilly steep bold grand rugged sheer clear plain "
-    "blank main only whole single same unlikely favorite favourite wild tame loose tight opaque angular "
-    "ornate delicate intricate elegant brilliant vibrant fragrant pungent distant different translucent "
-    "transparent iridescent wooden woolen woollen stainless happy sad angry hungry tired lazy free simple "
-    "gentle graceful unique visible perfect ready necessary firm human savvy grim western eastern".split()
+    "big small large little tiny huge tall short long wide narrow thick thin deep high "
+    "low flat round square oval oblong cubic curved straight sharp blunt bumpy spiky rough "
+    "smooth soft hard warm cool cold hot dry wet damp clean dirty bright dark dim dull "
+    "pale shiny glossy matte sleek crisp crunchy crispy juicy fresh ripe raw sweet sour "
+    "tart spicy bitter savory savoury sugary tasty rich earthy old new young ancient modern "
+    "rusty dusty rustic fluffy furry fuzzy silky lush plush plump sturdy heavy busy quiet "
+    "loud calm choppy murky hazy cozy cosy empty full open closed slimy sticky greasy icy "
+    "slushy rocky thorny prickly reedy curvy lumpy bulky stormy sunny cloudy foggy rainy "
+    "snowy windy muddy grassy sandy leafy gooey pillowy chewy fiery chilly steep bold grand "
+    "rugged sheer clear plain blank main only whole single same unlikely favorite favourite "
+    "wild tame loose tight opaque angular ornate delicate intricate elegant brilliant "
+    "vibrant fragrant pungent distant different translucent transparent iridescent wooden "
+    "woolen woollen stainless happy sad angry hungry tired lazy free simple gentle graceful "
+    "unique visible perfect ready necessary firm human savvy grim western eastern".split()
 )
 _NAMES_TOO = frozenset("square oval round oblong cold only".split())  # nouns too, after adjectives
 _ADJECTIVAL = re.compile(
     r".{2,}(?:ous|ful|less|able|ible|ic|ical|ive|ular|esque|ish)|.{3,}(?:[rgnctdiu]al|ing)"
 )
 _NOT_ADJECTIVAL = frozenset(
-    "fabric plastic picnic traffic music mosaic vegetable olive finish radish polish crystal hospital "
-    "pedestal journal signal terminal sandal string spring ceiling wedding building evening morning "
-    "duckling".split()
+    "fabric plastic picnic traffic music mosaic vegetable olive finish "
+    "radish polish crystal hospital pedestal journal signal terminal sandal "
+    "string spring ceiling wedding building evening morning duckling".split()
 )
 _PAST = re.compile(r".*[aeiouy].*[^e]ed$")  # covered, but not red, sled or seed
 
