@@ -68,8 +68,8 @@ _DEVICES = flags.DEFINE_integer("devices", 0, "--plan: number of virtual devices
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     "",
-    "--plan, --sample: TPUs or GPUs that need not be here, such as v5e:8x8 or H200:4x8; needs their "
-    "compiler",
+    "--plan, --sample: TPUs or GPUs that need not be here, such as v5e:8x8 or H200:4x8; needs "
+    "their compiler",
 )
 _MESH = flags.DEFINE_string("mesh", None, "replica,fsdp,tensor; the config's if not given")
 _SEARCH = flags.DEFINE_bool(

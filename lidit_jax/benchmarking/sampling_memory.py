@@ -74,8 +74,8 @@ class SamplingMemory:
         verdict = "fits" if self.fits else "too large"
         return "\n".join(
             [
-                f"{self.topology} ({mesh}), {self.batch} pictures of {height} x {width} px at once, "
-                f"{self.asked.steps} steps, guidance {self.asked.guidance:g}, "
+                f"{self.topology} ({mesh}), {self.batch} pictures of {height} x {width} px at "
+                f"once, {self.asked.steps} steps, guidance {self.asked.guidance:g}, "
                 f"{self.asked.tokens} text tokens per LLM",
                 f"parameters {self.parameters:,}, compiled in {self.found.seconds:.0f} s",
                 "GiB on each device, without the LLMs and the VAE",
