@@ -100,8 +100,7 @@ def spec(shape: BatchShape) -> Batch:
 
 
 def fake(shape: BatchShape, seed: int = 0) -> Batch:
-    """Returns a random batch of this shape (numpy):
-    normal latents, prompts of random lengths >= 1."""
+    """Returns a random batch of this shape (numpy): normal latents, prompts of random lengths."""
     rng = np.random.default_rng(seed)
     B = shape.batch_size
 

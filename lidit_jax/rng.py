@@ -24,8 +24,9 @@ def key(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
 
 
 def named(base: jax.Array, name: str) -> jax.Array:
-    """Returns the sub-stream `name` of a key:
-    `named(k, "time")` and `named(k, "noise")` are independent."""
+    """Returns the sub-stream `name` of a key: `named(k, "time")` and `named(k, "noise")` are
+    independent.
+    """
     return jax.random.fold_in(base, zlib.crc32(name.encode()))
 
 

@@ -24,8 +24,7 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line: name, the text of its type, its opcode,
-    its operands' names, and what follows them."""
+    """One line: name, text of its type, opcode, its operands' names, and what follows them."""
 
     name: str
     type: str

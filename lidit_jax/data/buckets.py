@@ -81,8 +81,7 @@ def merge_small(counts: Sequence[int], least: int) -> tuple[int, ...]:
 
 
 def fit(image_HxWx3: np.ndarray, size: Size) -> np.ndarray:
-    """Returns the uint8 image scaled to cover `size` (bicubic, anti-aliased)
-    and centre-cropped to it."""
+    """Returns the uint8 image scaled to cover `size` (bicubic, anti-aliased), centre-cropped."""
     height, width = image_HxWx3.shape[:2]
     if (height, width) == tuple(size):
         return image_HxWx3

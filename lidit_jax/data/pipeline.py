@@ -62,8 +62,7 @@ def padded_length(longest: int) -> int:
 
 
 def pad_features(tokens: list[np.ndarray], length: int) -> TextFeatures:
-    """Returns the kept tokens [S_i, E] of each prompt as one `TextFeatures`
-    padded to `length` tokens."""
+    """Returns the kept tokens [S_i, E] of each prompt, padded to `length`, as `TextFeatures`."""
     mask_BxS = _mask(tokens, length)
     return TextFeatures(_pad(tokens, length), mask_BxS, mask_BxS)
 

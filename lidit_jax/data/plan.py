@@ -110,8 +110,7 @@ def piece_path(folder: pathlib.Path, i: int, pieces: int) -> pathlib.Path:
 
 
 def checksums(folder: pathlib.Path, pieces: int) -> dict[str, str]:
-    """Returns the SHA-256 of every file that is written before plan.json,
-    by its path in `folder`."""
+    """Returns the SHA-256 of every file written before plan.json, by its path in `folder`."""
     paths = [piece_path(folder, i, pieces) for i in range(pieces)]
     paths += [ledger_path(folder), captions_path(folder), prompts_path(folder)]
     return {path.relative_to(folder).as_posix(): files.checksum(path) for path in paths}

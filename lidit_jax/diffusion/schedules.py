@@ -77,8 +77,7 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """Rectified flow, the straight line from data to noise
-    (arXiv 2209.03003; 2403.03206, eq. 13)."""
+    """Rectified flow, a straight line from data to noise (arXiv 2209.03003; 2403.03206, eq. 13)."""
 
     def alpha_sigma(self, t: Array) -> tuple[Array, Array]:
         return 1 - t, t
@@ -105,8 +104,7 @@ def make_schedule(name: str) -> Schedule:
 
 
 def shift(t: Array, factor: float) -> Array:
-    """Returns t moved toward noise by a factor > 1, with 0 and 1 fixed
-    (arXiv 2403.03206, eq. 23)."""
+    """Returns t moved toward noise by a factor > 1; 0 and 1 stay (arXiv 2403.03206, eq. 23)."""
     return factor * t / (1 + (factor - 1) * t)
 
 

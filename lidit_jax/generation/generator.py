@@ -100,8 +100,9 @@ class Generator:
         return padded(list(self._readers.read(prompts)), self._readers.lengths(prompts))
 
     def _negative(self) -> tuple[TextFeatures, ...] | None:
-        """Returns the features of the negative prompt,
-        one row on every device; None if there is none."""
+        """Returns the features of the negative prompt, one row on every device; None if there is
+        none.
+        """
         if not self.negative_prompt:
             return None
         text = self.encode([self.negative_prompt])
@@ -153,7 +154,8 @@ class Generator:
 
     def _batch_sizes(self, wanted: Sequence[Wanted]) -> dict[tuple[int, int], int]:
         """Returns the batch size for each image size: the config's, but at most the number of such
-        images, rounded up to divide over the mesh."""
+        images, rounded up to divide over the mesh.
+        """
         counts = collections.Counter(w.size for w in wanted)
         return {
             size: sharding.rounded_up(self.mesh, min(self.sample.batch_size, count))

@@ -134,8 +134,9 @@ class TimeEmbedder(nnx.Module):
 
 
 class Modulation(nnx.Module):
-    """`count` vectors per sample from a conditioning vector:
-    Linear0(SiLU(c)), zero at initialisation."""
+    """`count` vectors per sample from a conditioning vector: Linear0(SiLU(c)), zero at
+    initialisation.
+    """
 
     def __init__(self, width, count, *, dtype, rngs):
         self.count = count

@@ -127,8 +127,9 @@ class DiT(nnx.Module):
         self.final = layers.linear(D, p * p * channels, ("embed", None), init=zeros, **build)
 
     def __call__(self, x_BxHxWxC, e_t_BxD, condition):
-        """Returns the prediction, f32 [B, H, W, C];
-        the patch must divide H and W (`vae.latent_size`)."""
+        """Returns the prediction, f32 [B, H, W, C]; the patch must divide H and W
+        (`vae.latent_size`).
+        """
         B, H, W, C = x_BxHxWxC.shape
         p = self.patch
         h, w = H // p, W // p
@@ -229,8 +230,9 @@ class LiDiT(nnx.Module):
         return self.condition(empty, jnp.zeros(1, bool), e_t_1xD)
 
     def from_raw(self, latents_BxHxWxC):
-        """Returns the codec's raw latents in model units:
-        about zero mean, unit variance per channel."""
+        """Returns the codec's raw latents in model units: about zero mean, unit variance per
+        channel.
+        """
         mean, std = self.latent_mean_C[None, None, None], self.latent_std_C[None, None, None]
         return (latents_BxHxWxC - mean) / std
 

@@ -45,8 +45,9 @@ class Scan:
     unroll: int = 1
 
     def __call__(self, blocks: nnx.Module, x, *args, last_args: tuple | None = None):
-        """Returns x after every block:
-        `x = block(x, *args)`, with `last_args` for the last if given."""
+        """Returns x after every block: `x = block(x, *args)`, with `last_args` for the last if
+        given.
+        """
         if last_args is not None:
             x = self(jax.tree.map(lambda a: a[:-1], blocks), x, *args)
             last = jax.tree.map(lambda a: a[-1], blocks)

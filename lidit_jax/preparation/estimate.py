@@ -1,5 +1,4 @@
-"""What a data set will cost before it is made:
-bytes, time and money, from a short measured sample."""
+"""What a data set will cost before it is made: bytes, time and money, from a short sample."""
 
 import dataclasses
 import itertools

@@ -1,5 +1,6 @@
-"""A page about a data set: pictures of every bin,
-what was dropped and why, captions, sizes on disk."""
+"""A page about a data set: pictures of every bin, what was dropped and why, captions, sizes on
+disk.
+"""
 
 import base64
 import html

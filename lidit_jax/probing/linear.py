@@ -1,5 +1,4 @@
-"""A linear probe: ridge regression onto one-hot classes,
-and how often its largest output is right."""
+"""A linear probe: ridge regression onto one-hot classes; how often its largest output is right."""
 
 import numpy as np
 from scipy.stats import binomtest

@@ -1,5 +1,6 @@
-"""What training never sees: pairs of things, triples of attributes,
-a phrasing; and prompts of them."""
+"""What training never sees: pairs of things, triples of attributes, a phrasing; and prompts of
+them.
+"""
 
 import dataclasses
 import functools

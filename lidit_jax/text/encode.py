@@ -25,8 +25,9 @@ BATCH = 32  # captions that an LLM reads at once
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """One caption's features: f32 [S, E] at its prompt and end tokens,
-    and whether the caption was cut."""
+    """One caption's features: f32 [S, E] at its prompt and end tokens, and whether the caption was
+    cut.
+    """
 
     hidden_SxE: np.ndarray
     truncated: bool

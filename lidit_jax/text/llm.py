@@ -162,13 +162,15 @@ class FrozenLLM:
         _check_measured(config, "prefix_len", len(self._prefix_PxE))
 
     def prefix(self) -> np.ndarray:
-        """Returns the prefix's features, f32 [P, E];
-        P is 0 for an encoder, whose prefix reads the prompt."""
+        """Returns the prefix's features, f32 [P, E]; P is 0 for an encoder, whose prefix reads the
+        prompt.
+        """
         return self._prefix_PxE.copy()
 
     def tokenize(self, prompt: str) -> tuple[list[int], bool]:
-        """Returns the ids that are kept as features (prompt and end token),
-        and whether the prompt was cut."""
+        """Returns the ids that are kept as features (prompt and end token), and whether the prompt
+        was cut.
+        """
         return instruct.tokenize_prompt(
             self.tokenizer, prompt, self.suffix_ids, self.config.max_prompt_tokens
         )
@@ -219,8 +221,9 @@ class FrozenLLM:
                 yield alike[start : start + batch_size], of_all
 
     def _run(self, kept, length=0):
-        """Runs one batch; returns f32 [B, S, E],
-        rows padded on the right to the longest, or to `length`."""
+        """Runs one batch; returns f32 [B, S, E], rows padded on the right to the longest, or to
+        `length`.
+        """
         import torch
 
         P = len(self.prefix_ids)
@@ -249,8 +252,7 @@ class FrozenLLM:
         return hidden_BxSxE.float().cpu().numpy()
 
     def _forward(self, ids_BxS, **inputs):
-        """Returns the configured layer's states [B, S, E],
-        and the key/value cache if there is one."""
+        """Returns the layer's states [B, S, E], and the key/value cache if there is one."""
         import torch
 
         device = self._model.device

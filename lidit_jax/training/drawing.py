@@ -103,8 +103,7 @@ def conditions(
 
 
 def _with_unwanted(prompts: TextCondition, unwanted: TextCondition) -> TextCondition:
-    """Returns 2 B rows: each prompt's condition,
-    then the unwanted prompt's, which is given once."""
+    """Returns 2 B rows: each prompt's condition, then the unwanted prompt's, given once."""
     length = max(prompts.mask_BxS.shape[1], unwanted.mask_BxS.shape[1])
 
     def pair(prompt, unwanted):

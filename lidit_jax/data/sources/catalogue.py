@@ -148,8 +148,7 @@ def _fingerprint(builder) -> str:
 
 
 def _first(name: str) -> str:
-    """Returns the first of several names:
-    "great_white_shark, white shark" -> "great white shark"."""
+    """Returns the first of several names: "great_white_shark, white shark" -> the one, spaced."""
     return name.partition(",")[0].replace("_", " ").strip()
 
 

@@ -9,8 +9,7 @@ from lidit_jax.evaluation.judges import loading
 
 
 class Clip:
-    """An embedder (CLIP, arXiv 2103.00020):
-    ViT-L/14 judges GenEval's colours, ViT-B/32 CLIPScore."""
+    """CLIP (arXiv 2103.00020): ViT-L/14 for GenEval's colours, ViT-B/32 for CLIPScore."""
 
     def __init__(self, folder: Path):
         self._tokenizer, self._images = loading.tokenizer(folder), loading.image_processor(folder)

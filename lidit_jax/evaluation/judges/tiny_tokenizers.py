@@ -60,8 +60,7 @@ def write_clip(folder: Path, longest: int) -> int:
 
 
 def write_qwen(folder: Path) -> dict[str, int]:
-    """Writes a byte-level BPE tokenizer with Qwen2-VL's chat template,
-    and returns its vocabulary."""
+    """Writes a byte-level BPE tokenizer with Qwen2-VL's chat template; returns its vocabulary."""
     import transformers
 
     grown = [(word[:n], word[n]) for word in _QWEN_WORDS for n in range(1, len(word))]

@@ -80,8 +80,7 @@ def build(
     scan: stacking.Scan,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
-    """Returns the conditioner that `config` names,
-    for LLMs of these widths and a DiT of `width`."""
+    """Returns the conditioner that `config` names, for these LLMs and a DiT of `width`."""
     if not sources:
         raise errors.InputError("a conditioner needs at least one LLM; got none in text.use")
     return CONDITIONERS[config.name](

@@ -1,5 +1,4 @@
-"""`direct`: the LLM's features, projected;
-the paper's baseline ("directly using LLMs", Table 2)."""
+"""`direct`: the LLM's features, projected; the baseline "directly using LLMs" of Table 2."""
 
 from flax import nnx
 

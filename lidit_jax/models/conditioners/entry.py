@@ -15,8 +15,9 @@ FEATURE_NORMS = ("channel", "rms", "none")
 
 @dataclasses.dataclass(frozen=True)
 class TextSource:
-    """The static numbers of one LLM: hidden width E,
-    instruction tokens P, tokens of the empty prompt."""
+    """The static numbers of one LLM: hidden width E, instruction tokens P, tokens of the empty
+    prompt.
+    """
 
     width: int
     prefix_len: int = 0

@@ -67,8 +67,7 @@ class CollaborativeBranch(nnx.Module):
 
 
 class Infused(nnx.Module):
-    """Entry -> linguistic token refiner -> collaborative refiner
-    -> kept tokens -> norm -> concat."""
+    """Entry -> token refiner -> collaborative refiner -> kept tokens -> norm -> concat."""
 
     def __init__(self, config, sources, width, heads, *, dtype, scan, rngs):
         n = len(sources)

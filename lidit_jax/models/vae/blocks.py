@@ -31,8 +31,9 @@ def group_norm(width, config, *, rngs):
 
 
 class Resnet(nnx.Module):
-    """x + Conv3x3(SiLU(GN(Conv3x3(SiLU(GN(x))))));
-    x through a 1x1 convolution if the width changes."""
+    """x + Conv3x3(SiLU(GN(Conv3x3(SiLU(GN(x)))))); x through a 1x1 convolution if the width
+    changes.
+    """
 
     def __init__(self, d_in, d_out, config, *, rngs):
         self.dtype = jnp.dtype(config.dtype)

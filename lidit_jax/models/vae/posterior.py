@@ -9,7 +9,6 @@ def sample(mean_BxHxWxC, logvar_BxHxWxC, noise_BxHxWxC):
 
 
 def kl(mean_BxHxWxC, logvar_BxHxWxC):
-    """Returns KL(N(mean, exp(logvar)) || N(0, 1)) in nats per picture, [B]
-    (1312.6114, appendix B)."""
+    """Returns KL(N(mean, exp(logvar)) || N(0, 1)) in nats, [B] (arXiv 1312.6114, appendix B)."""
     terms_BxHxWxC = jnp.square(mean_BxHxWxC) + jnp.exp(logvar_BxHxWxC) - 1.0 - logvar_BxHxWxC
     return 0.5 * terms_BxHxWxC.sum((1, 2, 3))

@@ -1,5 +1,6 @@
-"""From a run to a copy without what only its own training needs:
-the optimizer's state and the raw weights."""
+"""From a run to a copy without what only its own training needs: the optimizer's state and the raw
+weights.
+"""
 
 import pathlib
 import shutil

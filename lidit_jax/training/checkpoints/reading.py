@@ -133,8 +133,7 @@ def restore_ema(
 
 
 def check_item(folder: pathlib.Path, item: str):
-    """Reads every array of an item, GROUP bytes at a time;
-    raises Damaged unless all are as saved."""
+    """Reads an item's arrays, GROUP bytes at a time; raises Damaged unless all are as saved."""
     everywhere = sharding.replicated(sharding.one_device())
     arrays = {
         path: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere)

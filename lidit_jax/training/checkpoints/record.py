@@ -49,6 +49,7 @@ def read(folder: pathlib.Path) -> dict:
 
 
 def identity(record: dict) -> str:
-    """Returns a hash unique to this checkpoint and its copies:
-    of the time of saving and of all its contents."""
+    """Returns a hash unique to this checkpoint and its copies: of the time of saving and of all its
+    contents.
+    """
     return record.get("identity") or files.digest(record)[:16]

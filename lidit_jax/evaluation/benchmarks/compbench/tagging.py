@@ -2,7 +2,8 @@
 
 Tags are those of Universal Dependencies. Between function words there are runs of open words:
 nouns, their adjectives, and sometimes a verb. A run's last word is a noun, and so are the words
-before it that are not adjectives; a verb is recognised by its form and its neighbours."""
+before it that are not adjectives; a verb is recognised by its form and its neighbours.
+"""
 
 import re
 from collections.abc import Sequence
