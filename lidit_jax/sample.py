@@ -10,6 +10,7 @@ from absl import flags
 
 from lidit_jax import doors, errors, prompts, sharding
 from lidit_jax.data import plan
+from lidit_jax.diffusion.samplers import SAMPLERS
 from lidit_jax.generation import Generator, check_wanted, generate, sample_config
 
 _workdir = doors.define_folder("workdir", "folder of a trained run")
@@ -27,9 +28,7 @@ _GUIDANCE = flags.DEFINE_float("guidance", None, "guidance scale, 1 = off; defau
 _NEGATIVE = flags.DEFINE_string(
     "negative_prompt", "", "guidance leads away from it in every picture; default: the empty prompt"
 )
-_SAMPLER = flags.DEFINE_string(
-    "sampler", None, "ddpm, ddim, dpmpp_2m, euler, heun; default: the run's"
-)
+_SAMPLER = flags.DEFINE_string("sampler", None, f"{', '.join(SAMPLERS)}; default: the run's")
 _STEPS = flags.DEFINE_integer("steps", None, "sampling steps; default: the run's")
 _moved = doors.define_moved()
 _BATCH_SIZE = flags.DEFINE_integer(

@@ -202,7 +202,7 @@ def param_shardings(mesh: Mesh, params: nnx.State) -> nnx.State:
     """
 
     def shard(path, param):
-        spec = _spec(param.get_metadata("axes"))
+        spec = _spec(path, param)
         for size, mesh_axis in zip(param.shape, spec):
             if mesh_axis and size % mesh.shape[mesh_axis]:
                 raise errors.InputError(
@@ -216,7 +216,14 @@ def param_shardings(mesh: Mesh, params: nnx.State) -> nnx.State:
     return nnx.from_flat_state([(path, shard(path, param)) for path, param in flat])
 
 
-def _spec(axes):
+def _spec(path, param) -> list[str | None]:
+    """Returns the mesh axis of each dimension. Raises ValueError if its logical one is unknown."""
+    axes = param.get_metadata().get("axes")
+    if axes is None or not set(axes) <= {None, *LOGICAL_TO_MESH}:
+        raise ValueError(
+            f"parameter {'.'.join(map(str, path))} names the logical axes {axes}; want one of "
+            f"{', '.join(LOGICAL_TO_MESH)} or None for each dimension, as in models/layers.py"
+        )
     return [LOGICAL_TO_MESH[axis] if axis else None for axis in axes]
 
 
@@ -224,8 +231,8 @@ def _suggestion(mesh, params):
     """Suggests the mesh nearest to the requested one, of equal size, that fits all parameters."""
     dims = {
         (size, mesh_axis)
-        for _, param in nnx.to_flat_state(params)
-        for size, mesh_axis in zip(param.shape, _spec(param.get_metadata("axes")))
+        for path, param in nnx.to_flat_state(params)
+        for size, mesh_axis in zip(param.shape, _spec(path, param))
         if mesh_axis
     }
     count, asked = mesh.size, tuple(mesh.shape[a] for a in MESH_AXES)

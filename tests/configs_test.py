@@ -6,6 +6,7 @@ import functools
 import math
 import pathlib
 import re
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +14,19 @@ import pytest
 from flax import nnx
 from jax.extend import core as jex
 
-from configs import ablations
+from configs import ablations, base
 from lidit_jax import ablation, errors, sharding
 from lidit_jax.data.buckets import make_bins
+from lidit_jax.diffusion import schedules
 from lidit_jax.training import optim, state, step
-from lidit_jax.training.config import parse
+from lidit_jax.training.config import Config, parse
 from lidit_jax.training.tasks import without_data
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.tiny import config_of_flags, load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 FAMILIES = ["ablations"]  # of several runs
+FREE = ("data.options", "text.encoders")  # keys below these are a source's or an encoder's
 NAMES = sorted(
     p.stem
     for p in (ROOT / "configs").glob("*.py")
@@ -190,10 +193,21 @@ def test_guidance_of_one_alone_is_none(guidance, guided):
     assert parse(c).sample.is_guided == guided
 
 
-def test_noise_alone_is_not_asked_for_its_noise():
+def test_noise_alone_is_not_asked_for_its_noise(monkeypatch):
     c = load_config("shapes")
     c.objective.prediction = "eps"
     with pytest.raises(errors.InputError, match="'flow' begins at pure noise.* 'v' or 'x0'"):
+        parse(c)
+    monkeypatch.setitem(schedules.SCHEDULES, "mine", schedules.Flow)  # whatever it is called
+    c.objective.schedule = "mine"
+    with pytest.raises(errors.InputError, match="'mine' begins at pure noise"):
+        parse(c)
+
+
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused_before_anything_is_made():
+    c = load_config("lidit_1b")
+    c.sample.sampler.name = "heun"
+    with pytest.raises(errors.InputError, match="'heun' is for schedule 'flow'"):
         parse(c)
 
 
@@ -248,6 +262,24 @@ def test_a_sources_options_are_keys(name):
         load_config("ablations_paper", "ltr,webdataset").data.options
         == load_config(name, "webdataset").data.options
     )
+
+
+def test_the_base_config_has_every_key_that_is_read_and_no_other():
+    def keys(cls, where=""):
+        for name, hint in typing.get_type_hints(cls).items():
+            inner = dataclasses.is_dataclass(hint)
+            yield from keys(hint, f"{where}{name}.") if inner else [f"{where}{name}"]
+
+    def given(config, where=""):
+        for name, value in config.items():
+            inner = hasattr(value, "items") and where + name not in FREE
+            yield from given(value, f"{where}{name}.") if inner else [f"{where}{name}"]
+
+    read = set(keys(Config)) - {"encoders"} | {"text.use", "text.encoders"}
+    written = set(given(base.get_config()))
+    assert written <= read
+    # The others are of VAEs that come from elsewhere.
+    assert {key.rpartition(".")[0] for key in read - written} == {"vae.model"}
 
 
 def test_a_misspelt_key_is_an_error_that_lists_the_known_ones():

@@ -60,3 +60,10 @@ def test_the_mesh_that_is_named_instead_is_the_nearest_by_ratios():
     param = nnx.Param(jnp.zeros((3, 12)), axes=("embed", "mlp"))
     with pytest.raises(errors.InputError, match=r"axis 'fsdp' .*mesh of \(1, 3, 4\)"):
         sharding.param_shardings(mesh, nnx.State({"kernel": param}))
+
+
+@pytest.mark.parametrize(("named", "told"), [({}, "None"), ({"axes": ("embd", None)}, "embd")])
+def test_a_parameter_without_known_axes_is_named(named, told):
+    params = nnx.State({"pool": {"kernel": nnx.Param(jnp.zeros((8, 8)), **named)}})
+    with pytest.raises(ValueError, match=f"parameter pool.kernel names .*{told}.*; want one of"):
+        sharding.param_shardings(sharding.make_mesh((1, 8, 1)), params)

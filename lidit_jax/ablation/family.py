@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from lidit_jax import errors
 from lidit_jax.ablation import claims
-from lidit_jax.diffusion import samplers, schedules
 from lidit_jax.evaluation import seeing_scenes
 from lidit_jax.evaluation.benchmarks.scenes import METRICS
+from lidit_jax.models.conditioners import CONDITIONERS
 from lidit_jax.training import config as training_config
 from lidit_jax.training.config import Config
 
@@ -121,11 +121,6 @@ def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics
             raise errors.InputError(f"config.runs.{name} changes data, which all runs must share")
         if config.seed != next(iter(runs.values())).seed:
             raise errors.InputError(f"config.runs.{name} changes seed; use --seeds for that")
-        schedule = schedules.make_schedule(config.objective.schedule)
-        try:
-            samplers.make_plan(config.sample.sampler, schedule)
-        except errors.InputError as e:
-            raise errors.InputError(f"run {name}: {e}") from e
         used = _used(config)
         if same := [other for other in runs if other != name and _used(runs[other]) == used]:
             raise errors.InputError(
@@ -148,19 +143,7 @@ def _check(runs: dict[str, Config], paper: dict[str, tuple[float, ...]], metrics
 def _used(config: Config) -> Config:
     """Returns the config with the conditioner's switches that do nothing set to their defaults."""
     c = config.model.conditioner
-    unused = set()
-    if c.name == "direct":
-        unused = {"n_ltr", "gating", "ltr_mask", "fusion", "n_cr", "context"}
-    elif c.name == "infused":
-        fused = len(config.encoders) > 1 and c.fusion == "refiner" and c.n_cr
-        if len(config.encoders) == 1:
-            unused |= {"fusion"}
-        if not fused:
-            unused |= {"n_cr"}
-        if not c.n_ltr:
-            unused |= {"gating", "ltr_mask"}
-        if not fused and not (c.n_ltr and c.gating):
-            unused |= {"context"}
+    unused = CONDITIONERS[c.name].unused(c, len(config.encoders))
     defaults = {f.name: f.default for f in dataclasses.fields(c) if f.name in unused}
     model = dataclasses.replace(config.model, conditioner=dataclasses.replace(c, **defaults))
     return dataclasses.replace(config, model=model)

@@ -20,6 +20,7 @@ from lidit_jax.evaluation.intervals import Score
 from lidit_jax.evaluation.positional import bias
 from lidit_jax.evaluation.positional import plot as bars
 from lidit_jax.evaluation.positional.bias import Bias
+from lidit_jax.models.conditioners import CONDITIONERS
 from lidit_jax.scenes import held_out
 from lidit_jax.training import checkpoints, tasks
 from lidit_jax.training.config import Config
@@ -157,8 +158,8 @@ def _claims(family: Family, compared: Comparison) -> str:
 
 def _runs(family: Family, done: Mapping[str, Sequence[Job]], compared: Comparison) -> str:
     head = (
-        "run", "LLMs", "instruction", "refiner blocks", "gates", "mask", "fusion", "else",
-        "parameters", "paper: T2I-avg", "paper: DPG",
+        "run", "LLMs", "instruction", "conditioner", "refiner blocks", "gates", "mask", "fusion",
+        "else", "parameters", "paper: T2I-avg", "paper: DPG",
     )  # fmt: skip
     first = family.metrics[0]
     rows = [(*head, *family.metrics, f"{first}, each seed")]
@@ -178,10 +179,15 @@ def _switches(config: Config) -> tuple[str, ...]:
     c = config.model.conditioner
     llms = " + ".join(e.name for e in config.encoders)
     instruction = "yes" if any(e.instruction for e in config.encoders) else "no"
-    if c.name == "direct":
-        return (llms, instruction, "0", "", "", "")
-    fusion = c.fusion if len(config.encoders) > 1 else ""
-    return (llms, instruction, str(c.n_ltr), "yes" if c.gating else "no", c.ltr_mask, fusion)
+    unused = CONDITIONERS[c.name].unused(c, len(config.encoders))
+    shown = {
+        "n_ltr": str(c.n_ltr),
+        "gating": "yes" if c.gating else "no",
+        "ltr_mask": c.ltr_mask,
+        "fusion": c.fusion,
+    }
+    used = ("" if switch in unused else value for switch, value in shown.items())
+    return (llms, instruction, c.name, *used)
 
 
 _TOLD = tuple(

@@ -6,7 +6,8 @@ A multiply-add counts as two. Elementwise work is not counted: norms, softmax, G
 import dataclasses
 from collections.abc import Iterator
 
-from lidit_jax.models.conditioners import ConditionerConfig
+from lidit_jax import errors
+from lidit_jax.models.conditioners import ConditionerConfig, infused
 from lidit_jax.models.lidit import ModelConfig
 from lidit_jax.training.tasks.diffusion import DiffusionTask
 
@@ -26,14 +27,23 @@ class Product:
 
 
 def forward(task: DiffusionTask) -> list[Product]:
-    """Returns the products of one picture's forward pass; those of equal blocks are summed."""
+    """Returns the products of one picture's forward pass; those of equal blocks are summed.
+
+    Raises InputError for a conditioner whose products are not known here.
+    """
     config, (H, W, C) = task.model, task.shape.latent
     prompts = [S for S, _ in task.shape.text]
     prefixes = [source.prefix_len for source in task.sources]
     widths = [source.width for source in task.sources]
+    name = config.conditioner.name
+    if name not in CONDITIONERS:
+        raise errors.InputError(
+            f"the products of conditioner {name!r} are not counted; add a function of them to "
+            f"CONDITIONERS in benchmarking/flops.py"
+        )
     return [
         *_dit(config, H // config.patch, W // config.patch, C, sum(prompts)),
-        *_conditioner(config.conditioner, config.width, prompts, prefixes, widths),
+        *CONDITIONERS[name](config.conditioner, config.width, prompts, prefixes, widths),
     ]
 
 
@@ -83,28 +93,28 @@ def _dit(config: ModelConfig, h: int, w: int, C: int, S: int) -> Iterator[Produc
     yield Product("dit.final", "td,dp->tp", 2 * T * D * patch)
 
 
-def _conditioner(
+def _direct(
     config: ConditionerConfig, D: int, prompts: list[int], prefixes: list[int], widths: list[int]
 ) -> Iterator[Product]:
-    if config.name == "direct":
-        for S, E in zip(prompts, widths):
-            yield Product("entry", "se,ed->sd", 2 * S * E * D)
-        return
-    if config.name != "infused":
-        raise ValueError(f"counting the products of conditioner {config.name!r} is not implemented")
+    for S, E in zip(prompts, widths):
+        yield Product("entry", "se,ed->sd", 2 * S * E * D)
+
+
+def _infused(
+    config: ConditionerConfig, D: int, prompts: list[int], prefixes: list[int], widths: list[int]
+) -> Iterator[Product]:
     lengths = [P + S for P, S in zip(prefixes, prompts)]
-    fused = len(prompts) > 1 and config.fusion == "refiner" and config.n_cr > 0
-    pooled = fused or (config.n_ltr and config.gating)
+    n_cr = infused.collaborative_blocks(config, len(prompts))
     for L, S, E in zip(lengths, prompts, widths):
         yield Product("entry", "se,ed->sd", 2 * L * E * D)
-        if pooled:
+        if infused.is_controlled(config, len(prompts)):
             yield Product("pool", "d,dd->d", 2 * D * D)
         if config.n_ltr:
-            whole = config.n_ltr if fused else config.n_ltr - 1
+            whole = config.n_ltr if n_cr else config.n_ltr - 1
             yield from _refiner(config, L, L, D, whole)
             yield from _refiner(config, S, L, D, config.n_ltr - whole)
-    for k in range(config.n_cr if fused else 0):
-        last = k == config.n_cr - 1
+    for k in range(n_cr):
+        last = k == n_cr - 1
         for L, S in zip(lengths, prompts):
             yield from _attention("cr", S if last else L, sum(lengths) - L, D, 1)
             yield from _ffn("cr", S if last else L, D, 1)
@@ -131,3 +141,8 @@ def _attention(where: str, T: int, S: int, D: int, n: int) -> Iterator[Product]:
 def _ffn(where: str, T: int, D: int, n: int) -> Iterator[Product]:
     yield Product(f"{where}.ffn.up", "td,df->tf", n * 2 * T * D * 4 * D)
     yield Product(f"{where}.ffn.down", "tf,fd->td", n * 2 * T * 4 * D * D)
+
+
+# The conditioner's name -> the products of (its config, the width D of the DiT, and the numbers of
+# prompt tokens, the numbers of instruction tokens and the widths of each LLM).
+CONDITIONERS = {"direct": _direct, "infused": _infused}

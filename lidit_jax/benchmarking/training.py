@@ -104,9 +104,11 @@ def measure(
 ) -> TrainingSpeed:
     """Measures a config's real step on a mesh and a random batch, in turn with products and peer.
 
-    Raises InputError if the model or the batch does not divide over the mesh.
+    Raises InputError if the model or the batch does not divide over the mesh, or as
+    `flops.forward`.
     """
     sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
+    products = flops.forward(task)
     optimizer = optim.make_optimizer(config.optim, config.train.steps)
     graphdef, like = state.abstract(task, optimizer, mesh)
     update = step.make_step(task, graphdef, optimizer, config, mesh, like)
@@ -135,7 +137,7 @@ def measure(
         images=config.train.batch_size,
         compile_seconds=compile_seconds,
         step=taken["step"],
-        flops=config.train.batch_size * flops.training(flops.forward(task)),
+        flops=config.train.batch_size * flops.training(products),
         xla_flops=(compiled.cost_analysis() or {}).get("flops"),
         product=taken["product"],
         product_flops=mesh.size * 2 * side**3,

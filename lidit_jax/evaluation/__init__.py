@@ -10,8 +10,8 @@
 
 SUITES maps a name to a function of (pictures, references, judges) that returns {score: value}.
 `references` are `recall.Reference`s of the training set, or None; `judges` are those available;
-each suite documents what it needs. Benchmarks, with prompts of their own, are in
-`benchmarks.BENCHMARKS`.
+each suite documents what it needs, and its scores are finite. Benchmarks, with prompts of their
+own, are in `benchmarks.BENCHMARKS`.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,5 +1,6 @@
 """Scores on disk (results.json) and in print."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ def write_results(
 
     suite: its name; n_images: the number of judged pictures; command: how to reproduce this;
     more: what else determined the scores, and their intervals, as JSON values.
-    Raises ValueError for a score that JSON cannot hold (NaN, infinity).
+    Raises ValueError for a score that JSON cannot hold (NaN, infinity), and names it.
     """
+    if unknown := [name for name, score in scores.items() if not math.isfinite(score)]:
+        raise ValueError(f"suite {suite} gave {unknown[0]} the score {scores[unknown[0]]}")
     results = {
         "suite": suite,
         **more,

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
+from flax import nnx
 from tqdm import tqdm
 
 from lidit_jax import errors, sharding
 from lidit_jax.batch import TextFeatures
 from lidit_jax.diffusion import samplers, schedules
 from lidit_jax.generation.reading import Features, Readers, padded
+from lidit_jax.models.lidit import LiDiT
 from lidit_jax.models.vae import latent_size, make_codec
 from lidit_jax.prompts import Prompt, is_text
 from lidit_jax.text.instruct import moved
@@ -95,8 +97,17 @@ class Generator:
         self._readers = Readers(self.config.encoders, self.constants)
         self._draw = make_draw(self.graphdef, self.config.objective, self.mesh)
 
+    @property
+    def model(self) -> LiDiT:
+        """The network with the EMA weights; see docs/extending.md."""
+        return nnx.merge(self.graphdef, self.ema, self.constants)
+
     def encode(self, prompts: list[str]) -> tuple[TextFeatures, ...]:
-        """Returns each LLM's features of the prompts, padded to one length per LLM."""
+        """Returns each LLM's features of the prompts, padded to one length per LLM.
+
+        Raises InputError for one text instead of a list.
+        """
+        _check_list(prompts)
         return padded(list(self._readers.read(prompts)), self._readers.lengths(prompts))
 
     def _negative(self) -> tuple[TextFeatures, ...] | None:
@@ -209,6 +220,7 @@ def sample_config(
 
 def check_wanted(prompts: Sequence[str | Prompt], seeds: Sequence[int]):
     """Raises InputError unless there are prompts, each of them text, and a seed for each."""
+    _check_list(prompts)
     if not prompts or len(prompts) != len(seeds):
         raise errors.InputError(
             f"got {len(prompts)} prompts and {len(seeds)} seeds; want one or more prompts and a "
@@ -219,6 +231,12 @@ def check_wanted(prompts: Sequence[str | Prompt], seeds: Sequence[int]):
     for seed in seeds:
         if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
             raise errors.InputError(f"seed {seed!r}: want a whole number from 0 to 2**32 - 1")
+
+
+def _check_list(prompts: Sequence[str | Prompt]):
+    """Raises InputError for a text, which is a sequence too: of letters."""
+    if isinstance(prompts, str):
+        raise errors.InputError(f"prompts is the text {prompts!r}; want a list of prompts")
 
 
 def _check_prompt(text: str):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from lidit_jax import errors
 from lidit_jax.data.pipeline import pad_features
+from lidit_jax.models.conditioners import CONDITIONERS
 from lidit_jax.probing.prompts import MarkedPrompt
 from lidit_jax.text import llm
 from lidit_jax.text.encode import encode_captions
@@ -78,14 +79,21 @@ def _check_whole(encoder: EncoderConfig, tokens: Sequence[list[list[int]]]):
 def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     """Returns the LLM of a run.
 
-    Raises InputError if it has several, since it mixes their tokens, or has no finished checkpoint.
+    Raises InputError if it has several or another number of tokens than its prompt, since these are
+    then mixed, or if it has no finished checkpoint.
     """
-    encoders = read_config(workdir, "diffusion").encoders
+    config = read_config(workdir, "diffusion")
+    encoders, name = config.encoders, config.model.conditioner.name
     if checkpoints.last_step(workdir) is None:
         raise errors.InputError(f"{workdir} has no finished checkpoint; train longer")
     if len(encoders) > 1:
         raise errors.InputError(
             f"{workdir} has {len(encoders)} LLMs and mixes their tokens; probe a run with one LLM"
+        )
+    if not CONDITIONERS[name].keeps_tokens:
+        raise errors.InputError(
+            f"{workdir} has conditioner {name!r}, whose tokens are not those of the prompt; probe "
+            f"a run with one that keeps them"
         )
     return encoders[0]
 

@@ -11,22 +11,21 @@ import typing
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from lidit_jax import errors
 from lidit_jax.data import buckets, filters, judging
 from lidit_jax.data.feature_codecs import check_codec
-from lidit_jax.diffusion.objectives import ObjectiveConfig
-from lidit_jax.diffusion.samplers import SamplerConfig
+from lidit_jax.diffusion import objectives, samplers, schedules
 from lidit_jax.models import conditioners
 from lidit_jax.models.lidit import ModelConfig
 from lidit_jax.models.vae.kl import VAEConfig
 from lidit_jax.text.instruct import EncoderConfig
 from lidit_jax.training.guard import GuardConfig
+from lidit_jax.training.optim import MOST_STEPS, OptimConfig
 
 TASKS = ("diffusion", "vae")
-OPTIMIZERS = ("adamw", "muon")
 MOST = 2**53  # the largest integer on which JSON readers agree
-MOST_STEPS = 2**31 - 1  # the state's step counter is an int32
 _LONGEST = 1e6  # hours, minutes or seconds: a century, two years, eleven days
 MOST_AT_ONCE = 1024  # threads or processes on one machine
 
@@ -76,38 +75,6 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """AdamW or Muon; see configs/base.py."""
-
-    name: str
-    learning_rate: float
-    warmup_steps: int
-    decay: str
-    b1: float
-    b2: float
-    weight_decay: float
-    clip_norm: float
-    ema: float
-
-    def __post_init__(self):
-        for name in ("learning_rate", "warmup_steps", "weight_decay"):
-            errors.check_range(f"optim.{name}", getattr(self, name), 0)
-        errors.check_range("optim.warmup_steps", self.warmup_steps, -math.inf, MOST_STEPS)
-        for name in ("b1", "b2"):
-            errors.check_range(f"optim.{name}", getattr(self, name), 0, 0.999999)
-        errors.check_range("optim.ema", self.ema, 0, 1)
-        if self.clip_norm <= 0:
-            raise errors.InputError(
-                f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large "
-                f"number for no clipping"
-            )
-        if self.name not in OPTIMIZERS:
-            raise errors.unknown_name("optim.name", self.name, OPTIMIZERS)
-        if self.decay not in ("constant", "linear", "cosine"):
-            raise errors.unknown_name("optim.decay", self.decay, ("constant", "linear", "cosine"))
-
-
-@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The run; see configs/base.py."""
 
@@ -147,7 +114,7 @@ class SampleConfig:
     """How images are sampled: guidance (1 = off) and the sampler."""
 
     guidance: float
-    sampler: SamplerConfig
+    sampler: samplers.SamplerConfig
     batch_size: int
 
     def __post_init__(self):
@@ -190,7 +157,7 @@ class Config:
     encoders: tuple[EncoderConfig, ...]
     model: ModelConfig
     vae: VAETrainConfig
-    objective: ObjectiveConfig
+    objective: objectives.ObjectiveConfig
     optim: OptimConfig
     guard: GuardConfig
     train: TrainConfig
@@ -200,12 +167,16 @@ class Config:
         errors.check_range("seed", self.seed, 0, 2**32 - 1)
         if self.task not in TASKS:
             raise errors.unknown_name("task", self.task, TASKS)
-        if (self.objective.schedule, self.objective.prediction) == ("flow", "eps"):
+        schedule = schedules.make_schedule(self.objective.schedule)
+        signal, _ = schedule.alpha_sigma(np.ones(1))
+        if signal < objectives.FLOOR and self.objective.prediction == "eps":
             raise errors.InputError(
-                "objective.schedule 'flow' begins at pure noise, where prediction 'eps' carries no "
-                "information about the image (arXiv 2305.08891); set objective.prediction to "
-                "'flow', 'v' or 'x0'"
+                f"objective.schedule {self.objective.schedule!r} begins at pure noise, where "
+                f"prediction 'eps' carries no information about the image (arXiv 2305.08891); set "
+                f"objective.prediction to 'flow', 'v' or 'x0'"
             )
+        if self.task == "diffusion":
+            samplers.make_plan(self.sample.sampler, schedule)  # raises if they do not fit
         if self.task == "vae" and self.data.codec != "pixels":
             raise errors.InputError(
                 f"data.codec is {self.data.codec!r}, but a VAE is trained on pictures; "

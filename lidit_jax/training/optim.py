@@ -1,5 +1,7 @@
-"""The optimizer: AdamW as in the paper (section 4.1: learning rate 1e-4), or Muon; warm-up, decay,
-clipping."""
+"""The optimizer: AdamW as in the paper (section 4.1), or Muon; warm-up, decay, clipping."""
+
+import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,41 @@ import optax
 from flax import nnx
 from optax import contrib
 
-from lidit_jax.training.config import OptimConfig
+from lidit_jax import errors
+
+MOST_STEPS = 2**31 - 1  # the state's step counter is an int32
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Which of `OPTIMIZERS`, and its settings; see configs/base.py."""
+
+    name: str
+    learning_rate: float
+    warmup_steps: int
+    decay: str
+    b1: float
+    b2: float
+    weight_decay: float
+    clip_norm: float
+    ema: float
+
+    def __post_init__(self):
+        for name in ("learning_rate", "warmup_steps", "weight_decay"):
+            errors.check_range(f"optim.{name}", getattr(self, name), 0)
+        errors.check_range("optim.warmup_steps", self.warmup_steps, -math.inf, MOST_STEPS)
+        for name in ("b1", "b2"):
+            errors.check_range(f"optim.{name}", getattr(self, name), 0, 0.999999)
+        errors.check_range("optim.ema", self.ema, 0, 1)
+        if self.clip_norm <= 0:
+            raise errors.InputError(
+                f"optim.clip_norm is {self.clip_norm}, which leaves no gradient; use 1, or a large "
+                f"number for no clipping"
+            )
+        if self.name not in OPTIMIZERS:
+            raise errors.unknown_name("optim.name", self.name, OPTIMIZERS)
+        if self.decay not in ("constant", "linear", "cosine"):
+            raise errors.unknown_name("optim.decay", self.decay, ("constant", "linear", "cosine"))
 
 
 def learning_rate(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -27,20 +63,28 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     """Clips by global norm, then AdamW or Muon, with decoupled weight decay on kernels only.
 
     Its `update` also accepts the gradients' `norm`, if it is already known.
-    Muon (arXiv 2502.16982) orthogonalises the update of every matrix, including the first and last
-    layers, at about the size of AdamW's update; non-matrices use AdamW with Nesterov momentum. The
-    same learning rate therefore serves both.
     """
-    rate, decay = learning_rate(config, steps), config.weight_decay
-    if config.name == "adamw":
-        update = optax.adamw(rate, config.b1, config.b2, weight_decay=decay, mask=_kernels)
-    else:
-        update = contrib.muon(
-            rate, beta=config.b1, weight_decay=decay, consistent_rms=0.2,
-            adam_b1=config.b1, adam_b2=config.b2,
-            muon_weight_dimension_numbers=_matrices,
-        )  # fmt: skip
+    update = OPTIMIZERS[config.name](config, learning_rate(config, steps))
     return optax.chain(_clip(config.clip_norm), update)
+
+
+def _adamw(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay, mask=_kernels)
+
+
+def _muon(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Muon (arXiv 2502.16982) orthogonalises the update of every matrix, including the first and
+    last layers, at about the size of AdamW's update; non-matrices use AdamW with Nesterov momentum.
+    The same learning rate therefore serves both.
+    """
+    return contrib.muon(
+        rate, beta=config.b1, weight_decay=config.weight_decay, consistent_rms=0.2,
+        adam_b1=config.b1, adam_b2=config.b2,
+        muon_weight_dimension_numbers=_matrices,
+    )  # fmt: skip
+
+
+OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
 
 
 def _clip(most: float) -> optax.GradientTransformationExtraArgs:

@@ -87,7 +87,7 @@ def test_some_runs_and_the_claims_about_them(config):
         ),
         (
             lambda c: c.runs.ltr.update(objective=ConfigDict({"schedule": "linear"})),
-            "run ltr: sampler 'euler' is for schedule 'flow'",
+            "config.runs.ltr: sampler 'euler' is for schedule 'flow'",
         ),
         (
             lambda c: c.runs.update(x=ConfigDict({"seed": 7})),

@@ -6,9 +6,10 @@ import jax
 import pytest
 from flax import nnx
 
-from lidit_jax import sharding
-from lidit_jax.benchmarking import assumed, flops, plan
+from lidit_jax import errors, sharding
+from lidit_jax.benchmarking import assumed, flops, plan, training
 from lidit_jax.benchmarking.program import Step
+from lidit_jax.models.conditioners import CONDITIONERS
 from lidit_jax.training.config import parse
 from tests.tiny import load_config
 
@@ -100,3 +101,17 @@ def test_what_is_recomputed_grows_with_the_policy():
     }
     assert none == flops.total(logits)
     assert 0 < none < full < flops.total(products)
+
+
+def test_the_products_of_every_conditioner_are_counted():
+    assert flops.CONDITIONERS.keys() == CONDITIONERS.keys()
+
+
+def test_a_conditioner_whose_products_are_not_counted_is_named_before_anything_is_timed(
+    monkeypatch,
+):
+    step = make_step("shapes_direct")
+    monkeypatch.delitem(flops.CONDITIONERS, "direct")
+    monkeypatch.setattr(training, "take", None)
+    with pytest.raises(errors.InputError, match="'direct' are not counted; add a function"):
+        training.measure(step.config, step.task, step.mesh)

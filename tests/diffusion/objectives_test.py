@@ -206,7 +206,7 @@ def test_the_time_of_a_sample_is_a_function_of_its_key_alone(time):
 @pytest.mark.parametrize(
     "field, name, known",
     [
-        ("schedule", "flwo", "flow, linear, scaled_linear"),
+        ("schedule", "flwo", "flow, .*linear"),
         ("prediction", "epsilon", "eps, flow, v, x0"),
         ("loss_view", "floww", "flow, eps, v, x0"),
         ("weighting", "min-snr", "min_snr, eq7, none"),

@@ -231,7 +231,7 @@ def test_more_steps_than_levels_are_refused():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"name": "dpmpp"}, "unknown sampler 'dpmpp'; known: dpmpp_2m, "),
+        ({"name": "dpmpp_2n"}, "unknown sampler 'dpmpp_2n'; known: dpmpp_2m, "),
         ({"eta": 0.5}, "eta is only for ddim"),
         ({"name": "ddim", "eta": 1.5}, "eta 1.5"),
         ({"steps": 0}, "steps 0 must be between 1"),

@@ -1,6 +1,7 @@
 """results.json is whole or absent; the tables show every score."""
 
 import json
+import math
 
 import pytest
 
@@ -21,6 +22,12 @@ def test_results_are_on_disk_as_returned(tmp_path):
     assert "中" in (tmp_path / "new" / "results.json").read_text(encoding="utf-8")  # to be read
     assert results == on_disk == wanted
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["results.json"]
+
+
+def test_a_score_that_is_no_number_is_named(tmp_path):
+    with pytest.raises(ValueError, match="suite recall gave top5 the score nan"):
+        write_results(tmp_path / "new", "recall", 64, {"top1": 1.0, "top5": math.nan}, "x")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_decided_the_scores_is_told_with_them(tmp_path):

@@ -250,12 +250,19 @@ def test_an_earlier_checkpoint_draws_other_pictures_and_says_which_it_is(workdir
         (["caf\udce9"], [0], r"prompt 'caf.udce9': want text that UTF-8 can encode"),
         (["a"], [-1], "seed -1: want a whole number from 0"),
         (["a"], [0.5], "seed 0.5: want a whole number from 0"),
+        ("ab", [0, 1], "prompts is the text 'ab'; want a list of prompts"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(prompts, seeds, message, workdir, tmp_path):
     generator = Generator(workdir)
     with pytest.raises(errors.InputError, match=message):
         generator(prompts, seeds)
+    wanted = prompts if isinstance(prompts, str) else [Prompt(p) for p in prompts]
     with pytest.raises(errors.InputError, match=message):
-        generate(generator, [Prompt(p) for p in prompts], seeds, tmp_path)
+        generate(generator, wanted, seeds, tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_text_is_not_read_letter_by_letter(workdir):
+    with pytest.raises(errors.InputError, match="prompts is the text 'red'; want a list"):
+        Generator(workdir).encode("red")

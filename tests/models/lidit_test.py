@@ -13,7 +13,7 @@ from flax import nnx
 from lidit_jax import errors
 from lidit_jax.batch import BatchShape, TextFeatures, fake
 from lidit_jax.models import stacking
-from lidit_jax.models.conditioners import ConditionerConfig, TextCondition, TextSource
+from lidit_jax.models.conditioners import CONDITIONERS, ConditionerConfig, TextCondition, TextSource
 from lidit_jax.models.lidit import Block, LiDiT, ModelConfig
 
 TINY = ModelConfig(width=64, depth=2, heads=4, patch=2, dtype="float32")
@@ -252,7 +252,7 @@ def test_bf16_is_near_f32_and_parameters_stay_f32():
     assert 0 < error < 2e-2
 
 
-@pytest.mark.parametrize("conditioner", ["infused", "direct"])
+@pytest.mark.parametrize("conditioner", CONDITIONERS)
 def test_every_number_of_every_parameter_moves_the_prediction(conditioner):
     config = dataclasses.replace(TINY, conditioner=ConditionerConfig(name=conditioner))
     graphdef, params, rest = nnx.split(woken(make(config)), nnx.Param, ...)

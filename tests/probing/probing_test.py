@@ -10,6 +10,7 @@ from PIL import Image
 from lidit_jax.errors import InputError
 from lidit_jax.evaluation import figures
 from lidit_jax.evaluation.intervals import Score
+from lidit_jax.models.conditioners.infused import Infused
 from lidit_jax.probing import linear, prompts, report, states
 from lidit_jax.scenes.things import COLOURS, SHAPES
 from lidit_jax.text.instruct import EncoderConfig
@@ -145,6 +146,13 @@ def test_prompts_that_the_llm_would_cut_are_refused_before_any_is_read(tiny_llm,
     monkeypatch.setattr(states, "encode_captions", lambda *_: pytest.fail("prompts were read"))
     with pytest.raises(InputError, match="'x' has max_prompt_tokens=31, .* with 32 or more"):
         states.Reading(dataclasses.replace(encoder, max_prompt_tokens=31), drawn)
+
+
+def test_a_run_whose_tokens_are_not_the_prompts_is_refused(workdir, monkeypatch):
+    assert states.only_encoder(workdir).width
+    monkeypatch.setattr(Infused, "keeps_tokens", False)
+    with pytest.raises(InputError, match="conditioner 'infused', whose tokens are not those of"):
+        states.only_encoder(workdir)
 
 
 def test_the_report_shows_every_table(tmp_path):

@@ -122,7 +122,7 @@ def test_muon_leaves_what_is_no_matrix_to_adamw_with_nesterovs_momentum(name, ax
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_kernels_alone_are_decayed(name):
     """By the learning rate times the decay, beside what the gradient does."""
     config = dataclasses.replace(MUON, name=name, weight_decay=0.1)

@@ -148,7 +148,7 @@ def _fingerprint(builder) -> str:
 
 
 def _first(name: str) -> str:
-    """Returns the first of several names: "great_white_shark, white shark" -> the one, spaced."""
+    """Returns the first name of "great_white_shark, white shark", with spaces."""
     return name.partition(",")[0].replace("_", " ").strip()
 
 

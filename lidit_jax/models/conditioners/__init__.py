@@ -5,28 +5,64 @@ as `conditioner(features, e_t_BxD) -> TextCondition`. Whatever it does inside, c
 a mask is False changes nothing, more padding changes no valid output, and no gradient reaches the
 LLM's hidden states.
 
-To add one, write a class with `uses_time` (False: sampling calls it once, not at every step) and
-`entries`, a `FeatureEntry` for each LLM, which hold the statistics of its features. Its parameters
-name their `axes`, as in `layers.linear`, so that they can be sharded. Add its name to
-`CONDITIONERS`, its switches to `ConditionerConfig`, the switches that it does not use to
-`ablation.family`, its products to `benchmarking.flops`, and a variant of it to
-tests/models/conditioners_test.py, which tests the above.
+Of what it returns, no row is empty, real tokens come before padding (the DiT's attention expresses
+the mask as a length), and `pooled_BxD` is their mean, as `entry.concat_tokens` makes it.
+
+To add one, write a `Conditioner`. Its parameters name their `axes`, as in `layers.linear`, so that
+they can be sharded; those called `kernel` are decayed, and get Muon's updates. Add its name to
+`CONDITIONERS`, its switches to `ConditionerConfig`, its own and configs/base.py, its products to
+`benchmarking.flops.CONDITIONERS`, and a variant of it to tests/models/conditioners_test.py, which
+tests the above.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol
 
 from flax import nnx
 
 from lidit_jax import errors
+from lidit_jax.batch import TextFeatures
 from lidit_jax.models import layers, stacking
 from lidit_jax.models.conditioners.direct import Direct
-from lidit_jax.models.conditioners.entry import FEATURE_NORMS, TextCondition, TextSource
+from lidit_jax.models.conditioners.entry import (
+    FEATURE_NORMS,
+    FeatureEntry,
+    TextCondition,
+    TextSource,
+)
 from lidit_jax.models.conditioners.infused import Infused
 
 CONDITIONERS = {"direct": Direct, "infused": Infused}
 
-__all__ = ["CONDITIONERS", "ConditionerConfig", "TextSource", "TextCondition", "build"]
+__all__ = [
+    "CONDITIONERS",
+    "Conditioner",
+    "ConditionerConfig",
+    "TextCondition",
+    "TextSource",
+    "build",
+]
+
+
+class Conditioner(Protocol):
+    """An nnx module: LLM features -> what the DiT attends to.
+
+    uses_time: False = sampling calls it once, not at every step.
+    keeps_tokens: whether a single LLM's i-th kept token becomes the i-th token, as `probe` needs.
+    entries: one for each LLM; they hold the statistics of its features.
+    """
+
+    uses_time: bool
+    keeps_tokens: bool
+    entries: Sequence[FeatureEntry]
+
+    def __call__(self, features: tuple[TextFeatures, ...], e_t_BxD) -> TextCondition:
+        """Returns the condition, for an embedded time [B, D]."""
+
+    @staticmethod
+    def unused(config: "ConditionerConfig", llms: int) -> set[str]:
+        """Returns the switches of a config that change nothing with this many LLMs."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,12 +66,24 @@ class CollaborativeBranch(nnx.Module):
         return x_BxSxD + (g2 * self.ffn(h_BxSxD)).astype(self.dtype)
 
 
+def collaborative_blocks(config, llms: int) -> int:
+    """Returns how many collaborative refiner blocks there are with this many LLMs."""
+    return config.n_cr if llms > 1 and config.fusion == "refiner" else 0
+
+
+def is_controlled(config, llms: int) -> bool:
+    """Returns whether any refiner has gates or modulations, which the time and context control."""
+    return bool(config.n_ltr and config.gating or collaborative_blocks(config, llms))
+
+
 class Infused(nnx.Module):
     """Entry -> token refiner -> collaborative refiner -> kept tokens -> norm -> concat."""
 
+    keeps_tokens = True
+
     def __init__(self, config, sources, width, heads, *, dtype, scan, rngs):
         n = len(sources)
-        n_cr = config.n_cr if n > 1 and config.fusion == "refiner" else 0
+        n_cr = collaborative_blocks(config, n)
         self.causal = config.ltr_mask == "causal"
         self.context_of_all = config.context == "all"
         self.scan, self.dtype = scan, dtype
@@ -83,8 +95,7 @@ class Infused(nnx.Module):
         self.entries = nnx.List(
             [FeatureEntry(s, width, config.feature_norm, **build) for s in sources]
         )
-        controlled = bool(config.n_ltr and config.gating or n_cr)
-        self.uses_time = controlled
+        self.uses_time = controlled = is_controlled(config, n)
         self.pools = nnx.List(
             [
                 layers.linear(width, width, ("embed", "embed_out"), **build)
@@ -137,6 +148,19 @@ class Infused(nnx.Module):
             for norm, x, keep in zip(self.out_norms, xs, keeps, strict=True)
         ]
         return concat_tokens(parts, keeps)
+
+    @staticmethod
+    def unused(config, llms):
+        unused = set()
+        if llms == 1:
+            unused |= {"fusion"}
+        if not collaborative_blocks(config, llms):
+            unused |= {"n_cr"}
+        if not config.n_ltr:
+            unused |= {"gating", "ltr_mask"}
+        if not is_controlled(config, llms):
+            unused |= {"context"}
+        return unused
 
     def _context(self, pool, x_BxSxD, features, e_t_BxD):
         """c = e_t + Linear(mean of X): the input of the gates and modulations of one LLM."""

@@ -4,7 +4,7 @@ import dataclasses
 
 from lidit_jax import rng
 from lidit_jax.batch import BatchShape, spec
-from lidit_jax.diffusion import objectives, samplers, schedules
+from lidit_jax.diffusion import objectives, schedules
 from lidit_jax.models.conditioners import TextSource
 from lidit_jax.models.lidit import LiDiT, ModelConfig
 from lidit_jax.models.vae import latent_size, make_codec
@@ -25,9 +25,6 @@ class DiffusionTask:
     shape: BatchShape
     drop_prompt: float
     sample: SampleConfig
-
-    def __post_init__(self):
-        samplers.make_plan(self.sample.sampler, schedules.make_schedule(self.objective.schedule))
 
     def init(self, rngs):
         return LiDiT(self.model, self.shape.latent[-1], self.sources, rngs=rngs)
