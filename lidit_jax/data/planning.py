@@ -36,6 +36,7 @@ LATE = ("", "key-duplicate", filters.DUPLICATE, "limit", "R2-resolution")
 _REMEDIES = {
     ("caption-missing", "folder"): "the caption of a.jpg is a.txt or a.json beside it, or in "
     "metadata.csv in the folder that `path` names",
+    ("image-missing", "folder"): "file_name is a path relative to the folder that `path` names",
     ("image-missing", "webdataset"): "put a sample's files side by side in its tar "
     "(tar --sort=name)",
     ("tar-compressed", "webdataset"): "decompress the tars",
@@ -328,8 +329,9 @@ def _why_none(rows: Rows, ledger: _Ledger, source: Source) -> str:
     if not reasons:
         return f"source {name} is empty"
     remedies = [
-        remedy
-        for (reason, of), remedy in _REMEDIES.items()
-        if of in (None, name) and reason in dict(reasons)
+        _REMEDIES[reason, of]
+        for reason, _ in reasons
+        for of in (name, None)
+        if (reason, of) in _REMEDIES
     ]
     return "; ".join([", ".join(f"{reason} dropped {n}" for reason, n in reasons), *remedies])

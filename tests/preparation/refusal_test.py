@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 
-from lidit_jax import errors, preparation, share
+from lidit_jax import errors, files, preparation, share
 from lidit_jax.data import dataset, planning
 from lidit_jax.data.dataset import Dataset
 from lidit_jax.models.vae import make_codec
@@ -96,6 +96,20 @@ def test_what_to_do_is_said_where_no_picture_is_left(llms, tmp_path):
     tars = config_of(llms, "webdataset", {"path": str(raw)})
     with pytest.raises(errors.InputError, match="tar-compressed dropped 1; decompress the tars"):
         preparation.prepare(tars, tmp_path / "set")
+
+
+def test_a_table_of_paths_that_lead_nowhere_is_the_first_thing_to_mend(llms, tmp_path):
+    """One picture without a caption matters less than a table that names no picture there is."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    files.write_png(raw / "own.png", np.zeros((32, 32, 3), np.uint8))
+    rows = [{"file_name": f"/elsewhere/{i}.png", "caption": f"thing {i}"} for i in range(3)]
+    (raw / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(
+        errors.InputError,
+        match="image-missing dropped 3, .*; file_name is a path relative to .*; the caption of",
+    ):
+        preparation.prepare(config_of(llms, "folder", {"path": str(raw)}), tmp_path / "set")
 
 
 def test_a_plan_that_crashed_leaves_nothing(llms, raw, tmp_path, monkeypatch):
