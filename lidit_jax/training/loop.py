@@ -140,7 +140,13 @@ def _steps(
     told_to_stop: Callable[[], bool],
     log: Logbook,
 ) -> int | None:
-    """Trains from step `done` to the last; returns the step at which it was stopped, if it was."""
+    """Trains from step `done` to the last; returns the step at which it was stopped, if it was.
+
+    After a step come, as far as each is due: its preview, its lines on disk, the scores of its
+    state, and its checkpoint, which holds the scores. A kill between two of them loses nothing: a
+    restart repeats the steps since the last checkpoint. A run that is told to stop saves before it
+    draws a preview, and leaves the scores of its state to a restart.
+    """
     t = run.config.train
     feed = Feed(run.reader, run.mesh, t.batch_size)
 
