@@ -45,6 +45,20 @@ class Linear(nnx.Linear):
         return y_NxO.reshape(*x.shape[:-1], self.out_features)
 
 
+def conv(d_in, d_out, axes=("embed", "embed_out"), *, size=3, dtype, rngs, **options):
+    """Returns a `Conv` of size x size cells, with logical axes (in, out) on its kernel."""
+    return Conv(
+        d_in,
+        d_out,
+        (size, size),
+        dtype=dtype,
+        rngs=rngs,
+        kernel_metadata={"axes": (None, None, *axes)},
+        bias_metadata={"axes": (None,)},
+        **options,
+    )
+
+
 class Conv(nnx.Conv):
     """`nnx.Conv` with an f32 bias, whose gradient is summed in f32, as in `biased`."""
 
@@ -86,6 +100,20 @@ def rms_norm(width, *, rngs):
         use_fast_variance=False,
         rngs=rngs,
         scale_metadata={"axes": (None,)},
+    )
+
+
+def group_norm(width, groups, *, rngs):
+    """Returns GroupNorm over space and groups of channels, eps 1e-6; f32 in and out."""
+    affine = {"axes": (None,)}
+    return nnx.GroupNorm(
+        width,
+        groups,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        rngs=rngs,
+        scale_metadata=affine,
+        bias_metadata=affine,
     )
 
 
