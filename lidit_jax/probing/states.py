@@ -81,8 +81,7 @@ def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     Raises InputError if it has several, since it mixes their tokens, or has no finished checkpoint.
     """
     encoders = read_config(workdir, "diffusion").encoders
-    if checkpoints.last_step(workdir) is None:
-        raise errors.InputError(f"{workdir} has no finished checkpoint; train longer")
+    checkpoints.chosen(workdir)  # there is one, known before an LLM is loaded
     if len(encoders) > 1:
         raise errors.InputError(
             f"{workdir} has {len(encoders)} LLMs and mixes their tokens; probe a run with one LLM"

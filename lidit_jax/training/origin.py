@@ -63,10 +63,7 @@ def last(config: Config) -> Origin:
     Every process calls this. Raises InputError if there is none, and Damaged if it cannot be read.
     """
     folder = source(config)
-    checkpoints.check_there(folder)
-    step = checkpoints.last_step(folder)
-    if step is None:
-        raise errors.InputError(f"{folder} holds no finished checkpoint to begin from; train there")
+    step = checkpoints.chosen(folder)
     return _of_first(lambda: Origin(str(folder), step, checkpoints.identity(folder, step)))
 
 
