@@ -105,7 +105,8 @@ class Run:
                     f"{self.config.train.init_from} the run began, is missing; put it back"
                 )
             return handover.begin(self.config, self.workdir, chosen, self.optimizer, self.like)
-        return state.initial(self.task, self.optimizer, self.config.seed, self.like, self.constants)
+        initial = state.make_initial(self.task, self.optimizer, self.config.seed, self.like)
+        return initial(self.constants)
 
     def saved_state(self) -> checkpoints.Found:
         """Restores the last intact checkpoint, and the position in the data.

@@ -46,7 +46,7 @@ def test_a_state_is_born_in_little_more_than_its_share_of_every_device(mesh, opt
     constants = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), nnx.to_pure_dict(like.constants)
     )
-    program = state.initial_program(task, optimizer, 0, like).lower(constants)
+    program = state.make_initial(task, optimizer, 0, like).lower(constants)
     used = program.compile().memory_analysis()
     held = used.output_size_in_bytes + used.temp_size_in_bytes + used.argument_size_in_bytes
     assert held < 1.15 * total(share, like)
