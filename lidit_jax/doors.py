@@ -122,11 +122,16 @@ def _named(flag: flags.FlagHolder, want: str) -> dict[str, str]:
     return named
 
 
-def chosen(*modes: str) -> str:
-    """Returns which of these flags is given, "" if none is. Raises InputError if several are."""
-    given = [mode for mode in modes if flags.FLAGS[mode].value not in (None, False)]
+def chosen(*modes: str, required: bool = False) -> str:
+    """Returns which of these flags is given, "" if none is.
+
+    Raises InputError if several are given, or if none is and one is required.
+    """
+    given = [mode for mode in modes if flags.FLAGS[mode].value not in (None, False, [])]
     if len(given) > 1:
         raise errors.InputError(f"--{' and --'.join(given)} are different jobs; give one at a time")
+    if required and not given:
+        raise errors.InputError(f"no flag says what to do; want one of --{', --'.join(modes)}")
     return "".join(given)
 
 
