@@ -138,13 +138,13 @@ def masked_mean(x_BxSxD, mask_BxS):
     return (x_BxSxD * weight_BxSx1).sum(1) / weight_BxSx1.sum(1)
 
 
-def sincos(t_B, width, period=10_000.0):
+def sincos(t_B, width):
     """Returns the sinusoidal embedding of t in [0, 1], of 1000 t: f32 [B, width].
 
     DiT embeds level k of the chain itself, where 1000 t is 1.001 k (docs/model.md).
     """
     half = width // 2
-    frequency_F = jnp.exp(-jnp.log(period) * jnp.arange(half, dtype=jnp.float32) / half)
+    frequency_F = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half, dtype=jnp.float32) / half)
     angle_BxF = 1000.0 * t_B.astype(jnp.float32)[:, None] * frequency_F[None, :]
     return jnp.concatenate([jnp.cos(angle_BxF), jnp.sin(angle_BxF)], axis=-1)
 
