@@ -20,12 +20,9 @@ from lidit_jax.evaluation.benchmarks.geneval import COLOURS, TAGS
 from lidit_jax.evaluation.judges import open_judges
 from lidit_jax.evaluation.positional.prompts import ADJECTIVES, FAMILIES
 from lidit_jax.share import WHOLE, Share
+from tests.evaluation.made import clause
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def clause(name, count=1, **more):
-    return {"class": name, "count": count, **more}
 
 
 CAT, DOG = clause("cat"), clause("dog")
