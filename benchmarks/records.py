@@ -23,7 +23,7 @@ def timed(path: pathlib.Path, count: int) -> dict[str, float]:
     """Returns the microseconds per read of each method."""
     records.write_records(path, (b"%d" % i for i in range(count)))
     rows = np.random.default_rng(0).integers(0, count, READS).tolist()
-    ways = {"here": records.read_shards([path]), "data source": ArrayRecordDataSource(str(path))}
+    ways = {"here": records.Shards([path]), "data source": ArrayRecordDataSource(str(path))}
 
     def read(way):
         assert all(ways[way][row] == b"%d" % row for row in rows)

@@ -10,7 +10,7 @@ Conventions:
 Layers, from the bottom; imports only go down:
   0  errors  files  rng  digests  moments         what every layer may use
      batch  sharding  processes  prompts
-     pretrained  share  shapes_world  scenes
+     pretrained  share  tables  shapes_world  scenes
   1  diffusion  models  evaluation                maths; networks; images on disk -> scores
   2  text  data                                   prompts -> LLM features; sources -> batches
   3  training                                     config, step, loop, checkpoints

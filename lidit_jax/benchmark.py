@@ -15,7 +15,7 @@ import tempfile
 
 from absl import flags
 
-from lidit_jax import doors, errors, files, sharding
+from lidit_jax import doors, files, sharding
 from lidit_jax.benchmarking import (
     assumed,
     made_up,
@@ -83,18 +83,15 @@ _OUT = flags.DEFINE_string("out", "", "folder for the result as JSON; only print
 
 
 def main():
-    chosen = [mode for mode in MODES if flags.FLAGS[mode].value]
-    if len(chosen) != 1:
-        known = " or ".join(f"--{mode}" for mode in MODES)
-        raise errors.InputError(f"{len(chosen)} modes given; want one: {known}")
-    doors.check_read(chosen[0], {mode: read for mode, (_, read) in MODES.items()})
+    mode = doors.chosen(*MODES, required=True)
+    doors.check_read(mode, {each: read for each, (_, read) in MODES.items()})
     if _OUT.value:
         files.check_folder(doors.folder(_OUT), _OUT.name)  # before work that takes minutes
-    run, _ = MODES[chosen[0]]
+    run, _ = MODES[mode]
     text, told = run()
     print(text)
     if _OUT.value:
-        path = doors.folder(_OUT) / f"{chosen[0]}.json"
+        path = doors.folder(_OUT) / f"{mode}.json"
         files.write_json(path, {"command": doors.command("benchmark")} | told, sealed=False)
 
 

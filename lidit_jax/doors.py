@@ -14,7 +14,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from lidit_jax import errors, processes, share
+from lidit_jax import errors, files, processes, share
 from lidit_jax.processes import clusters, place
 from lidit_jax.share import WHOLE, Share
 from lidit_jax.training.config import parse
@@ -53,7 +53,7 @@ def define_folder(name: str, meaning: str, optional: bool = False):
 
 def folder(flag: flags.FlagHolder) -> pathlib.Path:
     """Returns the folder that a flag names. Raises InputError for a URL."""
-    return _mounted(flag.name, flag.value)
+    return files.mounted(f"--{flag.name}", flag.value)
 
 
 def define_moved() -> Callable[[], tuple[dict[str, str], str | None]]:
@@ -105,7 +105,7 @@ def named_folders(flag: flags.FlagHolder) -> dict[str, pathlib.Path]:
     Raises InputError for any other text, a URL, or a repeated name.
     """
     named = _named(flag, "NAME=FOLDER, such as ltr=out/ltr")
-    return {name: _mounted(flag.name, path) for name, path in named.items()}
+    return {name: files.mounted(f"--{flag.name}", path) for name, path in named.items()}
 
 
 def _named(flag: flags.FlagHolder, want: str) -> dict[str, str]:
@@ -122,20 +122,16 @@ def _named(flag: flags.FlagHolder, want: str) -> dict[str, str]:
     return named
 
 
-def _mounted(name: str, path: str) -> pathlib.Path:
-    if "://" in path:
-        raise errors.InputError(
-            f"--{name}={path}: want a folder on a mounted filesystem; docs/launch.md explains how "
-            f"to mount a bucket"
-        )
-    return pathlib.Path(path).expanduser()
+def chosen(*modes: str, required: bool = False) -> str:
+    """Returns which of these flags is given, "" if none is.
 
-
-def chosen(*modes: str) -> str:
-    """Returns which of these flags is given, "" if none is. Raises InputError if several are."""
-    given = [mode for mode in modes if flags.FLAGS[mode].value not in (None, False)]
+    Raises InputError if several are given, or if none is and one is required.
+    """
+    given = [mode for mode in modes if flags.FLAGS[mode].value not in (None, False, [])]
     if len(given) > 1:
         raise errors.InputError(f"--{' and --'.join(given)} are different jobs; give one at a time")
+    if required and not given:
+        raise errors.InputError(f"no flag says what to do; want one of --{', --'.join(modes)}")
     return "".join(given)
 
 

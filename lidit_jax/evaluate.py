@@ -140,12 +140,7 @@ def _counted(shown: Iterable[Reference], told: dict[str, Any]) -> Iterator[Refer
 
 
 def _benchmark(benchmark: Benchmark) -> str | None:
-    chosen = [way for way in READ if flags.FLAGS[way].value]
-    if len(chosen) != 1:
-        raise errors.InputError(
-            f"{len(chosen)} of these flags given; want one: --{', --'.join(READ)}"
-        )
-    doors.check_read(chosen[0], READ)
+    doors.check_read(doors.chosen(*READ, required=True), READ)
     if _SUITE.value in FIGURES:
         figures.check()
     if _FETCH.value:

@@ -119,6 +119,16 @@ def allow_open() -> int:
     return most
 
 
+def mounted(name: str, path: str) -> pathlib.Path:
+    """Returns the folder that a flag or a config key names. Raises InputError for a URL."""
+    if "://" in path:
+        raise errors.InputError(
+            f"{name}={path}: want a folder on a mounted filesystem; docs/launch.md explains how to "
+            f"mount a bucket"
+        )
+    return pathlib.Path(path).expanduser()
+
+
 def check_folder(folder: pathlib.Path, flag: str):
     """Raises InputError unless `folder` is a writable folder or can be made; writes nothing."""
     nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())

@@ -12,7 +12,7 @@ import pytest  # noqa: E402
 
 from lidit_jax import preparation  # noqa: E402
 from lidit_jax.training import loop  # noqa: E402
-from tests import tiny, tiny_llms, tiny_prepared  # noqa: E402
+from tests import several, tiny, tiny_llms, tiny_prepared  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -50,6 +50,16 @@ def data(llms, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def poor(data, tmp_path_factory):
+    """The data set with 9 pictures that cannot be read: rows 25 to 33."""
+    folder = tiny_prepared.broken(data, tmp_path_factory.mktemp("poor"))
+    for record in range(1, 10):
+        path = next(folder.rglob("latents-00001*"))
+        tiny_prepared.change_record(path, record, tiny_prepared.not_finite)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def held_out(llms, tmp_path_factory):
     """A data set of five pictures of one size and three of another, that no run here is trained on."""
     folder = tmp_path_factory.mktemp("held_out")
@@ -62,6 +72,12 @@ def held_out(llms, tmp_path_factory):
 @pytest.fixture(scope="session")
 def config(llms):
     return tiny.config(llms[:1], **tiny.RUN)
+
+
+@pytest.fixture(scope="session")
+def config_file(llms, tmp_path_factory):
+    """The config of a run, for processes that are started by the door."""
+    return several.write_config(tmp_path_factory.mktemp("config"), llms)
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def door(tmp_path_factory):
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--pictures=9"], "error: --pictures only works with --estimate"),
         ("prepare", ["--data={tmp}/out", "--verify", "--price=2"], "error: --price only works with --estimate, not with --verify"),
         ("prepare", ["--config=configs/shapes.py:smoke", "--data={tmp}/out", "--estimate", "--price=nan"], "error: --price=nan: want the price of one hour"),
-        ("benchmark", ["--config=configs/shapes.py:smoke"], "error: 0 modes given; want one: --plan"),
+        ("benchmark", ["--config=configs/shapes.py:smoke"], "error: no flag says what to do; want one of --plan, --train"),
         ("benchmark", ["--sample", "--config=configs/benchmark_cpu.py:smoke", "--peer=diffusers", "--devices=8"], "error: --devices only works with --plan, not with --sample"),
         ("benchmark", ["--sample", "--config=configs/benchmark_cpu.py:smoke", "--peer=diffusers"], "error: --peer only works with --train, not with --sample"),
         ("benchmark", ["--train", "--config=configs/benchmark_cpu.py:smoke", "--nosearch"], "error: --nosearch only works with --plan, not with --train"),

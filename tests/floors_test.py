@@ -18,6 +18,7 @@ FLOORS = [
         "prompts",
         "pretrained",
         "share",
+        "tables",
         "shapes_world",
         "scenes",
         "processes",

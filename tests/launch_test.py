@@ -26,11 +26,6 @@ VENV = pathlib.Path(sys.executable).parent
 STEPS = "--config.train.steps=1"
 
 
-@pytest.fixture(scope="module")
-def config_file(llms, tmp_path_factory):
-    return several.write_config(tmp_path_factory.mktemp("config"), llms)
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
     shellcheck = shutil.which("shellcheck", path=f"{VENV}:{os.environ['PATH']}")

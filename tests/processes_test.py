@@ -11,12 +11,6 @@ from lidit_jax import files
 from lidit_jax.processes import Stopped, heeding_sigterm
 from tests import several
 from tests.same_run import assert_same_run
-from tests.tiny_prepared import broken, change_record, not_finite
-
-
-@pytest.fixture(scope="module")
-def config_file(llms, tmp_path_factory):
-    return several.write_config(tmp_path_factory.mktemp("config"), llms)
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +185,8 @@ def test_every_device_gets_its_rows_whatever_the_order_of_devices():
 
 
 @pytest.mark.slow
-def test_what_any_process_replaced_is_told_once_and_too_many_end_all(config_file, data, tmp_path):
+def test_what_any_process_replaced_is_told_once_and_too_many_end_all(config_file, poor, tmp_path):
     """Among them two processes that read the same rows: their devices share each sample."""
-    poor = broken(data, tmp_path)
-    for record in range(1, 10):
-        change_record(next(poor.rglob("latents-00001*")), record, not_finite)
     told = []
     for name, mesh in (("shared", "(1,1,4)"), ("own", "(1,4,1)")):
         more = f"--config.train.mesh={mesh}", "--config.train.log_every=2"

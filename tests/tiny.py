@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from unittest import mock
 
 from absl import flags
+from jax.sharding import AbstractMesh, AxisType
 from ml_collections import ConfigDict, config_flags
 
 from configs.base import encoder
+from lidit_jax import sharding
 from lidit_jax.training.config import Config, parse
 
 
@@ -49,3 +51,8 @@ def config_dict(llm_folders: list, **train):
 
 def config(llm_folders: list, **train) -> Config:
     return parse(config_dict(llm_folders, **train))
+
+
+def abstract_mesh(sizes: Sequence[int]) -> AbstractMesh:
+    """A mesh of devices that are not here."""
+    return AbstractMesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)

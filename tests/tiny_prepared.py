@@ -59,7 +59,7 @@ def change_json(path, **entries):
 
 def change_record(path, record, change):
     """Writes a file of records again, one of them as `change` makes it of its fields."""
-    rows = records.read_shards([path])
+    rows = records.Shards([path])
     packed = [rows[i] for i in range(len(rows))]
     del rows
     packed[record] = msgpack.packb(change(msgpack.unpackb(packed[record])))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 import numpy as np
 
-from lidit_jax import files
+from lidit_jax import files, tables
 from lidit_jax.ablation import plots, running
 from lidit_jax.ablation.comparing import Comparison
 from lidit_jax.ablation.family import Family
@@ -152,7 +152,7 @@ def _claims(family: Family, compared: Comparison) -> str:
     return (
         "## The claims\n\nA claim holds or fails if the interval of its margin is on one "
         f"side of zero. Margins are in points of 100 of `{metric}`, and compare runs as if "
-        f"each had every seed: a seed {same}is better or worse for all.\n\n{_table(rows)}"
+        f"each had every seed: a seed {same}is better or worse for all.\n\n{tables.markdown(rows)}"
     )
 
 
@@ -171,7 +171,7 @@ def _runs(family: Family, done: Mapping[str, Sequence[Job]], compared: Compariso
         rows.append((f"`{name}`", *known, *paper, *scores, seeds))
     return (
         f"## The runs\n\nScores in percent. Else: differences from the first run that the other "
-        f"columns do not show.\n\n{_table(rows)}"
+        f"columns do not show.\n\n{tables.markdown(rows)}"
     )
 
 
@@ -220,7 +220,7 @@ def _shares(title: str, compared: Comparison, metrics: Sequence[str], text: str)
     rows = [("run", *(m.replace("_", " ") for m in metrics))]
     for name in compared.value:
         rows.append((f"`{name}`", *(_points(compared.score(name, m)) for m in metrics)))
-    return f"## {title}\n\n{text}\n\n{_table(rows)}"
+    return f"## {title}\n\n{text}\n\n{tables.markdown(rows)}"
 
 
 def _bias(seeds: Iterable[Records], items: Sequence[Item]) -> Bias:
@@ -241,7 +241,7 @@ def _position(biases: Mapping[str, Bias]) -> str:
         "place in the prompt. Every thing appears once at each place, so its identity cannot "
         "explain a difference. The drop is from the first to the last place; intervals are over "
         "sets of things.\n\n"
-        f"![right, by position](position.png)\n\n{_table(rows)}"
+        f"![right, by position](position.png)\n\n{tables.markdown(rows)}"
     )
 
 
@@ -276,11 +276,6 @@ def _shown(items: Sequence[Item]) -> list[int]:
 
 def _points(s: Score, sign: str = "") -> str:
     return f"{100 * s.value:{sign}.1f} ({100 * s.low:{sign}.1f} to {100 * s.high:{sign}.1f})"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _hardware() -> str:

@@ -40,7 +40,6 @@ class Job:
 
 def jobs(family: Family, seeds: int, out: pathlib.Path) -> list[Job]:
     """Returns every run with seeds 0, 1, ..., all runs of a seed before the next seed's."""
-    errors.check_range("--seeds", seeds, 1)
     return [
         Job(name, seed, dataclasses.replace(config, seed=seed), out / "runs" / name / f"seed{seed}")
         for seed in range(seeds)

@@ -1,5 +1,6 @@
 """A plan as text and as JSON."""
 
+from lidit_jax import tables
 from lidit_jax.benchmarking import chips, flops, program
 from lidit_jax.benchmarking.plan import Choice, Plan
 from lidit_jax.benchmarking.program import Program
@@ -150,5 +151,4 @@ def _gib(size: float) -> str:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
+    return [f"  {line}" for line in tables.aligned(rows)]

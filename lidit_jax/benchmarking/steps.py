@@ -69,9 +69,9 @@ def whole(reader: Reader, batches: list[Samples], feed: Feed) -> float:
     return (time.process_time() - begun) / sum(map(len, batches))
 
 
-def restored(batch: Batch, feed: Feed, rounds: int = 3) -> float:
+def restored(batch: Batch, feed: Feed) -> float:
     """Returns the processor seconds per sample of restoring features, where the device is a CPU."""
-    given = feed.given(batch)
+    given, rounds = feed.given(batch), 3
     jax.block_until_ready(feed.restored(given))  # compiled before it is timed
     begun = time.process_time()
     for _ in range(rounds):

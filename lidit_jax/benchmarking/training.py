@@ -116,7 +116,7 @@ def measure(
     compiled = update.lower(like, task.batch_spec()).compile()
     compile_seconds = time.perf_counter() - start
     batch = to_devices(fake(task.shape), mesh)
-    held = {"state": state.initial(task, optimizer, config.seed, like, {})}
+    held = {"state": state.make_initial(task, optimizer, config.seed, like)({})}
 
     def train():
         held["state"], metrics = compiled(held["state"], batch)

@@ -146,7 +146,7 @@ class FeatureStore:
         self.info = _read_info(folder / "encoder.json", what, OF_STORE)
         self.codec = feature_codec(folder, self.info["codec"])
         shards, captions = self.info["shards"], self.info["captions"]
-        self._rows = records.read_shards(
+        self._rows = records.Shards(
             [feature_path(folder, i, shards) for i in range(shards)],
             [len(bounds(captions, i, shards)) for i in range(shards)],
         )
@@ -217,7 +217,7 @@ class Dataset:
         self._ends = list(itertools.accumulate(self.counts))
         down, channels = self.info["downsample"], len(self.mean_C)
         self.latent_shapes = [(h // down, w // down, channels) for h, w in self.bins]
-        self._images = records.read_shards(
+        self._images = records.Shards(
             self.image_paths(), [n for b in self.info["bins"] for n in b["counts"] if n]
         )
         self.captions = Captions(self.folder, self.info["captions"])
@@ -276,7 +276,7 @@ class Captions:
 
     def __init__(self, folder: pathlib.Path, count: int | None = None):
         counts = None if count is None else [count]
-        self._rows = records.read_shards([captions_path(folder)], counts)
+        self._rows = records.Shards([captions_path(folder)], counts)
 
     def __len__(self):
         return len(self._rows)

@@ -7,7 +7,6 @@ devices hold, so the batches are the same for any number of processes, and the i
 the number of batches drawn.
 """
 
-import hashlib
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from lidit_jax import errors
 from lidit_jax.batch import Batch, Int8Features, TextFeatures
 from lidit_jax.data.dataset import Dataset, FeatureStore
+from lidit_jax.data.plan import key_hash
 from lidit_jax.data.records import BadRecord, ImageRecord
 from lidit_jax.data.schedule import Schedule
 
@@ -101,7 +101,7 @@ class Reader:
         With both kinds of caption, half of the epochs show a synthetic one (section 4.1: "we mix");
         captions of one kind are equally likely. Raises BadRecord for a picture without captions.
         """
-        hashed = _hashed(f"{self.seed}/{image.key}/{epoch}")
+        hashed = key_hash(f"{self.seed}/{image.key}/{epoch}")
         kinds = [ids for ids in (image.synthetic, image.captions) if ids]
         if not kinds:
             raise BadRecord(f"{image.key} has no caption", "has no caption", image.key)
@@ -237,11 +237,7 @@ class Reader:
         """Yields rows of a row's bin that may replace it, endlessly; itself may be among them."""
         rows = self.dataset.rows_of(self.dataset.bin_of(row))
         for attempt in itertools.count():
-            yield rows[_hashed(f"{self.seed}/instead of {row}/{attempt}") % len(rows)]
-
-
-def _hashed(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+            yield rows[key_hash(f"{self.seed}/instead of {row}/{attempt}") % len(rows)]
 
 
 def _schedule(dataset: Dataset) -> Schedule:

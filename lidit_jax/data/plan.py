@@ -133,6 +133,6 @@ def prompts_path(folder: pathlib.Path) -> pathlib.Path:
 
 
 def key_hash(text: str) -> int:
-    """Returns the 64-bit hash that a plan keeps of a key or a text."""
+    """Returns a 64-bit hash of a key or a text: plans keep it, and what is drawn depends on it."""
     digest = hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest()
     return int.from_bytes(digest, "little")

@@ -4,7 +4,7 @@ import bisect
 import collections
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -13,10 +13,8 @@ from lidit_jax import prompts
 from lidit_jax.data import buckets, filters, records
 from lidit_jax.data.judging import Recipe
 from lidit_jax.data.plan import captions_path, prompts_path
+from lidit_jax.data.plan_rows import Rows
 from lidit_jax.data.sources.example import Source
-
-if TYPE_CHECKING:
-    from lidit_jax.data.planning import Rows
 
 JUDGED = 64  # prompts in prompts.jsonl
 PREVIEWED = 16  # prompts of the training previews, if the recipe names none
@@ -24,7 +22,7 @@ PREVIEWED = 16  # prompts of the training previews, if the recipe names none
 LENGTHS = (20, 40, 60, 80, 120, 160, 240, 320, 480, 1000)
 
 
-def numbered(rows: "Rows") -> np.ndarray:
+def numbered(rows: Rows) -> np.ndarray:
     """Returns the id of every caption, by first occurrence in kept rows; 0 in the other rows.
 
     Texts are compared by 64-bit hashes: two of 60 million collide with probability 1e-4.
@@ -39,7 +37,7 @@ def numbered(rows: "Rows") -> np.ndarray:
 
 
 def write(
-    rows: "Rows",
+    rows: Rows,
     id_M: np.ndarray,
     spooled: Iterable[tuple[int, list[tuple[str, str]]]],
     source: Source,

@@ -138,33 +138,25 @@ def shard_path(folder: pathlib.Path, stem: str, i: int, shards: int) -> pathlib.
     return folder / f"{stem}-{i:05d}-of-{shards:05d}.array_record"
 
 
-def read_shards(paths: list[pathlib.Path], counts: Sequence[int] | None = None) -> "Shards":
-    """Returns the files as one sequence. Each is held open.
-
-    counts: the number of records that each should have; None: any number.
-
-    Raises InputError if one is missing or damaged, or if there are too many.
-    """
-    if len(paths) > files.allow_open():
-        raise _too_many_files(len(paths))
-    for path in paths:
-        if not path.exists():
-            raise errors.InputError(
-                f"shard {path} is missing; run `prepare` again, it continues where it stopped"
-            )
-    return Shards(paths, counts)
-
-
 class Shards:
     """Files of records as one random-access sequence of bytes, for any number of threads.
+
+    Each file is held open. counts: the number of records that each should have; None: any number.
+    Raises InputError if a file is missing or damaged, or if there are too many.
 
     The reader in array_record's own data source searches the whole file for one record, in time
     linear in its records; asked for a range of one record, the reader goes straight there.
     """
 
     def __init__(self, paths: list[pathlib.Path], counts: Sequence[int] | None = None):
+        if len(paths) > files.allow_open():
+            raise _too_many_files(len(paths))
         self._paths, self._readers, lengths = paths, [], []
         for path, count in zip(paths, counts or [None] * len(paths), strict=True):
+            if not path.exists():
+                raise errors.InputError(
+                    f"shard {path} is missing; run `prepare` again, it continues where it stopped"
+                )
             try:
                 reader = _opened(path)
                 found = reader.num_records()

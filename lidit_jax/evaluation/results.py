@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lidit_jax import files
+from lidit_jax import files, tables
 from lidit_jax.errors import InputError
 
 COLUMNS = ("LI-DiT-1B", "LI-DiT-10B")  # of the paper, shown next to ours
@@ -78,9 +78,7 @@ def table(results: Mapping[str, Any]) -> str:
     suite, count = results["suite"], str(results["n_images"])
     rows = [("suite", "images", "score", "value")]
     rows += [(suite, count, name, f"{value:.4f}") for name, value in results["scores"].items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*(line.rstrip() for line in lines), *results.get("notes", ())])
+    return "\n".join([*tables.aligned(rows), *results.get("notes", ())])
 
 
 def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]]) -> str:
@@ -93,10 +91,7 @@ def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, floa
     paper: row of the paper's Table 1 -> score -> number; the rows in COLUMNS are shown, if present.
     """
     columns = [column for column in COLUMNS if column in paper]
-    rows = [
-        (f"{results['suite']}, {results['mode']}", "ours", *columns),
-        ("---", *["---:"] * (1 + len(columns))),
-    ]
+    rows = [(f"{results['suite']}, {results['mode']}", "ours", *columns)]
     for name, value in results["scores"].items():
         low, high = results["ci95"][name]
         published = (paper[column].get(name) for column in columns)
@@ -104,6 +99,6 @@ def comparison(results: Mapping[str, Any], paper: Mapping[str, Mapping[str, floa
         rows.append(
             (name, ours, *("" if number is None else f"{number:.2f}" for number in published))
         )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    table = tables.markdown(rows, numbers=True) + "\n"
     notes = "".join(f"- {note}\n" for note in results["notes"])
     return f"{table}\n{notes}" if notes else table

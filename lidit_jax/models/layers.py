@@ -45,6 +45,20 @@ class Linear(nnx.Linear):
         return y_NxO.reshape(*x.shape[:-1], self.out_features)
 
 
+def conv(d_in, d_out, axes=("embed", "embed_out"), *, size=3, dtype, rngs, **options):
+    """Returns a `Conv` of size x size cells, with logical axes (in, out) on its kernel."""
+    return Conv(
+        d_in,
+        d_out,
+        (size, size),
+        dtype=dtype,
+        rngs=rngs,
+        kernel_metadata={"axes": (None, None, *axes)},
+        bias_metadata={"axes": (None,)},
+        **options,
+    )
+
+
 class Conv(nnx.Conv):
     """`nnx.Conv` with an f32 bias, whose gradient is summed in f32, as in `biased`."""
 
@@ -89,6 +103,20 @@ def rms_norm(width, *, rngs):
     )
 
 
+def group_norm(width, groups, *, rngs):
+    """Returns GroupNorm over space and groups of channels, eps 1e-6; f32 in and out."""
+    affine = {"axes": (None,)}
+    return nnx.GroupNorm(
+        width,
+        groups,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        rngs=rngs,
+        scale_metadata=affine,
+        bias_metadata=affine,
+    )
+
+
 def layer_norm(x):
     """Returns LayerNorm over the last axis without affine parameters, eps 1e-6, in f32."""
     x = x.astype(jnp.float32)
@@ -110,13 +138,13 @@ def masked_mean(x_BxSxD, mask_BxS):
     return (x_BxSxD * weight_BxSx1).sum(1) / weight_BxSx1.sum(1)
 
 
-def sincos(t_B, width, period=10_000.0):
+def sincos(t_B, width):
     """Returns the sinusoidal embedding of t in [0, 1], of 1000 t: f32 [B, width].
 
     DiT embeds level k of the chain itself, where 1000 t is 1.001 k (docs/model.md).
     """
     half = width // 2
-    frequency_F = jnp.exp(-jnp.log(period) * jnp.arange(half, dtype=jnp.float32) / half)
+    frequency_F = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half, dtype=jnp.float32) / half)
     angle_BxF = 1000.0 * t_B.astype(jnp.float32)[:, None] * frequency_F[None, :]
     return jnp.concatenate([jnp.cos(angle_BxF), jnp.sin(angle_BxF)], axis=-1)
 

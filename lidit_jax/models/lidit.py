@@ -69,17 +69,12 @@ class PositionBlock(nnx.Module):
 
     def __init__(self, width, *, dtype, rngs):
         self.dtype = dtype
-
-        def conv():
-            return layers.Conv(
-                width, width, (3, 3), padding="SAME", dtype=dtype, rngs=rngs,
-                kernel_init=nnx.initializers.xavier_uniform(),
-                kernel_metadata={"axes": (None, None, "embed", "embed_out")},
-                bias_metadata={"axes": (None,)},
-            )  # fmt: skip
-
-        self.norm1, self.conv1 = layers.rms_norm(width, rngs=rngs), conv()
-        self.norm2, self.conv2 = layers.rms_norm(width, rngs=rngs), conv()
+        init = nnx.initializers.xavier_uniform()
+        build = dict(dtype=dtype, rngs=rngs, kernel_init=init)
+        self.norm1 = layers.rms_norm(width, rngs=rngs)
+        self.conv1 = layers.conv(width, width, **build)
+        self.norm2 = layers.rms_norm(width, rngs=rngs)
+        self.conv2 = layers.conv(width, width, **build)
 
     def __call__(self, x_BxHxWxD):
         h = self.conv1(nnx.silu(self.norm1(x_BxHxWxD)).astype(self.dtype))

@@ -184,7 +184,7 @@ def _records(path: pathlib.Path, count: int, checksum: str) -> Iterator[tuple[by
     if files.checksum(path) != checksum:
         yield b"", "its checksum is not the one written with it; delete it and run `prepare` again"
         return
-    rows = records.read_shards([path])
+    rows = records.Shards([path])
     if len(rows) != count:
         yield b"", f"it has {len(rows)} records, but should have {count}"
     for i in range(len(rows)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lidit_jax import files
+from lidit_jax import files, tables
 from lidit_jax.evaluation import figures
 from lidit_jax.evaluation.intervals import Score
 
@@ -37,12 +37,11 @@ def write(
 
 def _table(table: Sequence[Sequence[Score]]) -> str:
     places = range(1, len(table) + 1)
-    lines = [f"| tokens of | {' | '.join(f'colour of thing {j}' for j in places)} |"]
-    lines.append("|---" * (len(table) + 1) + "|")
+    rows = [["tokens of", *(f"colour of thing {j}" for j in places)]]
     for k, row in zip(places, table):
         told = [f"{100 * a.value:.1f} ({100 * a.low:.1f} to {100 * a.high:.1f})" for a in row]
-        lines.append(f"| thing {k} | {' | '.join(told)} |")
-    return "\n".join(lines)
+        rows.append([f"thing {k}", *told])
+    return tables.markdown(rows)
 
 
 def plot(found: Found, classes: int, path: pathlib.Path):

@@ -84,8 +84,7 @@ def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     """
     config = read_config(workdir, "diffusion")
     encoders, name = config.encoders, config.model.conditioner.name
-    if checkpoints.last_step(workdir) is None:
-        raise errors.InputError(f"{workdir} has no finished checkpoint; train longer")
+    checkpoints.chosen(workdir)  # there is one, known before an LLM is loaded
     if len(encoders) > 1:
         raise errors.InputError(
             f"{workdir} has {len(encoders)} LLMs and mixes their tokens; probe a run with one LLM"

@@ -90,13 +90,12 @@ def check_reads_alike(reader: llm.FrozenLLM, known: nnx.State):
         )
 
 
-def open_pictures(config: Config, folder: pathlib.Path) -> tuple[Config, pipeline.Reader]:
+def open_pictures(config: Config, folder: pathlib.Path) -> pipeline.Reader:
     """Opens a data set of images, in [-1, 1], to train a VAE on.
 
     Raises InputError if the data set is not the one the config describes.
     """
-    opened = _open(config, folder)
-    return config, pipeline.Reader(opened, [], config.seed)
+    return pipeline.Reader(_open(config, folder), [], config.seed)
 
 
 def _open(config: Config, folder: pathlib.Path) -> Dataset:
@@ -177,7 +176,7 @@ def open_held_out(
 ) -> pipeline.Reader:
     """Opens a data set to score a run that trains on another; its source may differ.
 
-    config: as returned by `open_inputs` or `open_pictures`.
+    config: with measured sizes.
 
     Raises InputError if the model could not read it, or if it has images that are trained on, as
     far as recipes show.

@@ -19,6 +19,7 @@ from lidit_jax.batch import Batch
 from lidit_jax.data import pipeline
 from lidit_jax.training import checkpoints, handover, optim, origin, state, step
 from lidit_jax.training.config import Config
+from lidit_jax.training.inputs import open_held_out
 from lidit_jax.training.tasks import Task, open_run
 from lidit_jax.training.telemetry import ledger, metrics
 
@@ -104,7 +105,8 @@ class Run:
                     f"{self.config.train.init_from} the run began, is missing; put it back"
                 )
             return handover.begin(self.config, self.workdir, chosen, self.optimizer, self.like)
-        return state.initial(self.task, self.optimizer, self.config.seed, self.like, self.constants)
+        initial = state.make_initial(self.task, self.optimizer, self.config.seed, self.like)
+        return initial(self.constants)
 
     def saved_state(self) -> checkpoints.Found:
         """Restores the last intact checkpoint, and the position in the data.
@@ -154,23 +156,23 @@ def set_up(
     and workdir do not fit, or if another process still trains there after `WAIT`.
     """
     with processes.together():
-        opened = open_run(config, data)
-        reader = opened.held_out(held_out) if held_out else None
-    config, t = opened.config, config.train
+        config, task, reader, constants = open_run(config, data)
+        scored = open_held_out(config, held_out, reader) if held_out else None
+    t = config.train
     mesh = sharding.make_mesh(t.mesh)
     processes.connect(mesh)
     sharding.check_batch(mesh, t.batch_size, t.accumulate)
     rows = sharding.rows_here(mesh, t.batch_size)
-    batches = pipeline.batches(opened.reader, t.batch_size, rows=rows, threads=config.data.threads)
+    batches = pipeline.batches(reader, t.batch_size, rows=rows, threads=config.data.threads)
     optimizer = optim.make_optimizer(config.optim, t.steps)
-    graphdef, like = state.abstract(opened.task, optimizer, mesh)
+    graphdef, like = state.abstract(task, optimizer, mesh)
     # Orbax looks into a folder with all processes or none: first, all must see the same one.
     with processes.sharing(workdir), processes.together():
-        _claim(workdir, config, like, opened.constants, write=False)
+        _claim(workdir, config, like, constants, write=False)
         run = Run(
-            config=config, data=data, workdir=workdir, task=opened.task, reader=opened.reader,
-            batches=batches, constants=opened.constants, mesh=mesh, optimizer=optimizer,
-            graphdef=graphdef, like=like, held_out=reader,
+            config=config, data=data, workdir=workdir, task=task, reader=reader, batches=batches,
+            constants=constants, mesh=mesh, optimizer=optimizer, graphdef=graphdef, like=like,
+            held_out=scored,
         )  # fmt: skip
         if t.keep_best and write:
             if t.keep_best.startswith(step.HELD_OUT) and not held_out:
@@ -184,7 +186,7 @@ def set_up(
     try:
         with processes.together():
             # Check again: whoever held the lock until now may have begun another run there.
-            begins_from = _claim(workdir, config, like, opened.constants, write=True)
+            begins_from = _claim(workdir, config, like, constants, write=True)
             if jax.process_index() == 0:
                 _remove_leftovers(workdir)
                 if begins_from:

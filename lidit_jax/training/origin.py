@@ -41,12 +41,7 @@ class Origin:
 
 def source(config: Config) -> pathlib.Path:
     """Returns the folder of the run that `train.init_from` names. Raises InputError for a URL."""
-    if "://" in config.train.init_from:
-        raise errors.InputError(
-            f"train.init_from={config.train.init_from}: want a folder on a mounted filesystem; "
-            f"docs/launch.md explains how to mount a bucket"
-        )
-    return pathlib.Path(config.train.init_from).expanduser()
+    return files.mounted("train.init_from", config.train.init_from)
 
 
 def pinned(config: Config, workdir: pathlib.Path) -> Origin | None:
@@ -63,10 +58,7 @@ def last(config: Config) -> Origin:
     Every process calls this. Raises InputError if there is none, and Damaged if it cannot be read.
     """
     folder = source(config)
-    checkpoints.check_there(folder)
-    step = checkpoints.last_step(folder)
-    if step is None:
-        raise errors.InputError(f"{folder} holds no finished checkpoint to begin from; train there")
+    step = checkpoints.chosen(folder)
     return _of_first(lambda: Origin(str(folder), step, checkpoints.identity(folder, step)))
 
 

@@ -80,24 +80,13 @@ def shardings_of(like: TrainState) -> TrainState:
     return jax.tree.map(lambda a: a.sharding, like)
 
 
-def initial(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    like: TrainState,
-    constants: dict,
-) -> TrainState:
-    """Returns a fresh state, every array created with its sharding in `like`, never whole.
-
-    constants: the values of the model's constants, as nested dicts of arrays.
-    """
-    return initial_program(task, optimizer, seed, like)(constants)
-
-
-def initial_program(
+def make_initial(
     task: Task, optimizer: optax.GradientTransformation, seed: int, like: TrainState
 ) -> Callable[[dict], TrainState]:
-    """Returns the jitted function that makes a fresh state from the values of the constants."""
+    """Returns the jitted function that makes a fresh state from the values of the constants.
+
+    They are nested dicts of arrays. It creates every array sharded as in `like`, never whole.
+    """
 
     def init(constants):
         _, params, state = split(task.init(nnx.Rngs(rng.key(seed, "init"))))

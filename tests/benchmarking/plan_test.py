@@ -7,14 +7,13 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental import topologies
-from jax.sharding import AbstractMesh, AxisType
 
 from lidit_jax import errors, sharding
 from lidit_jax.benchmarking import assumed, chips, devices, flops, least_time, plan, program
 from lidit_jax.benchmarking.program import Program, Setting, TooLarge
 from lidit_jax.training.config import parse
 from tests.benchmarking.flops_test import make_step
-from tests.tiny import load_config
+from tests.tiny import abstract_mesh, load_config
 
 
 def on_mesh(sizes, batch_size=64, **model):
@@ -27,10 +26,6 @@ def on_mesh(sizes, batch_size=64, **model):
         dataclasses.replace(step.task, shape=shape),
         sharding.make_mesh(sizes),
     )
-
-
-def abstract_mesh(sizes):
-    return AbstractMesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_whole_file_of_fewer_records_is_told_too(config, data, tmp_path):
     for i, kind in enumerate(kind for kind in KINDS if kind.endswith("array_record")):
         folder = broken(data, tmp_path / f"{i}")
         path = next(folder.glob(kind))
-        rows = records.read_shards([path])
+        rows = records.Shards([path])
         records.write_records(path, [rows[i] for i in range(len(rows) - 1)])
         with pytest.raises(
             errors.InputError, match=rf"{path.name} is damaged \(it has \d+ records, but"

@@ -93,7 +93,7 @@ def test_records_are_compressed_where_that_is_worth_it_and_read_either_way(codec
         with records.writing(path, compressed) as writer:
             for _ in range(50):
                 writer.write(packed)
-        assert records.read_shards([path])[3] == packed
+        assert records.Shards([path])[3] == packed
         assert (path.stat().st_size > 50 * len(packed)) != compressed
 
 

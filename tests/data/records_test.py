@@ -37,13 +37,13 @@ def test_records_are_read_at_random_and_a_missing_shard_is_named(tmp_path):
     paths = [records.shard_path(tmp_path, "x", i, 2) for i in range(2)]
     records.write_records(paths[0], [b"a", b"b"])
     records.write_records(paths[1], [b"c"])
-    rows = records.read_shards(paths)
+    rows = records.Shards(paths)
     assert [rows[i] for i in (2, 0, 1)] == [b"c", b"a", b"b"]
     paths[1].unlink()
     with pytest.raises(
         errors.InputError, match="x-00001-of-00002.array_record is missing; run `prepare` again"
     ):
-        records.read_shards(paths)
+        records.Shards(paths)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
@@ -65,7 +65,7 @@ def test_as_many_files_are_open_as_all_of_a_data_set_has(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         for path in paths:
-            records.read_shards([path])
+            records.Shards([path])
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, files.UNLIMITED)
         assert hard > 256
     finally:
@@ -76,7 +76,7 @@ def test_threads_read_one_file_at_once(tmp_path):
     paths = [tmp_path / f"{i}.array_record" for i in range(2)]
     for i, path in enumerate(paths):
         records.write_records(path, (b"%d" % (i * 500 + k) for k in range(500)))
-    rows = records.read_shards(paths)
+    rows = records.Shards(paths)
     wanted = np.random.default_rng(0).integers(0, 1000, 4000).tolist()
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         assert list(threads.map(rows.__getitem__, wanted)) == [b"%d" % i for i in wanted]
@@ -94,7 +94,7 @@ from lidit_jax.data import records
 records._allow_open_files = lambda count: None
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
-    records.read_shards([pathlib.Path("{tmp_path}/x.array_record")])
+    records.Shards([pathlib.Path("{tmp_path}/x.array_record")])
 except errors.InputError as e:
     print(e)
 """
@@ -107,14 +107,14 @@ except errors.InputError as e:
 def test_a_filesystem_that_does_not_answer_is_no_damaged_record(tmp_path, monkeypatch):
     path = tmp_path / "x.array_record"
     records.write_records(path, [b"a"])
-    rows = records.read_shards([path])
+    rows = records.Shards([path])
 
     def gone(*_, **options):
         raise RuntimeError(f"Failed to read {path}: {os.strerror(errno.ESTALE)}")
 
     monkeypatch.setattr(records, "_opened", gone)
     monkeypatch.setattr(rows, "_readers", [types.SimpleNamespace(read=gone)])
-    for read in (lambda: rows[0], lambda: records.read_shards([path])):
+    for read in (lambda: rows[0], lambda: records.Shards([path])):
         with pytest.raises(errors.Passing, match=f"cannot read {path}: .*Stale file handle"):
             read()
 
@@ -127,4 +127,4 @@ def test_what_is_being_written_is_no_leftover(tmp_path):
         files.remove_leftovers(path)
         assert not left.exists()
         writer.write(b"a")
-    assert records.read_shards([path])[0] == b"a" and list(tmp_path.iterdir()) == [path]
+    assert records.Shards([path])[0] == b"a" and list(tmp_path.iterdir()) == [path]

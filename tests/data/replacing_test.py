@@ -81,23 +81,14 @@ def test_only_what_cannot_be_read_is_replaced(damage, config, data, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, drawn.batch, same)
 
 
-@pytest.fixture(scope="module")
-def poor(data, tmp_path_factory):
-    """The data set with 9 pictures that cannot be read, and the rows that they are."""
-    folder = broken(data, tmp_path_factory.mktemp("poor"))
-    for record in range(1, 10):
-        change_record(next(folder.rglob(LATENTS)), record, not_finite)
-    return folder, set(range(25, 34))
-
-
 def test_batches_and_what_was_replaced_do_not_depend_on_who_reads(config, poor):
-    folder, bad = poor
-    whole = pipeline.batches(opened(config, folder), 8, threads=1)
+    bad = set(range(25, 34))
+    whole = pipeline.batches(opened(config, poor), 8, threads=1)
     parts = [
-        pipeline.batches(opened(config, folder), 8, rows=rows, threads=3)
+        pipeline.batches(opened(config, poor), 8, rows=rows, threads=3)
         for rows in (np.arange(4), np.arange(4, 8))
     ]
-    order, seen = pipeline.Order(opened(config, folder), 8), set()
+    order, seen = pipeline.Order(opened(config, poor), 8), set()
     for before in range(12):
         drawn, halves = next(whole), [next(part) for part in parts]
         joined = jax.tree.map(lambda *a: np.concatenate(a), *(half.batch for half in halves))
@@ -140,7 +131,7 @@ def test_where_nothing_can_be_read_it_is_told(config, data, tmp_path):
 
 
 def test_the_key_of_a_row_is_told_as_far_as_it_is_known(config, poor, data, tmp_path):
-    reader, sound = opened(config, poor[0]), opened(config, data)
+    reader, sound = opened(config, poor), opened(config, data)
     assert [reader.key(row) for row in range(48)] == [sound.key(row) for row in range(48)]
     assert len({sound.key(row) for row in range(48)}) == 48
     folder = broken(data, tmp_path)

@@ -20,12 +20,9 @@ from lidit_jax.evaluation.benchmarks.geneval import COLOURS, TAGS
 from lidit_jax.evaluation.judges import open_judges
 from lidit_jax.evaluation.positional.prompts import ADJECTIVES, FAMILIES
 from lidit_jax.share import WHOLE, Share
+from tests.evaluation.made import clause
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def clause(name, count=1, **more):
-    return {"class": name, "count": count, **more}
 
 
 CAT, DOG = clause("cat"), clause("dog")
@@ -186,8 +183,8 @@ for args in json.loads(sys.argv[1]):
 
 def test_flags_that_a_way_does_not_read_are_refused(tmp_path):
     cases = {
-        "0 of these flags given; want one: --fetch, --write_prompts, --samples, --workdir, --results": [],
-        "2 of these flags given": ["--fetch", "--samples=x"],
+        "no flag says what to do; want one of --fetch, --write_prompts, --samples, --workdir, --results": [],
+        "--fetch and --samples are different jobs": ["--fetch", "--samples=x"],
         "--per_prompt only works with --workdir, not with --samples": ["--samples=x", "--per_prompt=1"],
         "--llm only works with --workdir, not with --samples": ["--samples=x", "--llm=a=b"],
         "--vae does not apply to --suite=shapes; it is for geneval": ["--suite=shapes", "--samples=x", "--vae=y"],

@@ -10,6 +10,7 @@ from lidit_jax.evaluation.benchmarks import geneval, geneval_rules
 from lidit_jax.evaluation.benchmarks.benchmark import Item
 from lidit_jax.evaluation.benchmarks.geneval import TAGS, GenEval
 from lidit_jax.evaluation.judges.records import Detection, Judges
+from tests.evaluation.made import clause
 
 BENCHMARK = GenEval()
 
@@ -18,10 +19,6 @@ def at(x, y, colour=None, size=10, score=0.95):
     """An object of a record, by its centre."""
     box = [x - size / 2, y - size / 2, x + size / 2, y + size / 2]
     return {"score": score, "box": box} | ({"colour": colour} if colour else {})
-
-
-def clause(name, count=1, **more):
-    return {"class": name, "count": count, **more}
 
 
 TWO_DOGS = [clause("dog", 2)]

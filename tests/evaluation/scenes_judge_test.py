@@ -23,6 +23,7 @@ from lidit_jax.scenes.things import (
     Segment,
     Thing,
 )
+from tests.evaluation.made import to_uint8
 
 SIZES_PX = [48, pytest.param(64, marks=pytest.mark.slow)]
 VALUES = {"shape": SHAPES, "colour": COLOURS, "texture": ("", *TEXTURES), "size": SIZES}
@@ -34,10 +35,6 @@ EVERY_THING = [
 
 def drawn(scene, size, seed=0):
     return render(scene, size, np.random.default_rng(seed))
-
-
-def to_uint8(image):
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 
 def noisy(image, sigma=10):

@@ -12,6 +12,7 @@ from lidit_jax.evaluation import SUITES
 from lidit_jax.evaluation.judges.records import Judges
 from lidit_jax.evaluation.shapes import Verdict, detect, judge
 from lidit_jax.shapes_world import COLOURS, RELATIONS, SHAPES, Object, Scene
+from tests.evaluation.made import to_uint8
 
 SCENES = shapes_world.all_scenes()
 TWOS = [SCENES[i] for i in np.random.default_rng(0).integers(48, len(SCENES), 80)]
@@ -26,10 +27,6 @@ def render(scene, size):
 
 def agreement(size, spoil):
     return np.mean([judge(spoil(render(s, size)), s).all_correct for s in SAMPLE])
-
-
-def to_uint8(image):
-    return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("size", [24, *SIZES, 96])

@@ -363,7 +363,7 @@ def test_an_estimate_is_near_what_is_written(config, prepared):
     pictures, captions = estimate.estimate(config, plan, source)
     assert (pictures.count, captions.count) == (9, plan.info["captions"])
     for line, pattern in ((pictures, "latents*"), (captions, "features*.array_record")):
-        rows = records.read_shards(sorted(prepared.rglob(pattern)))  # a file itself has 128 kB more
+        rows = records.Shards(sorted(prepared.rglob(pattern)))  # a file itself has 128 kB more
         written = sum(len(rows[i]) for i in range(len(rows)))
         assert line.seconds_each > 0
         assert abs(line.count * line.bytes_each / written - 1) < 0.25

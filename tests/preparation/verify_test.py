@@ -23,7 +23,7 @@ def flip_a_byte(folder):
 def rewrite_a_record(folder, change):
     """A picture that was written wrong, with the checksum of what was written."""
     path = next(folder.rglob("latents-00001*"))
-    rows = records.read_shards([path])
+    rows = records.Shards([path])
     images = [records.unpack_image(rows[i]) for i in range(len(rows))]
     images[0] = records.ImageRecord(**vars(images[0]) | change(images[0]))
     del rows
@@ -39,7 +39,7 @@ def rewrite_a_record(folder, change):
 
 def poison_features(folder):
     path = next(folder.rglob("features-00000*.array_record"))
-    rows = records.read_shards([path])
+    rows = records.Shards([path])
     packed = [msgpack.unpackb(rows[i]) for i in range(len(rows))]
     numbers = np.frombuffer(packed[0]["bf16"], np.uint16).copy()
     numbers[3] = 0x7FC0  # NaN

@@ -174,7 +174,7 @@ FOUR = [
 def test_a_row_of_the_table_is_of_the_place_that_is_read(tmp_path):
     path = report.write({"one": FOUR}, 8, 40, tmp_path, "python -m x")
     assert (
-        "| tokens of | colour of thing 1 | colour of thing 2 |\n|---|---|---|\n"
+        "| tokens of | colour of thing 1 | colour of thing 2 |\n| --- | --- | --- |\n"
         "| thing 1 | 11.0 (1.0 to 21.0) | 12.0 (2.0 to 22.0) |\n"
         "| thing 2 | 93.0 (83.0 to 97.0) | 94.0 (84.0 to 98.0) |\n"
     ) in path.read_text()

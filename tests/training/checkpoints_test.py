@@ -275,9 +275,9 @@ def test_a_linked_folder_is_as_good_as_the_folder(linked, config, data, workdir,
 def state_like(config, data):
     from lidit_jax.training import optim, tasks
 
-    opened = tasks.open_run(config, data)
+    _, task, *_ = tasks.open_run(config, data)
     optimizer = optim.make_optimizer(config.optim, config.train.steps)
-    return state.abstract(opened.task, optimizer, MESH)[1]
+    return state.abstract(task, optimizer, MESH)[1]
 
 
 # What a folder holds.

@@ -318,7 +318,7 @@ def test_a_refusal_writes_nothing(llms, workdir, second_data, tmp_path):
         assert not (tmp_path / "run").exists()
     begun = shutil.copytree(workdir, tmp_path / "begun")
     shutil.rmtree(begun / "checkpoints")
-    for message in ("holds no checkpoints", "holds no finished checkpoint to begin from"):
+    for message in ("holds no checkpoints", "holds no finished checkpoint; train longer"):
         with pytest.raises(errors.InputError, match=message):
             loop.train(parse(stage_dict(llms, begun)), second_data, tmp_path / "run")
         (begun / "checkpoints").mkdir(exist_ok=True)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax._src.array import ArrayImpl
-from jax.sharding import AbstractMesh, AxisType
 
 from lidit_jax import errors, sharding
 from lidit_jax.training import checkpoints, loop, opening, optim, state, trained
@@ -19,7 +18,7 @@ from lidit_jax.training.config import parse
 from lidit_jax.training.tasks import without_data
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests import tiny
-from tests.tiny import load_config
+from tests.tiny import abstract_mesh, load_config
 from tests.training.step_test import LENGTHS, make_config
 
 
@@ -46,7 +45,7 @@ def test_a_state_is_born_in_little_more_than_its_share_of_every_device(mesh, opt
     constants = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), nnx.to_pure_dict(like.constants)
     )
-    program = state.initial_program(task, optimizer, 0, like).lower(constants)
+    program = state.make_initial(task, optimizer, 0, like).lower(constants)
     used = program.compile().memory_analysis()
     held = used.output_size_in_bytes + used.temp_size_in_bytes + used.argument_size_in_bytes
     assert held < 1.15 * total(share, like)
@@ -96,10 +95,6 @@ def meshes(count):
     for replica, fsdp in itertools.product(range(1, count + 1), repeat=2):
         if count % (replica * fsdp) == 0:
             yield replica, fsdp, count // (replica * fsdp)
-
-
-def abstract_mesh(sizes):
-    return AbstractMesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 @pytest.mark.parametrize("count", [8, 44, 256])

@@ -21,7 +21,7 @@ def spoiled(config, data, workdir, tmp_path_factory):
     folder = shutil.copytree(data, tmp_path_factory.mktemp("spoiled") / "data")
     key = replay(config, data, shutil.copytree(workdir, folder.parent / "whole"), STEP)[5].key
     for path in folder.glob("images/*/*.array_record"):
-        shard = records.read_shards([path])
+        shard = records.Shards([path])
         rows = [records.unpack_image(shard[i]) for i in range(len(shard))]
         for i, image in enumerate(rows):
             if image.key == key:

@@ -49,7 +49,7 @@ def begin(config, mesh):
         np.zeros(3), np.ones(3),
         [dict(mean_E=np.zeros(e), std_E=np.ones(e), prefix_PxE=np.ones((3, e)), null_ZxE=np.ones((1, e))) for e in WIDTHS[: len(config.encoders)]],
     )  # fmt: skip
-    current = state.initial(task, optimizer, config.seed, like, constants)
+    current = state.make_initial(task, optimizer, config.seed, like)(constants)
     return task, current, step.make_step(task, graphdef, optimizer, config, mesh, like)
 
 

@@ -2,12 +2,12 @@
 
     records            the judges' interfaces and answers
     loading            a local folder -> model, tokenizer and image processor, and their identity
-    mask2former        detector of fixed classes, with masks                        GenEval's
+    mask2former        detector of fixed classes, with masks               GenEval's
     open_vocabulary    detectors of any words, without masks: OWLv2, Grounding DINO
-    blip               answers questions                                            T2I-CompBench's
+    blip               answers questions                                   T2I-CompBench's
     qwen_vl, vilt      answer questions
-    clip               embeds pictures and texts in one space                       GenEval's,
-    CLIPScore's tiny               one of each, with random weights; tiny_tokenizers, for them
+    clip               embeds pictures and texts in one space              GenEval's, CLIPScore's
+    tiny               one of each, with random weights; tiny_tokenizers, for them
 
 torch and transformers are imported only when a judge is opened. Nothing is downloaded.
 """

@@ -13,23 +13,6 @@ from lidit_jax.models import layers
 from lidit_jax.sharding import split_batch
 
 
-def conv(d_in, d_out, config, *, rngs, size=3, axes=("embed", "embed_out"), **options):
-    """Returns a convolution that keeps the size; `axes` are those of d_in and d_out."""
-    return layers.Conv(
-        d_in, d_out, (size, size), dtype=jnp.dtype(config.dtype), rngs=rngs,
-        kernel_metadata={"axes": (None, None, *axes)}, bias_metadata={"axes": (None,)}, **options,
-    )  # fmt: skip
-
-
-def group_norm(width, config, *, rngs):
-    """Returns GroupNorm over space and groups of channels, eps 1e-6; f32 in and out."""
-    affine = {"axes": (None,)}
-    return nnx.GroupNorm(
-        width, config.norm_num_groups, epsilon=1e-6, dtype=jnp.float32, use_fast_variance=False,
-        rngs=rngs, scale_metadata=affine, bias_metadata=affine,
-    )  # fmt: skip
-
-
 class Resnet(nnx.Module):
     """x + Conv3x3(SiLU(GN(Conv3x3(SiLU(GN(x)))))); x through a 1x1 convolution if the width
     changes.
@@ -37,11 +20,12 @@ class Resnet(nnx.Module):
 
     def __init__(self, d_in, d_out, config, *, rngs):
         self.dtype = jnp.dtype(config.dtype)
-        self.norm1 = group_norm(d_in, config, rngs=rngs)
-        self.conv1 = conv(d_in, d_out, config, rngs=rngs)
-        self.norm2 = group_norm(d_out, config, rngs=rngs)
-        self.conv2 = conv(d_out, d_out, config, rngs=rngs)
-        self.conv_shortcut = conv(d_in, d_out, config, rngs=rngs, size=1) if d_in != d_out else None
+        groups, build = config.norm_num_groups, dict(dtype=self.dtype, rngs=rngs)
+        self.norm1 = layers.group_norm(d_in, groups, rngs=rngs)
+        self.conv1 = layers.conv(d_in, d_out, **build)
+        self.norm2 = layers.group_norm(d_out, groups, rngs=rngs)
+        self.conv2 = layers.conv(d_out, d_out, **build)
+        self.conv_shortcut = layers.conv(d_in, d_out, size=1, **build) if d_in != d_out else None
 
     def __call__(self, x_BxHxWxD):
         h = self.conv1(nnx.silu(self.norm1(x_BxHxWxD)).astype(self.dtype))
@@ -58,7 +42,7 @@ class SpatialAttention(nnx.Module):
         def linear():
             return layers.linear(width, width, ("embed", "embed_out"), dtype=self.dtype, rngs=rngs)
 
-        self.group_norm = group_norm(width, config, rngs=rngs)
+        self.group_norm = layers.group_norm(width, config.norm_num_groups, rngs=rngs)
         self.to_q, self.to_k, self.to_v = linear(), linear(), linear()
         self.to_out = nnx.List([linear()])
 
@@ -92,8 +76,8 @@ class Downsample(nnx.Module):
     """Halves the sides: a 3x3 convolution with stride 2, padded below and to the right only."""
 
     def __init__(self, width, config, *, rngs):
-        padding = ((0, 1), (0, 1))
-        self.conv = conv(width, width, config, rngs=rngs, strides=2, padding=padding)
+        build = dict(dtype=jnp.dtype(config.dtype), rngs=rngs)
+        self.conv = layers.conv(width, width, strides=2, padding=((0, 1), (0, 1)), **build)
 
     def __call__(self, x_BxHxWxD):
         return self.conv(x_BxHxWxD)
@@ -103,7 +87,7 @@ class Upsample(nnx.Module):
     """Doubles the sides: every cell becomes 2x2 equal ones, then a 3x3 convolution."""
 
     def __init__(self, width, config, *, rngs):
-        self.conv = conv(width, width, config, rngs=rngs)
+        self.conv = layers.conv(width, width, dtype=jnp.dtype(config.dtype), rngs=rngs)
 
     def __call__(self, x_BxHxWxD):
         return self.conv(x_BxHxWxD.repeat(2, 1).repeat(2, 2))

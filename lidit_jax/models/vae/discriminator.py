@@ -22,17 +22,17 @@ class PatchDiscriminator(nnx.Module):
         self.dtype = dtype
         widths = (width, 2 * width, 4 * width, 8 * width)
 
-        def conv(d_in, d_out, strides, axes=("embed", "embed_out")):
-            return layers.Conv(
-                d_in, d_out, (4, 4), strides, padding=1, dtype=dtype, rngs=rngs,
-                kernel_init=nnx.initializers.normal(0.02),
-                kernel_metadata={"axes": (None, None, *axes)}, bias_metadata={"axes": (None,)},
-            )  # fmt: skip
-
-        self.conv_in = conv(3, widths[0], 2, (None, "embed_out"))
-        self.convs = nnx.List([conv(i, o, s) for i, o, s in zip(widths, widths[1:], (2, 2, 1))])
-        self.norms = nnx.List([_norm(d, rngs) for d in widths[1:]])
-        self.conv_out = conv(widths[-1], 1, 1, ("embed", None))
+        init = nnx.initializers.normal(0.02)
+        build = dict(size=4, padding=1, dtype=dtype, rngs=rngs, kernel_init=init)
+        self.conv_in = layers.conv(3, widths[0], (None, "embed_out"), strides=2, **build)
+        self.convs = nnx.List(
+            [
+                layers.conv(d_in, d_out, strides=strides, **build)
+                for d_in, d_out, strides in zip(widths, widths[1:], (2, 2, 1))
+            ]
+        )
+        self.norms = nnx.List([layers.group_norm(d, 32, rngs=rngs) for d in widths[1:]])
+        self.conv_out = layers.conv(widths[-1], 1, ("embed", None), **build)
 
     def __call__(self, x_BxHxWx3):
         """Returns f32 logits [B, H/8 - 2, W/8 - 2] of pictures in [-1, 1]; positive means real."""
@@ -40,14 +40,6 @@ class PatchDiscriminator(nnx.Module):
         for conv, norm in zip(self.convs, self.norms):
             h = nnx.leaky_relu(norm(conv(h)), 0.2).astype(self.dtype)
         return self.conv_out(h)[..., 0].astype(jnp.float32)
-
-
-def _norm(width, rngs):
-    affine = {"axes": (None,)}
-    return nnx.GroupNorm(
-        width, 32, dtype=jnp.float32, use_fast_variance=False, rngs=rngs,
-        scale_metadata=affine, bias_metadata=affine,
-    )  # fmt: skip
 
 
 def discriminator_loss(real_Bxhxw, fake_Bxhxw):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lidit_jax import errors
-from lidit_jax.models.vae.blocks import DownBlock, MidBlock, UpBlock, blocks, conv, group_norm
+from lidit_jax.models import layers
+from lidit_jax.models.vae.blocks import DownBlock, MidBlock, UpBlock, blocks
 from lidit_jax.sharding import split_batch
 
 
@@ -72,13 +73,12 @@ class Encoder(nnx.Module):
     def __init__(self, config: VAEConfig, *, rngs):
         widths, moments = config.block_out_channels, 2 * config.latent_channels
         self.dtype = jnp.dtype(config.dtype)
-        self.conv_in = conv(
-            config.in_channels, widths[0], config, rngs=rngs, axes=(None, "embed_out")
-        )
+        build = dict(dtype=self.dtype, rngs=rngs)
+        self.conv_in = layers.conv(config.in_channels, widths[0], (None, "embed_out"), **build)
         self.down_blocks = blocks(DownBlock, widths, config, rngs=rngs)
         self.mid_block = MidBlock(widths[-1], config, rngs=rngs)
-        self.conv_norm_out = group_norm(widths[-1], config, rngs=rngs)
-        self.conv_out = conv(widths[-1], moments, config, rngs=rngs, axes=("embed", None))
+        self.conv_norm_out = layers.group_norm(widths[-1], config.norm_num_groups, rngs=rngs)
+        self.conv_out = layers.conv(widths[-1], moments, ("embed", None), **build)
 
     def __call__(self, x_BxHxWx3):
         x = split_batch(self.conv_in(x_BxHxWx3))
@@ -94,15 +94,12 @@ class Decoder(nnx.Module):
     def __init__(self, config: VAEConfig, *, rngs):
         widths = config.block_out_channels[::-1]
         self.dtype = jnp.dtype(config.dtype)
-        self.conv_in = conv(
-            config.latent_channels, widths[0], config, rngs=rngs, axes=(None, "embed_out")
-        )
+        build = dict(dtype=self.dtype, rngs=rngs)
+        self.conv_in = layers.conv(config.latent_channels, widths[0], (None, "embed_out"), **build)
         self.mid_block = MidBlock(widths[0], config, rngs=rngs)
         self.up_blocks = blocks(UpBlock, widths, config, rngs=rngs)
-        self.conv_norm_out = group_norm(widths[-1], config, rngs=rngs)
-        self.conv_out = conv(
-            widths[-1], config.out_channels, config, rngs=rngs, axes=("embed", None)
-        )
+        self.conv_norm_out = layers.group_norm(widths[-1], config.norm_num_groups, rngs=rngs)
+        self.conv_out = layers.conv(widths[-1], config.out_channels, ("embed", None), **build)
 
     def __call__(self, z_BxHxWxC):
         x = self.mid_block(split_batch(self.conv_in(z_BxHxWxC)))
@@ -116,8 +113,8 @@ class AutoencoderKL(nnx.Module):
 
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
         def pointwise(width, wanted):
-            few = (None, None)
-            return conv(width, width, config, rngs=rngs, size=1, axes=few) if wanted else None
+            build = dict(size=1, dtype=jnp.dtype(config.dtype), rngs=rngs)
+            return layers.conv(width, width, (None, None), **build) if wanted else None
 
         self.config = config
         self.encoder = Encoder(config, rngs=rngs)

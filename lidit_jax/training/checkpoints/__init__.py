@@ -17,7 +17,7 @@ from lidit_jax.training.checkpoints.exporting import export
 from lidit_jax.training.checkpoints.holdings import info
 from lidit_jax.training.checkpoints.naming import by_name
 from lidit_jax.training.checkpoints.reading import (
-    check_there,
+    chosen,
     identity,
     is_export,
     last_step,
@@ -41,7 +41,7 @@ from lidit_jax.training.checkpoints.saving import Saved, Saver, check_keep_best
 
 __all__ = [
     "RESTORE", "Damaged", "Found", "Saved", "Saver", "by_name", "changes", "check_keep_best",
-    "check_there", "claim", "differences", "export", "identity", "info", "is_export", "last_step",
+    "chosen", "claim", "differences", "export", "identity", "info", "is_export", "last_step",
     "last_whole", "record_of", "remove_unfinished", "restore", "restore_ema", "restore_fields",
     "saved_constants", "saved_shapes", "set_aside", "steps", "steps_here", "to_json", "was_due",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Which run owns a folder: <workdir>/config.json, its config with `prepare`'s measurements."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -78,13 +79,7 @@ def changes(old: Config, new: Config, fixed: tuple[str, ...] = ()) -> list[str]:
 
 def to_json(config: Config) -> dict:
     """Returns the config as plain JSON values (tuples are lists)."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-    return plain(dataclasses.asdict(config))
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _is_free(key: str, config: Config) -> bool:

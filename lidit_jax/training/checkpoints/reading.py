@@ -39,12 +39,6 @@ def last_step(workdir: pathlib.Path) -> int | None:
     return max(steps(workdir), default=None)
 
 
-def check_there(workdir: pathlib.Path):
-    """Raises InputError, on every process, if process 0 sees no checkpoint folder in a run."""
-    if not processes.from_first((workdir / "checkpoints").is_dir()):
-        raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
-
-
 def restore(workdir: pathlib.Path, step: int, like: TrainState) -> tuple[TrainState, dict]:
     """Returns the state saved at `step`, sharded as in `like`, and the checkpoint's record.
 
@@ -165,12 +159,13 @@ def saved_constants(
     return _read(folder, {"constants": like})[1]["constants"]
 
 
-def chosen(workdir: pathlib.Path, step: int | None) -> int:
-    """Returns a finished checkpoint's step: this one, or the last.
+def chosen(workdir: pathlib.Path, step: int | None = None) -> int:
+    """Returns a finished checkpoint's step: this one, or the last; see `steps`.
 
-    Raises InputError if there is none.
+    Raises InputError, on every process, if there is none.
     """
-    check_there(workdir)
+    if not processes.from_first((workdir / "checkpoints").is_dir()):
+        raise errors.InputError(f"{workdir} holds no checkpoints; train there first")
     there = steps(workdir)
     if not there:
         raise errors.InputError(

@@ -49,20 +49,6 @@ class Task(Protocol):
         """Returns raw latents to look at, one row or several consecutive rows per sample."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A run about to begin: its config with measured sizes, task, data and model constants."""
-
-    config: Config
-    task: Task
-    reader: Reader
-    constants: dict
-
-    def held_out(self, folder: pathlib.Path) -> Reader:
-        """Opens a held-out data set. Raises InputError as `inputs.open_held_out` does."""
-        return inputs.open_held_out(self.config, folder, self.reader)
-
-
 def without_data(config: Config) -> Task:
     """Returns the task of a finished run, for sampling or export: it cannot be scored."""
     if config.task == "vae":
@@ -71,15 +57,16 @@ def without_data(config: Config) -> Task:
     return diffusion.diffusion_task(config, tuple(1 for _ in config.encoders))
 
 
-def open_run(config: Config, folder: pathlib.Path) -> Opened:
+def open_run(config: Config, folder: pathlib.Path) -> tuple[Config, Task, Reader, dict]:
     """Opens a prepared data set for the config's task.
 
-    Raises InputError if the data set is not the one that the config describes.
+    Returns the config with measured sizes, the task, the data and the model's constants. Raises
+    InputError if the data set is not the one that the config describes.
     """
     if config.task == "vae":
-        config, reader = inputs.open_pictures(config, folder)
+        reader = inputs.open_pictures(config, folder)
         task, constants = autoencoding.vae_task(config)
     else:
         config, reader, constants = inputs.open_inputs(config, folder)
         task = diffusion.diffusion_task(config, tuple(reader.lengths))
-    return Opened(config, task, reader, constants)
+    return config, task, reader, constants

@@ -15,7 +15,6 @@ from lidit_jax.training.inputs import open_inputs
 from lidit_jax.training.telemetry import step_lines
 from lidit_jax.training.telemetry.bad_records import BadRecords
 from lidit_jax.training.telemetry.ledger import NAME, Ledger
-from tests.tiny_prepared import broken, change_record, not_finite
 
 
 def event(place, row):
@@ -80,15 +79,6 @@ def test_the_budget_counts_rows_and_not_how_often_they_came(budget, tmp_path):
     with pytest.raises(errors.InputError, match=message):
         resumed.flush()
     assert lines(tmp_path)[-1]["row"] == 30
-
-
-@pytest.fixture(scope="module")
-def poor(data, tmp_path_factory):
-    """The data set with 9 pictures that cannot be read: rows 25 to 33."""
-    folder = broken(data, tmp_path_factory.mktemp("poor"))
-    for record in range(1, 10):
-        change_record(next(folder.rglob("latents-00001*")), record, not_finite)
-    return folder
 
 
 def due(config, folder, steps):
