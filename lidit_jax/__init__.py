@@ -12,7 +12,7 @@ Layers, from the bottom; imports only go down:
      batch  sharding  processes  prompts
      pretrained  share  tables  shapes_world  scenes
   1  diffusion  models  evaluation                maths; networks; images on disk -> scores
-  2  text  data                                   prompts -> LLM features; sources -> batches
+  2  text  data                                   prompts -> features; sources -> records -> batches
   3  training                                     config, step, loop, checkpoints
   4  preparation  generation  autoencoding        sources -> records; prompts -> images; VAE use
   5  benchmarking  ablation  probing              cost of a run; comparing runs; what tokens encode

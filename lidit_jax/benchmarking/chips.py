@@ -62,7 +62,7 @@ def _hopper(name: str, memory: float, bandwidth: float) -> Chip:
 
 
 # TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e}: 16, 95 and 32 GB of HBM. Programs get 15.75, 95.73
-# and 31.24 GiB, according to the compiler (libtpu 0.0.52). Links: half of the 400, 1,200 and 800
+# and 31.24 GiB, according to the compiler (libtpu 0.0.42). Links: half of the 400, 1,200 and 800
 # GB/s for both directions. Links between slices are slower; they are not modelled here.
 # GPUs: NVIDIA's data sheets of H100 SXM (3.35 TB/s, 1,979 TFLOP/s with sparsity: 989 without) and
 # H200 SXM (4.8 TB/s); memory as CUDA reports it, of the nominal 80 and 141 GB (H100s differ by 0.1

@@ -60,8 +60,10 @@ def of_topology(name: str) -> list[jax.Device]:
 def _tpus(name: str) -> list[jax.Device]:
     for variable, value in _WITHOUT_TPU.items():
         os.environ.setdefault(variable, value)
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if name.endswith(":1x1") else {}  # else four
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone)
+        return list(found.devices)
     except jax.errors.JaxRuntimeError as e:
         told = str(e).split(": ", 1)[-1].splitlines()[0]
         raise errors.InputError(

@@ -1,7 +1,7 @@
 """Training: the only package that uses optax and Orbax, and the last that sees ConfigDicts.
 
 config       ConfigDict -> frozen dataclasses          opening      checks a run and makes its state
-tasks        what is trained: diffusion, the VAE       loop         steps, logs, checkpoints
+tasks        what is trained: diffusion, the VAE       loop         steps, logs, saves, previews
 inputs       checks and opens a data set               step         one jitted, sharded update
 optim        the optimizer                             guard        which steps are skipped
 state        parameters, EMA, optimizer state          feed         moves batches to the devices

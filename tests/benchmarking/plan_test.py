@@ -265,6 +265,7 @@ def libtpu():
 
 def test_a_slice_of_tpus_can_be_had_without_one(libtpu):
     assert len(devices.of_topology("v5e:8x8")) == 64
+    assert len(devices.of_topology("v5e:1x1")) == 1
     mesh = sharding.make_mesh((1, 4, 1), devices.of_topology("v5e:2x2"))
     assert {d.platform for d in mesh.devices.flat} == {"tpu"}
     assert {d.platform for d in jax.devices()} == {"cpu"}
