@@ -100,7 +100,7 @@ def spec(shape: BatchShape) -> Batch:
 
 
 def fake(shape: BatchShape, seed: int = 0) -> Batch:
-    """Returns a random batch of this shape (numpy): normal latents, prompts of random lengths."""
+    """Returns a random batch (numpy): normal latents, prompts of random lengths, none empty."""
     rng = np.random.default_rng(seed)
     B = shape.batch_size
 

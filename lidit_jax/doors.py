@@ -127,7 +127,7 @@ def chosen(*modes: str, required: bool = False) -> str:
 
     Raises InputError if several are given, or if none is and one is required.
     """
-    given = [mode for mode in modes if flags.FLAGS[mode].value not in (None, False, [])]
+    given = [mode for mode in modes if flags.FLAGS[mode].value not in (None, False, "", [])]
     if len(given) > 1:
         raise errors.InputError(f"--{' and --'.join(given)} are different jobs; give one at a time")
     if required and not given:

@@ -1,8 +1,8 @@
 """A trained run -> a folder to give away: a VAE as diffusers saves it, a diffusion model as a run
 to draw from.
 
-python -m lidit_jax.export --workdir=out/quickstart/run --out=out/quickstart/model
-python -m lidit_jax.export --workdir=out/vae_openmoji/run --data=out/vae_openmoji/data --out=VAE
+python -m lidit_jax.export --workdir=RUN --out=MODEL
+python -m lidit_jax.export --workdir=RUN --data=DATA --out=VAE
 """
 
 from absl import flags

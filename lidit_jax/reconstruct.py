@@ -1,6 +1,6 @@
 """Encodes and decodes the held-out pictures of a config with a VAE.
 
-python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=VAE --out=out/decoded
+python -m lidit_jax.reconstruct --config=configs/vae_openmoji.py --vae=VAE --out=DECODED
 """
 
 from lidit_jax import doors

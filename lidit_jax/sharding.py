@@ -98,7 +98,7 @@ def copies() -> Mesh:
 def drawing_mesh(weights: int, devices=None) -> Mesh:
     """Returns a mesh for sampling from a model of `weights` bytes, of this process's devices.
 
-    devices: others than these.
+    devices: to use instead of these.
 
     Up to COPIED bytes every device has a copy, and none waits for another. A larger model is
     sharded over all of them, as in training, and each block is gathered when it runs, so that any
@@ -219,10 +219,12 @@ def param_shardings(mesh: Mesh, params: nnx.State) -> nnx.State:
 def _spec(path, param) -> list[str | None]:
     """Returns the mesh axis of each dimension. Raises ValueError if its logical one is unknown."""
     axes = param.get_metadata().get("axes")
-    if axes is None or not set(axes) <= {None, *LOGICAL_TO_MESH}:
+    known = {None, *LOGICAL_TO_MESH}
+    if axes is None or len(axes) != len(param.shape) or not set(axes) <= known:
         raise ValueError(
-            f"parameter {'.'.join(map(str, path))} names the logical axes {axes}; want one of "
-            f"{', '.join(LOGICAL_TO_MESH)} or None for each dimension, as in models/layers.py"
+            f"parameter {'.'.join(map(str, path))} of shape {param.shape} names the logical axes "
+            f"{axes}; want one of {', '.join(LOGICAL_TO_MESH)} or None for each dimension, as in "
+            f"models/layers.py"
         )
     return [LOGICAL_TO_MESH[axis] if axis else None for axis in axes]
 

@@ -62,8 +62,11 @@ def test_the_mesh_that_is_named_instead_is_the_nearest_by_ratios():
         sharding.param_shardings(mesh, nnx.State({"kernel": param}))
 
 
-@pytest.mark.parametrize(("named", "told"), [({}, "None"), ({"axes": ("embd", None)}, "embd")])
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [({}, "None"), ({"axes": ("embd", None)}, "embd"), ({"axes": ("embed",)}, "embed")],
+)
 def test_a_parameter_without_known_axes_is_named(named, told):
     params = nnx.State({"pool": {"kernel": nnx.Param(jnp.zeros((8, 8)), **named)}})
-    with pytest.raises(ValueError, match=f"parameter pool.kernel names .*{told}.*; want one of"):
+    with pytest.raises(ValueError, match=f"parameter pool.kernel of .*{told}.*; want one of"):
         sharding.param_shardings(sharding.make_mesh((1, 8, 1)), params)

@@ -14,6 +14,8 @@ class Chip:
     link: bytes/s received from its neighbours; joined: accelerators per machine, 0 = links connect
     all of them; far: bytes/s received from other machines, over a link of its own. described: a
     GPU's description for XLA's compiler where none is present ("" = a TPU, which libtpu describes).
+    unset: bytes for programs where XLA_PYTHON_CLIENT_MEM_FRACTION is not set, 0 = `memory`.
+    machine: accelerators of the largest machine.
     """
 
     memory: int
@@ -22,11 +24,14 @@ class Chip:
     far: float = 0.0
     joined: int = 0
     described: str = ""
+    unset: int = 0
+    machine: int = 8
 
 
 # The rest of a GPU's memory goes to its driver, libraries and fragmentation. XLA can be given this
-# share with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 (its default is 0.75).
+# share with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92.
 _GPU_SHARE = 0.92
+_UNSET_SHARE = 0.75  # JAX's default
 _HOPPER = """
 platform_name: "CUDA"
 device_description_str: "NVIDIA {name}"
@@ -58,7 +63,15 @@ gpu_device_info {{
 def _hopper(name: str, memory: float, bandwidth: float) -> Chip:
     """Returns an SXM GPU: NVLink, 900 GB/s both ways among 8; 400 Gbit/s each between machines."""
     described = _HOPPER.format(name=name, memory=memory, bandwidth=bandwidth)
-    return Chip(int(_GPU_SHARE * memory), 989e12, 450e9, far=50e9, joined=8, described=described)
+    return Chip(
+        int(_GPU_SHARE * memory),
+        989e12,
+        450e9,
+        far=50e9,
+        joined=8,
+        described=described,
+        unset=int(_UNSET_SHARE * memory),
+    )
 
 
 # TPUs: cloud.google.com/tpu/docs/{v5e,v5p,v6e}: 16, 95 and 32 GB of HBM. Programs get 15.75, 95.73
@@ -70,7 +83,7 @@ def _hopper(name: str, memory: float, bandwidth: float) -> Chip:
 # 9.0 from the CUDA programming guide; versions as in jax[cuda13].
 CHIPS = {
     "v5e": Chip(int(15.75 * GIB), 197e12, 200e9),
-    "v5p": Chip(int(95.73 * GIB), 459e12, 600e9),
+    "v5p": Chip(int(95.73 * GIB), 459e12, 600e9, machine=4),
     "v6e": Chip(int(31.24 * GIB), 918e12, 400e9),
     "H100": _hopper("H100", 79.10 * GIB, 3.35e12),
     "H200": _hopper("H200", 139.81 * GIB, 4.8e12),

@@ -34,8 +34,6 @@ class Asked:
 
     steps: of the config's sampler. guidance: 1 = off. batch: pictures at once, over all devices.
     tokens: text tokens that a prompt is padded to.
-
-    Raises InputError if the config cannot be sampled from.
     """
 
     config: Config
@@ -148,6 +146,8 @@ def measure(asked: Asked, rounds: int = 5, mesh: Mesh | None = None) -> Sampling
     Args:
       rounds: how often everything is timed, after a first round that compiles it.
       mesh: None = `sharding.drawing_mesh`.
+
+    Raises InputError if the config cannot be sampled from.
     """
     model = _RandomModel(asked.config, mesh)
     sample, shape = asked.sample(model.mesh), asked.shape(model.mesh)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lidit_jax import sharding
+from lidit_jax import errors, sharding
 from lidit_jax.batch import spec
 from lidit_jax.benchmarking import chips, devices
 from lidit_jax.benchmarking.program import Program, TooLarge, compiled
@@ -31,8 +31,9 @@ class SamplingMemory:
 
     @property
     def memory(self) -> int:
-        """Returns the bytes of a device that programs can use."""
-        return chips.CHIPS[chips.of_topology(self.topology)].memory
+        """Returns the bytes of a device that programs can use where nothing is set otherwise."""
+        chip = chips.CHIPS[chips.of_topology(self.topology)]
+        return chip.unset or chip.memory
 
     @property
     def fits(self) -> bool:
@@ -91,10 +92,17 @@ def plan(asked: Asked, topology: str, sizes: tuple[int, int, int] | None) -> Sam
 
     sizes: of the mesh; None = `sharding.drawing_mesh`.
 
-    Raises InputError if the config cannot be sampled from, or for an invalid topology or mesh.
+    Raises InputError if the config cannot be sampled from, for an invalid topology or mesh, and
+    for several machines, since sampling uses the devices of one process.
     """
     devices.use_cpu()
     there = devices.of_topology(topology)
+    apart = there[0].platform != "tpu" and len({d.process_index for d in there}) > 1
+    if apart or len(there) > chips.CHIPS[chips.of_topology(topology)].machine:
+        raise errors.InputError(
+            f"--topology={topology} is several machines, but sampling uses one; want one such as "
+            f"H200:1x8, v5e:2x4 or v5p:2x2x1"
+        )
     given = sharding.make_mesh(sizes, there) if sizes else None
     mesh, graphdef, ema, constants = to_draw(asked.config, given, there)
     sample, shape, rows = asked.sample(mesh), asked.shape(mesh), sharding.batch_sharding(mesh)

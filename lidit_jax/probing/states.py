@@ -79,8 +79,8 @@ def _check_whole(encoder: EncoderConfig, tokens: Sequence[list[list[int]]]):
 def only_encoder(workdir: pathlib.Path) -> EncoderConfig:
     """Returns the LLM of a run.
 
-    Raises InputError if it has several or another number of tokens than its prompt, since these are
-    then mixed, or if it has no finished checkpoint.
+    Raises InputError if it has several, whose tokens are mixed; if its conditioner does not keep
+    the prompt's tokens; or if it has no finished checkpoint.
     """
     config = read_config(workdir, "diffusion")
     encoders, name = config.encoders, config.model.conditioner.name

@@ -252,7 +252,7 @@ class FrozenLLM:
         return hidden_BxSxE.float().cpu().numpy()
 
     def _forward(self, ids_BxS, **inputs):
-        """Returns the layer's states [B, S, E], and the key/value cache if there is one."""
+        """Returns the states [B, S, E] of the encoder's layer, and any key/value cache."""
         import torch
 
         device = self._model.device

@@ -176,7 +176,8 @@ class Config:
                 f"objective.prediction to 'flow', 'v' or 'x0'"
             )
         if self.task == "diffusion":
-            samplers.make_plan(self.sample.sampler, schedule)  # raises if they do not fit
+            # Raises if they do not fit; no run has been trained with such a sampler.
+            samplers.make_plan(self.sample.sampler, schedule)
         if self.task == "vae" and self.data.codec != "pixels":
             raise errors.InputError(
                 f"data.codec is {self.data.codec!r}, but a VAE is trained on pictures; "

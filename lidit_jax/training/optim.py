@@ -73,9 +73,10 @@ def _adamw(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransform
 
 
 def _muon(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Muon (arXiv 2502.16982) orthogonalises the update of every matrix, including the first and
-    last layers, at about the size of AdamW's update; non-matrices use AdamW with Nesterov momentum.
-    The same learning rate therefore serves both.
+    """Returns Muon (arXiv 2502.16982), for the same learning rates as AdamW.
+
+    It orthogonalises the update of every matrix, including the first and last layers, at about the
+    size of AdamW's update; non-matrices use AdamW with Nesterov momentum.
     """
     return contrib.muon(
         rate, beta=config.b1, weight_decay=config.weight_decay, consistent_rms=0.2,

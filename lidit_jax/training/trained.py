@@ -45,9 +45,9 @@ def open_trained(workdir: pathlib.Path, step: int | None = None) -> Trained:
 
     Raises InputError if `workdir` holds no finished checkpoint, or another task's.
     """
-    config = read_config(workdir, "vae")
-    model = state.abstract_model(tasks.without_data(config))
-    return _restored(workdir, config, sharding.one_device(), *model, step)
+    config, mesh = read_config(workdir, "vae"), sharding.one_device()
+    graphdef, *parts = state.abstract_model(tasks.without_data(config))
+    return _restored(workdir, config, mesh, graphdef, *_placed(mesh, *parts), step)
 
 
 def open_to_draw(
@@ -103,7 +103,6 @@ def as_multiplied(graphdef: nnx.GraphDef, ema: nnx.State, constants: nnx.State) 
 
 
 def _restored(workdir, config, mesh, graphdef, ema, constants, step=None) -> Trained:
-    ema, constants = _placed(mesh, ema, constants)
     step, identity, ema, constants = checkpoints.restore_ema(workdir, ema, constants, step)
     return Trained(config, step, identity, mesh, graphdef, ema, constants)
 

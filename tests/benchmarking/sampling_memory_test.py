@@ -68,6 +68,18 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(here):
         sampling_memory.plan(asked(), "v5e:2x4", (1, 4, 1))
 
 
+def test_several_machines_are_refused_since_sampling_uses_one(here):
+    with pytest.raises(
+        errors.InputError, match="v5p:2x2x2 is several machines, .* such as H200:1x8"
+    ):
+        sampling_memory.plan(asked(), "v5p:2x2x2", None)
+
+
+def test_a_gpus_memory_is_what_jax_gives_a_program_by_itself(here):
+    found = sampling_memory.plan(asked(), "H200:1x8", None)
+    assert found.memory / chips.GIB == pytest.approx(139.81 * 0.75)
+
+
 @pytest.mark.slow
 def test_sampling_from_the_1b_is_compiled_for_a_gpu():
     pytest.importorskip("jax_cuda13_plugin", reason="the GPU compiler is not installed")

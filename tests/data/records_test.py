@@ -91,7 +91,6 @@ def test_a_file_too_many_is_no_damaged_record(tmp_path):
 import pathlib, resource
 from lidit_jax import errors
 from lidit_jax.data import records
-records._allow_open_files = lambda count: None
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 try:
     records.Shards([pathlib.Path("{tmp_path}/x.array_record")])

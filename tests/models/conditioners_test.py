@@ -129,15 +129,22 @@ def test_padding_comes_after_the_tokens(config):
     if CONDITIONERS[config.name].keeps_tokens:
         kept_B = sum(f.keep_BxS.sum(1) for f in features())  # 12, 4 and 2 of 12
         np.testing.assert_array_equal(count_B, kept_B)
+        assert mask_BxS.shape[1] == 12
 
 
 @every_variant
 @pytest.mark.parametrize("llms", [1, 2])
 def test_switches_that_are_called_unused_change_nothing(config, llms):
     """Of the program or its parameters; those that are not called unused do."""
-    others = dict(n_ltr=1, gating=False, ltr_mask="causal", fusion="concat", n_cr=3, context="all")
-    if config.feature_norm == "channel":
-        others["feature_norm"] = "rms"
+    others = dict(
+        n_ltr=1,
+        gating=False,
+        ltr_mask="causal",
+        fusion="concat",
+        n_cr=3,
+        context="all",
+        feature_norm="rms",
+    )
     unused = CONDITIONERS[config.name].unused(config, llms)
 
     def program(config):
@@ -146,6 +153,7 @@ def test_switches_that_are_called_unused_change_nothing(config, llms):
         return str(jax.make_jaxpr(lambda model, f: model(f, e_t()))(model, f))
 
     own = program(config)
+    assert {f.name for f in dataclasses.fields(config)} == others.keys() | {"name"}
     for switch in (others.keys() | unused) - {"name"}:
         if switch in others and getattr(config, switch) != others[switch]:
             other = program(dataclasses.replace(config, **{switch: others[switch]}))

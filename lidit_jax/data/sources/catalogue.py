@@ -148,7 +148,7 @@ def _fingerprint(builder) -> str:
 
 
 def _first(name: str) -> str:
-    """Returns the first name of "great_white_shark, white shark", with spaces."""
+    """Returns the first of several names, with spaces ("great_white_shark, white shark")."""
     return name.partition(",")[0].replace("_", " ").strip()
 
 

@@ -91,7 +91,7 @@ def _printable(key: str) -> str:
 class Source(Protocol):
     """A finite set of examples, always in the same order.
 
-    Its options are the arguments of `__init__`, each annotated: a number, a text, a bool or
+    Its options are the arguments of `__init__`, each annotated: a number, a text, a bool, a dict or
     `Sequence[str]`. One without a default must be given; `sources.PLACES` are the names of those
     that say where the set is, not what it holds. A filesystem that does not answer raises OSError;
     what is there but cannot be used is `Unusable`, with a reason of `fields.REASONS` or

@@ -6,11 +6,15 @@ instruction's tokens are cut off and the rest is concatenated. Both refiners are
 the timestep and by the prompt itself.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 from flax import nnx
 
 from lidit_jax.models import attention, layers, stacking
 from lidit_jax.models.conditioners.entry import FeatureEntry, TextCondition, concat_tokens
+
+_SWITCHES = {"name", "feature_norm", "n_ltr", "gating", "ltr_mask", "fusion", "n_cr", "context"}
 
 
 class RefinerBlock(nnx.Module):
@@ -151,7 +155,7 @@ class Infused(nnx.Module):
 
     @staticmethod
     def unused(config, llms):
-        unused = set()
+        unused = {f.name for f in dataclasses.fields(config)} - _SWITCHES
         if llms == 1:
             unused |= {"fusion"}
         if not collaborative_blocks(config, llms):
