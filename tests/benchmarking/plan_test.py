@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import types
 
 import jax
 import numpy as np
@@ -95,6 +96,27 @@ def fake_lines(**first_and_slope):
     }
 
 
+def test_a_line_is_flat_below_its_probes_and_never_falls():
+    two, four = (Program(Setting("full", m, 8 // m), 0, 5 * m, 0, 0.0, "") for m in (2, 4))
+    assert [plan.Line((two, four)).bytes(m) for m in (1, 2, 3, 8)] == [10, 10, 15, 40]
+    assert fake_lines(full=(10, -2))["full"].bytes(8) == 10
+    assert plan.Line((two,)).bytes(2) == 10
+    with pytest.raises(ValueError, match="nothing about another micro-batch"):
+        plan.Line((two,)).bytes(4)
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 4, 1), (2, 2, 2)])
+def test_every_setting_trains_on_the_whole_batch_in_the_same_time_at_peak(sizes):
+    step, parts = on_mesh(sizes), sizes[0] * sizes[1]
+    found = plan.settings(step.config, step.mesh, "none")
+    assert [s.accumulate for s in found] == [n for n in range(1, 65) if 64 // parts % n == 0]
+    assert {s.micro_batch * s.accumulate * parts for s in found} == {64}
+    products = flops.forward(step.task)
+    each = flops.training(products) + flops.recomputed(products, "none")
+    time = least_time.of(step, found[0], chips.CHIPS["v5e"], products)
+    assert time.products == pytest.approx(each * 64 / 8 / 197e12)
+
+
 @pytest.mark.parametrize("room", [5, 12, 41, 75, 200])
 @pytest.mark.parametrize("link", [1e30, 1e-9], ids=["fast links", "slow links"])
 def test_what_is_chosen_fits_and_nothing_that_is_faster_does(monkeypatch, room, link):
@@ -134,6 +156,7 @@ def test_slow_links_prefer_larger_micro_batches_to_less_recomputation(monkeypatc
         ((2, 4, 1), 4, 3 * 3 / 4, 2 / 4 / 2),  # gathered within a machine, summed between two
         ((2, 4, 1), 2, 3 * (3 / 4 - 1 / 4), 3 / 4 + 2 / 4 / 2),  # half from the other, by two links
         ((1, 8, 1), 1, 0, 3 * 7 / 8),  # each alone
+        ((2, 4, 1), 3, 0, 3 * 3 / 4 + 2 / 4 / 2),  # one of the first four is alone
         ((1, 4, 2), 4, 3 / 2 * (3 / 4 - 1 / 4), 3 / 2 / 4),  # two of a group in a machine
     ],
 )
@@ -147,6 +170,16 @@ def test_what_comes_from_other_machines_comes_once_and_over_the_links_of_all(
         setting = Setting("none", 8 // accumulate, accumulate)
         time = least_time.of(step, setting, chip, flops.forward(step.task))
         assert time.traffic == pytest.approx(accumulate * whole * max(within / 9, between / far))
+
+
+@pytest.mark.parametrize(("machines", "near"), [([0, 1] * 4, 2), ([0] * 4 + [1] * 4, 4)])
+def test_devices_that_have_machines_are_counted_there(machines, near):
+    devices = np.array([types.SimpleNamespace(process_index=i) for i in machines])
+    mesh = types.SimpleNamespace(
+        devices=devices.reshape(2, 4, 1), size=8, **{k: getattr(abstract_mesh((2, 4, 1)), k) for k in ("shape", "axis_names")}
+    )  # fmt: skip
+    chip = chips.Chip(0, 1.0, link=9.0, far=1.0, joined=4)
+    assert least_time._near(mesh, "fsdp", chip) == near
 
 
 @pytest.mark.slow
@@ -176,9 +209,9 @@ class StandIn:
         return Program(setting, 0, wanted, 0, 0.0, "")
 
 
-def ask_tpu(monkeypatch, step, room, link=1e30):
+def ask_tpu(monkeypatch, step, room, link=1e30, search=True):
     monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link))
-    asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4")
+    asked = plan.Asked(step.config, (1, 8, 1), topology="v5e:2x4", search=search)
     return plan._search_by_refusals(step, asked, flops.forward(step.step.task), "v5e")
 
 
@@ -216,8 +249,47 @@ def test_a_refusal_rules_out_what_takes_more(remat, setting, hopeless):
 def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
     step = StandIn(room=5, none=20, full=10)
     tried, (chosen,) = ask_tpu(monkeypatch, step, 5)
-    assert chosen.setting is None
+    assert chosen.setting is None and chosen.bytes == 81  # of "full", 8
     assert all(isinstance(t, TooLarge) for t in tried)
+
+
+def ask_others(step, search=True):
+    asked = plan.Asked(step.config, (1, 8, 1), devices=8, search=search)
+    return plan._search_by_lines(step, asked, flops.forward(step.step.task), ["v5e", "v6e"])
+
+
+def test_other_compilers_are_asked_twice_a_policy_whatever_the_chips(monkeypatch):
+    step = StandIn(room=1e9, none=20, full=10)
+    monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(45, 1.0, 1e30))
+    monkeypatch.setitem(chips.CHIPS, "v6e", chips.Chip(5, 1.0, 1e30))
+    tried, (chosen, none) = ask_others(step)
+    assert step.asked == [(remat, m) for remat in plan.POLICIES for m in (1, 4)]
+    assert (chosen.setting, chosen.bytes) == (Setting("none", 2, 4), 41)
+    assert (none.setting, none.bytes) == (None, 11) and len(tried) == 4
+
+
+@pytest.mark.parametrize("compilers", ["tpu", "others"])
+def test_without_a_search_only_the_configs_own_setting_is_asked(monkeypatch, compilers):
+    step = StandIn(room=1e9, none=20, full=10)
+    train = dataclasses.replace(step.config.train, accumulate=4)
+    model = dataclasses.replace(step.config.model, remat="full", unroll=1)
+    step.config = dataclasses.replace(step.config, train=train, model=model)
+    if compilers == "tpu":
+        _, choices = ask_tpu(monkeypatch, step, 1e9, search=False)
+    else:
+        _, choices = ask_others(step, search=False)
+    assert step.asked == [("full", 2)]
+    assert {(c.setting, c.bytes) for c in choices} == {(Setting("full", 2, 4), 21)}
+
+
+def test_a_plan_for_virtual_devices_is_one_for_every_chip(monkeypatch):
+    def compiled(step, setting):
+        return Program(setting, 0, chips.GIB, 0, 0.0, "")
+
+    monkeypatch.setattr(program.Step, "compile", compiled)
+    made = plan.make(plan.Asked(make_step(depth=1).config, (1, 8, 1), devices=8, search=False))
+    assert [c.chip for c in made.choices] == list(chips.CHIPS)
+    assert made.parameters == sum(a.size for a in jax.tree.leaves(made.step.like.params))
 
 
 @pytest.mark.parametrize(

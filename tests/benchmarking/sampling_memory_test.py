@@ -60,6 +60,10 @@ def test_what_is_printed_adds_up_and_says_what_fits(here):
     assert crowded.table().endswith("of 15.75: too large")
     told = json.loads(json.dumps(found.as_json()))
     assert told["bytes"] == told["arguments"] + told["temporaries"] + told["code"]
+    asked_for = {"steps": 2, "guidance": 4.5, "text_tokens": 8, "pictures": 8}
+    assert {name: told[name] for name in asked_for} == asked_for
+    _, _, ema, _ = to_draw(found.asked.config, sharding.make_mesh((8, 1, 1)))
+    assert told["parameters"] == sum(a.size for a in jax.tree.leaves(ema))
     assert json.loads(json.dumps(refused.as_json()))["refused"] == "wants 30.00G"
 
 

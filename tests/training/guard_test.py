@@ -74,7 +74,7 @@ def test_without_a_spike_everything_finite_passes():
 
 
 def test_settings_out_of_range_are_refused():
-    for wrong in ({"spike": -1.0}, {"window": 1}, {"patience": 0}):
+    for wrong in ({"spike": -1.0}, {"window": 1}, {"window": 2**31}, {"patience": 0}):
         with pytest.raises(errors.InputError, match=f"guard.{next(iter(wrong))} is"):
             GuardConfig(**({"spike": 0.0, "window": 10, "patience": 1} | wrong))
 

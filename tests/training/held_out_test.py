@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lidit_jax import errors, preparation, rng
+from lidit_jax import errors, preparation, rng, sharding
 from lidit_jax.processes import Stopped
-from lidit_jax.training import checkpoints, loop, opening
+from lidit_jax.training import checkpoints, loop, opening, programs
 from lidit_jax.training.checkpoints import record
-from lidit_jax.training.held_out import HeldOut
+from lidit_jax.training.held_out import NOT_COUNTED, HeldOut
 from lidit_jax.training.telemetry import step_lines
 from tests import same_run, several, tiny, tiny_prepared
 
@@ -22,7 +22,12 @@ from tests import same_run, several, tiny, tiny_prepared
 def judged(config, data, held_out, tmp_path_factory):
     """A run whose prompts are mostly dropped, which grows worse, and keeps the best by what is held out."""
     train = dataclasses.replace(
-        config.train, drop_prompt=0.8, keep=1, keep_best="held_out_loss", preview_every=0
+        config.train,
+        drop_prompt=0.8,
+        keep=1,
+        keep_best="held_out_loss",
+        preview_every=0,
+        log_every=3,
     )
     optim = dataclasses.replace(config.optim, learning_rate=1.0, warmup_steps=2)
     model = dataclasses.replace(config.model, depth=1)
@@ -82,6 +87,8 @@ def test_each_checkpoint_knows_its_score_and_the_best_is_kept(judged):
     _, workdir = judged
     scores = told(workdir)
     assert list(scores) == [2, 4] and scores[2] < scores[4]
+    lines = step_lines.read(workdir / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [3, 4]  # the last, whenever
     assert checkpoints.steps(workdir) == [2, 4]
     for step in checkpoints.steps(workdir):
         means = record.read(workdir / "checkpoints" / str(step))["means"]
@@ -103,6 +110,37 @@ def test_a_picture_that_cannot_be_read_is_told_once_and_not_counted(
     assert line.startswith(f"1 of the 8 pictures of {folder} cannot be read") and first == again
     others = alone_each(*opened)[1:]
     assert first == {"held_out_loss": pytest.approx(np.mean(others), rel=1e-5)}
+
+
+def test_a_set_of_which_nothing_can_be_read_judges_nothing(opened, monkeypatch):
+    run, current = opened
+    judge = HeldOut(run)
+    read = judge._read
+
+    def unreadable(rows):
+        batch = read(rows)
+        return dataclasses.replace(batch, row_B=np.full_like(batch.row_B, NOT_COUNTED))
+
+    monkeypatch.setattr(judge, "_read", unreadable)
+    with pytest.raises(errors.InputError, match="none of the 8 pictures of .* can be read"):
+        judge.scores(current)
+
+
+def test_a_judge_looks_at_a_micro_batch_at_once(opened, monkeypatch):
+    run, sizes = opened[0], set()
+    train = dataclasses.replace(run.config.train, accumulate=2)
+    halved = dataclasses.replace(
+        run,
+        config=dataclasses.replace(run.config, train=train),
+        mesh=sharding.make_mesh((1, 4, 2)),
+    )
+    monkeypatch.setattr(
+        programs,
+        "compile_each",
+        lambda score, like, specs, *_: sizes.update(spec.row_B.shape for spec in specs),
+    )
+    HeldOut(halved)
+    assert sizes == {(train.batch_size // 2,)}
 
 
 def test_who_is_told_to_stop_stops_scoring(opened):
@@ -168,6 +206,7 @@ def test_the_best_by_what_is_held_out_needs_what_is_held_out(judged, data, tmp_p
     with pytest.raises(errors.InputError, match="held_out_loss.* requires --held_out"):
         loop.train(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    assert opening.set_up(config, data, workdir, write=False).held_out is None  # who only looks
 
 
 def test_pictures_that_are_trained_on_are_refused(config, data, tmp_path):
@@ -197,6 +236,9 @@ def test_the_two_parts_of_a_source_are_a_training_set_and_its_judge(llms, judged
     run = opening.set_up(judged[0], data, judged[1], left_out, write=False)
     with pytest.raises(errors.InputError, match="is not the --held_out that train.keep_best used"):
         run.saved_state()
+    train = dataclasses.replace(run.config.train, keep_best="")
+    last = dataclasses.replace(run, config=dataclasses.replace(run.config, train=train))
+    last.check_data(record.read(judged[1] / "checkpoints" / "4"))  # nothing is kept by it
 
 
 def test_features_of_another_llm_are_refused(config, data, held_out, tmp_path):

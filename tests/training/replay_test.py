@@ -8,7 +8,7 @@ import pytest
 
 from lidit_jax import errors
 from lidit_jax.data import records
-from lidit_jax.training import loop
+from lidit_jax.training import checkpoints, loop
 from lidit_jax.training.replay import replay
 from lidit_jax.training.telemetry import step_lines
 
@@ -28,7 +28,8 @@ def spoiled(config, data, workdir, tmp_path_factory):
                 latent = np.full_like(image.latent_HxWxC, 3e38)
                 rows[i] = dataclasses.replace(image, latent_HxWxC=latent)
         records.write_records(path, map(records.pack_image, rows))
-    loop.train(config, folder, folder.parent / "run")
+    train = dataclasses.replace(config.train, save_every=1)
+    loop.train(dataclasses.replace(config, train=train), folder, folder.parent / "run")
     return folder, key, folder.parent / "run"
 
 
@@ -42,6 +43,7 @@ def test_a_spoiled_step_is_skipped_and_its_samples_are_in_the_ledger(spoiled, wo
     assert ["loss" in line for line in told] == [True, True, False, True]
     whole = step_lines.read(workdir / "metrics.jsonl")
     assert [line["loss"] for line in told[:2]] == [line["loss"] for line in whole[:2]]
+    assert 2 in checkpoints.steps(run) and STEP not in checkpoints.steps(run)
     assert told[3]["learning_rate"] == whole[2]["learning_rate"] != whole[3]["learning_rate"]
 
 
@@ -55,7 +57,16 @@ def test_a_replay_names_the_sample_first_and_changes_nothing(config, spoiled, ca
     assert {p: p.read_bytes() for p in before} == before
     told = step_lines.read(run / "replays" / "0000003.jsonl")
     assert [line["key"] for line in told] == [key] + [s.key for s in others]
-    assert "step 3 with the parameters of step 2: 8 samples" in capsys.readouterr().out
+    assert told[0]["loss"] == str(first.loss)
+    assert [line["loss"] for line in told[1:]] == pytest.approx([s.loss for s in others])
+    assert [line["row"] for line in told] == [first.row] + [s.row for s in others]
+    losses, shown, *_ = capsys.readouterr().out.splitlines()
+    finite = [s.loss for s in others]
+    assert losses == (
+        f"step 3 with the parameters of step 2: 8 samples, loss {np.mean(finite):.4f} +- "
+        f"{np.std(finite):.4f}, 1 not finite"
+    )
+    assert shown.split() == [str(first.loss), key, "(row", f"{first.row})"]
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -65,6 +76,17 @@ def test_a_replay_has_the_batch_and_the_noise_of_the_step(step, config, data, wo
     wanted = step_lines.read(workdir / "metrics.jsonl")[step - 1]["loss"]
     found = np.mean([s.loss for s in replay(config, data, run, step)])
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("step", "before"), [(1, 0), (4, 2)])
+def test_a_replay_has_the_last_parameters_before_its_step(
+    step, before, config, data, workdir, tmp_path, capsys
+):
+    run = shutil.copytree(workdir, tmp_path / "run")
+    capsys.readouterr()
+    replay(config, data, run, step)
+    told = capsys.readouterr().out
+    assert told.startswith(f"step {step} with the parameters of step {before}: 8 samples")
 
 
 @pytest.mark.slow

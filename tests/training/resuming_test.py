@@ -109,7 +109,9 @@ def test_programs_are_kept_once_the_folder_is_the_runs(config, tmp_path, monkeyp
     assert not kept and not (tmp_path / "run").exists()
 
 
-def test_two_do_not_train_in_one_folder_at_once(config, data, workdir, tmp_path, monkeypatch):
+def test_two_do_not_train_in_one_folder_at_once(
+    config, data, workdir, tmp_path, monkeypatch, capsys
+):
     run = shutil.copytree(workdir, tmp_path / "run")
     unfinished = run / "checkpoints" / "8.orbax-checkpoint-tmp"
     unfinished.mkdir()
@@ -123,8 +125,10 @@ def test_two_do_not_train_in_one_folder_at_once(config, data, workdir, tmp_path,
     assert unfinished.exists() and (run / "config.json").read_bytes() == told
     opening.set_up(config, data, run, write=False).close()  # who only looks is let in
     monkeypatch.setattr(opening, "WAIT", 60.0)
-    threading.Timer(1, first.close).start()
+    capsys.readouterr()
+    threading.Timer(1.5, first.close).start()  # after it was asked twice
     opening.set_up(config, data, run).close()
+    assert capsys.readouterr().out.count("; waiting 60 s for it to end") == 1
     assert not unfinished.exists()
 
 
