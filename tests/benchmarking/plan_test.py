@@ -16,13 +16,16 @@ from tests.benchmarking.flops_test import make_step
 from tests.tiny import abstract_mesh, load_config
 
 
+def with_train(config, **changes):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+
+
 def on_mesh(sizes, batch_size=64, **model):
     """A small step, on the suite's 8 devices."""
     step = make_step(width=64, depth=2, **model)
-    train = dataclasses.replace(step.config.train, batch_size=batch_size)
     shape = dataclasses.replace(step.task.shape, batch_size=batch_size)
     return program.Step(
-        dataclasses.replace(step.config, train=train),
+        with_train(step.config, batch_size=batch_size),
         dataclasses.replace(step.task, shape=shape),
         sharding.make_mesh(sizes),
     )
@@ -95,15 +98,35 @@ def fake_lines(**first_and_slope):
     }
 
 
+def test_a_policys_line_neither_falls_nor_goes_below_what_was_compiled():
+    for first, slope, wanted in ((40, 20, [40, 60, 100, 180]), (40, -5, [40] * 4)):
+        (line,) = fake_lines(none=(first, slope)).values()
+        assert [line.bytes(m) for m in (1, 2, 4, 8)] == wanted
+    larger = plan.Line(line.probes[1:])
+    assert larger.bytes(4) == 25
+    with pytest.raises(ValueError, match="one compilation says nothing"):
+        larger.bytes(2)
+
+
+@pytest.mark.parametrize(("sizes", "share"), [((1, 8, 1), 8), ((2, 2, 2), 16), ((1, 1, 8), 64)])
+def test_a_setting_is_for_each_way_to_do_a_share_of_the_batch_the_largest_first(sizes, share):
+    """Devices that split a layer's tensors share their rows."""
+    found = plan.settings(on_mesh((1, 8, 1)).config, abstract_mesh(sizes), "full")
+    assert found[0] == Setting("full", share, 1) and found[-1] == Setting("full", 1, share)
+    assert [s.micro_batch * s.accumulate for s in found] == [share] * (share.bit_length())
+
+
 @pytest.mark.parametrize("room", [5, 12, 41, 75, 200])
 @pytest.mark.parametrize("link", [1e30, 1e-9], ids=["fast links", "slow links"])
 def test_what_is_chosen_fits_and_nothing_that_is_faster_does(monkeypatch, room, link):
     step = on_mesh((1, 8, 1))
     lines = fake_lines(none=(40, 20), full=(10, 5))
     monkeypatch.setitem(chips.CHIPS, "v5e", chips.Chip(room, 1.0, link))
-    chosen = plan.choose("v5e", plan.by_time(step, "v5e", flops.forward(step.task)), lines)
+    timed = plan.by_time(step, "v5e", flops.forward(step.task))
+    chosen = plan.choose("v5e", timed, lines)
     if room < 10:
         assert chosen.setting is None and chosen.bytes == 10
+        assert chosen == plan.choose("v5e", timed[::-1], lines)  # the least of all, not the last
         return
     assert chosen.bytes == lines[chosen.setting.remat].bytes(chosen.setting.micro_batch) <= room
     for remat in plan.POLICIES:
@@ -216,8 +239,29 @@ def test_a_refusal_rules_out_what_takes_more(remat, setting, hopeless):
 def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
     step = StandIn(room=5, none=20, full=10)
     tried, (chosen,) = ask_tpu(monkeypatch, step, 5)
-    assert chosen.setting is None
+    assert chosen.setting is None and chosen.bytes == 81  # full's 8 x 10 + 1; none's are 161
     assert all(isinstance(t, TooLarge) for t in tried)
+
+
+def test_a_config_that_is_not_to_be_searched_is_compiled_as_it_is():
+    step = StandIn(room=1000, none=20, full=10)
+    step.config = with_train(step.config, accumulate=4)
+    remat, products = step.config.model.remat, flops.forward(step.step.task)
+    asked = plan.Asked(step.config, (1, 8, 1), devices=8, search=False)
+    for search, known in ((plan._search_by_lines, ["v5e"]), (plan._search_by_refusals, "v5e")):
+        step.asked.clear()
+        _, (chosen,) = search(step, asked, products, known)
+        assert step.asked == [(remat, 2)] and chosen.setting == Setting(remat, 2, 4)
+
+
+def test_a_line_goes_through_one_sample_and_the_most_that_accumulate():
+    """But no more than are soon compiled; a share of one sample is all there is of its line."""
+    step = StandIn(room=1000, none=20, full=10)
+    for batch_size, asked in ((64, [1, 4]), (512, [1, 16]), (8, [1])):
+        step.config = with_train(step.config, batch_size=batch_size)
+        step.asked.clear()
+        plan.Line.of(step, "full")
+        assert step.asked == [("full", micro_batch) for micro_batch in asked]
 
 
 @pytest.mark.parametrize(
@@ -230,6 +274,7 @@ def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
         (dict(devices=8, mesh=(1, 3, 1)), "needs 3 devices, but there are 8"),
         (dict(devices=8, mesh=(1, 1, 8)), r"does not divide over 8 .*'tensor' .*a mesh of \(2, 1, 4\)"),
         (dict(devices=8, batch=12), "batch_size 12 does not divide over 8 .* use 8 or 16"),
+        (dict(devices=8, accumulate=16), "over 8 .* x 16 accumulation steps; use 128"),
         (dict(topology="v9:2x2"), "unknown chip of --topology 'v9'; known: H100, H200, v5e, v5p, v6e"),
         (dict(topology="H200:8"), "--topology=H200:8: want machines x GPUs per machine, such as H200:4x8"),
         (dict(topology="H200:0x8"), "--topology=H200:0x8: want machines x GPUs"),
@@ -238,7 +283,7 @@ def test_where_nothing_fits_the_refusals_are_the_answer(monkeypatch):
 )  # fmt: skip
 def test_a_plan_that_cannot_be_is_refused(asked, message):
     c = load_config("lidit_10b_512")
-    c.train.batch_size = asked.pop("batch", 64)
+    c.train.batch_size, c.train.accumulate = asked.pop("batch", 64), asked.pop("accumulate", 1)
     asked = dict(mesh=(1, -1, 1)) | asked
     with pytest.raises(errors.InputError, match=message):
         plan.make(plan.Asked(parse(c), **asked))
