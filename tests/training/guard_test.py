@@ -68,6 +68,11 @@ def test_a_spike_is_so_many_deviations_above_the_mean_of_a_full_window(which):
     assert then(4.1, before=values[:9])  # too few to judge by
 
 
+def test_a_run_that_never_varies_is_no_spike():
+    config = GuardConfig(spike=4.0, window=3, patience=1)
+    assert all(follow(config, [[0.0, 1.0]] * 9)[1])
+
+
 def test_without_a_spike_everything_finite_passes():
     _, passed = follow(GuardConfig(spike=0.0, window=2, patience=1), [[1, 1]] * 9 + [[1e30, 1e30]])
     assert all(passed)

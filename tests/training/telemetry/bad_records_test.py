@@ -43,6 +43,11 @@ def test_each_event_is_one_row_whoever_saw_it(tmp_path, monkeypatch):
     assert ours.state() == [(7, "row 7, key 7: has a latent that is not finite")]
     ours.flush()
     assert len(lines(tmp_path)) == 3
+    for bad, step in ((ours, 6), (theirs, 5)):
+        bad.saw(step, [event(0, step)])
+    seen = ours._waiting + theirs._waiting[-1:]
+    ours.flush()
+    assert [line["step"] for line in lines(tmp_path)] == [3, 3, 3, 5, 6]
 
 
 def test_a_sample_that_only_one_of_two_processes_could_read_ends_the_run(tmp_path):

@@ -107,9 +107,9 @@ def computed(now):
 
     def end(clock, step, seconds):
         now[0] += seconds
+        before, deadline = clock._steps_ended, time.monotonic() + 10
         step.there.set()
-        deadline = time.monotonic() + 10
-        while clock._steps_ended < clock._steps_queued and time.monotonic() < deadline:
+        while clock._steps_ended == before and time.monotonic() < deadline:
             pass
 
     return end
@@ -153,6 +153,27 @@ def test_a_step_that_is_computed_while_it_is_queued_is_computed_then(now, comput
     assert clock.read(1)["trained_s"] == pytest.approx(5)
 
 
+def test_a_step_that_waits_for_the_one_before_is_computed_from_when_that_has_ended(now, computed):
+    clock, steps = Clock(started=1000.0), (Step(), Step())
+    for step in steps:
+        clock.begin()
+        clock.queued(step)
+    for step in steps:
+        computed(clock, step, 2.0)
+    assert clock.read(2)["trained_s"] == pytest.approx(4)
+
+
+def test_speed_is_since_the_last_reading_and_a_checkpoints_age_since_it_was_taken(now):
+    clock = Clock(started=1000.0)
+    now[0] += 10
+    told = clock.read(5)
+    assert (told["steps_per_s"], told["checkpoint_age_s"]) == (0.5, 10)
+    now[0] += 4
+    clock.kept(since=1008.0)  # it was on disk later
+    told = clock.read(8)
+    assert (told["steps_per_s"], told["checkpoint_age_s"]) == (2.0, 6)
+
+
 def test_a_wait_for_data_counts_from_when_the_step_has_ended(now, computed):
     clock, step = Clock(started=1000.0), Step()
     clock.begin()
@@ -175,12 +196,27 @@ def test_a_pulse_tells_the_step_and_when_it_ended(tmp_path):
     assert told["step"] == 7 and abs(told["time"] - time.time()) < 5 and told["host"]
 
 
+def test_a_pulse_is_not_written_at_every_step(tmp_path, monkeypatch):
+    """Not to burden a network's filesystem."""
+
+    def told():
+        return json.loads((tmp_path / "heartbeats" / "00000.json").read_text())["step"]
+
+    with Pulse(tmp_path, minutes=0) as pulse:
+        pulse.beat(1)
+        pulse.beat(2)
+        assert told() == 1
+        monkeypatch.setattr("lidit_jax.training.telemetry.pulse.RENEW", 0.0)
+        pulse.beat(3)
+        assert told() == 3
+
+
 HANGS = """
 import pathlib, sys, time
 from lidit_jax.training.telemetry.pulse import Pulse
 
 def this_hangs():
-    time.sleep(2)
+    time.sleep(2.8)
 
 with Pulse(pathlib.Path(sys.argv[1]), minutes=1.2 / 60) as pulse:
     for step in range(1, 13):  # 2.4 seconds, but each step ends in time
@@ -198,4 +234,4 @@ def test_where_no_step_ends_every_threads_stack_is_told(tmp_path):
     )
     before, after = done.stderr.split("no stack so far")
     assert "Thread" not in before and "in this_hangs" in after
-    assert after.count("Timeout (0:00:01") == 1, after
+    assert after.count("Timeout (0:00:01") == 2, after  # and again; but not of what comes after it
