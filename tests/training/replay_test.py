@@ -9,6 +9,7 @@ import pytest
 from lidit_jax import errors
 from lidit_jax.data import records
 from lidit_jax.training import loop
+from lidit_jax.training import replay as replaying
 from lidit_jax.training.replay import replay
 from lidit_jax.training.telemetry import step_lines
 
@@ -55,16 +56,36 @@ def test_a_replay_names_the_sample_first_and_changes_nothing(config, spoiled, ca
     assert {p: p.read_bytes() for p in before} == before
     told = step_lines.read(run / "replays" / "0000003.jsonl")
     assert [line["key"] for line in told] == [key] + [s.key for s in others]
-    assert "step 3 with the parameters of step 2: 8 samples" in capsys.readouterr().out
+    assert told[0]["loss"] == str(first.loss)  # JSON knows no number that is not finite
+    losses = [s.loss for s in others]
+    assert (
+        f"step 3 with the parameters of step 2: 8 samples, loss {np.mean(losses):.4f} +- "
+        f"{np.std(losses):.4f}, 1 not finite"
+    ) in capsys.readouterr().out
+
+
+def test_the_worst_are_shown(tmp_path, capsys):
+    samples = [replaying.Sample(f"key {row}", row, 20.0 - row) for row in range(12)]
+    replaying._tell(samples, tmp_path / "0000001.jsonl", 1, 0)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "(row" in line]
+    assert [line.split("key ")[1] for line in shown] == [f"{row} (row {row})" for row in range(10)]
 
 
 @pytest.mark.parametrize("step", [1, 3])
-def test_a_replay_has_the_batch_and_the_noise_of_the_step(step, config, data, workdir, tmp_path):
+def test_a_replay_has_the_batch_and_the_noise_of_the_step(
+    step, config, data, workdir, tmp_path, capsys
+):
     """With the parameters that the step had, those of step 0 or 2, its mean is the step's loss."""
     run = shutil.copytree(workdir, tmp_path / "run")
     wanted = step_lines.read(workdir / "metrics.jsonl")[step - 1]["loss"]
     found = np.mean([s.loss for s in replay(config, data, run, step)])
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert "are gone" not in capsys.readouterr().out
+
+
+def test_the_last_step_is_replayed_from_before_it(config, data, workdir, tmp_path, capsys):
+    replay(config, data, shutil.copytree(workdir, tmp_path / "run"), 4)
+    assert "step 4 with the parameters of step 2" in capsys.readouterr().out
 
 
 @pytest.mark.slow
