@@ -44,6 +44,14 @@ def test_the_formula_counts_what_xla_counts(name, conditioner):
     assert counted == pytest.approx(flops.total(flops.forward(step.task)), rel=0.03)
 
 
+def test_the_last_refiner_leaves_the_instruction_out():
+    """Of an instruction as long as the picture is large, so that XLA's count shows it."""
+    for name in ("shapes", "shapes_two_llms"):
+        step = make_step(name, assumed.Lengths(text=24, prefix=256))
+        formula = flops.total(flops.forward(step.task))
+        assert plan.forward_flops(step) == pytest.approx(formula, rel=0.03)
+
+
 def test_xla_counts_every_block_and_no_more():
     few, many = (plan.forward_flops(make_step(depth=depth)) for depth in (2, 4))
     blocks = [p for p in flops.forward(make_step(depth=2).task) if p.where.startswith("block.")]

@@ -5,7 +5,7 @@ import pytest
 
 from lidit_jax.data.schedule import Schedule
 
-COUNTS = [(48,), (1, 1), (5, 1000), (3, 7, 2, 11), tuple(range(1, 34)), (1, 10**9)]
+COUNTS = [(48,), (1, 1), (5, 1, 1), (5, 1000), (3, 7, 2, 11), tuple(range(1, 34)), (1, 10**9)]
 
 
 @pytest.mark.parametrize("counts", COUNTS)
@@ -52,6 +52,13 @@ def test_the_bins_of_some_steps_are_among_those_foretold(counts, first, last):
         schedule(step)[0] for step in range(max(first - 2 * len(counts), 0), last + 2 * len(counts))
     }
     assert drawn <= set(schedule.among(first, last)) <= near
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_wherever_a_run_goes_on_its_next_bin_is_foretold(counts):
+    schedule = Schedule(counts)
+    for step in range(200):
+        assert schedule(step)[0] in schedule.among(step, step + 1)
 
 
 def test_after_whole_epochs_every_bin_has_had_its_batches_exactly():

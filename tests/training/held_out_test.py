@@ -110,6 +110,20 @@ def test_a_picture_that_cannot_be_read_is_told_once_and_not_counted(
     assert line.startswith(f"1 of the 8 pictures of {folder} cannot be read") and first == again
     others = alone_each(*opened)[1:]
     assert first == {"held_out_loss": pytest.approx(np.mean(others), rel=1e-5)}
+    with pytest.raises(errors.InputError, match=f"none of the 8 pictures of {folder} can be read"):
+        judge._tell(counted=0)
+
+
+def test_a_program_is_there_for_every_size_in_micro_batches(judged, data, held_out, monkeypatch):
+    config, workdir = judged
+    train = dataclasses.replace(config.train, accumulate=2, mesh=(1, 2, 4))
+    config, specs, alive = dataclasses.replace(config, train=train), [], object()
+    run = opening.set_up(config, data, workdir, held_out, write=False)
+    monkeypatch.setattr(programs, "compile_each", lambda *args: specs.append(args[2:]))
+    HeldOut(run, alive)
+    ((specs, _, told_to),) = specs
+    assert len({spec.latents_BxHxWxC.shape for spec in specs}) == 2 and told_to is alive
+    assert [len(spec.row_B) for spec in specs] == [4, 4]
 
 
 def test_a_set_of_which_nothing_can_be_read_judges_nothing(opened, monkeypatch):
@@ -192,6 +206,18 @@ def test_a_run_that_is_scored_trains_as_one_that_is_not(config, data, held_out, 
     assert lines == same_run.metrics(workdir)
 
 
+def test_only_a_stopped_runs_last_step_is_scored_later_and_once(
+    opened, judged, tmp_path, monkeypatch
+):
+    run = dataclasses.replace(opened[0], workdir=shutil.copytree(judged[1], tmp_path / "run"))
+    assert not loop._unscored(run, 4)
+    (run.workdir / "metrics.jsonl").unlink()
+    assert not loop._unscored(run, 4)  # it was saved when it was due, and scored then if at all
+    monkeypatch.setattr(checkpoints, "was_due", lambda *_: False)
+    assert loop._unscored(run, 4)
+    assert not loop._unscored(dataclasses.replace(run, held_out=None), 4)
+
+
 # What cannot judge a run.
 
 
@@ -207,6 +233,20 @@ def test_the_best_by_what_is_held_out_needs_what_is_held_out(judged, data, tmp_p
         loop.train(config, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert opening.set_up(config, data, workdir, write=False).held_out is None  # who only looks
+
+
+def test_who_only_looks_does_not_need_it(judged, data):
+    opening.set_up(judged[0], data, judged[1], write=False).close()
+
+
+def test_only_a_run_that_is_kept_by_what_is_held_out_must_keep_to_it(opened):
+    run, told = opened[0], checkpoints.record_of(opened[0].workdir, 4)
+    run.check_data({name: value for name, value in told.items() if name != "held_out"})
+    other = told | {"held_out": {}}
+    with pytest.raises(errors.InputError, match="is not the --held_out that train.keep_best used"):
+        run.check_data(other)
+    train = dataclasses.replace(run.config.train, keep_best="loss")
+    dataclasses.replace(run, config=dataclasses.replace(run.config, train=train)).check_data(other)
 
 
 def test_pictures_that_are_trained_on_are_refused(config, data, tmp_path):

@@ -5,13 +5,14 @@ import re
 import shutil
 import threading
 
+import numpy as np
 import pytest
 
 from lidit_jax import errors, files
 from lidit_jax.processes import Stopped
 from lidit_jax.training import checkpoints, loop, opening, preview
 from tests import several
-from tests.training.checkpoints_test import PLACE, tiny_state
+from tests.training.checkpoints_test import MESH, PLACE, tiny_state
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,39 @@ def test_who_wants_more_steps_is_told_the_way(config, data, workdir, tmp_path):
     train = dataclasses.replace(config.train, steps=6)
     with pytest.raises(errors.InputError, match="train.steps: 4 there, 6 now.; give another --workdir, with train.init_from="):  # fmt: skip
         opening.set_up(dataclasses.replace(config, train=train), data, workdir)
+
+
+def test_micro_batches_that_do_not_divide_are_refused(config, data, tmp_path):
+    train = dataclasses.replace(config.train, accumulate=2)
+    with pytest.raises(errors.InputError, match="over 8 .* x 2 accumulation steps; use 16"):
+        opening.set_up(dataclasses.replace(config, train=train), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_is_the_same_up_to_its_rounding():
+    known = {"mean": np.array([1.0, 2.0]), "std": np.array([3.0])}
+
+    def check(**found):
+        opening.check_same_data(known, known | found, "set")
+
+    check(mean=known["mean"] * (1 + 1e-6))
+    for name, other in (
+        ("mean", known["mean"] * (1 + 1e-4)),
+        ("mean", np.array([[1.0, 2.0]])),
+        ("pooled", np.array([1.0])),
+    ):
+        with pytest.raises(errors.InputError, match=f"^set is not the data set .* its {name} diff"):
+            check(**{name: other})
+
+
+@pytest.mark.parametrize(("warmup", "told"), [(9, False), (10, True), (11, True)])
+def test_a_run_that_only_warms_up_is_told(warmup, told, config, capsys):
+    optim = dataclasses.replace(config.optim, warmup_steps=warmup)
+    train = dataclasses.replace(config.train, steps=10)
+    config = dataclasses.replace(config, optim=optim, train=train)
+    opening.describe(tiny_state(), MESH, config)
+    out = capsys.readouterr().out
+    assert ("still warming up when the run ends" in out) == told and "6 parameters" in out
 
 
 def test_what_differs_between_llms_is_named(config):

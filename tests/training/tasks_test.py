@@ -12,6 +12,7 @@ from lidit_jax import rng
 from lidit_jax.batch import fake
 from lidit_jax.diffusion import schedules
 from lidit_jax.models.conditioners import TextCondition
+from lidit_jax.training import drawing
 from lidit_jax.training.drawing import draw
 from lidit_jax.training.tasks.diffusion import diffusion_task
 from tests.training.step_test import LENGTHS, make_config
@@ -122,6 +123,20 @@ def test_the_empty_prompt_is_as_long_as_the_prompts_and_masked_where_it_ends():
     np.testing.assert_array_equal(condition.mask_BxS, real)
     np.testing.assert_array_equal(condition.pooled_BxD[:, 0], [1, -1, 1, -1])
     np.testing.assert_array_equal(condition.tokens_BxSxD[:, :2, 0], [[1, 1], [-1, -1]] * 2)
+
+
+def test_a_prompt_that_is_shorter_than_the_unwanted_one_is_masked_where_it_ends():
+    config, task, batch = task_and_batch()
+    text = jax.tree.map(lambda a: a[:2], batch.text)
+    model = Asked()
+    model.condition = lambda text, drop_B, _: model._condition(
+        jnp.where(drop_B, -1.0, 1.0), tokens=text[0].mask_BxS.shape[1]
+    )
+    longer = jax.tree.map(lambda a: jnp.concatenate([a[:1], a[:1, :1]], 1), text)
+    condition = drawing.conditions(model, text, True, longer)(jnp.zeros(2))
+    length = text[0].mask_BxS.shape[1]
+    np.testing.assert_array_equal(condition.mask_BxS.sum(1), [length, length + 1] * 2)
+    assert condition.mask_BxS[:, :length].all()
 
 
 @pytest.mark.parametrize("uses_time", [True, False])

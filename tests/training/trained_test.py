@@ -16,18 +16,18 @@ from lidit_jax.training.checkpoints import reading
 from lidit_jax.training.config import SampleConfig
 from lidit_jax.training.drawing import draw
 from lidit_jax.training.tasks.diffusion import diffusion_task
-from lidit_jax.training.trained import as_multiplied, open_to_draw
+from lidit_jax.training.trained import as_multiplied, open_to_draw, read_config, to_draw
 from tests.same_run import arrays
 from tests.training.step_test import LENGTHS, make_config
 
 ONE = sharding.one_device()
 
 
-def in_bfloat16(workdir, folder):
-    """The run as one that computed in bf16; its parameters were f32 all the same."""
+def as_if(workdir, folder, part, **changes):
+    """The run as one whose config says this, too."""
     copy = shutil.copytree(workdir, folder / "copy")
     saved = json.loads((copy / "config.json").read_text())
-    saved["model"]["dtype"] = "bfloat16"
+    saved[part] |= changes
     files.write_json(copy / "config.json", saved)
     return copy
 
@@ -48,7 +48,9 @@ def test_a_run_is_drawn_by_its_ema(workdir):
 
 
 def test_kernels_are_cast_as_they_are_read_and_nothing_else_is(workdir, tmp_path):
-    run = in_bfloat16(workdir, tmp_path)
+    run = as_if(
+        workdir, tmp_path, "model", dtype="bfloat16"
+    )  # its parameters were f32 all the same
     exact, cast = (
         open_to_draw(workdir, mesh=ONE),
         open_to_draw(run, mesh=sharding.make_mesh((1, 8, 1))),
@@ -60,6 +62,20 @@ def test_kernels_are_cast_as_they_are_read_and_nothing_else_is(workdir, tmp_path
         assert param.dtype == dtype and whole[path].dtype == np.float32
         np.testing.assert_array_equal(param[...], np.asarray(whole[path][...]).astype(dtype))
     jax.tree.map(np.testing.assert_array_equal, exact.constants, cast.constants)
+
+
+def test_a_run_is_not_drawn_with_another_vae(workdir, tmp_path):
+    run = as_if(workdir, tmp_path, "data", codec_hash="0f")
+    with pytest.raises(errors.InputError, match="pixels is not the VAE that .*copy was trained"):
+        open_to_draw(run)
+
+
+def test_weights_are_copied_to_every_device_as_long_as_their_bytes_allow(workdir, monkeypatch):
+    config = read_config(workdir, "diffusion")
+    weights = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(to_draw(config, ONE)[2]))
+    for room, sizes in ((weights, (8, 1, 1)), (weights - 1, (1, 8, 1))):
+        monkeypatch.setattr(sharding, "COPIED", room)
+        assert to_draw(config)[0].devices.shape == sizes
 
 
 @pytest.mark.parametrize("conditioner", [pytest.param("infused", marks=pytest.mark.slow), "direct"])
