@@ -20,7 +20,9 @@ def test_a_resumed_run_tells_no_step_twice_and_no_line_by_half(tmp_path):
         lines.write(step, key=f"schlüssel {step}")
     with open(path, "ab") as f:
         f.write(b'{"step": 6, "key": "schl\xc3')  # as a kill leaves it
-    step_lines.StepLines(path, 4).write(4, key="again")
+    resumed = step_lines.StepLines(path, 4)
+    resumed.write(4, key="again")
+    assert resumed.count == 4
     found = [(line["step"], line["key"]) for line in step_lines.read(path)]
     assert found == [*((step, f"schlüssel {step}") for step in (1, 2, 3)), (4, "again")]
     assert len(path.read_text().splitlines()) == 4
