@@ -235,10 +235,6 @@ def test_the_best_by_what_is_held_out_needs_what_is_held_out(judged, data, tmp_p
     assert opening.set_up(config, data, workdir, write=False).held_out is None  # who only looks
 
 
-def test_who_only_looks_does_not_need_it(judged, data):
-    opening.set_up(judged[0], data, judged[1], write=False).close()
-
-
 def test_only_a_run_that_is_kept_by_what_is_held_out_must_keep_to_it(opened):
     run, told = opened[0], checkpoints.record_of(opened[0].workdir, 4)
     run.check_data({name: value for name, value in told.items() if name != "held_out"})
